@@ -1,0 +1,302 @@
+"""The contract between a model and whoever trains, ranks and stores it.
+
+A model is an ``nn.Module`` that derives from :class:`Model`. It declares its parameters
+(:data:`Model.PARAMS`), says which kind of plan it trains on (:data:`Model.PLAN`), and then either
+
+* returns a loss for a batch (:meth:`Model.loss`), and paropt differentiates, clips, steps the
+  optimiser and moves the learning rate; or
+* owns its steps (:meth:`Model.run_steps`), because its speed lives there.
+
+For ranking it gives a vector per target position (:meth:`Model.encode`) and one table of items
+(:meth:`Model.item_table`); a model that is judged by something else overrides
+:meth:`Model.evaluate`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+ParamType = Literal["int", "float", "bool", "str", "sizes"]
+PlanKind = Literal["session-parallel", "sequences"]
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """One parameter of a model: what it may be, what it is if nobody says, what it does.
+
+    ``type`` "sizes" is a list of positive ints that may be written as one int, a list, or
+    ``"200/200"``. ``low`` and ``high`` are inclusive unless ``low_open``/``high_open``. A "str"
+    has ``choices`` or a ``pattern`` that must match in full. ``source`` names the paper, section
+    or program that the parameter or its default comes from.
+    """
+
+    name: str
+    type: ParamType
+    default: Any
+    help: str
+    low: float | None = None
+    high: float | None = None
+    low_open: bool = False
+    high_open: bool = False
+    choices: tuple[str | int | float, ...] = ()
+    pattern: str = ""
+    source: str = ""
+
+    def parse(self, value: Any) -> Any:
+        """The value in this parameter's own type; text is taken as on a command line.
+
+        Raises:
+            ValueError: one clause that says what the value should have been.
+        """
+        parsed = _PARSERS[self.type](value)
+        for number in parsed if isinstance(parsed, tuple) else (parsed,):
+            self._check_range(number)
+        if self.choices and parsed not in self.choices:
+            raise ValueError(f"must be one of {', '.join(map(str, self.choices))}, not {value!r}")
+        if self.pattern and not re.fullmatch(self.pattern, str(parsed)):
+            raise ValueError(f"{value!r} is not of the form {self.pattern}")
+        return parsed
+
+    def _check_range(self, number: Any) -> None:
+        if self.low is not None and (number < self.low or (self.low_open and number == self.low)):
+            raise ValueError(
+                f"must be {'above' if self.low_open else 'at least'} {self.low:g}, not {number}"
+            )
+        if self.high is not None and (
+            number > self.high or (self.high_open and number == self.high)
+        ):
+            raise ValueError(
+                f"must be {'below' if self.high_open else 'at most'} {self.high:g}, not {number}"
+            )
+
+
+def _parse_int(value: Any) -> int:
+    if isinstance(value, str):
+        try:
+            return int(value)
+        except ValueError:
+            raise ValueError(f"must be an integer, not {value!r}") from None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
+        raise ValueError(f"must be an integer, not {value!r}")
+    return int(value)
+
+
+def _parse_float(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError(f"must be a number, not {value!r}")
+    try:
+        number = float(value)
+    except ValueError:
+        raise ValueError(f"must be a number, not {value!r}") from None
+    if number != number or number in (float("inf"), float("-inf")):
+        raise ValueError(f"must be a finite number, not {value!r}")
+    return number
+
+
+def _parse_bool(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    if value in (0, 1):
+        return bool(value)
+    if isinstance(value, str) and value in ("True", "true", "1", "False", "false", "0"):
+        return value in ("True", "true", "1")
+    raise ValueError(f"must be true or false, not {value!r}")
+
+
+def _parse_str(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"must be text, not {value!r}")
+    return value
+
+
+def _parse_sizes(value: Any) -> tuple[int, ...]:
+    if isinstance(value, str):
+        value = value.split("/")
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        value = [value]
+    if not isinstance(value, (list, tuple)) or not value:
+        raise ValueError(f"must be a size, a list of sizes or '200/200', not {value!r}")
+    return tuple(_parse_int(size) for size in value)
+
+
+_PARSERS: dict[str, Callable[[Any], Any]] = {
+    "int": _parse_int,
+    "float": _parse_float,
+    "bool": _parse_bool,
+    "str": _parse_str,
+    "sizes": _parse_sizes,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of the data before a model is built: enough to refuse what cannot work."""
+
+    n_items: int
+    n_sessions: int
+    n_events: int
+    longest: int  # events of the longest training session
+    has_times: bool  # False where the log had an order but no time
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The items of a training split.
+
+    ``support`` [n_items] int64 counts each item's events in that split. ``features`` holds what is
+    known of items beside their id, one tensor [n_items, …] per name.
+    """
+
+    facts: Facts
+    support: Tensor
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def n_items(self) -> int:
+        return self.facts.n_items
+
+
+@dataclass(frozen=True)
+class SessionParallelPlan:
+    """One epoch of session-parallel mini-batches (GRU4Rec, arXiv 1511.06939, section 3.1.1).
+
+    Row b of step t reads ``inputs[t, b]`` and predicts ``targets[t, b]``; ``resets[t, b]`` says
+    that the row begins a session there, so its hidden state is zero before the step. Slots are
+    ordered so that the rows in use are always the first ``n_valid[t]``; the rest hold 0.
+
+    Shapes: inputs, targets [steps, B] int64; resets [steps, B] bool; n_valid is a list [steps] on
+    the host, because it decides shapes; ``n_full`` is how many steps, all at the start, use all B
+    rows.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    resets: Tensor
+    n_valid: list[int]
+    batch_size: int
+    n_full: int
+
+    @property
+    def steps(self) -> int:
+        return len(self.n_valid)
+
+    @property
+    def events(self) -> int:
+        return sum(self.n_valid)
+
+
+@dataclass(frozen=True)
+class SequenceBatch:
+    """Sequences, right-padded, with what comes next at every position.
+
+    Shapes [B, L]: ``items`` int64 (0 where padded), ``targets`` int64 (the next item, −1 where
+    nothing is to be predicted), ``times`` int64 milliseconds of the inputs and ``query_times`` of
+    the targets (order-only data: the event's index). ``lengths`` [B] int64. Rows are sorted by
+    length, longest first.
+    """
+
+    items: Tensor
+    targets: Tensor
+    times: Tensor
+    query_times: Tensor
+    lengths: Tensor
+
+    @property
+    def n_targets(self) -> int:
+        return int((self.targets >= 0).sum())
+
+
+class Model(nn.Module):
+    """A model that paropt can train, rank with, save and search."""
+
+    PARAMS: ClassVar[tuple[Param, ...]] = ()
+    PLAN: ClassVar[PlanKind] = "sequences"
+
+    def __init__(self, params: Mapping[str, Any], catalogue: Catalogue, seed: int) -> None:
+        """Build the model on the CPU; everything random in it follows from ``seed``.
+
+        ``params`` holds every declared parameter, parsed.
+        """
+        super().__init__()
+        self.params = dict(params)
+        self.catalogue = catalogue
+        self.seed = seed
+
+    @classmethod
+    def check(cls, params: Mapping[str, Any], facts: Facts | None = None) -> None:
+        """Refuse parameters that do not fit each other, or (with ``facts``) the data.
+
+        Raises:
+            ValueError: one clause with the parameters, their values and what would fit.
+        """
+
+    # -- training ---------------------------------------------------------------------------
+
+    def begin_epoch(self, epoch: int) -> str:
+        """Called before epoch ``epoch`` (from 1), also when resumed there; returns its stage.
+
+        When the returned name differs from the last one, the optimiser is built anew from the
+        parameters that then require gradients.
+        """
+        return "main"
+
+    def loss(self, batch: SequenceBatch) -> Tensor:
+        """The mean loss of a batch's targets, a scalar with a graph."""
+        raise NotImplementedError(f"{type(self).__name__} has neither loss() nor run_steps()")
+
+    def after_step(self) -> None:
+        """Called after each optimiser step of a model with :meth:`loss` (router biases, say)."""
+
+    def end_epoch(self, epoch: int) -> dict[str, Any]:
+        """Called after the epoch's last step; returns diagnostics that JSON can hold."""
+        return {}
+
+    # Models that own their steps define
+    #   run_steps(plan, begin, end) -> Tensor [end - begin]
+    # which trains on steps begin…end−1 of this epoch's plan and returns their losses, on the
+    # device, without waiting for it. Called with ascending, adjacent ranges; begin == 0 starts an
+    # epoch.
+
+    def training_state(self) -> dict[str, Any]:
+        """What resuming needs beside parameters and buffers: tensors, numbers, text, by name.
+
+        Optimisers that paropt builds are stored by paropt; own optimisers belong in here, as do
+        hidden states and random generators. With it, resumed training equals uninterrupted
+        training bit for bit on a CPU.
+        """
+        return {}
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """The reverse of :meth:`training_state`."""
+
+    # -- ranking ----------------------------------------------------------------------------
+
+    def encode(self, batch: SequenceBatch) -> Tensor:
+        """One vector per target, in row-major order of ``batch.targets >= 0``: [n_targets, d].
+
+        Runs in eval mode without gradients; the score of item i is ``vector · table[i] + bias[i]``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no encode()")
+
+    def item_table(self) -> tuple[Tensor, Tensor | None]:
+        """What :meth:`encode`'s vectors are matched with: table [n_items, d], bias [n_items]."""
+        raise NotImplementedError(f"{type(self).__name__} has no item_table()")
+
+    def evaluate(self, batches: Iterable[SequenceBatch]) -> dict[str, float] | None:
+        """Metrics of an evaluation that isn't next-item ranking; None leaves it to paropt."""
+        return None
+
+    @property
+    def max_length(self) -> int | None:
+        """The most events of a sequence that the model looks at; None for all of them."""
+        return None
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device

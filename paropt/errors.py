@@ -1,0 +1,52 @@
+"""Every error that paropt raises on purpose, and the exit code that each ends in.
+
+A message is one sentence: what is wrong, which value, what to do. The command line prints it after
+``Error:`` without a traceback (``-v`` shows that too).
+"""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+EXIT_STORAGE = 3
+
+
+class ParoptError(Exception):
+    """An expected failure, told in one sentence."""
+
+    exit_code = EXIT_FAILURE
+
+
+class DataError(ParoptError):
+    """Events, a dataset directory or a saved model that cannot be used."""
+
+
+class SpaceError(ParoptError):
+    """A parameter space or paramfile that says something impossible (``file:line: …``)."""
+
+
+class ParamError(ParoptError):
+    """Parameters that a model does not have, or that do not fit each other."""
+
+
+class ModelError(ParoptError):
+    """A model that cannot be found, or that breaks the models' contract."""
+
+
+class StudyError(ParoptError):
+    """A study that does not exist, or that does not match what a worker has."""
+
+
+class TrainingError(ParoptError):
+    """A training that cannot go on."""
+
+
+class Diverged(TrainingError):
+    """The loss or a score stopped being finite."""
+
+
+class StorageUnreachable(ParoptError):
+    """No answer from PostgreSQL."""
+
+    exit_code = EXIT_STORAGE

@@ -1,0 +1,130 @@
+"""The one door from paropt to models: finds them, reads their declarations, checks parameters."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from models.parts.contract import (
+    Catalogue,
+    Facts,
+    Model,
+    Param,
+    SequenceBatch,
+    SessionParallelPlan,
+)
+from paropt.errors import ModelError, ParamError
+
+__all__ = [
+    "Catalogue",
+    "Facts",
+    "Model",
+    "Param",
+    "SequenceBatch",
+    "SessionParallelPlan",
+    "build",
+    "complete_params",
+    "declaration",
+    "model_class",
+    "names",
+]
+
+
+def _own_models() -> Path:
+    """The folder of paropt's own models; another distribution's ``models`` may shadow it.
+
+    Raises:
+        ModelError: ``models`` is not ours.
+    """
+    models = importlib.import_module("models")
+    if getattr(models, "PAROPT_MODELS", None) != 1:
+        where = getattr(models, "__file__", None) or next(iter(models.__path__))
+        raise ModelError(
+            f"the package 'models' came from {where}, not from paropt; "
+            "use a virtual environment of paropt's own"
+        )
+    assert models.__file__ is not None
+    return Path(models.__file__).parent
+
+
+def names() -> list[str]:
+    """The models that ship with paropt, by name."""
+    return sorted(
+        module.name
+        for module in pkgutil.iter_modules([str(_own_models())])
+        if not module.ispkg and not module.name.startswith("_")
+    )
+
+
+def model_class(name: str) -> type[Model]:
+    """The class behind ``name``: a shipped model, or ``package.module:Class`` of the user's.
+
+    Raises:
+        ModelError: there is no such model, or it does not keep the contract.
+    """
+    if ":" in name:
+        module_name, _, attribute = name.partition(":")
+        try:
+            module = importlib.import_module(module_name)
+        except ImportError as error:
+            raise ModelError(f"model {name!r} cannot be imported: {error}") from error
+        found = getattr(module, attribute, None)
+    else:
+        known = names()
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {close[0]!r}" if close else f"there are {', '.join(known)}"
+            raise ModelError(f"no model {name!r}; {hint}, or give 'package.module:Class'")
+        found = getattr(importlib.import_module(f"models.{name}"), "MODEL", None)
+    if not (isinstance(found, type) and issubclass(found, Model)):
+        raise ModelError(
+            f"model {name!r} names {found!r}, which is no subclass of models.parts.contract.Model"
+        )
+    return found
+
+
+def declaration(name: str) -> dict[str, Param]:
+    """The parameters that a model declares, by name, in their order."""
+    return {param.name: param for param in model_class(name).PARAMS}
+
+
+def complete_params(
+    name: str, given: Mapping[str, Any], facts: Facts | None = None
+) -> dict[str, Any]:
+    """Every declared parameter: the given ones parsed, the defaults for the rest, checked together.
+
+    Raises:
+        ParamError: a name that the model does not have, a value of the wrong kind, or values that
+            do not fit each other (or, with ``facts``, the data).
+    """
+    declared = declaration(name)
+    params = {param.name: param.default for param in declared.values()}
+    for key, value in given.items():
+        if key not in declared:
+            close = difflib.get_close_matches(key, declared, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(declared)}"
+            raise ParamError(f"{name} has no parameter {key!r}; {hint}")
+        try:
+            params[key] = declared[key].parse(value)
+        except ValueError as error:
+            raise ParamError(f"{name}: {key} {error}") from None
+    try:
+        model_class(name).check(params, facts)
+    except ValueError as error:
+        raise ParamError(f"{name}: {error}") from None
+    return params
+
+
+def build(name: str, params: Mapping[str, Any], catalogue: Catalogue, seed: int) -> Model:
+    """A model on the CPU with checked, complete parameters.
+
+    Raises:
+        ModelError, ParamError: see :func:`model_class` and :func:`complete_params`.
+    """
+    complete = complete_params(name, params, catalogue.facts)
+    return model_class(name)(complete, catalogue, seed)
