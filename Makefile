@@ -1,0 +1,42 @@
+# Every command of the README and of .ci/run is here. VENV, PYTHON and PIP_ARGS may be set.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP_ARGS ?=
+
+.PHONY: help demo test check lint types imports bench chaos docs clean
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+# one stamp per environment: made again when what defines it changes
+$(BIN)/.paropt: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "paropt needs Python 3.11 or newer, not " + sys.version.split()[0] + "; set PYTHON=python3.12, say")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e .
+	@touch $@
+
+$(BIN)/.paropt-dev: $(BIN)/.paropt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(BIN)/.paropt  ## a real search on a synthetic shop, ending in a paramfile
+	$(BIN)/paropt launch --space paramspaces/demo.json --study demo
+	$(BIN)/paropt export demo --out runs/demo --overwrite
+
+test: $(BIN)/.paropt-dev  ## the tests
+	$(BIN)/pytest
+
+lint: $(BIN)/.paropt-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(BIN)/.paropt-dev
+	$(BIN)/mypy
+
+imports: $(BIN)/.paropt-dev
+	$(BIN)/lint-imports
+
+check: lint types imports test  ## lint, types, import contracts, tests
+
+clean:  ## remove the environment and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
