@@ -10,15 +10,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from models.parts.contract import (
-    Catalogue,
-    Facts,
-    Model,
-    Param,
-    SequenceBatch,
-    SessionParallelPlan,
-)
 from paropt.errors import ModelError, ParamError
+
+# Another distribution may ship a top-level `models` too, and then Python may find that one.
+_FOREIGN = (
+    "the package 'models' came from {where}, not from paropt; "
+    "use a virtual environment of paropt's own"
+)
+try:
+    from models.parts.contract import (
+        Catalogue,
+        Facts,
+        Model,
+        Param,
+        SequenceBatch,
+        SessionParallelPlan,
+    )
+except ModuleNotFoundError as error:
+    if error.name is None or not error.name.startswith("models"):
+        raise
+    _spec = importlib.util.find_spec("models")
+    _where = _spec and (_spec.origin or next(iter(_spec.submodule_search_locations or ()), None))
+    raise ModelError(_FOREIGN.format(where=_where or "nowhere")) from error
 
 __all__ = [
     "Catalogue",
@@ -44,10 +57,7 @@ def _own_models() -> Path:
     models = importlib.import_module("models")
     if getattr(models, "PAROPT_MODELS", None) != 1:
         where = getattr(models, "__file__", None) or next(iter(models.__path__))
-        raise ModelError(
-            f"the package 'models' came from {where}, not from paropt; "
-            "use a virtual environment of paropt's own"
-        )
+        raise ModelError(_FOREIGN.format(where=where))
     assert models.__file__ is not None
     return Path(models.__file__).parent
 

@@ -1,0 +1,41 @@
+"""The group of verbs: cheap to start, one line per error, the promised exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from paropt.cli import main
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """What ``paropt --help`` ≤ 0.3 s rests on; the seconds themselves depend on the machine."""
+    program = (
+        "import sys; from paropt.cli.main import run\n"
+        "try:\n    run(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'optuna', 'numpy', 'pandas', 'pyarrow', 'sqlalchemy', 'rich'}\n"
+        "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all(verb in done.stdout for verb in main.VERBS)
+
+
+@pytest.mark.parametrize("verb", list(main.VERBS))
+def test_every_verb_is_there_with_its_own_help(verb: str) -> None:
+    result = CliRunner().invoke(main.cli, [verb, "--help"])
+    assert result.exit_code == 0, result.output
+    first_line = main.VERBS[verb][1]
+    assert first_line.rstrip(".") in " ".join(result.output.split())
+
+
+def test_misspelt_verb_and_option_are_usage_errors() -> None:
+    result = CliRunner().invoke(main.cli, ["lunch"])
+    assert result.exit_code == 2
+    assert "launch" in result.output
+    result = CliRunner().invoke(main.cli, ["launch", "--spce", "x.json"])
+    assert result.exit_code == 2
+    assert "--space" in result.output

@@ -1,0 +1,102 @@
+"""The door to the models: our own, a user's, and somebody else's package of the same name."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from paropt.errors import ModelError, ParamError
+from paropt.training import registry
+
+USER_MODEL = """
+from models.parts.contract import Model, Param
+
+class Mine(Model):
+    PARAMS = (Param("width", "int", 8, "units", low=2), Param("heads", "int", 2, "heads", low=1))
+
+    @classmethod
+    def check(cls, params, facts=None):
+        if params["width"] % params["heads"]:
+            raise ValueError(f"width {params['width']} is not divisible by heads {params['heads']}")
+
+other = 3
+"""
+
+
+@pytest.fixture
+def user_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "userpackage_for_registry.py").write_text(USER_MODEL)
+    monkeypatch.syspath_prepend(tmp_path)
+    return "userpackage_for_registry:Mine"
+
+
+def test_shipped_models_are_listed_and_keep_the_contract() -> None:
+    names = registry.names()
+    assert "gru4rec" in names
+    for name in names:
+        declared = registry.declaration(name)
+        for param in declared.values():
+            assert param.parse(param.default) == param.default, param.name
+            assert param.help, param.name
+        assert registry.complete_params(name, {}) == {p.name: p.default for p in declared.values()}
+
+
+def test_unknown_model_suggests() -> None:
+    with pytest.raises(ModelError, match="did you mean 'gru4rec'"):
+        registry.model_class("gru4rek")
+
+
+def test_a_users_model(user_model: str) -> None:
+    assert registry.complete_params(user_model, {"width": "16"}) == {"width": 16, "heads": 2}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"widht": 16}, "has no parameter 'widht'; did you mean 'width'?"),
+        ({"zzz": 16}, "has no parameter 'zzz'; it has width, heads"),
+        ({"width": 1}, "width must be at least 2, not 1"),
+        ({"width": 9}, "width 9 is not divisible by heads 2"),
+    ],
+)
+def test_params_are_refused_in_one_sentence(
+    user_model: str, given: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ParamError) as caught:
+        registry.complete_params(user_model, given)
+    assert str(caught.value).endswith(message)
+
+
+def test_a_users_model_that_is_no_model(user_model: str) -> None:
+    with pytest.raises(ModelError, match="names 3, which is no subclass"):
+        registry.model_class(user_model.replace("Mine", "other"))
+    with pytest.raises(ModelError, match="cannot be imported: No module named 'nowhere'"):
+        registry.model_class("nowhere:Mine")
+
+
+@pytest.mark.parametrize("package", ["models/__init__.py", "models/other.py"])
+def test_a_foreign_models_package_is_said_in_one_sentence(tmp_path: Path, package: str) -> None:
+    """With and without an ``__init__.py``: a half deleted installation leaves the latter."""
+    foreign = tmp_path / package
+    foreign.parent.mkdir()
+    foreign.write_text("")
+    program = (
+        "import sys; from paropt.errors import ModelError\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        "try:\n"
+        "    from paropt.training import registry; registry.names()\n"
+        "except ModelError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
+    )
+    if package == "models/other.py":  # a namespace package never wins over a real one
+        assert done.stdout == ""
+    else:
+        assert "came from " + str(tmp_path) in done.stdout
+        assert "use a virtual environment of paropt's own" in done.stdout
+    assert "Traceback" not in done.stderr
