@@ -1,0 +1,233 @@
+"""What tests share: a PostgreSQL over TCP, a paropt home, paropt as a process, places of data."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+def _open_directory(prefix: str) -> Path:
+    """A temporary directory that the server's user may pass through: root's ``tmp_path`` isn't."""
+    path = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
+    path.chmod(0o711)
+    return path
+
+
+class PostgresServer:
+    """A real PostgreSQL server on a free loopback port, which a test may stop and start.
+
+    ``url`` is a URL with password; the role may create databases. Nothing is synced to the disk.
+    """
+
+    def __init__(self) -> None:
+        from paropt.service.postgres.binaries import find_binaries
+        from paropt.service.postgres.cluster import Cluster
+
+        self.directory = _open_directory("paropt-test-server-")
+        binaries = find_binaries()
+        run = self.directory / "run"
+        run.mkdir(mode=0o700)
+        binaries.own(run)
+        self.cluster = Cluster(self.directory / "data", run, binaries)
+        self.password = secrets.token_urlsafe(12)
+        self.port = _free_port()
+        self.directory.chmod(0o711)
+        self.cluster.initialise(
+            self.password, sync=False, statements=["ALTER ROLE paropt CREATEDB"]
+        )
+        self._names = (f"test{number}" for number in itertools.count())
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return self.url_of("paropt")
+
+    def url_of(self, database: str) -> str:
+        return f"postgresql://paropt:{self.password}@127.0.0.1:{self.port}/{database}"
+
+    def start(self) -> None:
+        settings: dict[str, str | int] = {
+            "listen_addresses": "127.0.0.1",
+            "port": self.port,
+            "unix_socket_directories": "",
+            "max_connections": 300,
+            "fsync": "off",
+            "synchronous_commit": "off",
+            "full_page_writes": "off",
+            "timezone": "Asia/Tokyo",  # nothing may depend on it
+        }
+        self.cluster.start(settings, ["host all paropt 127.0.0.1/32 scram-sha-256"])
+
+    def stop(self) -> None:
+        """Stop it, ending all connections."""
+        self.cluster.stop()
+
+    def create_database(self) -> str:
+        """The URL of a new, empty database."""
+        name = next(self._names)
+        self._execute(f"CREATE DATABASE {name}")
+        return self.url_of(name)
+
+    def drop_database(self, url: str) -> None:
+        self._execute(f"DROP DATABASE IF EXISTS {url.rpartition('/')[2]} WITH (FORCE)")
+
+    def _execute(self, statement: str) -> None:
+        import psycopg2
+
+        connection = psycopg2.connect(self.url)
+        try:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute(statement)
+        finally:
+            connection.close()
+
+    def remove(self) -> None:
+        self.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """The session's server. Don't stop it; a test that must, takes ``own_postgres_server``."""
+    server = PostgresServer()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def own_postgres_server() -> Iterator[PostgresServer]:
+    """A server that this test may stop, start and kill."""
+    server = PostgresServer()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres_server: PostgresServer) -> str:
+    """The URL (with password) of the session's server over TCP; its role may create databases."""
+    return postgres_server.url
+
+
+@pytest.fixture
+def database_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """The URL of a fresh, empty database for this test."""
+    url = postgres_server.create_database()
+    yield url
+    postgres_server.drop_database(url)
+
+
+@pytest.fixture(scope="module")
+def module_database_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """The URL of a fresh database that the tests of a module share."""
+    url = postgres_server.create_database()
+    yield url
+    postgres_server.drop_database(url)
+
+
+@pytest.fixture(autouse=True)
+def _no_paropt_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's own storage, home and defaults stay out of the tests."""
+    for name in list(os.environ):
+        if name.startswith(("PAROPT_", "PG")) and name not in ("PAROPT_VECTORS", "PAROPT_DATA"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def paropt_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty PAROPT_HOME, set in the environment; its server is stopped at the end."""
+    directory = _open_directory("paropt-test-home-")
+    home = directory / "home"
+    monkeypatch.setenv("PAROPT_HOME", str(home))
+    yield home
+    _stop_embedded(home)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _stop_embedded(home: Path) -> None:
+    """Stop what a test (or a process that it killed) left running."""
+    from paropt.service.postgres.binaries import find_binaries
+    from paropt.service.postgres.cluster import Cluster
+
+    data = home / "postgres" / "data"
+    if (data / "postmaster.pid").exists():
+        Cluster(data, home / "postgres" / "run", find_binaries(data.stat().st_uid)).stop()
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a paropt process ended."""
+
+    rc: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run_paropt(tmp_path: Path) -> Callable[..., Done]:
+    """``run_paropt("status", "--json", env={…}, timeout=60)``: paropt as a process, to its end.
+
+    It runs in ``tmp_path`` unless ``cwd`` says otherwise, with this process's environment and
+    ``env`` on top (None removes a name).
+    """
+
+    def run(
+        *arguments: str | Path,
+        env: Mapping[str, str | None] | None = None,
+        cwd: Path | None = None,
+        stdin: str = "",
+        timeout: float = 120,
+    ) -> Done:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
+        done = subprocess.run(
+            [sys.executable, "-m", "paropt", *map(str, arguments)],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            cwd=cwd or tmp_path,
+            env={name: value for name, value in environment.items() if value is not None},
+            timeout=timeout,
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def vectors_dir() -> Path:
+    """The recorded GRU4Rec vectors."""
+    return _directory_of("PAROPT_VECTORS")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The real data sets."""
+    return _directory_of("PAROPT_DATA")
+
+
+def _directory_of(name: str) -> Path:
+    value = os.environ.get(name)
+    if not value:
+        pytest.skip(f"{name} is unset")
+    path = Path(value).resolve()
+    if not path.is_dir():
+        pytest.skip(f"{name}={value} is no directory")
+    return path
