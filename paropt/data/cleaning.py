@@ -1,0 +1,44 @@
+"""Which events of a log stay: no consecutive repeats, no rare items, no short sessions."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from paropt.data.events import Bools, Events
+from paropt.data.rules import Rules
+
+
+def clean(events: Events, rules: Rules) -> Events:
+    """Events after the cleaning that ``rules`` asks for.
+
+    As published for GRU4Rec's sets: consecutive repeats of an item in a session go first, once;
+    then short sessions and rare items go in turns until nothing changes (``one_pass``: sessions,
+    items, sessions and done, as for RSC15).
+    """
+    if not rules.keep_repeats:
+        events = events.take(_no_repeats(events))
+    events = drop_short(events, rules.min_session)
+    while True:
+        frequent = _frequent(events, rules.min_support)
+        if frequent.all():
+            return events
+        events = drop_short(events.take(frequent), rules.min_session)
+        if rules.one_pass:
+            return events
+
+
+def drop_short(events: Events, min_session: int) -> Events:
+    """Without the sessions of fewer than ``min_session`` events."""
+    lengths = events.lengths()
+    long_enough = lengths >= min_session
+    return events if long_enough.all() else events.take(np.repeat(long_enough, lengths))
+
+
+def _no_repeats(events: Events) -> Bools:
+    same_session = events.session[1:] == events.session[:-1]
+    return np.r_[True, ~(same_session & (events.item[1:] == events.item[:-1]))][: len(events)]
+
+
+def _frequent(events: Events, min_support: int) -> Bools:
+    frequent: Bools = np.bincount(events.item) >= min_support
+    return frequent[events.item]

@@ -1,0 +1,67 @@
+"""What is kept beside ids and times: further columns of events, features of items."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from paropt.data.encoding import pack_ids
+from paropt.data.ids import encode_ids
+from paropt.data.reading import look_at, read_columns, require
+from paropt.errors import DataError
+
+
+@dataclass(frozen=True)
+class Column:
+    """Values float32, NaN where unknown; or codes int32 into a vocabulary, −1 where unknown."""
+
+    values: NDArray[Any]
+    vocabulary: NDArray[Any] | None = None
+
+    @property
+    def kind(self) -> str:
+        return "numeric" if self.vocabulary is None else "categorical"
+
+
+def encode_column(column: pa.ChunkedArray, categorical: bool) -> Column:
+    """Numbers as float32 where all values are numbers, unless told ``categorical``; else codes."""
+    column = pc.if_else(pc.equal(column.cast(pa.string()), ""), None, column.cast(pa.string()))
+    if not categorical:
+        try:
+            return Column(column.cast(pa.float32()).to_numpy())
+        except pa.ArrowInvalid:
+            pass
+    encoded = pc.dictionary_encode(column).combine_chunks()
+    codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
+    return Column(codes.astype(np.int32), pack_ids(encoded.dictionary))
+
+
+def read_features(
+    path: Path, item_key: str, items: pa.Array, categorical: Sequence[str]
+) -> Mapping[str, Column]:
+    """Features [n_items] from a table with one row per item; items it lacks are unknown.
+
+    Raises:
+        DataError: the table cannot be read, or has an item twice.
+    """
+    layout = look_at(path)
+    require(layout, item_key)
+    names = [name for name in layout.names if name != item_key]
+    table, place = read_columns([layout], layout.names)
+    codes, vocabulary = encode_ids(table.column(item_key), item_key, place, as_text=True)
+    if len(vocabulary) < len(codes):
+        row = int(np.argmax(codes != np.arange(len(codes))))
+        raise place.fail(row, item_key, f"item {vocabulary[int(codes[row])]} is here twice")
+    rows = pc.index_in(items, value_set=vocabulary)
+    if rows.null_count == len(rows):
+        raise DataError(f"{path} has none of the items of the log in its column {item_key!r}")
+    return {
+        name: encode_column(table.column(name).take(rows), name in categorical) for name in names
+    }

@@ -1,0 +1,346 @@
+"""The dataset directory: written once, beside and renamed; opened by mapping its arrays."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from paropt.data.encoding import SplitArrays, unpack_ids
+from paropt.data.fingerprint import fingerprint
+from paropt.data.rules import Protocol
+from paropt.errors import DataError
+
+FORMAT = 1
+SPLITS = ("train_full", "test", "train", "valid")
+ViewName = Literal["search", "full"]
+VIEWS: dict[str, tuple[str, str]] = {"search": ("train", "valid"), "full": ("train_full", "test")}
+
+
+class Split:
+    """One split: encoded sessions, mapped read-only when first used.
+
+    ``items`` int32 [E], ``times`` int64 [E], ``offsets`` int64 [S + 1], ``targets`` bool [E];
+    session s is ``items[offsets[s]:offsets[s + 1]]``.
+    """
+
+    def __init__(self, dataset: Dataset, name: str) -> None:
+        self.dataset = dataset
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"Split({self.name!r}, {self.n_events} events, {self.n_sessions} sessions)"
+
+    @cached_property
+    def items(self) -> NDArray[np.int32]:
+        return self._map("items")
+
+    @cached_property
+    def times(self) -> NDArray[np.int64]:
+        return self._map("times")
+
+    @cached_property
+    def offsets(self) -> NDArray[np.int64]:
+        return self._map("offsets")
+
+    @cached_property
+    def targets(self) -> NDArray[np.bool_]:
+        return self._map("targets")
+
+    @cached_property
+    def columns(self) -> Mapping[str, NDArray[Any]]:
+        """Further columns of the events [E] (``prepare --keep-column``), by name."""
+        declared = self.dataset.meta["columns"]
+        return {name: self._map(f"column_{name}") for name in declared}
+
+    @property
+    def n_events(self) -> int:
+        return int(self.dataset.meta["splits"][self.name]["events"])
+
+    @property
+    def n_sessions(self) -> int:
+        return int(self.dataset.meta["splits"][self.name]["sessions"])
+
+    def session_ids(self) -> NDArray[Any]:
+        """The sessions' own ids, as text [S]."""
+        return unpack_ids(self._map("sessions"))
+
+    def _map(self, array: str) -> NDArray[Any]:
+        return _map_array(self.dataset.path / "splits" / self.name / f"{array}.npy")
+
+
+class Dataset:
+    """An opened dataset directory; nothing but ``meta.json`` is in memory until it is used."""
+
+    def __init__(self, path: Path, meta: dict[str, Any]) -> None:
+        self.path = path
+        self.meta = meta
+
+    def __repr__(self) -> str:
+        return f"Dataset({str(self.path)!r}, {self.fingerprint[:12]})"
+
+    @property
+    def fingerprint(self) -> str:
+        return str(self.meta["fingerprint"])
+
+    @property
+    def protocol(self) -> Protocol:
+        return cast(Protocol, self.meta["protocol"])
+
+    @property
+    def has_times(self) -> bool:
+        return bool(self.meta["has_times"])
+
+    def split(self, name: str) -> Split:
+        """The split ``train_full``, ``test``, ``train`` or ``valid``."""
+        if name not in SPLITS:
+            raise DataError(f"no split {name!r}; there are {', '.join(SPLITS)}")
+        return Split(self, name)
+
+    def n_items(self, split_name: str) -> int:
+        """How many items a model trained on the split knows: its items are the first so many.
+
+        For ``valid`` and ``test`` all items of the dataset.
+        """
+        items = self.meta["items"]
+        return int(items.get(split_name, items["all"]))
+
+    def item_ids(self) -> NDArray[Any]:
+        """The items' ids as text; position i holds the id of item i."""
+        table = pa.parquet.read_table(self.path / "items.parquet", columns=["id"])
+        ids: NDArray[Any] = table.column("id").to_numpy()
+        return ids
+
+    @cached_property
+    def features(self) -> Mapping[str, NDArray[Any]]:
+        """What is known of items beside their id, by name [n_items("test"), …]."""
+        declared = self.meta["features"]
+        return {name: _map_array(self.path / "features" / f"{name}.npy") for name in declared}
+
+    def vocabulary(self, kind: Literal["column", "feature"], name: str) -> NDArray[Any]:
+        """The texts that the codes of a categorical column or feature stand for."""
+        return unpack_ids(_map_array(self.path / "vocabularies" / f"{kind}_{name}.npy"))
+
+    def view(self, name: str) -> View:
+        """``search``: train, judged on valid. ``full``: train_full, judged on test."""
+        if name not in VIEWS:
+            raise DataError(f"no view {name!r}; there are {', '.join(VIEWS)}")
+        train, test = VIEWS[name]
+        return View(cast(ViewName, name), self, self.split(train), self.split(test))
+
+    def verify(self) -> None:
+        """Read everything and compare it with the fingerprint.
+
+        Raises:
+            DataError: the content has changed since it was prepared.
+        """
+        items = pa.array(self.item_ids(), pa.string())
+        found = fingerprint(self.meta["rules"], items, self._arrays())
+        if found != self.fingerprint:
+            raise DataError(
+                f"{self.path} has changed since it was prepared: its content has the fingerprint"
+                f" {found[:12]}, not {self.fingerprint[:12]}; prepare it again"
+            )
+
+    def _arrays(self) -> Iterator[tuple[str, NDArray[Any]]]:
+        files = (name.removesuffix(".npy") for name in self.meta["files"] if name.endswith(".npy"))
+        for name in sorted(files):
+            yield name, _map_array(self.path / f"{name}.npy")
+
+
+@dataclass(frozen=True)
+class View:
+    """A training split with what it is judged on."""
+
+    name: ViewName
+    dataset: Dataset
+    train: Split
+    test: Split
+
+    @property
+    def n_items(self) -> int:
+        """How many items a model trained here knows; larger indices are unknown to it."""
+        return self.dataset.n_items(self.train.name)
+
+    @property
+    def fingerprint(self) -> str:
+        return self.dataset.fingerprint
+
+    def support(self) -> NDArray[np.int64]:
+        """Events per item in ``train``, int64 [n_items]."""
+        return np.bincount(self.train.items, minlength=self.n_items)
+
+
+def _map_array(path: Path) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}; prepare the dataset again") from None
+    return array
+
+
+def open_dataset(path: str | Path) -> Dataset:
+    """Open a dataset directory; its arrays are mapped when used, and shared between processes.
+
+    Raises:
+        DataError: this is no dataset directory, it is of another format version, or files of it
+            are missing or of the wrong size.
+    """
+    path = Path(path)
+    meta = _read_meta(path)
+    if meta.get("format") != FORMAT:
+        raise DataError(
+            f"{path} has format version {meta.get('format')}, this paropt reads {FORMAT};"
+            " prepare it again"
+        )
+    for relative, size in meta["files"].items():
+        try:
+            found = (path / relative).stat().st_size
+        except OSError:
+            raise DataError(f"{path} lacks {relative}; prepare it again") from None
+        if found != size:
+            raise DataError(
+                f"{path / relative} has {found} bytes instead of {size}; prepare it again"
+            )
+    return Dataset(path, meta)
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    try:
+        meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        what = "has no meta.json" if path.is_dir() else "does not exist"
+        raise DataError(
+            f"{path} is no dataset directory (it {what});"
+            " 'paropt prepare EVENTS --out DIR' makes one"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is no dataset directory: meta.json: {error}") from None
+    if not isinstance(meta, dict) or "format" not in meta:
+        raise DataError(f"{path} is no dataset directory: its meta.json is another program's")
+    return meta
+
+
+# -- writing --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Content:
+    """All that a dataset directory will hold."""
+
+    splits: Mapping[str, SplitArrays]
+    items: pa.Array
+    features: Mapping[str, NDArray[Any]]
+    vocabularies: Mapping[str, NDArray[Any]]
+    meta: Mapping[str, Any]
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Every array by its path in the directory, without ``.npy``."""
+        of_splits = {
+            f"splits/{split}/{name}": array
+            for split, arrays in self.splits.items()
+            for name, array in arrays.named().items()
+        }
+        features = {f"features/{name}": array for name, array in self.features.items()}
+        words = {f"vocabularies/{name}": array for name, array in self.vocabularies.items()}
+        return of_splits | features | words
+
+
+def check_out(out: Path, overwrite: bool) -> None:
+    """Refuse a place that a dataset cannot be written to, before any work is done.
+
+    Raises:
+        DataError: ``out`` exists and is not to be, or must not be, replaced.
+    """
+    if not (out.exists() or out.is_symlink()):
+        return
+    if not overwrite:
+        raise DataError(f"{out} exists; choose another --out, or say --overwrite to replace it")
+    if "fingerprint" not in _read_meta(out):
+        raise DataError(f"{out} is not a dataset of paropt, so it is not overwritten")
+
+
+def write_dataset(out: Path, content: Content, overwrite: bool) -> Dataset:
+    """Write beside ``out``, flush, rename: ``out`` is never there by half.
+
+    Raises:
+        DataError: ``out`` exists (see :func:`check_out`), or cannot be written.
+    """
+    check_out(out, overwrite)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise DataError(f"{out} cannot be written: {error.strerror}") from None
+    try:
+        _fill(beside, content)
+        _put_in_place(beside, out)
+    except OSError as error:
+        raise DataError(f"{out} cannot be written: {error.strerror}") from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return open_dataset(out)
+
+
+def _fill(path: Path, content: Content) -> None:
+    path.chmod(0o777 & ~_umask())
+    arrays = content.arrays()
+    for name, array in arrays.items():
+        file = path / f"{name}.npy"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.save(file, array, allow_pickle=False)
+    table = pa.table({"id": content.items})
+    pa.parquet.write_table(table, path / "items.parquet", compression="zstd")
+    files = {file: (path / file).stat().st_size for file in _files(path)}
+    rules = content.meta["rules"]
+    named = sorted(arrays.items())
+    meta = {
+        "format": FORMAT,
+        "fingerprint": fingerprint(rules, content.items, named),
+        **content.meta,
+        "files": files,
+    }
+    text = json.dumps(meta, indent=1, ensure_ascii=False)
+    (path / "meta.json").write_text(text + "\n", encoding="utf-8")
+    for file in [*(path / name for name in files), path / "meta.json"]:
+        _flush(file)
+
+
+def _files(path: Path) -> list[str]:
+    return sorted(f.relative_to(path).as_posix() for f in path.rglob("*") if f.is_file())
+
+
+def _put_in_place(beside: Path, out: Path) -> None:
+    if out.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
+        out.rename(old / "dataset")
+        beside.rename(out)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        beside.rename(out)
+    _flush(out.parent)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

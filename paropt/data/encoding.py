@@ -1,0 +1,133 @@
+"""Splits as arrays, over one item index that serves every view."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from paropt.data.events import Bools, Events, Ints
+from paropt.data.rules import Protocol
+from paropt.errors import DataError
+
+
+@dataclass(frozen=True)
+class SplitArrays:
+    """What is stored of a split; see ``docs/architecture.md``."""
+
+    items: NDArray[np.int32]
+    times: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    targets: Bools
+    sessions: NDArray[Any]
+    columns: Mapping[str, NDArray[Any]]
+
+    def named(self) -> dict[str, NDArray[Any]]:
+        """The arrays by file name, without ``.npy``."""
+        extra = {f"column_{name}": column for name, column in self.columns.items()}
+        return {
+            "items": self.items,
+            "times": self.times,
+            "offsets": self.offsets,
+            "targets": self.targets,
+            "sessions": self.sessions,
+            **extra,
+        }
+
+
+@dataclass(frozen=True)
+class ItemIndex:
+    """From item codes to indices: items of train, then of train_full, then the rest.
+
+    ``index_of`` [codes] int32 is −1 where a code is in no split; ``code_of`` [n_items] is its
+    reverse. ``n_train`` and ``n_train_full`` are how many items a model of that split knows.
+    """
+
+    index_of: NDArray[np.int32]
+    code_of: Ints
+    n_train: int
+    n_train_full: int
+
+
+def index_items(splits: Mapping[str, Events], n_codes: int) -> ItemIndex:
+    """Items in the order of their first raw row, part by part.
+
+    Raises:
+        DataError: ``train`` has items that ``train_full`` lacks.
+    """
+    train = _by_first_row([splits["train"]], n_codes)
+    full = _by_first_row([splits["train_full"]], n_codes)
+    lacking = np.setdiff1d(train, full)
+    if len(lacking):
+        raise DataError(
+            f"train has {len(lacking)} items that train_full lacks;"
+            " train and valid must be parts of train_full"
+        )
+    seen = _by_first_row(list(splits.values()), n_codes)
+    in_full = np.concatenate([train, full[~np.isin(full, train)]])
+    code_of = np.concatenate([in_full, seen[~np.isin(seen, full)]])
+    index_of = np.full(n_codes, -1, np.int32)
+    index_of[code_of] = np.arange(len(code_of), dtype=np.int32)
+    return ItemIndex(index_of, code_of, len(train), len(full))
+
+
+def _by_first_row(parts: list[Events], n_codes: int) -> Ints:
+    first = np.full(n_codes, np.iinfo(np.int64).max)
+    for part in parts:
+        np.minimum.at(first, part.item, part.row)
+    present = np.flatnonzero(first < np.iinfo(np.int64).max)
+    return present[np.argsort(first[present], kind="stable")]
+
+
+def encode_split(
+    name: str, events: Events, index: ItemIndex, session_names: pa.Array, protocol: Protocol
+) -> SplitArrays:
+    """A split's arrays, its sessions in the order of their first event's time."""
+    starts, lengths = events.starts(), events.lengths()
+    order = np.argsort(events.time[starts], kind="stable")
+    offsets = np.r_[0, np.cumsum(lengths[order])]
+    gather = np.repeat(starts[order] - offsets[:-1], lengths[order]) + np.arange(len(events))
+    names = session_names.take(pa.array(events.session[starts[order]]))
+    return SplitArrays(
+        items=index.index_of[events.item[gather]],
+        times=events.time[gather].astype(np.int64, copy=False),
+        offsets=offsets.astype(np.int64, copy=False),
+        targets=_targets(name, offsets, protocol),
+        sessions=pack_ids(names),
+        columns={key: column[gather] for key, column in events.columns.items()},
+    )
+
+
+def _targets(name: str, offsets: Ints, protocol: Protocol) -> Bools:
+    """Every event but each session's first; in leave-one-out evaluation only its last."""
+    evaluated = name in ("valid", "test")
+    if protocol == "leave-one-out" and evaluated:
+        targets = np.zeros(offsets[-1], bool)
+        targets[offsets[1:] - 1] = np.diff(offsets) > 1
+        return targets
+    targets = np.ones(offsets[-1], bool)
+    targets[offsets[:-1]] = False
+    return targets
+
+
+def pack_ids(ids: pa.Array) -> NDArray[Any]:
+    """Text ids as an array that can be mapped: int64 where all are integers, else UTF-8 bytes."""
+    try:
+        numbers = ids.cast(pa.int64())
+        if numbers.cast(pa.string()).equals(ids):
+            integers: NDArray[Any] = numbers.to_numpy()
+            return integers
+    except pa.ArrowInvalid:
+        pass
+    return np.array([text.encode() for text in ids.to_pylist()], dtype=np.bytes_)
+
+
+def unpack_ids(packed: NDArray[Any]) -> NDArray[Any]:
+    """The text of packed ids, an array of ``str`` objects."""
+    if packed.dtype.kind == "S":
+        return np.char.decode(packed, "utf-8").astype(object)
+    return packed.astype(str).astype(object)

@@ -1,0 +1,101 @@
+"""Events as columns: the form that a log has between its file and its encoded splits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+Ints = NDArray[np.integer[Any]]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Events:
+    """Parallel columns [E], sorted by (session, order in the session, raw row).
+
+    ``session`` and ``item`` are codes into vocabularies kept elsewhere; ``time`` is int64
+    milliseconds, or the running number of the event where a log has only an order; ``row`` is the
+    event's row over all input files, which decides the item index.
+    """
+
+    session: Ints
+    item: Ints
+    time: Ints
+    row: Ints
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.session)
+
+    def take(self, which: Bools | Ints) -> Events:
+        """The events that a mask or an index array picks, in its order."""
+        return Events(
+            self.session[which],
+            self.item[which],
+            self.time[which],
+            self.row[which],
+            {name: column[which] for name, column in self.columns.items()},
+        )
+
+    def starts(self) -> Ints:
+        """Where each session begins [S]; sessions must be contiguous."""
+        if not len(self):
+            return np.zeros(0, np.int64)
+        return np.flatnonzero(np.r_[True, self.session[1:] != self.session[:-1]])
+
+    def lengths(self) -> Ints:
+        """Events per session [S]."""
+        lengths: Ints = np.diff(np.r_[self.starts(), len(self)])
+        return lengths
+
+
+def in_order(events: Events, order: NDArray[Any] | None = None) -> Events:
+    """Sorted stably by (session, ``order`` or else the time, row)."""
+    key = events.time if order is None else order
+    session = events.session
+    same = session[1:] == session[:-1]
+    if np.all((session[1:] > session[:-1]) | (same & (key[1:] >= key[:-1]))):
+        return events
+    return events.take(np.lexsort((key, session)))
+
+
+def number_by_order(events: Events, order: NDArray[Any], base: int) -> Events:
+    """Events of a log without times, timed by their running number from ``base``.
+
+    An order without duplicates is taken to be global. One that restarts in every session orders
+    the events of a session only: then sessions follow each other by their first row.
+    """
+    if len(np.unique(order)) == len(order):
+        by_order = np.argsort(order, kind="stable")
+    else:
+        first_row = np.full(int(events.session.max(initial=-1)) + 1, len(events), np.int64)
+        np.minimum.at(first_row, events.session, np.arange(len(events)))
+        by_order = np.lexsort((order, first_row[events.session]))
+    time = np.empty(len(events), np.int64)
+    time[by_order] = np.arange(base, base + len(events))
+    return replace(events, time=time)
+
+
+def cut_at_gaps(events: Events, names: pa.Array, gap_ms: int) -> tuple[Events, pa.Array]:
+    """Sessions cut where more than ``gap_ms`` pass between two events of what was a session.
+
+    Returns the events and the new sessions' names, ``user-1``, ``user-2``, ….
+    """
+    old_start = np.zeros(len(events), bool)
+    old_start[events.starts()] = True
+    late = np.r_[True, np.diff(events.time) > gap_ms]
+    begins = old_start | late
+    code = np.cumsum(begins) - 1
+    old = events.session[begins]
+    first_of_old = np.flatnonzero(old_start[begins])
+    number = np.arange(len(old)) - np.repeat(first_of_old, np.diff(np.r_[first_of_old, len(old)]))
+    new_names = pc.binary_join_element_wise(
+        names.take(pa.array(old)), pa.array(number + 1).cast(pa.string()), "-"
+    )
+    return replace(events, session=code.astype(np.int32)), new_names

@@ -1,0 +1,109 @@
+"""Ids as codes. An id is text; what looks like a confusion of types is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from paropt.data.events import Ints
+from paropt.data.reading import Place
+from paropt.errors import DataError
+
+# what programs write for "no value"
+_MISSING = ["", "nan", "NaN", "null", "NULL", "None", "NA", "N/A", "<NA>", "\\N", "(null)"]
+_INTEGER = r"^-?\d+$"
+# a number that is an integer, however it is written: " 7", "+7", "007", "7.0"
+_WRITTEN_OTHERWISE = r"^\s*\+?(-?)0*(\d+)(?:\.0*)?\s*$"
+
+
+def encode_ids(
+    column: pa.ChunkedArray, name: str, place: Place, as_text: bool = False
+) -> tuple[Ints, pa.Array]:
+    """Codes int32 [rows] into a vocabulary of text, in order of first appearance.
+
+    ``as_text`` takes any text as an id, also one that looks like a missing value or a mistake.
+
+    Raises:
+        DataError: an id is missing, holds control characters, is a number written in two ways
+            (``7`` and ``7.0``), or is text in a column of numbers.
+    """
+    encoded = pc.dictionary_encode(_as_ids(column, name, place), null_encoding="encode")
+    encoded = encoded.combine_chunks()
+    if isinstance(encoded, pa.ChunkedArray):  # what combine_chunks makes of no chunks
+        encoded = encoded.chunk(0)
+    codes: Ints = encoded.indices.to_numpy(zero_copy_only=False)
+    vocabulary = encoded.dictionary
+    if not pa.types.is_string(vocabulary.type):
+        vocabulary = pc.cast(vocabulary, pa.string())
+    _check(vocabulary, codes, name, place, as_text)
+    return codes, vocabulary
+
+
+def _as_ids(column: pa.ChunkedArray, name: str, place: Place) -> pa.ChunkedArray:
+    """The column in a type that ids may have: integers and text; whole floats become integers."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return _as_ids(column.cast(kind.value_type), name, place)
+    if pa.types.is_integer(kind) or pa.types.is_string(kind):
+        return column
+    if pa.types.is_large_string(kind):
+        return column.cast(pa.string())
+    if pa.types.is_floating(kind):
+        odd = pc.fill_null(pc.not_equal(column, pc.floor(column)), False)
+        if pc.any(odd).as_py():
+            row = pc.index(odd, True).as_py()
+            raise place.fail(row, name, f"{column[row]} is no id; ids are integers or text")
+        missing = pc.is_null(column, nan_is_null=True)
+        if pc.any(missing).as_py():
+            raise place.fail(pc.index(missing, True).as_py(), name, "the id is missing")
+        return column.cast(pa.int64())
+    raise DataError(f"column {name!r} holds {kind}, which are no ids; ids are integers or text")
+
+
+def _check(vocabulary: pa.Array, codes: Ints, name: str, place: Place, as_text: bool) -> None:
+    def refuse(bad: pa.Array, what: str) -> None:
+        """Point to the first row that holds one of the ``bad`` ids, if there are any."""
+        found = pc.indices_nonzero(pc.fill_null(bad, True))
+        if len(found):
+            row = int(np.argmax(np.isin(codes, found.to_numpy())))
+            value = vocabulary[int(codes[row])].as_py()
+            raise place.fail(row, name, what.format(value=value))
+
+    refuse(pc.is_null(vocabulary), "the id is missing")
+    refuse(
+        pc.match_substring_regex(vocabulary, r"[\x00-\x1f]"),
+        "the id {value!r} holds control characters",
+    )
+    if as_text:
+        refuse(pc.equal(vocabulary, ""), "the id is missing")
+        return
+    refuse(
+        pc.is_in(vocabulary, value_set=pa.array(_MISSING)),
+        "the id is missing ({value!r}); --text-ids takes it as an id",
+    )
+    plain = pc.match_substring_regex(vocabulary, _INTEGER)
+    numbers = pc.sum(plain).as_py() or 0
+    if not numbers > 0:
+        return
+    normal = pc.replace_substring_regex(vocabulary, _WRITTEN_OTHERWISE, r"\1\2")
+    refuse(
+        _twice(normal),
+        "the id {value!r} is a number that also appears written otherwise; write it in one way,"
+        " or say --text-ids if these are different ids",
+    )
+    if 2 * numbers > len(vocabulary) > numbers:
+        example = vocabulary.filter(plain)[0].as_py()
+        refuse(
+            pc.invert(plain),
+            f"the id {{value!r}} is text where most are numbers (as {example!r});"
+            " say --text-ids if both are meant",
+        )
+
+
+def _twice(values: pa.Array) -> pa.Array:
+    """Which values were there before [n] bool."""
+    codes = pc.dictionary_encode(values).indices.to_numpy()
+    first = np.full(int(codes.max(initial=-1)) + 1, len(codes))
+    np.minimum.at(first, codes, np.arange(len(codes)))
+    return pa.array(first[codes] != np.arange(len(codes)))

@@ -1,0 +1,181 @@
+"""What the user asked for, completed by a format's own schema and rules."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+from paropt.data.formats import FORMATS, GENERIC, Format, Schema, guess_format
+from paropt.data.reading import Layout, look_at, require
+from paropt.data.rules import LEAVE_ONE_OUT, Protocol, Rules
+from paropt.errors import DataError
+
+Note = Callable[[str], None]
+AS_GIVEN = Rules(keep_repeats=True, min_session=1, min_support=1)
+_FILE_NAME = re.compile(r"\w[\w.-]*")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of ``prepare``; None leaves it to the format. Names as in Schema and Rules."""
+
+    format: str | None = None
+    session_key: str | None = None
+    item_key: str | None = None
+    time_key: str | None = None
+    order_column: str | None = None
+    split_column: str | None = None
+    time_format: str | None = None
+    event_column: str | None = None
+    events: tuple[str, ...] = ()
+    protocol: Protocol | None = None
+    session_gap_ms: int | None = None
+    keep_repeats: bool | None = None
+    min_session: int | None = None
+    min_support: int | None = None
+    test_days: float | None = None
+    test_fraction: float | None = None
+    text_ids: bool = False
+    keep_columns: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()
+    item_features: Path | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides the result: the files, how they are written, and the rules.
+
+    ``splits`` names each file's split, or is empty where the rules split.
+    """
+
+    layouts: Sequence[Layout]
+    splits: Sequence[str]
+    format: Format
+    schema: Schema
+    rules: Rules
+    options: Options = field(default_factory=Options)
+
+    @property
+    def has_times(self) -> bool:
+        return self.schema.time_key is not None
+
+    @property
+    def is_split(self) -> bool:
+        return bool(self.splits) or self.schema.split_column is not None
+
+
+def make_plan(
+    events: Sequence[Path], given: Mapping[str, Path], options: Options, note: Note
+) -> Plan:
+    """Look at the files and decide how they will be read, cleaned and split.
+
+    ``given`` maps the names of splits to files that were split elsewhere.
+
+    Raises:
+        DataError: files, columns and options do not fit each other.
+    """
+    paths, splits = _sources(events, given)
+    format = _format(paths[0], options, note)
+    layouts = [look_at(path, format.schema.names, format.schema.delimiter) for path in paths]
+    schema = _complete_schema(format.schema_for(layouts[0].names), options)
+    is_split = bool(splits) or schema.split_column is not None
+    plan = Plan(layouts, splits, format, schema, _rules(format, options, is_split), options)
+    _check(plan)
+    return plan
+
+
+def _sources(events: Sequence[Path], given: Mapping[str, Path]) -> tuple[list[Path], list[str]]:
+    if bool(events) == bool(given):
+        raise DataError(
+            "give event files, or files that are split already"
+            " (--train-full and --test, or --train, --valid and --test)"
+        )
+    if not given:
+        return list(events), []
+    check_parts(set(given))
+    return list(given.values()), list(given)
+
+
+def check_parts(names: set[str]) -> None:
+    """Refuse splits from which the four cannot be completed."""
+    if names not in (
+        {"train_full", "test"},
+        {"train", "valid", "test"},
+        {"train_full", "test", "train", "valid"},
+    ):
+        raise DataError(
+            f"splits {', '.join(sorted(names))} are not enough: give train_full and test,"
+            " or train, valid and test, or all four"
+        )
+
+
+def _format(path: Path, options: Options, note: Note) -> Format:
+    if options.format is not None:
+        return FORMATS[options.format]
+    guessed = guess_format(look_at(path))
+    own_keys = options.session_key or options.item_key or options.time_key or options.order_column
+    if guessed is None or own_keys:
+        return GENERIC
+    note(f"format: {guessed.name} ({guessed.title}); --format names another")
+    return guessed
+
+
+def _complete_schema(schema: Schema, options: Options) -> Schema:
+    """The format's schema with what the user named; an order replaces the time unless both are."""
+    chosen = {
+        field.name: value
+        for field in fields(Schema)
+        if (value := getattr(options, field.name, None)) not in (None, ())
+    }
+    if options.order_column is not None and options.time_key is None:
+        chosen["time_key"] = None
+    return replace(schema, **chosen)
+
+
+def _rules(format: Format, options: Options, is_split: bool) -> Rules:
+    rules = format.rules
+    if options.protocol == "leave-one-out" and rules.protocol != "leave-one-out":
+        rules = LEAVE_ONE_OUT
+    if is_split:
+        rules = replace(AS_GIVEN, protocol=rules.protocol, test_days=rules.test_days)
+    chosen = {
+        field.name: value
+        for field in fields(Rules)
+        if (value := getattr(options, field.name, None)) is not None
+    }
+    return replace(rules, **chosen)
+
+
+def _check(plan: Plan) -> None:
+    schema, rules, options = plan.schema, plan.rules, plan.options
+    if schema.time_key is None and schema.order_column is None:
+        raise DataError("a log needs times (--time-key) or an order (--order-column)")
+    if rules.session_gap_ms is not None and not plan.has_times:
+        raise DataError("--session-gap needs times, but the log has only an order (--order-column)")
+    if rules.protocol == "leave-one-out" and rules.min_session < 3 and not plan.is_split:
+        raise DataError(
+            f"leave-one-out needs sequences of 3 events or more, not --min-session"
+            f" {rules.min_session}: one to train on, one for valid, one for test"
+        )
+    if bool(schema.event_column) != bool(schema.events):
+        raise DataError("--event-column and --event belong together")
+    if plan.splits and schema.split_column:
+        raise DataError("--split-column is for one file; the files given are split already")
+    for name in options.keep_columns:
+        if not _FILE_NAME.fullmatch(name):
+            raise DataError(f"column {name!r} cannot be kept: its name makes no file name")
+    for layout in plan.layouts:
+        _check_time_key(layout, plan)
+
+
+def _check_time_key(layout: Layout, plan: Plan) -> None:
+    key = plan.schema.time_key
+    if key is not None and key not in layout.names and plan.options.time_key is None:
+        raise DataError(
+            f"{layout.path} has no column {key!r} (it has {', '.join(layout.names)});"
+            " name its times with --time-key, or its order with --order-column"
+        )
+    for name in (plan.schema.session_key, plan.schema.item_key):
+        require(layout, name)

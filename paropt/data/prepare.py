@@ -1,0 +1,284 @@
+"""``prepare``: from event files to a dataset directory, column by column, never event by event."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from paropt import __version__
+from paropt.data.cleaning import clean
+from paropt.data.columns import Column, encode_column, read_features
+from paropt.data.dataset import SPLITS, Content, Dataset, check_out, write_dataset
+from paropt.data.encoding import ItemIndex, SplitArrays, encode_split, index_items
+from paropt.data.events import Bools, Events, Ints, cut_at_gaps, in_order, number_by_order
+from paropt.data.ids import encode_ids
+from paropt.data.options import Note, Options, Plan, check_parts, make_plan
+from paropt.data.reading import Place, read_columns
+from paropt.data.splitting import complete_splits, split_events
+from paropt.data.times import to_milliseconds, to_numbers
+from paropt.errors import DataError
+
+# the names that split columns use
+_SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "validation": "valid",
+    "val": "valid",
+    "dev": "valid",
+    "test": "test",
+    "testing": "test",
+    "train_full": "train_full",
+}
+
+
+@dataclass(frozen=True)
+class Log:
+    """The rows of all files, encoded; ``part`` holds each row's split, or is None."""
+
+    events: Events
+    order: NDArray[Any] | None
+    kept: Bools | None
+    part: NDArray[Any] | None
+    sessions: pa.Array
+    items: pa.Array
+    columns: Mapping[str, Column]
+
+
+def prepare(
+    events: Sequence[Path],
+    out: Path,
+    given: Mapping[str, Path] | None = None,
+    options: Options | None = None,
+    overwrite: bool = False,
+    note: Note = lambda message: None,
+) -> Dataset:
+    """Make a dataset directory from event files, or from files ``given`` per split.
+
+    Args:
+        events: files that are read one after the other as one log.
+        out: the directory to make; it must not exist unless ``overwrite``.
+        given: files of data that was split elsewhere, by the split's name.
+        options: columns, format and rules.
+        note: takes remarks on decisions that the user did not make.
+
+    Raises:
+        DataError: the input cannot be used; nothing is written then.
+    """
+    check_out(out, overwrite)
+    plan = make_plan(events, given or {}, options or Options(), note)
+    log = _read(plan)
+    splits, sessions = _split(plan, log)
+    _refuse_empty(splits)
+    index = index_items(splits, len(log.items))
+    content = _content(plan, log, splits, sessions, index)
+    return write_dataset(out, content, overwrite)
+
+
+# -- reading --------------------------------------------------------------------------------
+
+
+def _read(plan: Plan) -> Log:
+    schema, options = plan.schema, plan.options
+    wanted = [
+        schema.session_key,
+        schema.item_key,
+        schema.time_key,
+        schema.time_offset,
+        schema.order_column,
+        schema.split_column,
+        schema.event_column,
+        *options.keep_columns,
+    ]
+    table, place = read_columns(plan.layouts, list(dict.fromkeys(name for name in wanted if name)))
+    kept = _kept(plan, table)
+    session, sessions = encode_ids(
+        table.column(schema.session_key), schema.session_key, place, options.text_ids
+    )
+    item_column = table.column(schema.item_key)
+    if kept is not None:  # rows that go may lack an item: a page view, say
+        item_column = pc.if_else(pa.array(kept), item_column, item_column[int(np.argmax(kept))])
+    item, items = encode_ids(item_column, schema.item_key, place, options.text_ids)
+    columns = {
+        name: encode_column(table.column(name), name in options.categorical)
+        for name in options.keep_columns
+    }
+    rows = np.arange(table.num_rows)
+    time = _times(plan, table, place, session) if schema.time_key else rows
+    order = None
+    if schema.order_column:
+        order = to_numbers(table.column(schema.order_column), schema.order_column, place, "order")
+    return Log(
+        Events(session, item, time, rows, {name: c.values for name, c in columns.items()}),
+        order,
+        kept,
+        _parts(plan, table, place),
+        sessions,
+        items,
+        columns,
+    )
+
+
+def _kept(plan: Plan, table: pa.Table) -> Bools | None:
+    schema = plan.schema
+    if not schema.event_column:
+        return None
+    kind = table.column(schema.event_column).cast(pa.string())
+    kept: Bools = pc.fill_null(pc.is_in(kind, value_set=pa.array(schema.events)), False).to_numpy()
+    if not kept.any():
+        seen = ", ".join(map(repr, pc.unique(kind)[:5].to_pylist()))
+        raise DataError(
+            f"no row of {plan.layouts[0].path} has {' or '.join(schema.events)} in column"
+            f" {schema.event_column!r}; it has {seen}"
+        )
+    return kept
+
+
+def _times(plan: Plan, table: pa.Table, place: Place, session: Ints) -> Ints:
+    schema = plan.schema
+    assert schema.time_key is not None
+    time = to_milliseconds(
+        table.column(schema.time_key), schema.time_key, place, schema.time_format
+    )
+    if schema.time_offset is None:
+        return time
+    earliest = np.full(int(session.max()) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(earliest, session, time)
+    offset = to_numbers(table.column(schema.time_offset), schema.time_offset, place, "offset")
+    return earliest[session] + offset.astype(np.int64)
+
+
+def _parts(plan: Plan, table: pa.Table, place: Place) -> NDArray[Any] | None:
+    """Each row's split [rows], from the file that it is in or from the split column."""
+    if plan.splits:
+        ends = [*place.first_rows[1:], table.num_rows]
+        return np.repeat(plan.splits, np.diff([0, *ends]))
+    name = plan.schema.split_column
+    if name is None:
+        return None
+    encoded = pc.dictionary_encode(table.column(name).cast(pa.string())).combine_chunks()
+    values = [_SPLIT_NAMES.get(str(value).lower()) for value in encoded.dictionary.to_pylist()]
+    codes = pc.fill_null(encoded.indices, len(values)).to_numpy(zero_copy_only=False)
+    values = [
+        "train_full" if v == "train" and "valid" not in values else v for v in [*values, None]
+    ]
+    if None in values[:-1] or (codes == len(values) - 1).any():
+        row = int(np.argmax(np.isin(codes, [i for i, v in enumerate(values) if v is None])))
+        wrong = table.column(name)[row].as_py()
+        raise place.fail(row, name, f"{wrong!r} names no split; use train, valid and test")
+    names: NDArray[Any] = np.array([str(value) for value in values])
+    return names[codes]
+
+
+# -- splitting ------------------------------------------------------------------------------
+
+
+def _split(plan: Plan, log: Log) -> tuple[dict[str, Events], pa.Array]:
+    """The four splits, and the names of their sessions."""
+    events, names = log.events, log.sessions
+    if log.part is None:
+        events, names = _sessions(plan, log, np.ones(len(events), bool), 0)
+        cleaned = clean(events, plan.rules)
+        if not len(cleaned):
+            raise DataError(_all_gone(plan, len(events)))
+        return split_events(cleaned, plan.rules, plan.has_times), names
+    found = set(np.unique(log.part).tolist())
+    check_parts(found)
+    parts, base = {}, 0
+    for name in [name for name in ("train_full", "train", "valid", "test") if name in found]:
+        part, names = _sessions(plan, log, log.part == name, base)
+        parts[name] = clean(part, plan.rules)
+        base += len(part)
+    return complete_splits(parts, plan.rules, plan.has_times), names
+
+
+def _sessions(plan: Plan, log: Log, which: Bools, base: int) -> tuple[Events, pa.Array]:
+    """Some rows in order, cut at gaps, without the rows that are no events."""
+    if log.kept is not None and (plan.rules.session_gap_ms is None or plan.schema.filter_first):
+        which = which & log.kept
+    events, order, names = log.events.take(which), log.order, log.sessions
+    if order is not None:
+        order = order[which]
+        if not plan.has_times:
+            events, order = number_by_order(events, order, base), None
+    events = in_order(events, order)
+    if plan.rules.session_gap_ms is not None:
+        events, names = cut_at_gaps(events, names, plan.rules.session_gap_ms)
+    if log.kept is not None:
+        events = events.take(log.kept[events.row])
+    return events, names
+
+
+def _all_gone(plan: Plan, n_events: int) -> str:
+    rules = plan.rules
+    return (
+        f"{plan.layouts[0].path}: none of {n_events} events is left after cleaning; lower"
+        f" --min-support {rules.min_support} or --min-session {rules.min_session}"
+    )
+
+
+def _refuse_empty(splits: Mapping[str, Events]) -> None:
+    for name in ("train_full", "test", "train", "valid"):
+        events = splits[name]
+        if not len(events) or (events.lengths() < 2).all():
+            raise DataError(
+                f"the split {name} would hold no session of two events; choose other"
+                " --test-days (or --test-fraction), or a longer log"
+            )
+
+
+# -- the result -----------------------------------------------------------------------------
+
+
+def _content(
+    plan: Plan, log: Log, splits: Mapping[str, Events], sessions: pa.Array, index: ItemIndex
+) -> Content:
+    arrays = {
+        name: encode_split(name, splits[name], index, sessions, plan.rules.protocol)
+        for name in SPLITS
+    }
+    items = log.items.take(pa.array(index.code_of))
+    features: Mapping[str, Column] = {}
+    if plan.options.item_features is not None:
+        features = read_features(
+            plan.options.item_features, plan.schema.item_key, items, plan.options.categorical
+        )
+    vocabularies = {
+        f"{kind}_{name}": column.vocabulary
+        for kind, group in (("column", log.columns), ("feature", features))
+        for name, column in group.items()
+        if column.vocabulary is not None
+    }
+    meta = {
+        "paropt": __version__,
+        "protocol": plan.rules.protocol,
+        "has_times": plan.has_times,
+        "format_name": plan.format.name,
+        "sources": [layout.path.name for layout in plan.layouts],
+        "rules": plan.rules.as_json() | {"split_elsewhere": plan.is_split},
+        "items": {"all": len(items), "train": index.n_train, "train_full": index.n_train_full},
+        "splits": {name: _summary(array, plan.has_times) for name, array in arrays.items()},
+        "columns": {name: column.kind for name, column in log.columns.items()},
+        "features": {name: column.kind for name, column in features.items()},
+    }
+    by_name = {name: column.values for name, column in features.items()}
+    return Content(arrays, items, by_name, vocabularies, meta)
+
+
+def _summary(split: SplitArrays, has_times: bool) -> dict[str, Any]:
+    return {
+        "events": len(split.items),
+        "sessions": len(split.offsets) - 1,
+        "items": len(np.unique(split.items)),
+        "targets": int(split.targets.sum()),
+        "longest": int(np.diff(split.offsets).max()),
+        "first": int(split.times.min()) if has_times else None,
+        "last": int(split.times.max()) if has_times else None,
+    }
