@@ -46,6 +46,14 @@ class Diverged(TrainingError):
     """The loss or a score stopped being finite."""
 
 
+class OutOfMemory(TrainingError):
+    """The device has not enough memory for this configuration."""
+
+
+class CheckpointError(TrainingError):
+    """A checkpoint that is cut short, tampered with, or of another training."""
+
+
 class StorageUnreachable(ParoptError):
     """No answer from PostgreSQL."""
 

@@ -32,8 +32,9 @@ class Param:
 
     ``type`` "sizes" is a list of positive ints that may be written as one int, a list, or
     ``"200/200"``. ``low`` and ``high`` are inclusive unless ``low_open``/``high_open``. A "str"
-    has ``choices`` or a ``pattern`` that must match in full. ``source`` names the paper, section
-    or program that the parameter or its default comes from.
+    has ``choices`` or a ``pattern`` that must match in full; with a pattern it takes an integer as
+    its digits ("embedding": 0 or "layersize"). ``source`` names the paper, section or program that
+    the parameter or its default comes from.
     """
 
     name: str
@@ -54,6 +55,8 @@ class Param:
         Raises:
             ValueError: one clause that says what the value should have been.
         """
+        if self.pattern and isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
         parsed = _PARSERS[self.type](value)
         for number in parsed if isinstance(parsed, tuple) else (parsed,):
             self._check_range(number)
@@ -256,6 +259,11 @@ class Model(nn.Module):
     def end_epoch(self, epoch: int) -> dict[str, Any]:
         """Called after the epoch's last step; returns diagnostics that JSON can hold."""
         return {}
+
+    @property
+    def min_rows(self) -> int:
+        """The fewest rows of a session-parallel step; an epoch ends before the first with less."""
+        return 1
 
     # Models that own their steps define
     #   run_steps(plan, begin, end) -> Tensor [end - begin]

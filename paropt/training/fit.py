@@ -1,0 +1,366 @@
+"""The training loop: epochs of ranges of steps, with a place to stop, save and report in between.
+
+::
+
+    fit = Fit("gru4rec", params, dataset.view("search"), seed=42)
+    for epoch in fit.epochs():
+        print(epoch.number, epoch.metrics)
+
+A *range* is a number of steps that takes a fraction of a second. Between two of them the fit looks
+whether it should stop, and may be saved. Where ranges begin and end changes no number, and neither
+does what else happens in the process: a fit has a random stream of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from paropt.errors import CheckpointError, Diverged
+from paropt.training import ground, plans, sealed
+from paropt.training.optimisers import Optimiser
+from paropt.training.ranking import ROWS, Evaluation, Ties, judge
+from paropt.training.registry import Catalogue, Facts, build
+from paropt.training.semantics import SEMANTICS
+from paropt.training.steps import LossSteps, OwnSteps, Plans, Steps
+
+if TYPE_CHECKING:
+    from paropt.data.dataset import View
+
+CHECKPOINT_VERSION = 1
+RANGE_SECONDS = 0.3  # of work between two looks at stop()
+OnProgress = Callable[[int, int, int, float], None]
+
+
+@dataclass
+class Epoch:
+    """What an epoch ended in.
+
+    ``loss`` is the mean over its targets. ``events_per_second`` counts trained targets over
+    ``train_seconds``; ``seconds`` has the evaluation too. ``peak_memory`` is in bytes: of the
+    device, or of the process on a CPU. ``targets`` were ranked, ``unknown`` more left out.
+    """
+
+    number: int
+    metrics: dict[str, float]
+    loss: float
+    seconds: float
+    train_seconds: float
+    evaluation_seconds: float
+    events_per_second: float
+    peak_memory: int
+    targets: int
+    unknown: int
+    stage: str
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def catalogue(view: View) -> Catalogue:
+    """What a model is told of a view's training split."""
+    sizes = np.diff(view.train.offsets)
+    facts = Facts(
+        n_items=view.n_items,
+        n_sessions=view.train.n_sessions,
+        n_events=view.train.n_events,
+        longest=int(sizes.max(initial=0)),
+        has_times=view.dataset.has_times,
+    )
+    features = {
+        name: torch.from_numpy(np.array(values[: view.n_items]))
+        for name, values in view.dataset.features.items()
+    }
+    return Catalogue(facts, torch.from_numpy(np.array(view.support(), dtype=np.int64)), features)
+
+
+class Fit:
+    """One training of one configuration, on the train split of a view, judged on its other split.
+
+    ``epochs`` ends it earlier or later than its parameter ``n_epochs`` says, without touching the
+    learning rate's schedule.
+
+    Raises:
+        ParamError, ModelError: what cannot be built.
+        TrainingError: a split without a session of two events, or a device that is not there.
+        OutOfMemory: the device is too small for the model.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        params: Mapping[str, Any],
+        view: View,
+        *,
+        seed: int,
+        device: str = "cpu",
+        epochs: int | None = None,
+        at: Sequence[int] = (20,),
+        ties: Ties = "standard",
+        filter_seen: bool = False,
+        evaluate: bool = True,
+    ) -> None:
+        self.name, self.view, self.seed = model, view, seed
+        self.at, self.ties, self.filter_seen, self.evaluate = tuple(at), ties, filter_seen, evaluate
+        self.device = ground.usable_device(device)
+        self.random = ground.RandomStream(seed, self.device)
+        with self._on_own_ground():
+            self.model = build(model, params, catalogue(view), seed).to(self.device)
+            self.plans = Plans(model, self.model, view, seed, self.device)
+        self.params = self.model.params
+        declared = int(self.params.get("n_epochs", 10))
+        self.n_epochs = declared if epochs is None else epochs
+        # epoch 7 of 10 is the same in a training that ends there: its schedule is that of all 10
+        self.horizon = max(declared, self.n_epochs) * self.plans.steps_per_epoch
+        self.on_progress: OnProgress | None = None
+
+        self.epoch = 0  # the epoch begun last
+        self.step = 0  # its next step
+        self.closed = True  # whether it has been judged
+        self.stage = ""
+        self.losses: list[Tensor] = []  # of its ranges so far
+        self.train_seconds = 0.0
+        self.best, self.best_epoch = -math.inf, 0
+        self.optimiser: Optimiser | None = None
+        self._stop = threading.Event()
+        self._queries: plans.QueryBatches | None = None
+        self._range = 1
+
+    # -- the loop ---------------------------------------------------------------------------
+
+    def epochs(self) -> Iterator[Epoch]:
+        """Train, rank, yield after every epoch, until the last one, :meth:`stop` or patience.
+
+        Raises:
+            Diverged: a loss or a score is not finite.
+            OutOfMemory: the device is too small.
+        """
+        while not self.stopped and not self.finished:
+            with self._on_own_ground():
+                if self.closed:
+                    self._begin(self.epoch + 1)
+                epoch = self._close() if self._train() else None
+            if epoch is not None:
+                yield epoch
+
+    def stop(self) -> None:
+        """End :meth:`epochs` at the next range of steps; from any thread."""
+        self._stop.set()
+
+    @property
+    def stopped(self) -> bool:
+        return self._stop.is_set()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last epoch is over, or ``patience`` epochs brought nothing better."""
+        patience = int(self.params.get("patience", 0)) if self.evaluate else 0
+        tired = 0 < patience <= self.epoch - self.best_epoch
+        return self.closed and (tired or self.epoch >= self.n_epochs)
+
+    def _begin(self, epoch: int) -> None:
+        self._enter(self.model.begin_epoch(epoch))
+        self.epoch, self.step, self.closed = epoch, 0, False
+        self.losses, self.train_seconds = [], 0.0
+
+    def _enter(self, stage: str) -> None:
+        """A new stage trains other parameters, so it has a new optimiser."""
+        own = hasattr(self.model, "run_steps")
+        if stage != self.stage and not own:
+            self.optimiser = Optimiser(self.model, self.params, self.horizon)
+        self.stage = stage
+
+    def _train(self) -> bool:
+        """The epoch's remaining steps; False if stopped meanwhile."""
+        steps = self._steps = self._make_steps()
+        total = len(steps.weights)
+        done = sum(steps.weights[: self.step])
+        self.model.train()
+        while self.step < total:
+            if self.stopped:
+                return False
+            end = min(total, self.step + self._range)
+            began = time.perf_counter()
+            losses = steps.run(self.step, end)
+            self._check(losses)  # waits for the device
+            took = time.perf_counter() - began
+            # the first steps are slow ones: they warm up, so a range at most doubles
+            wanted = int((end - self.step) * RANGE_SECONDS / max(took, 1e-6))
+            self._range = max(1, min(wanted, 2 * self._range))
+            done += sum(steps.weights[self.step : end])
+            self.losses.append(losses)
+            self.step, self.train_seconds = end, self.train_seconds + took
+            if self.on_progress is not None:
+                self.on_progress(self.epoch, end, total, done / self.train_seconds)
+        return not self.stopped
+
+    def _make_steps(self) -> Steps:
+        plan = self.plans.epoch(self.epoch)
+        if self.optimiser is None or not isinstance(plan, plans.SequenceBatches):
+            return OwnSteps(self.model, plan)
+        first = (self.epoch - 1) * self.plans.steps_per_epoch
+        return LossSteps(self.model, plan, self.optimiser, first)
+
+    def _check(self, losses: Tensor) -> None:
+        finite = torch.isfinite(losses)
+        if not bool(finite.all()):
+            at = int((~finite).nonzero()[0])
+            raise Diverged(
+                f"the loss became {float(losses[at])} in epoch {self.epoch} at step "
+                f"{self.step + at + 1}; lower the learning rate"
+            )
+
+    def _close(self) -> Epoch:
+        extra = self.model.end_epoch(self.epoch)
+        judged = self._judge()
+        losses = torch.cat(self.losses).double().cpu()
+        weights = torch.tensor(self._steps.weights, dtype=torch.float64)
+        self.closed = True
+        self._remember(judged.metrics)
+        return Epoch(
+            number=self.epoch,
+            metrics=judged.metrics,
+            loss=float((losses * weights).sum() / weights.sum()),
+            seconds=self.train_seconds + judged.seconds,
+            train_seconds=self.train_seconds,
+            evaluation_seconds=judged.seconds,
+            events_per_second=float(weights.sum()) / max(self.train_seconds, 1e-9),
+            peak_memory=ground.peak_memory(self.device),
+            targets=judged.targets,
+            unknown=judged.unknown,
+            stage=self.stage,
+            extra=extra,
+        )
+
+    def _judge(self) -> Evaluation:
+        if not self.evaluate:
+            return Evaluation({}, 0, 0, 0.0, np.zeros(0))
+        if self._queries is None:
+            self._queries = plans.evaluation(
+                self.view.test, self.view.n_items, self.model.max_length, ROWS, self.device
+            )
+        try:
+            return judge(
+                self.model, self._queries, at=self.at, ties=self.ties, filter_seen=self.filter_seen
+            )
+        except Diverged as error:
+            raise Diverged(f"after epoch {self.epoch} {error}") from None
+
+    def _remember(self, metrics: Mapping[str, float]) -> None:
+        """The best epoch by MRR, which patience counts from; a model's own first metric else."""
+        k = 20 if 20 in self.at else max(self.at)
+        value = metrics.get(f"mrr@{k}", next(iter(metrics.values()), -math.inf))
+        if value > self.best:
+            self.best, self.best_epoch = value, self.epoch
+
+    @contextmanager
+    def _on_own_ground(self) -> Iterator[None]:
+        with (
+            ground.memory_errors(self.device),
+            ground.deterministic(self.device),
+            self.random.drawn(),
+        ):
+            yield
+
+    # -- checkpoints ------------------------------------------------------------------------
+
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must agree on for its numbers to be this training's."""
+        identity = {
+            "checkpoint": CHECKPOINT_VERSION,
+            "semantics": SEMANTICS,
+            "model": self.name,
+            "params": self.params,
+            "seed": self.seed,
+            "view": self.view.name,
+            "fingerprint": self.view.fingerprint,
+        }
+        plain: dict[str, Any] = json.loads(json.dumps(identity))
+        return plain
+
+    def save(self, path: str | Path) -> None:
+        """Write a checkpoint, atomically; between two ranges, so also in the middle of an epoch.
+
+        Raises:
+            OSError: it cannot be written; a file that was there is as it was.
+        """
+        tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"random/{name}": value for name, value in self.random.state.items()}
+        if self.optimiser is not None:
+            tensors |= {f"adamw/{name}": value for name, value in self.optimiser.state().items()}
+        if self.losses:
+            tensors["losses"] = torch.cat(self.losses)
+        state = dict(self.model.training_state())
+        for name in [name for name, value in state.items() if isinstance(value, Tensor)]:
+            tensors[f"state/{name}"] = state.pop(name)
+        header = self.identity() | {
+            "epoch": self.epoch,
+            "step": self.step,
+            "closed": self.closed,
+            "stage": self.stage,
+            "train_seconds": self.train_seconds,
+            "best": self.best if self.best_epoch else None,
+            "best_epoch": self.best_epoch,
+            "state": state,
+        }
+        sealed.write(Path(path), header, tensors)
+
+    def resume(self, path: str | Path) -> int | None:
+        """Go on from a checkpoint, before :meth:`epochs`; None if there is no such file.
+
+        Returns how many epochs were complete; :attr:`step` says how far the next one had come.
+
+        Raises:
+            CheckpointError: it is damaged, or of another training; begin with a new fit then.
+        """
+        path = Path(path)
+        try:
+            header, tensors = sealed.read(path)
+        except FileNotFoundError:
+            return None
+        except (sealed.Unsealed, OSError) as error:
+            raise CheckpointError(f"checkpoint {path} cannot be used: {error}") from None
+        for name, mine in self.identity().items():
+            if header.get(name) != mine:
+                raise CheckpointError(
+                    f"checkpoint {path} is of another training: "
+                    f"its {name} is {header.get(name)}, not {mine}"
+                )
+        try:
+            with self._on_own_ground():
+                self._restore(header, tensors)
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            why = str(error).splitlines()[0]
+            raise CheckpointError(
+                f"checkpoint {path} does not fit the model {self.name!r} as it is now: {why}"
+            ) from error
+        return self.epoch if self.closed else self.epoch - 1
+
+    def _restore(self, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """In the order in which things come about, as begin_epoch decides what is trained."""
+
+        def under(prefix: str) -> dict[str, Tensor]:
+            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+        self.epoch, self.step, self.closed = header["epoch"], header["step"], header["closed"]
+        if self.epoch:
+            self._enter(self.model.begin_epoch(self.epoch))
+        self.model.load_state_dict(under("model/"))
+        if self.optimiser is not None:
+            self.optimiser.load(under("adamw/"))
+        state = {name: value.to(self.device) for name, value in under("state/").items()}
+        self.model.load_training_state(header["state"] | state)
+        self.losses = [tensors["losses"].to(self.device)] if "losses" in tensors else []
+        self.train_seconds = header["train_seconds"]
+        self.best_epoch = header["best_epoch"]
+        self.best = header["best"] if self.best_epoch else -math.inf
+        self.random.state = under("random/")

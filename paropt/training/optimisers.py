@@ -1,0 +1,108 @@
+"""The optimiser of models that return a loss, driven by parameters of conventional names.
+
+A model that declares them gets ``learning_rate`` (1e-3), ``weight_decay`` (0), ``beta2`` (0.999),
+``warmup`` (0), ``schedule`` (constant) and ``grad_clip`` (0, off); in brackets what the others get.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+
+
+def multiplier(step: int, steps: int, warmup: float, schedule: str) -> float:
+    """What the learning rate is multiplied with at ``step`` (from 0) of ``steps``.
+
+    It rises linearly over the first ``warmup`` steps (below 1: that share of all steps), then
+    stays ("constant"), or falls to zero at the end in a line ("linear") or half a cosine wave
+    ("cosine").
+
+    Raises:
+        ValueError: a schedule of another name.
+    """
+    if schedule not in ("constant", "linear", "cosine"):
+        raise ValueError(f"no learning-rate schedule {schedule!r}")
+    rising = warmup if warmup >= 1 else round(warmup * steps)
+    if step < rising:
+        return (step + 1) / rising
+    if schedule == "constant":
+        return 1.0
+    done = min(1.0, (step - rising) / max(1, steps - rising))
+    return 1 - done if schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
+
+
+def is_matrix(parameter: nn.Parameter, embeddings: set[int]) -> bool:
+    """Whether weight decay applies: to matrices, not to embeddings, norms, biases or scalars.
+
+    A model exempts a matrix of its own by an attribute on the parameter, ``no_decay = True``.
+    """
+    exempt = id(parameter) in embeddings or getattr(parameter, "no_decay", False)
+    return parameter.dim() >= 2 and not exempt
+
+
+class Optimiser:
+    """AdamW over the parameters that require gradients now, with clipping and a schedule.
+
+    (Decoupled weight decay: arXiv 1711.05101.) ``steps`` is the length of the whole training, from
+    which the schedule follows.
+    """
+
+    def __init__(self, model: nn.Module, params: Mapping[str, Any], steps: int) -> None:
+        self.rate = float(params.get("learning_rate", 1e-3))
+        self.warmup = float(params.get("warmup", 0))
+        self.schedule = str(params.get("schedule", "constant"))
+        self.clip = float(params.get("grad_clip", 0))
+        self.steps = steps
+        embeddings = {
+            id(p)
+            for module in model.modules()
+            if isinstance(module, EMBEDDINGS)
+            for p in module.parameters()
+        }
+        trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self.parameters = list(trained.values())
+        matrices = [p for p in self.parameters if is_matrix(p, embeddings)]
+        decayed = {id(p) for p in matrices}
+        groups = [
+            {"params": matrices, "weight_decay": float(params.get("weight_decay", 0))},
+            {"params": [p for p in self.parameters if id(p) not in decayed], "weight_decay": 0.0},
+        ]
+        self.names = {id(p): n for n, p in trained.items()}
+        self.adamw = torch.optim.AdamW(
+            [group for group in groups if group["params"]],
+            lr=self.rate,
+            betas=(0.9, float(params.get("beta2", 0.999))),
+            fused=all(p.is_floating_point() for p in self.parameters),
+        )
+
+    def step(self, step: int, loss: Tensor) -> None:
+        """Differentiate ``loss`` and move the parameters; ``step`` counts from the very first."""
+        self.adamw.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        if self.clip > 0:
+            nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        for group in self.adamw.param_groups:
+            group["lr"] = self.rate * multiplier(step, self.steps, self.warmup, self.schedule)
+        self.adamw.step()
+
+    def state(self) -> dict[str, Tensor]:
+        """Its moments and counts by "parameter/moment"."""
+        return {
+            f"{self.names[id(parameter)]}/{moment}": value
+            for parameter, moments in self.adamw.state.items()
+            for moment, value in moments.items()
+        }
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """The reverse of :meth:`state`, for the same parameters."""
+        by_name = {self.names[id(p)]: p for p in self.parameters}
+        for key, value in state.items():
+            name, _, moment = key.rpartition("/")
+            parameter = by_name[name]
+            self.adamw.state[parameter][moment] = value.to(parameter.device)
