@@ -1,0 +1,269 @@
+"""The statements that write trials, each one transaction on Optuna's tables.
+
+Optuna's own storage writes an attribute, a value and a state in transactions of their own, and asks
+nobody whether the trial is still the caller's. Here every write locks the trial's row, compares the
+owner's token and writes everything or nothing, so that a worker which was cut off can never
+overwrite what its successor does: there is no window between the check and the write.
+The tables are those of Optuna's schema v3.2.0.a, which Optuna and its dashboard go on reading.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.engine import Connection
+
+META = "paropt:trial"  # what the trial is: never changes
+OWNER = "paropt:owner"  # who runs it, with the token that its writes must carry
+CURVE = "paropt:curve"  # what every epoch reported
+END = "paropt:end"  # how it ended, or why it waits again
+
+NOW = "(now() AT TIME ZONE 'UTC')"  # Optuna keeps naive UTC; the server's clock is the only one
+
+
+@dataclass(frozen=True)
+class Param:
+    """A parameter as Optuna stores it."""
+
+    label: str
+    internal: float
+    distribution: str
+
+
+def dumps(value: Any) -> str:
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+
+
+def create_study(connection: Connection, name: str, metric: str, attrs: Mapping[str, Any]) -> int:
+    """A study that maximises ``metric``, with its attributes, all at once."""
+    study: int = connection.execute(
+        text("INSERT INTO studies (study_name) VALUES (:name) RETURNING study_id"), {"name": name}
+    ).scalar_one()
+    connection.execute(
+        text(
+            "INSERT INTO study_directions (direction, study_id, objective)"
+            " VALUES ('MAXIMIZE', :study, 0)"
+        ),
+        {"study": study},
+    )
+    connection.execute(
+        text(
+            "INSERT INTO study_system_attributes (study_id, key, value_json)"
+            " VALUES (:study, 'study:metric_names', :names)"
+        ),
+        {"study": study, "names": dumps([metric])},
+    )
+    set_study_attrs(connection, study, attrs)
+    return study
+
+
+def find_study(connection: Connection, name: str) -> int | None:
+    found: int | None = connection.execute(
+        text("SELECT study_id FROM studies WHERE study_name = :name"), {"name": name}
+    ).scalar()
+    return found
+
+
+def study_attrs(connection: Connection, study: int) -> dict[str, Any]:
+    """The study's attributes that paropt wrote."""
+    rows = connection.execute(
+        text(
+            "SELECT key, value_json FROM study_user_attributes"
+            " WHERE study_id = :study AND key LIKE 'paropt:%'"
+        ),
+        {"study": study},
+    )
+    return {key: json.loads(value) for key, value in rows}
+
+
+def set_study_attrs(connection: Connection, study: int, attrs: Mapping[str, Any]) -> None:
+    for key, value in attrs.items():
+        connection.execute(
+            text(
+                "INSERT INTO study_user_attributes (study_id, key, value_json)"
+                " VALUES (:study, :key, :value)"
+                " ON CONFLICT (study_id, key) DO UPDATE SET value_json = EXCLUDED.value_json"
+            ),
+            {"study": study, "key": key, "value": dumps(value)},
+        )
+
+
+def insert_trial(
+    connection: Connection,
+    study: int,
+    state: str,
+    params: Sequence[Param],
+    system: Mapping[str, Any],
+    user: Mapping[str, Any],
+) -> tuple[int, int]:
+    """A new trial; returns its id and number. Numbers are dense, as Optuna's."""
+    connection.execute(
+        text("SELECT 1 FROM studies WHERE study_id = :study FOR UPDATE"), {"study": study}
+    )
+    trial, number = connection.execute(
+        text(
+            "INSERT INTO trials (number, study_id, state, datetime_start)"
+            " SELECT count(*), :study, CAST(:state AS trialstate),"
+            f" CASE WHEN :state = 'RUNNING' THEN {NOW} END"
+            " FROM trials WHERE study_id = :study RETURNING trial_id, number"
+        ),
+        {"study": study, "state": state},
+    ).one()
+    if params:
+        connection.execute(
+            text(
+                "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json)"
+                " SELECT :trial, * FROM unnest(CAST(:labels AS text[]),"
+                " CAST(:values AS double precision[]), CAST(:distributions AS text[]))"
+            ),
+            {
+                "trial": trial,
+                "labels": [p.label for p in params],
+                "values": [p.internal for p in params],
+                "distributions": [p.distribution for p in params],
+            },
+        )
+    set_attrs(connection, "system", trial, system)
+    set_attrs(connection, "user", trial, user)
+    return trial, number
+
+
+def set_attrs(connection: Connection, kind: str, trial: int, attrs: Mapping[str, Any]) -> None:
+    """``kind`` is "system" (paropt's own) or "user" (what people look at)."""
+    if not attrs:
+        return
+    connection.execute(
+        text(
+            f"INSERT INTO trial_{kind}_attributes (trial_id, key, value_json)"
+            " SELECT :trial, * FROM unnest(CAST(:keys AS text[]), CAST(:values AS text[]))"
+            " ON CONFLICT (trial_id, key) DO UPDATE SET value_json = EXCLUDED.value_json"
+        ),
+        {"trial": trial, "keys": list(attrs), "values": [dumps(v) for v in attrs.values()]},
+    )
+
+
+@dataclass(frozen=True)
+class Held:
+    """A trial's row, locked until the transaction ends."""
+
+    state: str
+    attrs: Mapping[str, Any]
+
+    @property
+    def token(self) -> str | None:
+        owner = self.attrs.get(OWNER) or {}
+        token: str | None = owner.get("token")
+        return token
+
+
+def hold(connection: Connection, trial: int) -> Held | None:
+    """Locks a trial's row, then reads it: in this order nothing read can be stale."""
+    state = connection.execute(
+        text("SELECT CAST(state AS text) FROM trials WHERE trial_id = :trial FOR UPDATE"),
+        {"trial": trial},
+    ).scalar()
+    if state is None:
+        return None
+    rows = connection.execute(
+        text(
+            "SELECT key, value_json FROM trial_system_attributes"
+            " WHERE trial_id = :trial AND key LIKE 'paropt:%'"
+        ),
+        {"trial": trial},
+    )
+    return Held(state, {key: json.loads(value) for key, value in rows})
+
+
+def set_state(connection: Connection, trial: int, state: str, value: float | None = None) -> None:
+    """Moves a held trial; the server's clock says when it began or ended."""
+    when = {"RUNNING": f", datetime_start = {NOW}", "WAITING": ""}
+    stamp = when.get(state, f", datetime_complete = {NOW}")
+    connection.execute(
+        text(
+            f"UPDATE trials SET state = CAST(:state AS trialstate){stamp} WHERE trial_id = :trial"
+        ),
+        {"trial": trial, "state": state},
+    )
+    if value is not None:
+        connection.execute(
+            text(
+                "INSERT INTO trial_values (trial_id, objective, value, value_type)"
+                " VALUES (:trial, 0, :value, 'FINITE') ON CONFLICT (trial_id, objective)"
+                " DO UPDATE SET value = EXCLUDED.value, value_type = EXCLUDED.value_type"
+            ),
+            {"trial": trial, "value": value},
+        )
+
+
+def set_curve(connection: Connection, trial: int, curve: Mapping[str, Any], metric: str) -> None:
+    """Stores what all epochs reported; Optuna sees the metric as intermediate values."""
+    values = curve.get(metric, [])
+    steps = [epoch for epoch, value in enumerate(values, 1) if value is not None]
+    connection.execute(
+        text("DELETE FROM trial_intermediate_values WHERE trial_id = :trial AND step > :last"),
+        {"trial": trial, "last": len(values)},
+    )
+    connection.execute(
+        text(
+            "INSERT INTO trial_intermediate_values"
+            " (trial_id, step, intermediate_value, intermediate_value_type)"
+            " SELECT :trial, step, value, 'FINITE'"
+            " FROM unnest(CAST(:steps AS integer[]), CAST(:values AS double precision[]))"
+            " AS reported(step, value)"
+            " ON CONFLICT (trial_id, step) DO UPDATE"
+            " SET intermediate_value = EXCLUDED.intermediate_value,"
+            " intermediate_value_type = EXCLUDED.intermediate_value_type"
+        ),
+        {
+            "trial": trial,
+            "steps": steps,
+            "values": [values[step - 1] for step in steps],
+        },
+    )
+    set_attrs(connection, "system", trial, {CURVE: curve})
+
+
+def copy_trial(
+    connection: Connection, trial: int, study: int, system: Mapping[str, Any]
+) -> tuple[int, int]:
+    """A WAITING trial with the same parameters and reported values, and its own ``system``."""
+    copy, number = insert_trial(connection, study, "WAITING", [], system, {})
+    for table, columns in (
+        ("trial_params", "param_name, param_value, distribution_json"),
+        ("trial_intermediate_values", "step, intermediate_value, intermediate_value_type"),
+    ):
+        connection.execute(
+            text(
+                f"INSERT INTO {table} (trial_id, {columns})"
+                f" SELECT :copy, {columns} FROM {table} WHERE trial_id = :trial"
+            ),
+            {"copy": copy, "trial": trial},
+        )
+    return copy, number
+
+
+def read_trials(connection: Connection, study: int, after: int, also: Sequence[int]) -> list[Any]:
+    """Trials with an id above ``after`` or in ``also``, in the order of their ids.
+
+    Rows of (trial_id, number, state, datetime_start, datetime_complete, value, attrs), where attrs
+    maps keys to JSON text.
+    """
+    return list(
+        connection.execute(
+            text(
+                "SELECT t.trial_id, t.number, CAST(t.state AS text), t.datetime_start,"
+                " t.datetime_complete, v.value, a.attrs FROM trials t"
+                " LEFT JOIN trial_values v ON v.trial_id = t.trial_id AND v.objective = 0"
+                " LEFT JOIN LATERAL (SELECT json_object_agg(s.key, s.value_json) AS attrs"
+                "  FROM trial_system_attributes s"
+                "  WHERE s.trial_id = t.trial_id AND s.key LIKE 'paropt:%') a ON true"
+                " WHERE t.study_id = :study AND (t.trial_id > :after OR t.trial_id = ANY(:also))"
+                " ORDER BY t.trial_id"
+            ),
+            {"study": study, "after": after, "also": list(also)},
+        )
+    )

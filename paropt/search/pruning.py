@@ -1,0 +1,121 @@
+"""Which trials are not worth their remaining epochs: pure functions of learning curves.
+
+A curve is a trial's metric after each epoch. What counts is the best so far, because that is what a
+trial's value will be. Nothing is kept between calls, so a second attempt on another machine is
+judged like the first.
+
+The default is the median rule (Golovin et al., *Google Vizier*, KDD 2017, section 3.2.2): a session
+recommender's curve rises steeply for one to three epochs and then flattens, so that after two
+epochs the order of trials says much about the final order, while the first alone says more about
+learning rates. Trials that were pruned stay in the comparison with what they had reached; where
+only complete trials are peers, each survivor raises the bar for the next until all but the luckiest
+are cut. Successive halving (``asha``) saves more and risks more.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from paropt.errors import StudyError
+
+Curve = Sequence[float | None]
+
+PRUNERS: dict[str, dict[str, int]] = {
+    # startup: trials that must have ended before any is pruned; warmup: epochs that all may run
+    "median": {"startup": 5, "warmup": 2},
+    "asha": {"startup": 0, "min_epochs": 1, "factor": 3},
+    "none": {},
+}
+DEFAULT = "median"
+
+
+def complete_pruner(given: Mapping[str, Any] | str | None) -> dict[str, Any]:
+    """A pruner with everything filled in.
+
+    Raises:
+        StudyError: no such pruner or option, or a value that makes no sense.
+    """
+    return complete_choice("pruner", PRUNERS, DEFAULT, given)
+
+
+def complete_choice(
+    what: str,
+    known: Mapping[str, Mapping[str, int]],
+    default: str,
+    given: Mapping[str, Any] | str | None,
+) -> dict[str, Any]:
+    """``"name"``, ``{"name": …, option: …}`` or nothing, with the defaults filled in."""
+    asked = {"name": given} if isinstance(given, str) else dict(given or {})
+    name = asked.pop("name", default)
+    if name not in known:
+        raise StudyError(f"no {what} {name!r}; there are {', '.join(known)}")
+    options = dict(known[name])
+    for key, value in asked.items():
+        if key not in options:
+            has = ", ".join(options) or "no options"
+            raise StudyError(f"the {what} {name!r} has no option {key!r}; it has {has}")
+        least = 2 if key == "factor" else 1 if key == "min_epochs" else 0
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise StudyError(f"{what} {name!r}: {key} must be an integer of at least {least}")
+        options[key] = value
+    return {"name": name, **options}
+
+
+def best_so_far(curve: Curve, epoch: int) -> float | None:
+    """The best of a curve's first ``epoch`` epochs; None if it has none."""
+    seen = [value for value in curve[:epoch] if value is not None]
+    return max(seen, default=None)
+
+
+def reason_to_prune(
+    pruner: Mapping[str, Any], curve: Curve, ended: Sequence[Curve], running: Sequence[Curve] = ()
+) -> str | None:
+    """Why the trial with this curve should stop now, or None.
+
+    ``ended`` holds the curves of complete and pruned trials, ``running`` those of the others that
+    run; higher is better.
+    """
+    if len(ended) < pruner.get("startup", 0) or not curve:
+        return None
+    if pruner["name"] == "median":
+        return _below_median(pruner, curve, [*ended, *running])
+    if pruner["name"] == "asha":
+        return _outside_rung(pruner, curve, [*ended, *running])
+    return None
+
+
+def _below_median(pruner: Mapping[str, Any], curve: Curve, peers: Sequence[Curve]) -> str | None:
+    epoch = len(curve)
+    own = best_so_far(curve, epoch)
+    # pruned trials count with what they had; those that only began say nothing yet
+    theirs = [
+        best
+        for peer in peers
+        if len(peer) >= min(epoch, pruner["warmup"])
+        and (best := best_so_far(peer, epoch)) is not None
+    ]
+    if epoch < pruner["warmup"] or not theirs or own is None:
+        return None
+    median = statistics.median(theirs)
+    if own >= median:
+        return None
+    return f"{own:.4f} after epoch {epoch} is below the median {median:.4f} of {len(theirs)} trials"
+
+
+def _outside_rung(pruner: Mapping[str, Any], curve: Curve, peers: Sequence[Curve]) -> str | None:
+    """Asynchronous successive halving (Li et al., MLSys 2020, algorithm 2, its stopping form)."""
+    epoch, factor = len(curve), pruner["factor"]
+    rung = pruner["min_epochs"]
+    while rung < epoch:
+        rung *= factor
+    own = best_so_far(curve, epoch)
+    if rung != epoch or own is None:
+        return None
+    reached = [best_so_far(peer, epoch) for peer in peers if len(peer) >= epoch]
+    values = sorted([own, *(v for v in reached if v is not None)], reverse=True)
+    kept = max(1, len(values) // factor)
+    if own >= values[kept - 1]:
+        return None
+    return f"{own:.4f} after epoch {epoch} is not among the best {kept} of {len(values)} trials"

@@ -1,0 +1,133 @@
+"""A parameter space: which configurations of which models a study may try."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from paropt.search.parameter import Parameter, same
+
+Config = dict[str, Any]
+"""The active parameters of one configuration by name, ``model`` among them."""
+
+Choose = Callable[[Parameter], Any]
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a study searches.
+
+    ``parameters`` holds constants and ranges, the model among them (named ``model``), each after
+    those that its conditions mention. ``epochs`` is the number of epochs by model where no
+    parameter says it. ``source`` is the JSON object that it was read from, ``--fixed`` included.
+    """
+
+    parameters: tuple[Parameter, ...]
+    start: tuple[Mapping[str, Any], ...] = ()
+    data: str | None = None
+    source: Mapping[str, Any] = field(default_factory=dict)
+    epochs: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def models(self) -> list[str]:
+        """The models it may choose."""
+        return [str(choice) for p in self.parameters if p.name == "model" for choice in p.choices]
+
+    @property
+    def searched(self) -> list[Parameter]:
+        return [parameter for parameter in self.parameters if parameter.searched]
+
+    @property
+    def conditional(self) -> bool:
+        """Whether some searched parameter is not always in force."""
+        chosen = {parameter.name for parameter in self.searched}
+        return any(chosen & set(parameter.when) for parameter in self.searched)
+
+    def walk(self, choose: Choose) -> Config:
+        """A configuration made by asking ``choose`` for every searched parameter in force."""
+        config: Config = {}
+        for parameter in self.parameters:
+            if parameter.holds(config):
+                chosen = choose(parameter) if parameter.searched else parameter.choices[0]
+                config[parameter.name] = chosen
+        return config
+
+    def active(self, config: Mapping[str, Any]) -> list[Parameter]:
+        """The parameters in force in a complete configuration."""
+        return [parameter for parameter in self.parameters if parameter.holds(config)]
+
+    def canonical(self, config: Mapping[str, Any]) -> Hashable:
+        """Equal for equal configurations: what was searched and is in force, on its grid."""
+        return tuple(
+            (p.label, repr(p.nearest(config[p.name]))) for p in self.active(config) if p.searched
+        )
+
+    def complete(self, point: Mapping[str, Any], choose: Choose) -> Config:
+        """A point to start from, with ``choose`` asked for what it leaves out.
+
+        Raises:
+            ValueError: it says something that the space does not contain; one clause.
+        """
+        left = dict(point)
+
+        def take(parameter: Parameter) -> Any:
+            if parameter.name not in left:
+                return choose(parameter)
+            try:
+                return parameter.nearest(left.pop(parameter.name))
+            except ValueError as error:
+                raise ValueError(f'"{parameter.name}" {error}') from None
+
+        config = self.walk(take)
+        for name, value in left.items():
+            if name not in config:
+                known = any(parameter.name == name for parameter in self.parameters)
+                why = "is not in force there" if known else "is not in the space"
+                raise ValueError(f'"{name}" {why}')
+            if not same(config[name], value):
+                raise ValueError(f'"{name}" is fixed to {config[name]}, not {value}')
+        return config
+
+    def size(self) -> float:
+        """How many different configurations there are; inf with a continuous parameter."""
+        mentioned = {name for parameter in self.parameters for name in parameter.when}
+        return _count(self.parameters, {}, mentioned)
+
+    def enumerate(self) -> Iterator[Config]:
+        """Every configuration of a finite space, in order."""
+        return _enumerate(self.parameters, {})
+
+    def to_json(self) -> dict[str, Any]:
+        """What a study stores; :func:`paropt.search.spacefile.from_json` reads it."""
+        return {**self.source, **({"epochs": dict(self.epochs)} if self.epochs else {})}
+
+
+def _count(parameters: Sequence[Parameter], config: Config, mentioned: set[str]) -> float:
+    """Counts without enumerating: only parameters that conditions mention need their values."""
+    total: float = 1
+    for index, parameter in enumerate(parameters):
+        if not parameter.holds(config):
+            continue
+        if parameter.name not in mentioned:
+            total *= parameter.count
+            continue
+        rest = parameters[index + 1 :]
+        branches = (
+            _count(rest, {**config, parameter.name: value}, mentioned)
+            for value in parameter.values()
+        )
+        return total * math.fsum(branches)
+    return total
+
+
+def _enumerate(parameters: Sequence[Parameter], config: Config) -> Iterator[Config]:
+    waiting = list(itertools.dropwhile(lambda p: not p.holds(config), parameters))
+    if not waiting:
+        yield dict(config)
+        return
+    first, *rest = waiting
+    for value in first.values():
+        yield from _enumerate(rest, {**config, first.name: value})

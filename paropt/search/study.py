@@ -1,0 +1,433 @@
+"""A study: its definition, its budget, and who gets which trial."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from sqlalchemy import exc, text
+from sqlalchemy.engine import URL, Connection, Engine
+
+from paropt.errors import StudyError
+from paropt.search import failures, ledger, results
+from paropt.search.definition import StudyDefinition
+from paropt.search.history import LOST, History, Record, best_first, counts
+from paropt.search.pruning import complete_pruner
+from paropt.search.sampling import Sampler, complete_sampler, derived_seed
+from paropt.search.space import Config
+from paropt.search.spacefile import EPOCHS, from_json
+from paropt.search.storage import initialise, lock, open_engine, transaction
+from paropt.search.trial import Trial
+
+State = Literal["run", "pause", "stop"]
+Why = Literal["budget", "space", "stopped", "timeout", "failures"]
+
+MAX_ATTEMPTS = 3
+DEFAULT_EPOCHS = 10
+
+_DEFINITION = "paropt:definition"
+_STATE = "paropt:state"
+_BUDGET = "paropt:budget"
+_DEADLINE = "paropt:deadline"
+_FLOOR = "paropt:floor"
+_NOTE = "paropt:note"
+
+
+class StudyEnded(StudyError):
+    """There is nothing more to do in the study; ``reason`` says why, the message in a sentence."""
+
+    def __init__(self, reason: Why, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Running:
+    """A trial that some slot runs; ``token`` tells this ownership from a later one."""
+
+    id: int
+    number: int
+    root: int
+    attempt: int
+    owner: Mapping[str, Any]
+    token: str
+
+
+class Study:
+    """A study in a PostgreSQL database, as one process sees it. Threads may share it."""
+
+    def __init__(self, engine: Engine, study: int, definition: StudyDefinition) -> None:
+        self._engine = engine
+        self._id = study
+        self._asking = threading.Lock()
+        self._unanswered: str | None = None
+        self.definition = definition
+        self.space = from_json(definition.space, f"study {definition.name!r}")
+        self.sampler = Sampler(
+            self.space, definition.sampler, definition.seed or 0, definition.metric
+        )
+        self.history = History(study)
+
+    # -- opening --------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls,
+        url: str | URL,
+        definition: StudyDefinition,
+        *,
+        budget: int | None = None,
+        timeout: float | None = None,
+        application_name: str = "paropt",
+    ) -> Study:
+        """A new study, or the one of that name, resumed.
+
+        ``budget`` is how many distinct configurations end complete or pruned; ``timeout`` is in
+        seconds from now. On a resume, None leaves the budget as it is and drops a deadline that
+        has passed.
+
+        Raises:
+            StudyError: a study of that name searches something else; both values are named.
+            StorageUnreachable: no answer.
+        """
+        initialise(url, application_name)
+        engine = open_engine(url, application_name)
+        with transaction(engine) as connection:
+            lock(connection, "name", definition.name)
+            found = ledger.find_study(connection, definition.name)
+            if found is None:
+                definition = definition.filled(
+                    complete_sampler(definition.sampler), complete_pruner(definition.pruner)
+                )
+                Study(engine, 0, definition)  # what cannot be sampled is refused before it is kept
+                found = ledger.create_study(
+                    connection,
+                    definition.name,
+                    definition.metric,
+                    {_DEFINITION: definition.to_json(), _BUDGET: budget},
+                )
+            else:
+                definition = _completed(definition).joined_to(_recorded(connection, found))
+                if budget is not None:
+                    ledger.set_study_attrs(connection, found, {_BUDGET: budget})
+            study = cls(engine, found, definition)
+            study._begin(connection, timeout)
+            return study
+
+    @classmethod
+    def load(cls, url: str | URL, name: str, application_name: str = "paropt") -> Study:
+        """The study of that name.
+
+        Raises:
+            StudyError: there is none, or another program made it.
+            StorageUnreachable: no answer.
+        """
+        engine = open_engine(url, application_name)
+        known = cls.names(url)
+        if name not in known:
+            hint = f"there are {', '.join(known[:5])}" if known else "there are no studies yet"
+            raise StudyError(f"no study {name!r}; {hint}")
+        with transaction(engine) as connection:
+            found = ledger.find_study(connection, name)
+            if found is None:
+                raise StudyError(f"no study {name!r}; it was deleted just now")
+            return cls(engine, found, _recorded(connection, found))
+
+    @staticmethod
+    def names(url: str | URL) -> list[str]:
+        """The studies that paropt made, in the order of their making; none in an empty database."""
+        engine = open_engine(url)
+        try:
+            with transaction(engine) as connection:
+                rows = connection.execute(
+                    text(
+                        "SELECT study_name FROM studies JOIN study_user_attributes USING (study_id)"
+                        " WHERE key = :key ORDER BY study_id"
+                    ),
+                    {"key": _DEFINITION},
+                )
+                return [name for (name,) in rows]
+        except exc.ProgrammingError:
+            return []  # no tables yet
+        finally:
+            engine.dispose()
+
+    def close(self) -> None:
+        """Gives the connections back."""
+        self._engine.dispose()
+
+    @property
+    def name(self) -> str:
+        return self.definition.name
+
+    @property
+    def url(self) -> URL:
+        return self._engine.url
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """One transaction on the study's database."""
+        with transaction(self._engine) as connection:
+            yield connection
+
+    def _begin(self, connection: Connection, timeout: float | None) -> None:
+        now = _now(connection)
+        attrs = ledger.study_attrs(connection, self._id)
+        deadline = attrs.get(_DEADLINE)
+        if timeout is not None:
+            deadline = now + timeout
+        elif deadline is not None and deadline <= now:
+            deadline = None
+        changed: dict[str, Any] = {_DEADLINE: deadline}
+        if attrs.get(_STATE, {}).get("state") != "run":
+            changed[_STATE] = {"state": "run", "since": now}
+        ledger.set_study_attrs(connection, self._id, changed)
+
+    # -- steering -------------------------------------------------------------------------------
+
+    def _attrs(self) -> dict[str, Any]:
+        with self.transaction() as connection:
+            return ledger.study_attrs(connection, self._id)
+
+    def state(self) -> State:
+        """Whether trials may run."""
+        found: State = self._attrs().get(_STATE, {}).get("state", "run")
+        return found
+
+    def set_state(self, state: State, why: str = "") -> None:
+        """Pauses, stops or resumes the study for all its workers."""
+        with self.transaction() as connection:
+            self._set_state(connection, state, {"message": why} if why else {})
+
+    def _set_state(self, connection: Connection, state: State, more: Mapping[str, Any]) -> None:
+        value = {"state": state, "since": _now(connection), **more}
+        ledger.set_study_attrs(connection, self._id, {_STATE: value})
+
+    def set_floor(self, floor: Mapping[str, Mapping[str, float]]) -> None:
+        """What needs no training: ``{"popularity": {"mrr@20": …}, "cooccurrence": {…}}``."""
+        with self.transaction() as connection:
+            ledger.set_study_attrs(connection, self._id, {_FLOOR: floor})
+
+    def set_note(self, markdown: str) -> None:
+        """A text about the study for its readers."""
+        with self.transaction() as connection:
+            ledger.set_study_attrs(connection, self._id, {_NOTE: markdown})
+
+    # -- trials ---------------------------------------------------------------------------------
+
+    def next_trial(self, owner: Mapping[str, Any]) -> Trial | None:
+        """A trial for ``owner`` to run; None while there is nothing to do but others still run.
+
+        Handed back trials come first, then new configurations while the budget lasts. If an answer
+        was lost with the connection, the next call returns the trial that it had promised.
+
+        Raises:
+            StudyEnded: the budget, the space or the time is used up, the study was stopped, or it
+                paused because its trials fail alike.
+            StorageUnreachable: call again.
+        """
+        with self._asking:
+            token = self._unanswered or secrets.token_hex(8)
+            self._unanswered = token
+            with self.transaction() as connection:
+                lock(connection, "study", self._id)
+                self.history.refresh(connection)
+                decided = self._decide(connection, dict(owner), token)
+            self._unanswered = None
+        if isinstance(decided, StudyEnded):
+            raise decided
+        return decided
+
+    def _decide(
+        self, connection: Connection, owner: dict[str, Any], token: str
+    ) -> Trial | StudyEnded | None:
+        running = self.history.in_state("RUNNING")
+        for record in running:
+            if record.owner.get("token") == token:
+                return Trial(self, record, token)
+        attrs = ledger.study_attrs(connection, self._id)
+        if ended := self._ended(connection, attrs):
+            return ended
+        if attrs.get(_STATE, {}).get("state") == "pause":
+            return None
+        for record in self.history.in_state("WAITING"):
+            if taken := self._take(connection, record, owner, token):
+                return taken
+        return self._new(connection, attrs.get(_BUDGET), owner, token, bool(running))
+
+    def _ended(self, connection: Connection, attrs: Mapping[str, Any]) -> StudyEnded | None:
+        state = attrs.get(_STATE, {})
+        if state.get("state") == "stop":
+            return StudyEnded("stopped", f"study {self.name!r} was stopped")
+        if state.get("state") == "pause":
+            message = state.get("failures")
+            return StudyEnded("failures", message) if message else None
+        deadline = attrs.get(_DEADLINE)
+        if deadline is not None and _now(connection) >= deadline:
+            return StudyEnded("timeout", f"the time of study {self.name!r} is over")
+        message = failures.alike(self.history.lineages(), state.get("since", 0.0), self.name)
+        if message:
+            self._set_state(connection, "pause", {"failures": message})
+            return StudyEnded("failures", message)
+        return None
+
+    def _take(
+        self, connection: Connection, record: Record, owner: dict[str, Any], token: str
+    ) -> Trial | None:
+        held = ledger.hold(connection, record.id)
+        if held is None or held.state != "WAITING":
+            return None
+        ledger.set_state(connection, record.id, "RUNNING")
+        ledger.set_attrs(connection, "system", record.id, {ledger.OWNER: {**owner, "token": token}})
+        ledger.set_attrs(connection, "user", record.id, _shown_owner(owner))
+        return Trial(self, record, token)
+
+    def _new(
+        self,
+        connection: Connection,
+        budget: int | None,
+        owner: dict[str, Any],
+        token: str,
+        busy: bool,
+    ) -> Trial | StudyEnded | None:
+        found = counts(self.history.lineages())
+        done = found["complete"] + found["pruned"]
+        if budget is not None and done + found["running"] + found["waiting"] >= budget:
+            message = f"study {self.name!r} has its {budget} trials"
+            return None if busy else StudyEnded("budget", message)
+        config = self.sampler.draw(self.history)
+        if config is None:
+            message = f"study {self.name!r} has tried all {self.sampler.size:g} configurations"
+            return None if busy else StudyEnded("space", message)
+        meta = self._meta(config)
+        user = {"model": meta["model"], "attempt": 1, **_shown_owner(owner)}
+        params = self.sampler.stored(meta["searched"])
+        system = {ledger.OWNER: {**owner, "token": token}}
+        trial, number = ledger.insert_trial(connection, self._id, "RUNNING", params, system, user)
+        meta["root"] = number
+        ledger.set_attrs(connection, "system", trial, {ledger.META: meta})
+        record = Record(trial, number, "RUNNING", None, None, None, meta, {}, {}, {})
+        return Trial(self, record, token)
+
+    def _meta(self, config: Config) -> dict[str, Any]:
+        index = len(self.history.lineages())
+        model = str(config["model"])
+        params = {name: value for name, value in config.items() if name != "model"}
+        return {
+            "index": index,
+            "attempt": 1,
+            "model": model,
+            "params": params,
+            "searched": self.sampler.searched(config),
+            "seed": derived_seed(self.definition.seed, "training", index),
+            "epochs": int(params.get(EPOCHS, self.space.epochs.get(model, DEFAULT_EPOCHS))),
+        }
+
+    def requeue(self, trial_id: int, reason: str, token: str | None = None) -> bool:
+        """Takes a trial from an owner that is lost and lets another attempt wait for a slot.
+
+        The lost attempt ends as FAIL, so that its owner can write nothing more; after
+        ``MAX_ATTEMPTS`` the configuration has failed for good. With the ``token`` of
+        :class:`Running` only that very ownership is ended. False if the trial does not run
+        (any more), or under another token.
+        """
+        with self.transaction() as connection:
+            held = ledger.hold(connection, trial_id)
+            if held is None or held.state != "RUNNING" or (token and held.token != token):
+                return False
+            meta = held.attrs[ledger.META]
+            again = meta["attempt"] < MAX_ATTEMPTS
+            end: dict[str, Any] = {"why": LOST if again else "given up", "message": reason}
+            if again:
+                system = {ledger.META: {**meta, "attempt": meta["attempt"] + 1}}
+                if ledger.CURVE in held.attrs:
+                    system[ledger.CURVE] = held.attrs[ledger.CURVE]
+                _, end["next"] = ledger.copy_trial(connection, trial_id, self._id, system)
+            owner = {**held.attrs.get(ledger.OWNER, {}), "token": None}
+            ledger.set_attrs(connection, "system", trial_id, {ledger.OWNER: owner, ledger.END: end})
+            ledger.set_attrs(connection, "user", trial_id, {"why": f"{end['why']}: {reason}"})
+            ledger.set_state(connection, trial_id, "FAIL")
+            return True
+
+    def running(self) -> list[Running]:
+        """The trials that run now, with their owners as :meth:`next_trial` got them."""
+        self.refresh()
+        return [
+            Running(
+                id=record.id,
+                number=record.number,
+                root=record.root,
+                attempt=record.meta["attempt"],
+                owner={key: value for key, value in record.owner.items() if key != "token"},
+                token=str(record.owner.get("token")),
+            )
+            for record in self.history.in_state("RUNNING")
+        ]
+
+    # -- results --------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Brings :attr:`history` up to date."""
+        with self.transaction() as connection:
+            self.history.refresh(connection)
+
+    def counts(self) -> dict[str, int]:
+        """Configurations complete, pruned, failed, running and waiting."""
+        self.refresh()
+        return counts(self.history.lineages())
+
+    def best(self, top: int = 1) -> list[dict[str, Any]]:
+        """The ``top`` best trials, best first, as :func:`paropt.search.results.described`."""
+        self.refresh()
+        best = best_first(self.history.lineages())[:top]
+        return [results.described(record, self.definition.metric) for record in best]
+
+    def trials(self) -> list[dict[str, Any]]:
+        """Every attempt, in order."""
+        self.refresh()
+        return [results.described(r, self.definition.metric) for r in self.history.all()]
+
+    def summary(self) -> dict[str, Any]:
+        """What ``status STUDY --json`` and ``launch --json`` print, but for the workers."""
+        attrs = self._attrs()
+        self.refresh()
+        return results.summary(
+            self.definition,
+            self.space,
+            self.history.lineages(),
+            budget=attrs.get(_BUDGET),
+            state=attrs.get(_STATE, {}),
+            floor=attrs.get(_FLOOR, {}),
+        )
+
+    def importances(self) -> dict[str, float]:
+        """How much each searched parameter matters, from 0 to 1; empty while that is unknown."""
+        self.refresh()
+        return results.importances(self.sampler.memory(self.history))
+
+
+def _completed(definition: StudyDefinition) -> StudyDefinition:
+    """What was said of sampler and pruner, with its defaults; unsaid stays unsaid."""
+    return replace(
+        definition,
+        sampler=complete_sampler(definition.sampler) if definition.sampler else {},
+        pruner=complete_pruner(definition.pruner) if definition.pruner else {},
+    )
+
+
+def _recorded(connection: Connection, study: int) -> StudyDefinition:
+    return StudyDefinition.from_json(ledger.study_attrs(connection, study).get(_DEFINITION, {}))
+
+
+def _now(connection: Connection) -> float:
+    """Seconds since 1970 by the server's clock, the only one that all workers share."""
+    found = connection.execute(text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one()
+    return float(found)
+
+
+def _shown_owner(owner: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: owner[key] for key in ("host", "device", "slot") if key in owner}
