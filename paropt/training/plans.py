@@ -387,7 +387,13 @@ def evaluation(
     ``max_length`` events answers for all their successors, later targets have a window of their
     own. Batches hold at most ``rows`` windows and :data:`MAX_TOKENS` padded positions.
     """
-    events = known_events(split, n_items)
+    return query_batches(known_events(split, n_items), max_length, rows, device)
+
+
+def query_batches(
+    events: Events, max_length: int | None, rows: int, device: torch.device | str = "cpu"
+) -> QueryBatches:
+    """:func:`evaluation` of events that are all known."""
     windows = _query_windows(events, max_length)
     order = np.argsort(-windows.lengths, kind="stable")
     cuts = []

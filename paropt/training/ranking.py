@@ -93,8 +93,7 @@ def rank(
     if len(targets) == 0:
         return np.zeros(0)
     vectors, table = vectors.float(), table.float()
-    budget = chunk_bytes or CHUNK_BYTES.get(vectors.device.type, CHUNK_BYTES["cpu"])
-    size = max(1, budget // (4 * len(table)))
+    size = chunk_rows(table, chunk_bytes)
     certain = _surely_finite(vectors, table, bias)
     scores = vectors.new_empty(min(size, len(targets)), len(table))
     compared = torch.empty_like(scores) if ties == "median" else scores
@@ -110,13 +109,19 @@ def rank(
         # the target's own entry of the product: a dot product of its own could round differently
         own = s.gather(1, chunk)
         if exclude is not None:
-            _exclude(s, begin, *exclude)
+            exclude_items(s, begin, *exclude)
             s.scatter_(1, chunk, own)
         if ties != "conservative":
             above.append(_count(torch.gt(s, own, out=c)))
         if ties != "standard":
             at_least.append(_count(torch.ge(s, own, out=c)))
     return place(_joined(above), _joined(at_least), ties)
+
+
+def chunk_rows(table: Tensor, chunk_bytes: int | None = None) -> int:
+    """How many rows of scores against ``table`` are held at once."""
+    budget = chunk_bytes or CHUNK_BYTES.get(table.device.type, CHUNK_BYTES["cpu"])
+    return max(1, budget // (4 * len(table)))
 
 
 def _joined(counts: list[Tensor]) -> Ranks:
@@ -129,7 +134,8 @@ def _count(ones: Tensor) -> Tensor:
     return ones.sum(1) if exact else ones.sum(1, dtype=torch.float64)
 
 
-def _exclude(scores: Tensor, begin: int, rows: Tensor, items: Tensor) -> None:
+def exclude_items(scores: Tensor, begin: int, rows: Tensor, items: Tensor) -> None:
+    """Make ``items`` no candidates in ``rows`` (ascending), of which ``scores`` begin at one."""
     edges = torch.tensor([begin, begin + len(scores)], device=rows.device)
     low, high = torch.searchsorted(rows, edges).tolist()
     scores[rows[low:high] - begin, items[low:high]] = -math.inf
@@ -193,19 +199,20 @@ def judge(
 def _ranks(model: Model, batches: QueryBatches, ties: Ties, filter_seen: bool) -> Ranks:
     table, bias = model.item_table()
     found = []
-    for batch in _queries(batches):
+    for batch in queries(batches):
         wanted = batch.targets[batch.targets >= 0]
-        exclude = _seen(batch.histories, batches.store.items) if filter_seen else None
+        exclude = seen_items(batch.histories, batches.store.items) if filter_seen else None
         found.append(rank(model.encode(batch), wanted, table, bias, ties=ties, exclude=exclude))
     return np.concatenate(found)
 
 
-def _queries(batches: Iterable[SequenceBatch]) -> Iterator[Queries]:
+def queries(batches: Iterable[SequenceBatch]) -> Iterator[Queries]:
+    """The batches by the type that :class:`QueryBatches` gives them."""
     for batch in batches:
         yield cast(Queries, batch)
 
 
-def _seen(histories: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+def seen_items(histories: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
     """(row, item) of everything in each target's history."""
     begins, ends = histories[:, 0], histories[:, 1]
     sizes = ends - begins

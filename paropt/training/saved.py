@@ -1,0 +1,191 @@
+"""Saved models: weights as safetensors, the item table, and what they are, in a directory.
+
+::
+
+    DIR/model.json          model, parameters, seed, split, epoch, fingerprint, versions, metrics
+    DIR/model.safetensors   weights, and what of the catalogue the model is built from (sealed)
+    DIR/items.parquet       row i holds the id of item i
+
+Everything is data: no file of it is ever run or unpickled, and a changed one does not open.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from paropt import __version__
+from paropt.errors import DataError, ModelError, ParamError
+from paropt.training import ground, sealed
+from paropt.training.fit import Fit
+from paropt.training.registry import Catalogue, Facts, Model, build
+from paropt.training.semantics import SEMANTICS
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A model in eval mode, the ids [n_items] of what it knows, and its ``model.json``."""
+
+    model: Model
+    item_ids: NDArray[Any]
+    meta: dict[str, Any]
+
+    @property
+    def n_items(self) -> int:
+        return len(self.item_ids)
+
+
+def versions() -> dict[str, str]:
+    """What the numbers of a training may depend on."""
+    return {
+        "paropt": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def check_place(directory: str | Path) -> None:
+    """Refuse a place where a model cannot be saved, before any training is done.
+
+    Raises:
+        DataError: it exists, or its parent cannot be written to.
+    """
+    directory = Path(directory)
+    if directory.exists() or directory.is_symlink():
+        raise DataError(f"{directory} exists; choose another directory to save to, or remove it")
+    parent = directory.parent
+    while not parent.exists():
+        parent = parent.parent
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise DataError(f"{directory} cannot be made: no permission to write to {parent}")
+
+
+def save_model(
+    directory: str | Path, fit: Fit, provenance: Mapping[str, Any] | None = None
+) -> None:
+    """Save the model as it is now in a new directory, written beside and renamed.
+
+    Raises:
+        DataError: the directory exists or cannot be written.
+    """
+    directory = Path(directory)
+    check_place(directory)
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+        try:
+            _fill(beside, fit, provenance or {})
+            beside.chmod(0o755)
+            beside.rename(directory)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+    except OSError as error:
+        raise DataError(f"{directory} cannot be written: {error.strerror or error}") from None
+
+
+def _fill(path: Path, fit: Fit, provenance: Mapping[str, Any]) -> None:
+    model, view = fit.model, fit.view
+    ids = view.dataset.item_ids()[: view.n_items]
+    items = path / "items.parquet"
+    pa.parquet.write_table(pa.table({"id": pa.array(ids, pa.string())}), items, compression="zstd")
+    meta = {
+        "format": FORMAT,
+        "model": fit.name,
+        "params": model.params,
+        "seed": fit.seed,
+        "split": view.name,
+        "epoch": fit.epoch,
+        "fingerprint": view.fingerprint,
+        "semantics": SEMANTICS,
+        "facts": asdict(model.catalogue.facts),
+        "versions": versions(),
+        "items_sha256": _sha256(items),
+        **provenance,
+    }
+    tensors = {f"weights/{name}": value for name, value in model.state_dict().items()}
+    tensors["support"] = model.catalogue.support
+    tensors |= {f"features/{name}": value for name, value in model.catalogue.features.items()}
+    sealed.write(path / "model.safetensors", meta, tensors)
+    text = json.dumps(meta, indent=1, ensure_ascii=False, sort_keys=True)
+    (path / "model.json").write_text(text + "\n", encoding="utf-8")
+
+
+def load_model(directory: str | Path, device: str = "cpu") -> SavedModel:
+    """Load a saved model onto a device.
+
+    Raises:
+        DataError: it is none, or damaged, changed, or of another version.
+        TrainingError: there is no such device.
+    """
+    directory = Path(directory)
+    on = ground.usable_device(device)
+    try:
+        meta, tensors = sealed.read(directory / "model.safetensors")
+        written = json.loads((directory / "model.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        what = f"it has no {Path(error.filename).name}" if directory.is_dir() else "it is not there"
+        raise DataError(
+            f"{directory} is no saved model ({what}); 'paropt train --save' makes one"
+        ) from None
+    except (OSError, ValueError) as error:  # Unsealed, JSON and Unicode errors are ValueErrors
+        raise DataError(f"{directory} cannot be used as a model: {error}") from None
+    if meta.get("format") != FORMAT:
+        raise DataError(
+            f"{directory} has format version {meta.get('format')}, this paropt reads {FORMAT}"
+        )
+    if written != meta:
+        raise DataError(f"{directory}/model.json was changed since the model was saved")
+    ids = _read_ids(directory / "items.parquet", meta)
+    try:
+        with ground.memory_errors(on):
+            model = _rebuild(meta, tensors).to(on)
+    except (KeyError, TypeError, RuntimeError, ValueError, ModelError, ParamError) as error:
+        why = str(error).splitlines()[0]
+        raise DataError(
+            f"{directory} does not fit the model {meta.get('model')!r} as it is now: {why}"
+        ) from error
+    return SavedModel(model.eval(), ids, meta)
+
+
+def _read_ids(path: Path, meta: Mapping[str, Any]) -> NDArray[Any]:
+    try:
+        if _sha256(path) != meta["items_sha256"]:
+            raise DataError(f"{path} was changed since the model was saved")
+        ids: NDArray[Any] = pa.parquet.read_table(path).column("id").to_numpy()
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+    return ids
+
+
+def _rebuild(meta: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Model:
+    def under(prefix: str) -> dict[str, Tensor]:
+        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+    catalogue = Catalogue(Facts(**meta["facts"]), tensors["support"], under("features/"))
+    model = build(meta["model"], meta["params"], catalogue, meta["seed"])
+    # a model in a later stage may have changed what requires gradients; that is not its weights
+    model.load_state_dict(under("weights/"))
+    return model
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
