@@ -2,49 +2,215 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:
+    from paropt.data import Dataset
+
 FILE = click.Path(path_type=Path)
+FORMATS = (
+    "generic",
+    "retailrocket",
+    "diginetica",
+    "yoochoose",
+    "rsc15",
+    "rees46",
+    "coveo",
+    "movielens-100k",
+    "movielens-1m",
+    "movielens-20m",
+    "recbole",
+    "tianchi",
+)
 
 
-@click.command()
+def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """``30m``, ``1h``, ``1d`` as milliseconds."""
+    from paropt.data.times import parse_duration
+
+    try:
+        return None if value is None else parse_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+
+
+def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
+    return tuple(value.split(",")) if value else ()
+
+
+@click.command(short_help="Turn event logs into a dataset directory.")
 @click.argument("events", nargs=-1, type=FILE)
 @click.option("--out", required=True, type=FILE, metavar="DIR", help="The directory to make.")
-@click.option("--train-full", type=FILE, help="Training data that was split elsewhere.")
-@click.option("--test", type=FILE, help="Test data that was split elsewhere.")
-@click.option("--train", type=FILE, help="The part of the training data to search on.")
-@click.option("--valid", type=FILE, help="The part of the training data to judge a search on.")
+@click.option("--overwrite", is_flag=True, help="Replace DIR if it is a dataset.")
+@click.option("--demo", is_flag=True, help="Make the synthetic demo set; no files are read.")
+@click.option(
+    "--format",
+    type=click.Choice(FORMATS),
+    show_default="guessed where it is unmistakable, else generic",
+    help="A public log's own columns, cleaning and split.",
+)
 @click.option("--session-key", show_default="SessionId", help="Column of sessions or users.")
 @click.option("--item-key", show_default="ItemId", help="Column of items.")
 @click.option("--time-key", show_default="Time", help="Column of times.")
+@click.option(
+    "--time-format",
+    show_default="epoch of any unit, or ISO 8601",
+    help="s, ms, us, ns, iso, or a strptime format such as '%d/%m/%Y %H:%M'.",
+)
 @click.option("--order-column", help="Column of the order, where a log has no times.")
 @click.option("--split-column", help="Column that says train, valid or test.")
-@click.option("--overwrite", is_flag=True, help="Replace DIR if it is a dataset.")
+@click.option("--header", "names", callback=_names, help="a,b,c: names if a file has no header.")
+@click.option("--event-column", help="Column of the kind of event, for --event.")
+@click.option("--event", "events_kept", multiple=True, help="Keep events of this kind; repeatable.")
+@click.option("--train-full", type=FILE, help="Training data, split from --test elsewhere.")
+@click.option("--test", type=FILE, help="Test data that was split elsewhere.")
+@click.option("--train", type=FILE, help="The part of the training data to train a search on.")
+@click.option("--valid", type=FILE, help="The part of the training data to judge a search on.")
+@click.option(
+    "--protocol",
+    type=click.Choice(["time", "leave-one-out"]),
+    show_default="time, or the format's",
+    help="Test on the last days' sessions, or on each sequence's last event.",
+)
+@click.option(
+    "--session-gap",
+    "session_gap_ms",
+    callback=_duration,
+    metavar="30m",
+    help="Cut users' logs (or sessions) where more time passes than this.",
+)
+@click.option(
+    "--test-days",
+    type=click.FloatRange(min=0, min_open=True),
+    show_default="1, or the format's",
+    help="Days of the test part, and of the valid part before it.",
+)
+@click.option(
+    "--test-fraction",
+    type=click.FloatRange(0, 0.5, min_open=True, max_open=True),
+    show_default="0.1",
+    help="Share of sessions in the test part, where a log has no times.",
+)
+@click.option(
+    "--min-support",
+    type=click.IntRange(min=1),
+    show_default="5, 1 for leave-one-out",
+    help="Drop items with fewer events.",
+)
+@click.option(
+    "--min-session",
+    type=click.IntRange(min=1),
+    show_default="2, 3 for leave-one-out",
+    help="Drop sessions with fewer events.",
+)
+@click.option(
+    "--keep-repeats/--drop-repeats",
+    default=None,
+    show_default="drop, keep for leave-one-out",
+    help="Whether an item may directly follow itself in a session.",
+)
+@click.option("--text-ids", is_flag=True, help="Take any text as an id; no check for mixed ids.")
+@click.option("--keep-column", "keep_columns", multiple=True, help="Keep this column; repeatable.")
+@click.option("--item-features", type=FILE, help="A table of items' features, by --item-key.")
+@click.option(
+    "--categorical",
+    multiple=True,
+    help="A kept column or feature whose numbers are names; repeatable.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def prepare(
     events: tuple[Path, ...],
     out: Path,
+    overwrite: bool,
+    demo: bool,
     train_full: Path | None,
     test: Path | None,
     train: Path | None,
     valid: Path | None,
-    overwrite: bool,
+    events_kept: tuple[str, ...],
+    as_json: bool,
     **options: Any,
 ) -> None:
-    """Turn event logs into a dataset directory."""
-    from paropt.data.options import Options
-    from paropt.data.prepare import prepare
+    """Turn event logs into a dataset directory.
 
+    EVENTS are TSV, CSV (plain or gzip) or Parquet files with one event per row; several are read
+    as one log. Sessions of the last days become the test part, those of the days before that the
+    valid part.
+
+    \b
+    paropt prepare events.tsv --out data/shop
+    paropt prepare --demo --out data/demo
+    paropt prepare log.csv.gz --session-key user --session-gap 30m --out data/log
+    paropt prepare --train-full train.tsv --test test.tsv --out data/shop
+    """
     splits = {"train_full": train_full, "train": train, "valid": valid, "test": test}
     given = {name: path for name, path in splits.items() if path is not None}
-    dataset = prepare(
-        events,
-        out,
-        given,
-        Options(**options),
-        overwrite,
-        note=lambda message: click.echo(message, err=True),
-    )
-    click.echo(f"{dataset.path} {dataset.fingerprint}")
+    if demo and (events or given):
+        raise click.UsageError("--demo makes its own events; leave out the files")
+    if not (demo or events or given):
+        raise click.UsageError("nothing to prepare: give event files, or --demo")
+
+    from paropt.data.options import Options
+    from paropt.data.prepare import prepare, prepare_demo
+
+    if demo:
+        dataset = prepare_demo(out, overwrite)
+    else:
+        chosen = Options(events=events_kept, **options)
+        dataset = prepare(
+            events, out, given, chosen, overwrite, note=lambda line: click.echo(line, err=True)
+        )
+    if as_json:
+        click.echo(json.dumps(_json(dataset), indent=2))
+    else:
+        _show(dataset)
+
+
+def _json(dataset: Dataset) -> dict[str, Any]:
+    counts = ("events", "sessions", "items", "targets")
+    return {
+        "path": str(dataset.path),
+        "fingerprint": dataset.fingerprint,
+        "protocol": dataset.protocol,
+        "items": dataset.n_items("test"),
+        "splits": {
+            name: {count: split[count] for count in counts}
+            for name, split in dataset.meta["splits"].items()
+        },
+    }
+
+
+def _show(dataset: Dataset) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("split")
+    for name in ("events", "sessions", "items", "targets"):
+        table.add_column(name, justify="right")
+    table.add_column("span", no_wrap=True)
+    table.add_column("density", justify="right")
+    for name, split in dataset.meta["splits"].items():
+        counts = [f"{split[count]:,}" for count in ("events", "sessions", "items", "targets")]
+        density = split["events"] / (split["sessions"] * split["items"])
+        table.add_row(name, *counts, _span(split), f"{density:.3%}")
+    console = Console()
+    console.print(table, crop=False, width=max(console.width, 110))
+    space = "paramspaces/gru4rec_xe_shared.json"
+    click.echo(f"\nfingerprint  {dataset.fingerprint}")
+    click.echo(f"next         paropt launch --space {space} --data {dataset.path}")
+
+
+def _span(split: dict[str, Any]) -> str:
+    """First and last event's day, and how many days lie between."""
+    from datetime import UTC, datetime
+
+    if split["first"] is None:
+        return "order only"
+    first, last = (datetime.fromtimestamp(split[end] / 1000, UTC) for end in ("first", "last"))
+    days = (last - first).total_seconds() / 86_400
+    return f"{first:%Y-%m-%d} to {last:%Y-%m-%d}, {days:.1f} days"

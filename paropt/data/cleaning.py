@@ -36,9 +36,10 @@ def drop_short(events: Events, min_session: int) -> Events:
 
 def _no_repeats(events: Events) -> Bools:
     same_session = events.session[1:] == events.session[:-1]
-    return np.r_[True, ~(same_session & (events.item[1:] == events.item[:-1]))][: len(events)]
+    repeats = same_session & (events.item[1:] == events.item[:-1])
+    return np.asarray(np.r_[True, ~repeats][: len(events)], bool)
 
 
 def _frequent(events: Events, min_support: int) -> Bools:
-    frequent: Bools = np.bincount(events.item) >= min_support
-    return frequent[events.item]
+    frequent = np.bincount(events.item) >= min_support
+    return np.asarray(frequent[events.item], bool)

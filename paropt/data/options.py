@@ -30,6 +30,7 @@ class Options:
     time_format: str | None = None
     event_column: str | None = None
     events: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
     protocol: Protocol | None = None
     session_gap_ms: int | None = None
     keep_repeats: bool | None = None
@@ -78,8 +79,10 @@ def make_plan(
     """
     paths, splits = _sources(events, given)
     format = _format(paths[0], options, note)
-    layouts = [look_at(path, format.schema.names, format.schema.delimiter) for path in paths]
-    schema = _complete_schema(format.schema_for(layouts[0].names), options)
+    names = options.names or format.schema.names
+    layouts = [look_at(path, names, format.schema.delimiter) for path in paths]
+    format = format.suited_to(layouts[0].names)
+    schema = _complete_schema(format.schema, options)
     is_split = bool(splits) or schema.split_column is not None
     plan = Plan(layouts, splits, format, schema, _rules(format, options, is_split), options)
     _check(plan)
@@ -114,7 +117,7 @@ def check_parts(names: set[str]) -> None:
 def _format(path: Path, options: Options, note: Note) -> Format:
     if options.format is not None:
         return FORMATS[options.format]
-    guessed = guess_format(look_at(path))
+    guessed = guess_format(path)
     own_keys = options.session_key or options.item_key or options.time_key or options.order_column
     if guessed is None or own_keys:
         return GENERIC

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet
 from numpy.typing import NDArray
 
 from paropt import __version__
 from paropt.data.cleaning import clean
 from paropt.data.columns import Column, encode_column, read_features
 from paropt.data.dataset import SPLITS, Content, Dataset, check_out, write_dataset
+from paropt.data.demo import demo_log
 from paropt.data.encoding import ItemIndex, SplitArrays, encode_split, index_items
 from paropt.data.events import Bools, Events, Ints, cut_at_gaps, in_order, number_by_order
 from paropt.data.ids import encode_ids
@@ -80,6 +83,19 @@ def prepare(
     index = index_items(splits, len(log.items))
     content = _content(plan, log, splits, sessions, index)
     return write_dataset(out, content, overwrite)
+
+
+def prepare_demo(out: Path, overwrite: bool = False) -> Dataset:
+    """The demo set (:mod:`paropt.data.demo`), prepared like any log; always the same.
+
+    Raises:
+        DataError: ``out`` cannot be written.
+    """
+    check_out(out, overwrite)
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "demo.parquet"
+        pa.parquet.write_table(demo_log(), log)
+        return prepare([log], out, overwrite=overwrite)
 
 
 # -- reading --------------------------------------------------------------------------------
@@ -173,8 +189,7 @@ def _parts(plan: Plan, table: pa.Table, place: Place) -> NDArray[Any] | None:
         row = int(np.argmax(np.isin(codes, [i for i, v in enumerate(values) if v is None])))
         wrong = table.column(name)[row].as_py()
         raise place.fail(row, name, f"{wrong!r} names no split; use train, valid and test")
-    names: NDArray[Any] = np.array([str(value) for value in values])
-    return names[codes]
+    return np.asarray(np.array([str(value) for value in values])[codes])
 
 
 # -- splitting ------------------------------------------------------------------------------

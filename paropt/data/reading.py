@@ -34,6 +34,7 @@ _MAGIC = {
     b"\xff\xfe": "UTF-16 text; save it as UTF-8",
     b"\xfe\xff": "UTF-16 text; save it as UTF-8",
 }
+_GZIP = b"\x1f\x8b"
 _PICKLE = re.compile(rb"\x80[\x02-\x05]|\x78[\x01\x5e\x9c\xda]|ZF")
 
 
@@ -78,22 +79,10 @@ def look_at(path: Path, headless: Sequence[str] = (), delimiter: str = "") -> La
     Raises:
         DataError: the file cannot be read, is empty, is no table, or names a column twice.
     """
-    try:
-        with path.open("rb") as file:
-            magic = file.read(8)
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from None
-    if not magic:
-        raise DataError(f"{path} is empty")
-    _refuse_pickle(path, magic)
-    if magic.startswith(b"PAR1"):
+    line = peek(path)
+    if line is None:
         return _checked(Layout(path, tuple(_parquet(path).schema_arrow.names)))
-    for start, what in _MAGIC.items():
-        if magic.startswith(start):
-            raise DataError(f"{path} is {what}")
-    gzipped = magic.startswith(b"\x1f\x8b")
-    head = _head(path, gzipped)
-    line = _first_line(path, head)
+    gzipped = _magic(path).startswith(_GZIP)
     delimiter = delimiter or max(_DELIMITERS, key=lambda d: (line.count(d), d == ","))
     if headless:
         return Layout(path, tuple(headless), delimiter, False, gzipped)
@@ -102,6 +91,32 @@ def look_at(path: Path, headless: Sequence[str] = (), delimiter: str = "") -> La
     if all(typed):
         names = [match[1] for match in typed if match]
     return _checked(Layout(path, tuple(name.strip() for name in names), delimiter, True, gzipped))
+
+
+def peek(path: Path) -> str | None:
+    """A delimited file's first line that isn't blank; None for Parquet.
+
+    Raises:
+        DataError: the file cannot be read, is empty, or is no table.
+    """
+    magic = _magic(path)
+    if not magic:
+        raise DataError(f"{path} is empty")
+    _refuse_pickle(path, magic)
+    if magic.startswith(b"PAR1"):
+        return None
+    for start, what in _MAGIC.items():
+        if magic.startswith(start):
+            raise DataError(f"{path} is {what}")
+    return _first_line(path, _head(path, magic.startswith(_GZIP)))
+
+
+def _magic(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(8)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from None
 
 
 def _refuse_pickle(path: Path, magic: bytes) -> None:
@@ -140,12 +155,6 @@ def _checked(layout: Layout) -> Layout:
     if twice:
         raise DataError(f"{layout.path}:1: the header names column {twice[0]!r} twice")
     return layout
-
-
-def first_row(layout: Layout) -> list[str]:
-    """The fields of a delimited file's first line, header or not."""
-    line = _first_line(layout.path, _head(layout.path, layout.gzipped))
-    return next(csv.reader([line], delimiter=layout.delimiter))
 
 
 # -- reading --------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,22 @@ _NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 _HAS_ZONE = r"(Z|[+-]\d\d(:?\d\d)?)$"
 _DATE_ONLY = r"^\d{4}-\d\d-\d\d$"
 _WITH_HOUR = r"[ T]\d\d"
+
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+_DURATION_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+def parse_duration(text: str) -> int:
+    """Milliseconds of a duration such as ``30m``, ``1h`` or ``1.5d``.
+
+    Raises:
+        ValueError: it is no positive duration.
+    """
+    match = _DURATION.fullmatch(text.strip())
+    if match is None or float(match[1]) == 0:
+        raise ValueError(f"{text!r} is no duration; write 30m, 1h or 1d")
+    return round(float(match[1]) * _DURATION_MS[match[2]])
 
 
 def to_milliseconds(
