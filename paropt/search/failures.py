@@ -13,7 +13,7 @@ ALIKE_BY_PARAMS = 10  # the same for what depends on parameters, where the sampl
 MOST = 20  # failures in all before the share counts
 SHARE = 0.5  # of all trials that may fail
 
-_BY_PARAMS = ("oom", "diverged")
+_BY_PARAMS = ("oom", "diverged", "params")
 _WORDS = {
     "oom": "ran out of memory",
     "diverged": "diverged",

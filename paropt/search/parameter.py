@@ -36,6 +36,7 @@ class Parameter:
     log: bool = False
     choices: tuple[Any, ...] = ()
     when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    where: tuple[str | int, ...] = field(default=(), compare=False)  # in the file's object
 
     @property
     def searched(self) -> bool:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
+
+from paropt.errors import SpaceError
 
 Path = tuple[str | int, ...]
 
@@ -113,3 +117,24 @@ class _Scanner:
         if self.text[at : at + 1] != ",":
             self.fail(at, f"a comma or {end!r} should be at {self.text[at : at + 12]!r}")
         return self.skip(at + 1)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an object was read from: the file's name, and the lines of what is in it.
+
+    ``given`` names the fixed parameters that came from the command line and so are on no line.
+    """
+
+    name: str
+    lines: Mapping[Path, int] = field(default_factory=dict)
+    given: frozenset[str] = frozenset()
+
+    def fail(self, where: Path, message: str) -> NoReturn:
+        """Raises a :class:`SpaceError` that names the file and the nearest known line."""
+        if len(where) > 1 and where[0] == "fixed" and where[1] in self.given:
+            raise SpaceError(f"--fixed: {message}")
+        while where and where not in self.lines:
+            where = where[:-1]
+        line = f":{self.lines[where]}" if where in self.lines else ""
+        raise SpaceError(f"{self.name}{line}: {message}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from paropt.search.parameter import Parameter, same
+from paropt.search.positions import Origin
 
 Config = dict[str, Any]
 """The active parameters of one configuration by name, ``model`` among them."""
@@ -30,6 +31,7 @@ class Space:
     data: str | None = None
     source: Mapping[str, Any] = field(default_factory=dict)
     epochs: Mapping[str, int] = field(default_factory=dict)
+    origin: Origin = field(default=Origin("space"), compare=False, repr=False)
 
     @property
     def models(self) -> list[str]:
@@ -91,6 +93,13 @@ class Space:
                 raise ValueError(f'"{name}" is fixed to {config[name]}, not {value}')
         return config
 
+    def holds_with(self, parameter: Parameter, **demanded: Any) -> bool:
+        """Whether a parameter can be in force while others have the demanded values."""
+        by_name: dict[str, list[Parameter]] = {}
+        for other in self.parameters:
+            by_name.setdefault(other.name, []).append(other)
+        return reachable(parameter, by_name, {name: (v,) for name, v in demanded.items()})
+
     def size(self) -> float:
         """How many different configurations there are; inf with a continuous parameter."""
         mentioned = {name for parameter in self.parameters for name in parameter.when}
@@ -131,3 +140,25 @@ def _enumerate(parameters: Sequence[Parameter], config: Config) -> Iterator[Conf
     first, *rest = waiting
     for value in first.values():
         yield from _enumerate(rest, {**config, first.name: value})
+
+
+def reachable(
+    parameter: Parameter,
+    by_name: Mapping[str, Sequence[Parameter]],
+    demanded: Mapping[str, tuple[Any, ...]],
+) -> bool:
+    """Whether the conditions of a parameter and of all it depends on leave each of them a value."""
+    demands = dict(demanded)
+    for name, values in parameter.when.items():
+        kept = tuple(v for v in demands.get(name, values) if any(same(v, w) for w in values))
+        if not kept:
+            return False
+        demands[name] = kept
+    return all(
+        any(
+            reachable(other, by_name, demands)
+            for other in by_name[name]
+            if any(other.can_be(value) for value in demands[name])
+        )
+        for name in parameter.when
+    )

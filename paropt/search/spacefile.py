@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 from paropt.errors import SpaceError
 from paropt.search import positions
 from paropt.search.parameter import Kind, Parameter, same
-from paropt.search.space import Space
+from paropt.search.positions import Origin
+from paropt.search.space import Space, reachable
 
 EPOCHS = "n_epochs"  # every model's number of epochs goes by this name
 
@@ -45,13 +46,16 @@ def read_space(path: str | Path, fixed: Iterable[str] = ()) -> Space:
         source, lines = _load(text)
     except positions.JsonError as error:
         raise SpaceError(f"{path}:{error.line}: {error}") from None
-    reader = _Reader(str(path), lines)
-    return reader.space(reader.with_fixed(source, parse_fixed(fixed)))
+    given = parse_fixed(fixed)
+    if "elu_param" in given and isinstance(source, dict) and source.get("model") == "gru4rec":
+        given.setdefault("final_act", final_act_of(given.pop("elu_param")))
+    reader = _Reader(Origin(str(path), lines, frozenset(given)))
+    return reader.space(reader.with_fixed(source, given))
 
 
 def from_json(source: Mapping[str, Any], name: str = "space") -> Space:
     """The space of an object that :meth:`Space.to_json` gave."""
-    reader = _Reader(name, {})
+    reader = _Reader(Origin(name))
     return reader.space(dict(source))
 
 
@@ -125,7 +129,10 @@ def _gru4rec_line(entry: Any, line: int) -> tuple[str, dict[str, Any]]:
         refuse(f'"{name}": "values" should be a list, not {values!r}')
     if dtype == "categorical":
         if name == "elu_param":
-            return "final_act", {"type": dtype, "choices": [_final_act(v, line) for v in values]}
+            try:
+                return "final_act", {"type": dtype, "choices": [final_act_of(v) for v in values]}
+            except SpaceError as error:
+                refuse(str(error))
         return name, {"type": dtype, "choices": values}
     if dtype not in ("int", "float"):
         refuse(f'"{name}": "dtype" should be int, float or categorical, not {dtype!r}')
@@ -139,10 +146,14 @@ def _gru4rec_line(entry: Any, line: int) -> tuple[str, dict[str, Any]]:
     return name, parsed
 
 
-def _final_act(elu_param: Any, line: int) -> str:
-    """The official PyTorch version's number in the Theano version's word."""
+def final_act_of(elu_param: Any) -> str:
+    """The official PyTorch version's number in the Theano version's word.
+
+    Raises:
+        SpaceError: it isn't a number that is 0 or above.
+    """
     if isinstance(elu_param, bool) or not isinstance(elu_param, (int, float)) or elu_param < 0:
-        raise positions.JsonError(line, f'"elu_param" should be 0 or above, not {elu_param!r}')
+        raise SpaceError(f"elu_param should be 0 or above, not {elu_param!r}")
     return f"elu-{elu_param:g}" if elu_param else "linear"
 
 
@@ -152,32 +163,18 @@ def _final_act(elu_param: Any, line: int) -> str:
 class _Reader:
     """Turns the object into a :class:`Space`; knows where everything was written."""
 
-    def __init__(self, name: str, lines: Mapping[positions.Path, int]) -> None:
-        self.name = name
-        self.lines = lines
-        self.given: set[str] = set()  # fixed on the command line, so on no line of the file
+    def __init__(self, origin: Origin) -> None:
+        self.origin = origin
 
     def fail(self, where: Where, message: str) -> NoReturn:
-        if len(where) > 1 and where[0] == "fixed" and where[1] in self.given:
-            raise SpaceError(f"--fixed: {message}")
-        while where and where not in self.lines:
-            where = where[:-1]
-        line = f":{self.lines[where]}" if where in self.lines else ""
-        raise SpaceError(f"{self.name}{line}: {message}")
+        self.origin.fail(where, message)
 
     def with_fixed(self, source: Any, fixed: Mapping[str, Any]) -> dict[str, Any]:
         self._object(source, (), "a space")
         own = source.get("fixed", {})
         self._object(own, ("fixed",), '"fixed"')
-        fixed = dict(fixed)
-        if "elu_param" in fixed and source.get("model") == "gru4rec":
-            try:
-                fixed.setdefault("final_act", _final_act(fixed.pop("elu_param"), 0))
-            except positions.JsonError as error:
-                raise SpaceError(f"--fixed: {error}") from None
         if "model" in fixed:
             self.fail(("model",), "--fixed cannot set the model; the space names it")
-        self.given = set(fixed)
         merged = {**own, **fixed}
         return {**source, "fixed": merged} if merged else dict(source)
 
@@ -194,13 +191,15 @@ class _Reader:
         for name in fixed:
             if name in search:
                 self.fail(
-                    ("search", name) if name in self.given else ("fixed", name),
-                    f'"{name}" is both fixed{" by --fixed" if name in self.given else ""}'
+                    ("search", name) if name in self.origin.given else ("fixed", name),
+                    f'"{name}" is both fixed{" by --fixed" if name in self.origin.given else ""}'
                     " and searched; keep one",
                 )
         parameters = [self._model(source, search)]
         for name, value in fixed.items():
             entry = value if isinstance(value, dict) else {"value": value}
+            if "value" not in entry:
+                self.fail(("fixed", name), f'"{name}" is fixed, but to no "value"')
             parameters.append(self._range(name, entry, ("fixed", name)))
         for name, value in search.items():
             if name != "model":
@@ -210,7 +209,7 @@ class _Reader:
         data = source.get("data")
         if data is not None and not isinstance(data, str):
             self.fail(("data",), f'"data" should be a path, not {_short(data)}')
-        space = Space(tuple(ordered), (), data, source, self._epochs(source))
+        space = Space(tuple(ordered), (), data, source, self._epochs(source), self.origin)
         return replace(space, start=self._start(space, source.get("start", [])))
 
     def _fields(
@@ -233,7 +232,9 @@ class _Reader:
         elif "model" not in source:
             self.fail((), 'a space names its "model", or searches it')
         else:
-            model = Parameter("model", "value", "model", choices=(source["model"],))
+            model = Parameter(
+                "model", "value", "model", choices=(source["model"],), where=("model",)
+            )
         for choice in model.choices:
             if not isinstance(choice, str) or not choice:
                 self.fail(("model",), f'"model" should be a model\'s name, not {_short(choice)}')
@@ -278,7 +279,7 @@ class _Reader:
             values = [entry["value"]] if kind == "value" else entry.get("choices")
             choices = self._choices(name, values, (*where, "choices"))
             found: Kind = "value" if kind == "value" else "categorical"
-            return Parameter(name, found, name, choices=choices, when=when)
+            return Parameter(name, found, name, choices=choices, when=when, where=where)
         return self._numbers(name, kind, entry, when, where)
 
     def _choices(self, name: str, values: Any, where: Where) -> tuple[Any, ...]:
@@ -318,7 +319,7 @@ class _Reader:
         elif kind == "int":
             step = 1
         found: Kind = "int" if kind == "int" else "float"
-        return Parameter(name, found, name, low, high, step, log, when=when)
+        return Parameter(name, found, name, low, high, step, log, (), when, where)
 
     def _check_step(self, name: str, low: float, high: float, step: float, where: Where) -> None:
         span = Decimal(repr(high)) - Decimal(repr(low))
@@ -368,7 +369,7 @@ class _Reader:
             for other in p.when:
                 if other not in names:
                     message = f'"{p.name}" has a "when" on {other!r}, which is not in the space'
-                    self.fail(self._at(p), f"{message}; {suggest(other, names)}")
+                    self.fail((*p.where, "when"), f"{message}; {suggest(other, names)}")
         ordered: list[Parameter] = []
         left = list(parameters)
         while left:
@@ -376,16 +377,10 @@ class _Reader:
             ready = [p for p in left if not open_names & set(p.when)]
             if not ready:
                 cycle = " and ".join(f'"{p.name}"' for p in left)
-                self.fail(self._at(left[0]), f'the "when" of {cycle} go in a circle')
+                self.fail((*left[0].where, "when"), f'the "when" of {cycle} go in a circle')
             ordered += ready
             left = [p for p in left if p not in ready]
         return ordered
-
-    def _at(self, parameter: Parameter) -> Where:
-        for section in ("search", "fixed"):
-            if (section, parameter.name, "when") in self.lines:
-                return section, parameter.name, "when"
-        return "search", parameter.name
 
     def _check_conditions(self, ordered: list[Parameter]) -> None:
         """Refuse conditions that can never hold, those of what they depend on included."""
@@ -396,17 +391,20 @@ class _Reader:
             for other, values in p.when.items():
                 if any(q.count == float("inf") for q in by_name[other]):
                     self.fail(
-                        self._at(p), f'"{p.name}": "when" needs a {other} with a step or choices'
+                        (*p.where, "when"),
+                        f'"{p.name}": "when" needs a {other} with a step or choices',
                     )
                 for value in values:
                     if not any(q.can_be(value) for q in by_name[other]):
                         known = "; or ".join(q.range_text() for q in by_name[other])
                         self.fail(
-                            self._at(p),
+                            (*p.where, "when"),
                             f'"{p.name}": "when" can\'t hold, {other} is never {value} but {known}',
                         )
-            if not _reachable(p, by_name, {}):
-                self.fail(self._at(p), f'"{p.name}": "when" can\'t hold together with its own')
+            if not reachable(p, by_name, {}):
+                self.fail(
+                    (*p.where, "when"), f'"{p.name}": "when" can\'t hold together with its own'
+                )
 
     # -- the rest -------------------------------------------------------------------------------
 
@@ -435,28 +433,6 @@ def _exclusive(left: Mapping[str, Sequence[Any]], right: Mapping[str, Sequence[A
     )
 
 
-def _reachable(
-    parameter: Parameter,
-    by_name: Mapping[str, Sequence[Parameter]],
-    demanded: Mapping[str, tuple[Any, ...]],
-) -> bool:
-    """Whether the conditions of a parameter and of all it depends on leave every one a value."""
-    demands = dict(demanded)
-    for name, values in parameter.when.items():
-        kept = tuple(v for v in demands.get(name, values) if any(same(v, w) for w in values))
-        if not kept:
-            return False
-        demands[name] = kept
-    return all(
-        any(
-            _reachable(other, by_name, demands)
-            for other in by_name[name]
-            if any(other.can_be(value) for value in demands[name])
-        )
-        for name in parameter.when
-    )
-
-
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 40 else text[:37] + "…"
@@ -467,6 +443,3 @@ def suggest(word: str, known: Iterable[str]) -> str:
     known = list(known)
     close = difflib.get_close_matches(word, known, 1)
     return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
-
-
-Declare = Callable[[str], Mapping[str, Any]]

@@ -1,0 +1,29 @@
+"""``paropt space``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--fixed", multiple=True, metavar="K=V,…", help="Parameters that FILE leaves out.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def space(file: Path, fixed: tuple[str, ...], as_json: bool) -> None:
+    """Show a parameter space as a table.
+
+    FILE is a JSON object as in paramspaces/, or a space in GRU4Rec's own JSON lines. It is checked
+    against the parameters that its models declare.
+
+    \b
+    paropt space paramspaces/gru4rec_bprmax_shared.json
+    paropt space gru4rec_xe_standard_parspace.json --fixed loss=cross-entropy,logq=1
+    """
+    from paropt.search.declared import read_checked_space
+    from paropt.search.table import as_object, as_text
+
+    checked = read_checked_space(file, fixed)
+    click.echo(json.dumps(as_object(checked), indent=2) if as_json else as_text(checked))
