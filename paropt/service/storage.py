@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -151,23 +152,28 @@ def open_storage(url: str | None = None, *, listen: str | None = None, wait: flo
             "--listen opens paropt's embedded database, and --storage names another one; "
             "leave one of them out"
         )
-    storage = Storage(parse_url(named))
-    try:
-        _probe(storage, wait)
-    except BaseException:
-        storage.close()
-        raise
-    return storage
+    return _answering(Storage(parse_url(named)), wait)
 
 
 def _open_embedded(listen: str | None) -> Storage:
+    storage = _join_embedded(listen)
+    with contextlib.suppress(StorageUnreachable):
+        return _answering(storage, wait=3)
+    # it died just after we found it running: start it anew
+    return _answering(_join_embedded(None), wait=60)
+
+
+def _join_embedded(listen: str | None) -> Storage:
     from paropt.service.postgres.embedded import EmbeddedServer, paropt_home
 
     server = EmbeddedServer(paropt_home())
     server.join(listen)
-    storage = Storage(server.url, server)
+    return Storage(server.url, server)
+
+
+def _answering(storage: Storage, wait: float) -> Storage:
     try:
-        _probe(storage, wait=10)
+        _probe(storage, wait)
     except BaseException:
         storage.close()
         raise
@@ -262,6 +268,11 @@ def _explain(storage: Storage, said: str) -> str:
     """One sentence out of libpq's message: what is wrong and what to do, never a password."""
     url, name = storage.url, storage.describe()
     where = f"{url.host or 'localhost'}:{url.port or 5432}"
+    first = said.strip().splitlines()[0] if said.strip() else "no reason given"
+    if url.password:
+        first = first.replace(str(url.password), "***")
+    if storage.is_embedded:
+        return f"{name} does not answer: {first}"
     if "password authentication failed" in said or "no password supplied" in said:
         return (
             f"{name} does not accept the password for {url.username or 'this user'}; set "
@@ -289,7 +300,4 @@ def _explain(storage: Storage, said: str) -> str:
         return (
             f"no PostgreSQL answers at {where}; start it, or check the host and port of --storage"
         )
-    first = said.strip().splitlines()[0] if said.strip() else "no reason given"
-    if url.password:
-        first = first.replace(str(url.password), "***")
     return f"{name} cannot be used: {first}"

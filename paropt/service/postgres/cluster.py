@@ -156,7 +156,7 @@ def _reason(output: str) -> str:
     for word in ("PANIC:", "FATAL:", "error:", "ERROR:", "could not"):
         for line in lines:
             if word in line:
-                return line[line.index(word) :].removeprefix(word).strip()
+                return line[line.index(word) :].removeprefix(word if ":" in word else "").strip()
     return lines[-1] if lines else "it said nothing"
 
 

@@ -116,14 +116,14 @@ class EmbeddedServer:
             StorageUnreachable: it can't be made or started here.
             ParoptError: ``listen`` can't be had.
         """
-        wanted = None if listen is None else parse_listen(listen)
+        wanted = None if listen is None else format_listen(parse_listen(listen))
         try:
             self._prepare_folder()
             self._holder = FileLock(self.folder / "holders.lock")
             self._holder.share()
             with FileLock(self.folder / "start.lock") as starting:
                 starting.exclude()
-                self._ensure_running(None if wanted is None else format_listen(wanted))
+                self._ensure_running(wanted)
         except OSError as error:
             self.leave()
             place = error.filename or self.folder
@@ -185,7 +185,7 @@ class EmbeddedServer:
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             postmaster = cluster.postmaster()
-            if postmaster and postmaster.ready:
+            if postmaster and postmaster.ready and _connects(record):
                 return True
             if server.try_exclude(patience=0.1):
                 return False
@@ -371,6 +371,18 @@ def _check_port_free(listen: str) -> None:
             f"--listen {listen} cannot be had ({error.strerror}); choose another port, or an "
             "address of this machine"
         ) from error
+
+
+def _connects(record: Record) -> bool:
+    """Whether somebody listens; a postmaster just killed may still look alive otherwise."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(Path(record.sockets, f".s.PGSQL.{SOCKET_PORT}")))
+        except ConnectionRefusedError:
+            return False
+        except OSError:
+            return True  # its socket was removed: it must be restarted, not waited for
+    return True
 
 
 def _link(sockets: Path, port: int) -> None:
