@@ -1,0 +1,139 @@
+"""Adagrad with heavy-ball momentum, dense and on touched rows, by hand and in place.
+
+Duchi et al. 2011: A ← A + g², step = lr · g / √(A + ε); the momentum of Polyak 1964:
+v ← μ·v − step, p ← p + v. Rows that a step doesn't touch keep p, A and v as they are. ε is the
+accumulators' first value, which saves adding it in every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.parts.scratch import Scratch
+
+EPSILON = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How far a gradient moves its parameters. ``decay`` shrinks them first, by lr·decay."""
+
+    learning_rate: float
+    momentum: float
+    decay: float = 0.0
+
+    def apply(
+        self, weight: Tensor, grad: Tensor, squares: Tensor, velocity: Tensor | None, spare: Tensor
+    ) -> None:
+        """One step in place; ``spare`` has the same shape, its content is lost."""
+        squares.addcmul_(grad, grad)
+        torch.sqrt(squares, out=spare)
+        if self.decay:
+            weight.mul_(1 - self.learning_rate * self.decay)
+        if velocity is None:
+            weight.addcdiv_(grad, spare, value=-self.learning_rate)
+        else:
+            velocity.mul_(self.momentum).addcdiv_(grad, spare, value=-self.learning_rate)
+            weight.add_(velocity)
+
+
+class DenseAdagrad:
+    """Parameters that every step moves, laid out in one vector: one step is a handful of calls.
+
+    The parameters become views on that vector and their ``grad`` views on another.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], rule: Rule) -> None:
+        self.parameters = list(parameters)
+        self.rule = rule
+        self.weight = torch.cat([p.detach().reshape(-1) for p in self.parameters])
+        self.grad = torch.zeros_like(self.weight)
+        self.squares = torch.full_like(self.weight, EPSILON)
+        self.velocity = torch.zeros_like(self.weight) if rule.momentum else None
+        self.spare = torch.empty_like(self.weight)
+        begin = 0
+        for p in self.parameters:
+            end = begin + p.numel()
+            p.data = self.weight[begin:end].view(p.shape)
+            p.grad = self.grad[begin:end].view(p.shape)
+            begin = end
+
+    @property
+    def attached(self) -> bool:
+        """Whether the parameters still are what this optimiser moves (``.to()`` replaces them)."""
+        return self.parameters[0].data_ptr() == self.weight.data_ptr()
+
+    def step(self) -> None:
+        self.rule.apply(self.weight, self.grad, self.squares, self.velocity, self.spare)
+
+    def state(self) -> dict[str, Tensor]:
+        """The accumulators: views on what the next step changes."""
+        return _named(self.squares, self.velocity)
+
+
+class RowAdagrad:
+    """A table of rows [n, d] (or of numbers [n]) of which a step reads and moves a few.
+
+    The storage has one row more than the parameter: index n is where the padding of a step with
+    a fixed number of rows reads and writes.
+    """
+
+    def __init__(self, parameter: nn.Parameter, rule: Rule, scratch: Scratch, name: str) -> None:
+        self.parameter = parameter
+        self.rule = rule
+        self.scratch = scratch
+        self.name = name
+        n, *rest = parameter.shape
+        self.rest = tuple(rest)
+        self.weight = parameter.new_zeros((n + 1, *rest))
+        self.weight[:n].copy_(parameter.detach())
+        self.squares = torch.full_like(self.weight, EPSILON)
+        self.velocity = torch.zeros_like(self.weight) if rule.momentum else None
+        parameter.data = self.weight[:n]
+
+    @property
+    def attached(self) -> bool:
+        """Whether the parameter still is what this optimiser moves (``.to()`` replaces it)."""
+        return self.parameter.data_ptr() == self.weight.data_ptr()
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The rows [k, …]; :meth:`step` moves this very copy and writes it back."""
+        return self._read(self.weight, rows, "rows")
+
+    def grad(self, k: int) -> Tensor:
+        """Where the gradient of the k gathered rows is to be written."""
+        return self.scratch(f"{self.name}.grad", k, *self.rest)
+
+    def step(self, rows: Tensor) -> None:
+        """Move the rows that :meth:`gather` read last, each once; no id may occur twice."""
+        k = len(rows)
+        weight = self.scratch(f"{self.name}.rows", k, *self.rest)
+        squares = self._read(self.squares, rows, "squares")
+        velocity = None if self.velocity is None else self._read(self.velocity, rows, "velocity")
+        spare = self.scratch(f"{self.name}.spare", k, *self.rest)
+        self.rule.apply(weight, self.grad(k), squares, velocity, spare)
+        _write(self.weight, rows, weight)
+        _write(self.squares, rows, squares)
+        if self.velocity is not None and velocity is not None:
+            _write(self.velocity, rows, velocity)
+
+    def state(self) -> dict[str, Tensor]:
+        """The accumulators of the parameter's rows: views on what the next step changes."""
+        velocity = None if self.velocity is None else self.velocity[:-1]
+        return _named(self.squares[:-1], velocity)
+
+    def _read(self, table: Tensor, rows: Tensor, what: str) -> Tensor:
+        out = self.scratch(f"{self.name}.{what}", len(rows), *self.rest)
+        return torch.index_select(table, 0, rows, out=out)
+
+
+def _named(squares: Tensor, velocity: Tensor | None) -> dict[str, Tensor]:
+    return {"squares": squares} if velocity is None else {"squares": squares, "velocity": velocity}
+
+
+def _write(table: Tensor, rows: Tensor, values: Tensor) -> None:
+    table.index_copy_(0, rows, values)
