@@ -1,0 +1,66 @@
+"""Where a study's checkpoints lie: one file per attempt, so that no owner overwrites another's.
+
+``ROOT-ATTEMPT.ckpt`` with ``ROOT-ATTEMPT.json`` beside it. ROOT is the number of the lineage's
+first trial. An attempt writes its own file only, and reads the newest of those before it. An owner
+that lost its trial therefore leaves its file to its successor; whoever ends the lineage removes
+them all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+_NAME = re.compile(r"\.?(\d+)-(\d+)\.(?:ckpt|json)(?:\.\d+)?")  # a leading dot: being written
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """A directory of one study's checkpoints, shared by its machines if the disk is."""
+
+    directory: Path
+
+    def path(self, root: int, attempt: int) -> Path:
+        return self.directory / f"{root}-{attempt}.ckpt"
+
+    def usable(self, root: int, attempt: int) -> list[Path]:
+        """What attempt ``attempt`` may go on from, newest attempt first."""
+        found = [
+            (of, path)
+            for lineage, of, path in self._files()
+            if lineage == root and of <= attempt and path.suffix == ".ckpt"
+        ]
+        return [path for _, path in sorted(found, reverse=True) if path.name[0] != "."]
+
+    def remove(self, root: int) -> None:
+        """The lineage has ended: all its files go."""
+        self._remove(path for lineage, _, path in self._files() if lineage == root)
+
+    def sweep(self, open_roots: Collection[int]) -> None:
+        """Remove what belongs to no lineage that is still open: what killed processes left."""
+        self._remove(path for lineage, _, path in self._files() if lineage not in open_roots)
+
+    def size(self) -> int:
+        """Bytes on the disk."""
+        total = 0
+        for _, _, path in self._files():
+            with contextlib.suppress(OSError):
+                total += path.stat().st_size
+        return total
+
+    def _files(self) -> list[tuple[int, int, Path]]:
+        try:
+            paths = list(self.directory.iterdir())
+        except OSError:
+            return []
+        matches = ((path, _NAME.fullmatch(path.name)) for path in paths)
+        return [(int(m[1]), int(m[2]), path) for path, m in matches if m]
+
+    @staticmethod
+    def _remove(paths: Iterable[Path]) -> None:
+        for path in paths:
+            with contextlib.suppress(OSError):
+                path.unlink()

@@ -1,0 +1,95 @@
+"""A seat: one slot's place on this machine, with the files by which others see it.
+
+``PAROPT_HOME/slots/STUDY-…/`` holds for each seat (``cpu-0``, ``gpu0-1``)::
+
+    cpu-0.lock    locked while a slot sits there, by whichever launch or worker started it
+    cpu-0.state   JSON: what it does now; replaced several times a minute
+    cpu-0.jsonl   the slot's own record of what it was told was saved; appended
+    cpu-0.log     what it and its trainer say to people
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LARGEST_RECORD = 32 << 20  # bytes of .jsonl and .log, each, before the old half goes
+
+
+def slots_directory(home: Path, storage: str, study: str) -> Path:
+    """Where a study's seats are; ``storage`` is its place without a password."""
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", study)[:40].strip(".-") or "study"
+    digest = hashlib.sha256(f"{storage}\n{study}".encode()).hexdigest()[:8]
+    return home / "slots" / f"{slug}-{digest}"
+
+
+@dataclass(frozen=True)
+class Seat:
+    """The files of one seat."""
+
+    directory: Path
+    name: str
+
+    def file(self, ending: str) -> Path:
+        return self.directory / f"{self.name}.{ending}"
+
+    def taken(self) -> bool:
+        """Whether a slot sits there."""
+        lock = self._try_lock()
+        if lock is None:
+            return True
+        os.close(lock)
+        return False
+
+    def take(self) -> int | None:
+        """Sit down until this process ends; None if somebody sits there."""
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for ending in ("jsonl", "log"):
+            _shorten(self.file(ending))
+        return self._try_lock()
+
+    def _try_lock(self) -> int | None:
+        with contextlib.suppress(FileNotFoundError):
+            lock = os.open(self.file("lock"), os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(lock)
+                return None
+            return lock
+        return None
+
+    def show(self, state: dict[str, Any]) -> None:
+        """Replace the state; a full disk costs the view, not the slot."""
+        beside = self.file("state.new")
+        with contextlib.suppress(OSError):
+            beside.write_text(json.dumps({"pid": os.getpid(), "time": time.time(), **state}))
+            beside.replace(self.file("state"))
+
+    def state(self) -> dict[str, Any]:
+        """What the slot does; empty if there is nothing to read."""
+        try:
+            state = json.loads(self.file("state").read_text())
+        except (OSError, ValueError):
+            return {}
+        return state if isinstance(state, dict) else {}
+
+    def record(self, event: str, **facts: Any) -> None:
+        """Append a line to the slot's record."""
+        line = json.dumps({"time": round(time.time(), 3), "event": event, **facts})
+        with contextlib.suppress(OSError), self.file("jsonl").open("a") as file:
+            file.write(line + "\n")
+
+
+def _shorten(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        if path.stat().st_size > LARGEST_RECORD:
+            path.replace(path.with_name(path.name + ".old"))
