@@ -1,0 +1,67 @@
+"""``paropt export``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+# as paropt.search.paramfiles.FORMATS; repeated because help needs none of that room
+FORMATS = ("json", "gru4rec-theano", "gru4rec-pytorch")
+
+
+@click.command()
+@click.argument("study")
+@click.option("--top", type=click.IntRange(min=1), default=1, help="How many of the best trials.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=".",
+    metavar="DIR",
+    help="Where to write them.",
+)
+@click.option("--format", type=click.Choice(FORMATS), default="json", help="Whose paramfiles.")
+@click.option("--overwrite", is_flag=True, help="Replace files that exist.")
+@click.option(
+    "--storage",
+    envvar="PAROPT_STORAGE",
+    metavar="URL",
+    show_envvar=True,
+    help="A PostgreSQL other than the embedded one.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def export(
+    study: str,
+    top: int,
+    out: Path,
+    format: str,
+    overwrite: bool,
+    storage: str | None,
+    as_json: bool,
+) -> None:
+    """Write a study's best paramfiles.
+
+    The gru4rec formats are what the official run.py reads with -pf.
+
+    \b
+    paropt export shop --top 3 --out best
+    paropt train --params best/shop_1_trial17.json --data data/shop
+    """
+    from paropt.search.export import export
+    from paropt.search.study import Study
+    from paropt.service.storage import open_storage
+
+    with open_storage(storage) as opened:
+        files = export(
+            Study.load(opened.url, study),
+            out,
+            top=top,
+            format=format,  # type: ignore[arg-type]  # click.Choice lets nothing else through
+            overwrite=overwrite,
+        )
+    if as_json:
+        click.echo(json.dumps(files, indent=2))
+    else:
+        for file in files:
+            click.echo(file["file"])
