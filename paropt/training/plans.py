@@ -12,7 +12,7 @@ import heapq
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import numpy as np
 import torch
@@ -58,7 +58,20 @@ class Events:
         return positions, self.offsets[session]
 
 
-def known_events(split: Split, n_items: int) -> Events:
+class EventArrays(Protocol):
+    """The arrays of a split, as :class:`paropt.data.Split` has them."""
+
+    @property
+    def items(self) -> NDArray[np.int32]: ...
+    @property
+    def times(self) -> NDArray[np.int64]: ...
+    @property
+    def offsets(self) -> NDArray[np.int64]: ...
+    @property
+    def targets(self) -> NDArray[np.bool_]: ...
+
+
+def known_events(split: EventArrays, n_items: int) -> Events:
     """The split's events whose item index is below ``n_items``."""
     items = np.asarray(split.items)
     known = items < n_items
@@ -323,7 +336,7 @@ class TrainingSequences:
 
     def __init__(
         self,
-        split: Split,
+        split: EventArrays,
         n_items: int,
         max_length: int | None,
         batch_size: int,
@@ -357,7 +370,7 @@ class TrainingSequences:
 
 
 def sequences(
-    split: Split,
+    split: EventArrays,
     n_items: int,
     max_length: int | None,
     batch_size: int,
@@ -374,7 +387,7 @@ def sequences(
 
 
 def evaluation(
-    split: Split,
+    split: EventArrays,
     n_items: int,
     max_length: int | None,
     rows: int,

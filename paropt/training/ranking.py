@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -19,11 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from paropt.errors import Diverged, TrainingError
-from paropt.training.plans import Queries, QueryBatches, evaluation
+from paropt.training.plans import EventArrays, Queries, QueryBatches, evaluation
 from paropt.training.registry import Model, SequenceBatch
-
-if TYPE_CHECKING:
-    from paropt.data.dataset import Split
 
 Ties = Literal["standard", "conservative", "median"]
 Ranks = NDArray[np.float64]
@@ -151,7 +148,7 @@ def _surely_finite(vectors: Tensor, table: Tensor, bias: Tensor | None) -> bool:
 
 def evaluate(
     model: Model,
-    split: Split,
+    split: EventArrays,
     n_items: int,
     *,
     at: Sequence[int] = (20,),

@@ -41,10 +41,14 @@ class Sessions:
         """The events of :data:`CHUNK` sessions."""
         offsets = self.events.offsets[begin : begin + CHUNK + 1]
         low, high = offsets[0], offsets[-1]
-        items, times, targets = (
-            array[low:high] for array in (self.events.items, self.events.times, self.events.targets)
+        events = self.events
+        return Events(
+            events.items[low:high],
+            events.times[low:high],
+            events.targets[low:high],
+            offsets - low,
+            unknown=0,
         )
-        return Events(items, times, targets, offsets - low, 0)
 
     @property
     def empty(self) -> list[str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import inspect
 import pkgutil
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -138,3 +140,25 @@ def build(name: str, params: Mapping[str, Any], catalogue: Catalogue, seed: int)
     """
     complete = complete_params(name, params, catalogue.facts)
     return model_class(name)(complete, catalogue, seed)
+
+
+def summary(name: str) -> str:
+    """The first sentence of a model's documentation."""
+    text = inspect.getdoc(model_class(name)) or ""
+    return " ".join(text.split("\n\n")[0].split())
+
+
+_NUMBER_PATTERN = re.compile(r"\\d\+(\(\?:[^)]*\)\?)*")
+
+
+def range_of(param: Param) -> str:
+    """What a parameter may be, in words: "above 0", "0…1", "one of a, b"."""
+    if param.choices:
+        return ", ".join(map(str, param.choices))
+    if param.pattern:
+        return _NUMBER_PATTERN.sub("X", param.pattern).replace("|", ", ")
+    if param.low is not None and param.high is not None and not (param.low_open or param.high_open):
+        return f"{param.low:g}…{param.high:g}"
+    low = "" if param.low is None else f"{'above' if param.low_open else 'from'} {param.low:g}"
+    high = "" if param.high is None else f"{'below' if param.high_open else 'to'} {param.high:g}"
+    return " ".join(part for part in (low, high) if part)

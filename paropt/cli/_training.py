@@ -1,0 +1,135 @@
+"""What the verbs around one training share: options, the table of results, the live progress."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from paropt.training.fit import Epoch
+    from paropt.training.runs import Outcome
+
+
+class Cutoffs(click.ParamType[tuple[int, ...]]):
+    """``1,5,10,20``."""
+
+    name = "k,k,…"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            cutoffs = tuple(int(k) for k in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no list of whole numbers like 1,5,10,20", param, ctx)
+        if min(cutoffs) < 1:
+            self.fail(f"{min(cutoffs)} is no cut-off; they start at 1", param, ctx)
+        return tuple(dict.fromkeys(cutoffs))
+
+
+DIRECTORY = click.Path(path_type=Path)
+
+
+def judging_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """How a model is judged, and where: the same for ``train`` and ``evaluate``."""
+    options = [
+        click.option("--device", default="cpu", metavar="cpu|cuda|cuda:0", help="Where to run."),
+        click.option(
+            "--threads",
+            type=click.IntRange(min=1),
+            show_default="the paramfile's, or all cores",
+            help="CPU threads; numbers are the same only for the same number of them.",
+        ),
+        click.option("--at", type=Cutoffs(), default="1,5,10,20", help="Cut-offs of the metrics."),
+        click.option(
+            "--ties",
+            type=click.Choice(["standard", "conservative", "median"]),
+            default="standard",
+            help="Where a target stands among items of the same score.",
+        ),
+        click.option("--filter-seen", is_flag=True, help="Items of the history are no candidates."),
+        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def show(outcome: Outcome, as_json: bool) -> None:
+    """Print the result on stdout."""
+    if as_json:
+        click.echo(json.dumps(asdict(outcome), indent=1))
+        return
+    floor = outcome.floor or {}
+    columns = {outcome.model: outcome.metrics, **floor}
+    widths = [max(10, len(name)) for name in columns]
+    first = max(len(name) for name in outcome.metrics)
+    click.echo(_row(" " * first, columns, widths))
+    for metric in outcome.metrics:
+        values = [f"{of[metric]:.4f}" if metric in of else "–" for of in columns.values()]
+        click.echo(_row(metric.ljust(first), values, widths))
+    left_out = f", {outcome.unknown:,} left out as unknown to training" if outcome.unknown else ""
+    seen = ", history filtered" if outcome.filter_seen else ""
+    click.echo(f"\n{outcome.targets:,} targets{left_out}; {outcome.ties} ties{seen}")
+    best = ""
+    if outcome.best_epoch is not None and outcome.best_epoch != outcome.epochs:
+        best = f" (best: epoch {outcome.best_epoch})"
+    click.echo(
+        f"split {outcome.split}, seed {outcome.seed}, epochs {outcome.epochs}{best}, "
+        f"{outcome.device}, threads {outcome.threads}"
+    )
+    click.echo(f"data {outcome.fingerprint}")
+    click.echo(f"{outcome.seconds:,.1f} s, {outcome.events_per_second:,.0f} events/s")
+    if outcome.saved:
+        click.echo(f"saved to {outcome.saved}")
+
+
+def _row(name: str, cells: Any, widths: list[int]) -> str:
+    return "  ".join([name, *(cell.rjust(w) for cell, w in zip(cells, widths, strict=True))])
+
+
+@contextmanager
+def progress() -> Iterator[tuple[Callable[[Epoch, int], None], Callable[..., None]]]:
+    """Callbacks for epochs (a line each) and steps (a bar, only on a terminal), on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("epoch {task.fields[epoch]}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} steps  {task.fields[speed]:,.0f} events/s"),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    task = bar.add_task("", total=1, epoch=1, speed=0.0, visible=False)
+
+    def on_epoch(epoch: Epoch, epochs: int) -> None:
+        best = "  ".join(f"{name} {epoch.metrics[name]:.4f}" for name in _headline(epoch.metrics))
+        console.print(
+            f"epoch {epoch.number}/{epochs}  loss {epoch.loss:.4f}  {best}  "
+            f"{epoch.events_per_second:,.0f} events/s  {epoch.seconds:.1f} s",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def on_progress(epoch: int, step: int, steps: int, speed: float) -> None:
+        bar.update(task, completed=step, total=steps, epoch=epoch, speed=speed, visible=True)
+
+    with bar:
+        yield on_epoch, on_progress
+
+
+def _headline(metrics: dict[str, float]) -> list[str]:
+    """Recall and MRR at the largest cut-off, or the first two of a model's own metrics."""
+    known = [name for name in metrics if name.startswith(("recall@", "mrr@"))]
+    return known[-2:] or list(metrics)[:2]

@@ -1,0 +1,38 @@
+"""``paropt evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from paropt.cli._training import DIRECTORY, judging_options, show
+
+
+@click.command()
+@click.argument("directory", metavar="DIR", type=DIRECTORY)
+@click.option("--data", required=True, type=DIRECTORY, metavar="DIR", help="A dataset directory.")
+@click.option(
+    "--split",
+    type=click.Choice(["search", "full"]),
+    show_default="the model's own",
+    help="search: test on valid; full: test on test.",
+)
+@judging_options
+def evaluate(directory: Path, data: Path, split: str | None, as_json: bool, **judging: Any) -> None:
+    """Test a saved model.
+
+    \b
+    paropt evaluate shop --data data/shop --at 1,5,10,20
+    """
+    from paropt.training import runs
+
+    outcome = runs.test(
+        directory,
+        data,
+        split=split,
+        note=lambda message: click.echo(message, err=True),
+        **judging,
+    )
+    show(outcome, as_json)

@@ -1,0 +1,87 @@
+"""``paropt train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from paropt.cli._training import DIRECTORY, judging_options, progress, show
+from paropt.errors import ParamError
+
+
+@click.command()
+@click.option("--params", required=True, metavar="FILE|K=V,…", help="A paramfile, or parameters.")
+@click.option("--data", required=True, type=DIRECTORY, metavar="DIR", help="A dataset directory.")
+@click.option("--model", show_default="the paramfile's, or gru4rec", help="The model.")
+@click.option(
+    "--split",
+    type=click.Choice(["search", "full"]),
+    show_default="the paramfile's, or search",
+    help="search: train, tested on valid; full: train_full, tested on test.",
+)
+@click.option(
+    "--seed", type=int, show_default="the paramfile's, or 42", help="Of all that's random."
+)
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    show_default="the paramfile's, or n_epochs",
+    help="Where training ends.",
+)
+@click.option("--save", type=DIRECTORY, metavar="DIR", help="Save the model in a new directory.")
+@judging_options
+def train(
+    params: str,
+    data: Path,
+    model: str | None,
+    split: str | None,
+    seed: int | None,
+    epochs: int | None,
+    threads: int | None,
+    save: Path | None,
+    as_json: bool,
+    **judging: Any,
+) -> None:
+    """Train one configuration and test it.
+
+    \b
+    paropt train --params paramfiles/gru4rec_retailrocket_bprmax_shared.json --data data/shop
+    paropt train --params layers=100,loss=cross-entropy --data data/shop --split full --save shop
+    """
+    from paropt.training import runs
+
+    given = {"split": split, "seed": seed, "epochs": epochs, "threads": threads}
+    wish, provenance = _wish(params, model, given, judging)
+    with progress() as (on_epoch, on_progress):
+        outcome = runs.train(
+            wish,
+            data,
+            save=save,
+            on_epoch=on_epoch,
+            on_progress=on_progress,
+            provenance={"paramfile": provenance} if provenance else None,
+        )
+    show(outcome, as_json)
+
+
+def _wish(
+    params: str, model: str | None, given: dict[str, Any], judging: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """What the command line says, then the paramfile, then the defaults."""
+    from paropt.search.paramfiles import read_paramfile
+    from paropt.training.runs import Wish, parse_params
+
+    values: dict[str, Any]
+    provenance: dict[str, Any] = {}
+    if "=" in params and not Path(params).exists():
+        name, values = model or "gru4rec", dict(parse_params(params))
+    else:
+        file = read_paramfile(Path(params))
+        if model is not None and model != file.model:
+            raise ParamError(f"{params} is a paramfile of model {file.model!r}, not {model!r}")
+        name, values, provenance = file.model, dict(file.params), dict(file.provenance)
+    said = {key: value for key, value in given.items() if value is not None}
+    found = {key: provenance[key] for key in given if provenance.get(key) is not None}
+    return Wish(name, values, **(found | said), **judging), provenance

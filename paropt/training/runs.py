@@ -1,0 +1,229 @@
+"""One training or one test: from what the user said to numbers beside their floors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from paropt.data.dataset import VIEWS, Dataset, View, open_dataset
+from paropt.errors import DataError, ParamError
+from paropt.training.fit import Epoch, Fit
+from paropt.training.floors import floors
+from paropt.training.plans import EventArrays, Events
+from paropt.training.ranking import Ties, evaluate
+from paropt.training.saved import SavedModel, check_place, load_model, save_model
+
+if TYPE_CHECKING:
+    from paropt.training.fit import OnProgress
+
+DEFAULT_SEED = 42
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be trained, and how it is judged. None: as :func:`train` finds it best."""
+
+    model: str
+    params: Mapping[str, Any]
+    split: str = "search"
+    seed: int = DEFAULT_SEED
+    epochs: int | None = None
+    threads: int | None = None
+    device: str = "cpu"
+    at: tuple[int, ...] = (20,)
+    ties: Ties = "standard"
+    filter_seen: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What ``train --json`` and ``evaluate --json`` print; see docs/json.md.
+
+    ``floor`` is None where the model was trained on other data than it is tested on.
+    """
+
+    model: str
+    metrics: dict[str, float]
+    targets: int
+    unknown: int
+    seconds: float
+    events_per_second: float
+    params: dict[str, Any]
+    fingerprint: str
+    seed: int
+    split: str
+    ties: str
+    filter_seen: bool
+    threads: int
+    device: str
+    epochs: int
+    floor: dict[str, dict[str, float]] | None
+    best_epoch: int | None = None
+    loss: float | None = None
+    saved: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def parse_params(text: str) -> dict[str, str]:
+    """``k=v,k=v`` as text by name; the model's declaration gives the types.
+
+    Raises:
+        ParamError: a part without a name or a value, or a name given twice.
+    """
+    params: dict[str, str] = {}
+    for part in text.split(","):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not (name and equals and value):
+            raise ParamError(f"parameters are written k=v,k=v; {part!r} is not")
+        if name in params:
+            raise ParamError(f"parameter {name!r} is given twice")
+        params[name] = value
+    return params
+
+
+def train(
+    wish: Wish,
+    data: str | Path,
+    *,
+    save: Path | None = None,
+    on_epoch: Callable[[Epoch, int], None] = lambda epoch, epochs: None,
+    on_progress: OnProgress | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> Outcome:
+    """Train a configuration to its last epoch, test it and, if asked, save it.
+
+    ``on_epoch`` takes each epoch and how many there will be.
+
+    Raises:
+        ParoptError: whatever of it cannot be done.
+    """
+    began = time.perf_counter()
+    if save is not None:
+        check_place(save)
+    if wish.threads is not None:
+        torch.set_num_threads(wish.threads)
+    view = open_dataset(data).view(wish.split)
+    fit = Fit(
+        wish.model,
+        wish.params,
+        view,
+        seed=wish.seed,
+        device=wish.device,
+        epochs=wish.epochs,
+        at=wish.at,
+        ties=wish.ties,
+        filter_seen=wish.filter_seen,
+    )
+    fit.on_progress = on_progress
+    last: Epoch | None = None
+    speeds = []
+    for last in fit.epochs():
+        speeds.append(last.events_per_second)
+        on_epoch(last, fit.n_epochs)
+    if last is None:
+        raise ParamError(f"there is nothing to train in {fit.n_epochs} epochs")
+    outcome = Outcome(
+        model=fit.name,
+        metrics=last.metrics,
+        targets=last.targets,
+        unknown=last.unknown,
+        seconds=time.perf_counter() - began,
+        events_per_second=float(np.mean(speeds)),
+        params=fit.params,
+        fingerprint=view.fingerprint,
+        seed=wish.seed,
+        split=wish.split,
+        ties=wish.ties,
+        filter_seen=wish.filter_seen,
+        threads=torch.get_num_threads(),
+        device=str(fit.device),
+        epochs=last.number,
+        floor=floors(view, wish.at, wish.ties, wish.filter_seen),
+        best_epoch=fit.best_epoch,
+        loss=last.loss,
+        saved=str(save) if save else None,
+        extra=last.extra,
+    )
+    if save is not None:
+        save_model(save, fit, {"metrics": last.metrics, "ties": wish.ties, **(provenance or {})})
+    return outcome
+
+
+def test(
+    directory: Path,
+    data: Path,
+    *,
+    split: str | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    at: Sequence[int] = (20,),
+    ties: Ties = "standard",
+    filter_seen: bool = False,
+    note: Callable[[str], None] = lambda message: None,
+) -> Outcome:
+    """Test a saved model on the evaluation split of a view, its own by default.
+
+    On data that it was not trained on, items are matched by their ids.
+
+    Raises:
+        ParoptError: whatever of it cannot be done.
+    """
+    began = time.perf_counter()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    saved = load_model(directory, device)
+    dataset = open_dataset(data)
+    name = split or saved.meta["split"]
+    view = dataset.view(name)
+    events: EventArrays = view.test
+    own = dataset.fingerprint == saved.meta["fingerprint"]
+    if not own:
+        note(
+            f"{data} is not what {directory} was trained on "
+            f"({dataset.fingerprint[:12]}, not {saved.meta['fingerprint'][:12]}); "
+            "items are matched by their ids"
+        )
+        events = _recoded(view.test, dataset, saved)
+    elif (saved.meta["split"], name) == ("full", "search"):
+        note(f"{directory} was trained on train_full, which holds the targets of valid: no test")
+    found = evaluate(saved.model, events, saved.n_items, at=at, ties=ties, filter_seen=filter_seen)
+    floor = None
+    if own:
+        trained = dataset.split(VIEWS[saved.meta["split"]][0])
+        floor = floors(View(view.name, dataset, trained, view.test), at, ties, filter_seen)
+    return Outcome(
+        model=saved.meta["model"],
+        metrics=found.metrics,
+        targets=found.targets,
+        unknown=found.unknown,
+        seconds=time.perf_counter() - began,
+        events_per_second=found.targets / found.seconds,
+        params=saved.meta["params"],
+        fingerprint=dataset.fingerprint,
+        seed=saved.meta["seed"],
+        split=name,
+        ties=ties,
+        filter_seen=filter_seen,
+        threads=torch.get_num_threads(),
+        device=str(saved.model.device),
+        epochs=saved.meta["epoch"],
+        floor=floor,
+    )
+
+
+def _recoded(split: EventArrays, dataset: Dataset, saved: SavedModel) -> Events:
+    """The split with the model's item indices; what it does not know gets indices beyond."""
+    theirs = pa.array(dataset.item_ids(), pa.string())
+    found = pc.index_in(theirs, value_set=pa.array(saved.item_ids, pa.string()))
+    index = pc.fill_null(found, saved.n_items).to_numpy(zero_copy_only=False).astype(np.int32)
+    if (index == saved.n_items).all():
+        raise DataError("the model knows none of the data's items; is this its data?")
+    return Events(index[split.items], split.times, split.targets, split.offsets, unknown=0)
