@@ -38,6 +38,16 @@ def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> 
         raise click.BadParameter(str(error), ctx, param) from None
 
 
+def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """An ISO 8601 time as milliseconds."""
+    from paropt.data.times import parse_moment
+
+    try:
+        return None if value is None else parse_moment(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+
+
 def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
     return tuple(value.split(",")) if value else ()
 
@@ -82,6 +92,14 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     callback=_duration,
     metavar="30m",
     help="Cut users' logs (or sessions) where more time passes than this.",
+)
+@click.option(
+    "--end",
+    "end_ms",
+    callback=_moment,
+    metavar="TIME",
+    show_default="the last event",
+    help="Leave out events from this time on (ISO 8601), and count days back from it.",
 )
 @click.option(
     "--test-days",
@@ -189,17 +207,17 @@ def _show(dataset: Dataset) -> None:
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("split")
+    table.add_column("split", no_wrap=True)
     for name in ("events", "sessions", "items", "targets"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("span", no_wrap=True)
-    table.add_column("density", justify="right")
+    table.add_column("density", justify="right", no_wrap=True)
     for name, split in dataset.meta["splits"].items():
         counts = [f"{split[count]:,}" for count in ("events", "sessions", "items", "targets")]
         density = split["events"] / (split["sessions"] * split["items"])
         table.add_row(name, *counts, _span(split), f"{density:.3%}")
-    console = Console()
-    console.print(table, crop=False, width=max(console.width, 110))
+    # a log or a pipe gets whole lines too, however narrow it says it is
+    Console(width=max(Console().width, 100)).print(table)
     space = "paramspaces/gru4rec_xe_shared.json"
     click.echo(f"\nfingerprint  {dataset.fingerprint}")
     click.echo(f"next         paropt launch --space {space} --data {dataset.path}")

@@ -36,6 +36,7 @@ class Options:
     keep_repeats: bool | None = None
     min_session: int | None = None
     min_support: int | None = None
+    end_ms: int | None = None
     test_days: float | None = None
     test_fraction: float | None = None
     text_ids: bool = False
@@ -157,6 +158,8 @@ def _check(plan: Plan) -> None:
         raise DataError("a log needs times (--time-key) or an order (--order-column)")
     if rules.session_gap_ms is not None and not plan.has_times:
         raise DataError("--session-gap needs times, but the log has only an order (--order-column)")
+    if options.end_ms is not None and not plan.has_times:
+        raise DataError("--end needs times, but the log has only an order (--order-column)")
     if rules.protocol == "leave-one-out" and rules.min_session < 3 and not plan.is_split:
         raise DataError(
             f"leave-one-out needs sequences of 3 events or more, not --min-session"

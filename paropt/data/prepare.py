@@ -79,7 +79,7 @@ def prepare(
     plan = make_plan(events, given or {}, options or Options(), note)
     log = _read(plan)
     splits, sessions = _split(plan, log)
-    _refuse_empty(splits)
+    _refuse_empty(splits, plan)
     index = index_items(splits, len(log.items))
     content = _content(plan, log, splits, sessions, index)
     return write_dataset(out, content, overwrite)
@@ -200,6 +200,8 @@ def _split(plan: Plan, log: Log) -> tuple[dict[str, Events], pa.Array]:
     events, names = log.events, log.sessions
     if log.part is None:
         events, names = _sessions(plan, log, np.ones(len(events), bool), 0)
+        if plan.rules.end_ms is not None:
+            events = events.take(events.time < plan.rules.end_ms)
         cleaned = clean(events, plan.rules)
         if not len(cleaned):
             raise DataError(_all_gone(plan, len(events)))
@@ -239,14 +241,21 @@ def _all_gone(plan: Plan, n_events: int) -> str:
     )
 
 
-def _refuse_empty(splits: Mapping[str, Events]) -> None:
-    for name in ("train_full", "test", "train", "valid"):
-        events = splits[name]
-        if not len(events) or (events.lengths() < 2).all():
-            raise DataError(
-                f"the split {name} would hold no session of two events; choose other"
-                " --test-days (or --test-fraction), or a longer log"
+def _refuse_empty(splits: Mapping[str, Events], plan: Plan) -> None:
+    for name, events in splits.items():
+        if len(events) and (events.lengths() >= 2).any():
+            continue
+        remedy = "give a longer log, or another --test-fraction"
+        if plan.has_times:
+            times = np.concatenate([events.time for events in splits.values()])
+            first, last = np.array([times.min(), times.max()], "datetime64[ms]").astype(
+                "datetime64[m]"
             )
+            remedy = (
+                f"events go from {first} to {last}: choose other --test-days, or leave out a"
+                " straggling end with --end"
+            )
+        raise DataError(f"the split {name} would hold no session of two events; {remedy}")
 
 
 # -- the result -----------------------------------------------------------------------------

@@ -26,7 +26,8 @@ class Rules:
         by_end: sessions are assigned whole, by their last event (RSC15); otherwise a session is
             tested on when it starts after the cut, and training sessions are truncated there.
         known_test_items: test events of items that training lacks go (RSC15).
-        end_ms: the end that days are counted back from; the last event's time when None.
+        end_ms: events from this time on are left out, and days are counted back from it; from
+            the last event when None.
     """
 
     protocol: Protocol = "time"

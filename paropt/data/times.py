@@ -45,6 +45,18 @@ def parse_duration(text: str) -> int:
     return round(float(match[1]) * _DURATION_MS[match[2]])
 
 
+def parse_moment(text: str) -> int:
+    """Milliseconds since 1970 of an ISO 8601 date or time; UTC where it names no zone.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return int(_iso_chunk(pa.array([text]))[0])
+    except pa.ArrowInvalid:
+        raise ValueError(f"{text!r} is no time; write 2017-10-16 or 2017-10-16T12:00Z") from None
+
+
 def to_milliseconds(
     column: pa.ChunkedArray, name: str, place: Place, time_format: str | None = None
 ) -> Ints:
