@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 
-
 # set by .ci/run where everything that a test may need is at hand
 _NO_SKIP = bool(os.environ.get("PAROPT_NO_SKIP"))
 
