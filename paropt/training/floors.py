@@ -116,19 +116,22 @@ class Cooccurrence:
         follows[train.offsets[:-1][np.diff(train.offsets) > 0]] = False
         after = np.flatnonzero(follows)
         # every pair once, a·n + b ascending, so that a's followers lie together
-        self.pairs, self.times = np.unique(
+        pairs, times = np.unique(
             train.items[after - 1] * np.int64(n_items) + train.items[after], return_counts=True
         )
-        rows, followers = np.divmod(self.pairs, n_items)
+        rows, followers = np.divmod(pairs, n_items)
         self.edges = np.searchsorted(rows, np.arange(n_items + 1))
         support = popularity.support[followers]
         # dense grades keep row · grades + grade within 64 bits
-        by_both = np.lexsort((support, self.times))
-        changes = (np.diff(self.times[by_both]) != 0) | (np.diff(support[by_both]) != 0)
-        self.grades = np.empty(len(by_both), dtype=np.int64)
-        self.grades[by_both] = np.concatenate(([0], np.cumsum(changes)))[: len(by_both)]
+        by_both = np.lexsort((support, times))
+        changes = (np.diff(times[by_both]) != 0) | (np.diff(support[by_both]) != 0)
+        grades = np.empty(len(by_both), dtype=np.int64)
+        grades[by_both] = np.concatenate(([0], np.cumsum(changes)))[: len(by_both)]
         self.n_grades = len(by_both) + 1
-        self.by_grade = np.sort(rows * self.n_grades + self.grades)
+        self.by_grade = np.sort(rows * self.n_grades + grades)
+        # a last pair that nothing is, for those that are looked up and not found
+        self.pairs = np.append(pairs, n_items * n_items)
+        self.times, self.grades = np.append(times, 0), np.append(grades, 0)
         _, self.pop_grades = np.unique(popularity.support, return_inverse=True)
         self.by_popularity = np.sort(rows * n_items + self.pop_grades[followers])
 
@@ -164,7 +167,7 @@ class Cooccurrence:
     def _find(self, a: Ints, b: Ints) -> tuple[NDArray[np.bool_], Ints]:
         """Whether b ever followed a, and where among the pairs (anywhere if not)."""
         key = a * np.int64(self.n_items) + b
-        index = np.minimum(np.searchsorted(self.pairs, key), len(self.pairs) - 1)
+        index = np.searchsorted(self.pairs, key)
         return self.pairs[index] == key, index
 
 

@@ -1,0 +1,186 @@
+"""Ranks and metrics against arithmetic by hand and against plain counting."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from paropt.errors import Diverged, TrainingError
+from paropt.training import ranking
+from paropt.training.registry import Catalogue, Facts, Model, SequenceBatch
+
+# one score row per target by one-hot vectors: table[i, t] is item i's score for target t
+SCORES = torch.tensor([[5.0, 1.0], [3.0, 1.0], [3.0, 1.0], [1.0, 0.0]])  # [4 items, 2 targets]
+TWO = torch.eye(2)
+
+
+@pytest.mark.parametrize(
+    ("ties", "expected"),
+    [
+        # item 1 for target 0: one above, itself and item 2 equal; item 2 for target 1: three equal
+        ("standard", [2, 1]),
+        ("conservative", [3, 3]),
+        ("median", [2.5, 2]),
+    ],
+)
+def test_ties(ties: Any, expected: list[float]) -> None:
+    assert ranking.rank(TWO, torch.tensor([1, 2]), SCORES, ties=ties).tolist() == expected
+
+
+def test_bias_is_added() -> None:
+    bias = torch.tensor([0.0, 10.0, 0.0, 0.0])
+    assert ranking.rank(TWO, torch.tensor([1, 0]), SCORES, bias).tolist() == [1, 2]
+
+
+def test_excluded_items_are_no_candidates_and_the_target_always_is() -> None:
+    rows, items = torch.tensor([0, 0, 1]), torch.tensor([0, 1, 3])
+    for chunk_bytes in (None, 1):
+        ranks = ranking.rank(
+            TWO,
+            torch.tensor([1, 2]),
+            SCORES,
+            ties="conservative",
+            exclude=(rows, items),
+            chunk_bytes=chunk_bytes,
+        )
+        assert ranks.tolist() == [2, 3]
+
+
+def test_metrics_by_hand() -> None:
+    ranks = np.array([1.0, 2.0, 5.0, 21.0])
+    metrics = ranking.metrics_of(ranks, (1, 5, 20))
+    assert metrics == pytest.approx(
+        {
+            "recall@1": 1 / 4,
+            "mrr@1": 1 / 4,
+            "ndcg@1": 1 / 4,
+            "recall@5": 3 / 4,
+            "mrr@5": (1 + 1 / 2 + 1 / 5) / 4,
+            "ndcg@5": (1 + 1 / math.log2(3) + 1 / math.log2(6)) / 4,
+            "recall@20": 3 / 4,
+            "mrr@20": (1 + 1 / 2 + 1 / 5) / 4,
+            "ndcg@20": (1 + 1 / math.log2(3) + 1 / math.log2(6)) / 4,
+        },
+        abs=1e-15,
+    )
+
+
+@pytest.mark.parametrize("ties", ranking.TIES)
+@pytest.mark.parametrize("rows", [1, 3, 1000])
+def test_chunks_change_nothing(ties: Any, rows: int) -> None:
+    source = torch.Generator().manual_seed(1)
+    # few distinct scores, so that ties are everywhere; exact in float32
+    vectors = torch.randint(-2, 3, (50, 3), generator=source).float()
+    table = torch.randint(-2, 3, (70, 3), generator=source).float()
+    bias = torch.randint(-1, 2, (70,), generator=source).float()
+    targets = torch.randint(0, 70, (50,), generator=source)
+    found = ranking.rank(vectors, targets, table, bias, ties=ties, chunk_bytes=rows * 4 * 70)
+    for vector, target, rank in zip(vectors, targets.tolist(), found.tolist(), strict=True):
+        scores = [float(vector @ row + b) for row, b in zip(table, bias, strict=True)]
+        above = sum(score > scores[target] for score in scores)
+        at_least = sum(score >= scores[target] for score in scores)
+        middle = 1 + above + 0.5 * (at_least - above - 1)
+        assert rank == {"standard": 1 + above, "conservative": at_least, "median": middle}[ties]
+
+
+def test_rounding_makes_no_rank() -> None:
+    """Twins of the target tie with it exactly, whatever the order of the product's sums."""
+    source = torch.Generator().manual_seed(2)
+    vectors = torch.randn(64, 257, generator=source)
+    one = torch.randn(1, 257, generator=source)
+    table = one.repeat(300, 1)
+    targets = torch.randint(0, 300, (64,), generator=source)
+    assert ranking.rank(vectors, targets, table).tolist() == [1] * 64
+    assert ranking.rank(vectors, targets, table, ties="conservative").tolist() == [300] * 64
+
+
+def test_memory_is_bounded_whatever_the_catalogue() -> None:
+    million = torch.empty(1_000_000, 0)
+    assert 4 * len(million) * ranking.chunk_rows(million) <= ranking.CHUNK_BYTES["cpu"]
+    assert ranking.chunk_rows(million) > 1
+    assert ranking.chunk_rows(torch.empty(10**9, 0)) == 1
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e38])
+def test_scores_that_are_not_finite_are_refused(bad: float) -> None:
+    table = SCORES.clone()
+    table[3, 0] = bad
+    with pytest.raises(Diverged, match="a score is not finite"):
+        ranking.rank(10 * TWO, torch.tensor([0, 0]), table)
+
+
+def test_large_but_finite_scores_are_fine() -> None:
+    assert ranking.rank(TWO, torch.tensor([1, 2]), SCORES * (1e38 / 2)).tolist() == [2, 1]
+
+
+# -- a model's evaluation --------------------------------------------------------------------
+
+
+class Repeats(Model):
+    """Scores the last item highest, then the one after it."""
+
+    def __init__(self, n_items: int, own: dict[str, float] | None = None) -> None:
+        super().__init__({}, Catalogue(Facts(n_items, 1, 1, 1, True), torch.ones(n_items)), 0)
+        self.table = torch.nn.Parameter(torch.eye(n_items))
+        self.own = own
+
+    def encode(self, batch: SequenceBatch) -> Tensor:
+        assert not self.training
+        assert not torch.is_grad_enabled()
+        n_items = len(self.table)
+        vectors = torch.eye(n_items)[batch.items]
+        vectors = vectors + 0.5 * torch.eye(n_items)[(batch.items + 1) % n_items]
+        return vectors[batch.targets >= 0]
+
+    def item_table(self) -> tuple[Tensor, Tensor | None]:
+        return self.table, None
+
+    def evaluate(self, batches: Any) -> dict[str, float] | None:
+        return self.own
+
+
+def split_of(sessions: list[list[int]]) -> Any:
+    items = np.array([item for session in sessions for item in session], dtype=np.int32)
+    offsets = np.concatenate(([0], np.cumsum([len(s) for s in sessions])))
+    times = np.arange(len(items))
+    return SimpleNamespace(
+        items=items, times=times, offsets=offsets, targets=np.ones(len(items), bool)
+    )
+
+
+def test_evaluate_counts_targets_and_unknown() -> None:
+    # targets: 1 after 0 (rank 2), 1 after 1 (rank 1); item 9 is unknown and drops out
+    model = Repeats(5).train()
+    found = ranking.evaluate(model, split_of([[0, 9, 1, 1], [3]]), 5, at=(1, 2))
+    assert sorted(found.ranks.tolist()) == [1, 2]
+    assert (found.targets, found.unknown) == (2, 1)
+    assert found.metrics["mrr@2"] == 0.75
+    assert found.metrics["recall@1"] == 0.5
+    assert model.training
+
+
+def test_evaluate_with_the_history_filtered() -> None:
+    # 1 after 0: 0 is out of the way, rank 1; 0 after (0, 1): it is the target and stays, but its
+    # score is 0 like those of 3 and 4, while 1 is filtered and 2 scores 0.5
+    found = ranking.evaluate(
+        Repeats(5), split_of([[0, 1, 0]]), 5, at=(5,), filter_seen=True, ties="conservative"
+    )
+    assert sorted(found.ranks.tolist()) == [1, 4]
+
+
+def test_a_models_own_metrics_are_taken_and_checked() -> None:
+    found = ranking.evaluate(Repeats(5, {"auc": 0.75}), split_of([[0, 1]]), 5)
+    assert found.metrics == {"auc": 0.75}
+    with pytest.raises(Diverged, match="the metric auc is nan"):
+        ranking.evaluate(Repeats(5, {"auc": math.nan}), split_of([[0, 1]]), 5)
+
+
+def test_nothing_to_predict_is_an_error() -> None:
+    with pytest.raises(TrainingError, match="nothing to predict"):
+        ranking.evaluate(Repeats(5), split_of([[0], [7, 8]]), 5)
