@@ -282,12 +282,12 @@ def write_dataset(out: Path, content: Content, overwrite: bool) -> Dataset:
         out.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     except OSError as error:
-        raise DataError(f"{out} cannot be written: {error.strerror}") from None
+        raise DataError(f"{out} cannot be written: {error.strerror or error}") from None
     try:
         _fill(beside, content)
         _put_in_place(beside, out)
     except OSError as error:
-        raise DataError(f"{out} cannot be written: {error.strerror}") from None
+        raise DataError(f"{out} cannot be written: {error.strerror or error}") from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return open_dataset(out)
@@ -323,10 +323,15 @@ def _files(path: Path) -> list[str]:
 
 def _put_in_place(beside: Path, out: Path) -> None:
     if out.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
-        out.rename(old / "dataset")
-        beside.rename(out)
-        shutil.rmtree(old, ignore_errors=True)
+        old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent)) / "dataset"
+        out.rename(old)
+        try:
+            beside.rename(out)
+        except OSError:
+            old.rename(out)
+            raise
+        finally:
+            shutil.rmtree(old.parent, ignore_errors=True)
     else:
         beside.rename(out)
     _flush(out.parent)

@@ -11,7 +11,7 @@ from paropt.data.reading import Place
 from paropt.errors import DataError
 
 # what programs write for "no value"
-_MISSING = ["", "nan", "NaN", "null", "NULL", "None", "NA", "N/A", "<NA>", "\\N", "(null)"]
+_MISSING = ["nan", "NaN", "null", "NULL", "None", "NA", "N/A", "<NA>", "\\N", "(null)"]
 _INTEGER = r"^-?\d+$"
 # a number that is an integer, however it is written: " 7", "+7", "007", "7.0"
 _WRITTEN_OTHERWISE = r"^\s*\+?(-?)0*(\d+)(?:\.0*)?\s*$"
@@ -36,8 +36,18 @@ def encode_ids(
     vocabulary = encoded.dictionary
     if not pa.types.is_string(vocabulary.type):
         vocabulary = pc.cast(vocabulary, pa.string())
+    codes, vocabulary = _trimmed(codes, vocabulary)
     _check(vocabulary, codes, name, place, as_text)
     return codes, vocabulary
+
+
+def _trimmed(codes: Ints, vocabulary: pa.Array) -> tuple[Ints, pa.Array]:
+    """Ids without the blanks that some programs write after a comma."""
+    trimmed = pc.utf8_trim_whitespace(vocabulary)
+    if trimmed.equals(vocabulary):
+        return codes, vocabulary
+    again = pc.dictionary_encode(trimmed, null_encoding="encode")
+    return again.indices.to_numpy(zero_copy_only=False)[codes], again.dictionary
 
 
 def _as_ids(column: pa.ChunkedArray, name: str, place: Place) -> pa.ChunkedArray:
@@ -70,13 +80,12 @@ def _check(vocabulary: pa.Array, codes: Ints, name: str, place: Place, as_text: 
             value = vocabulary[int(codes[row])].as_py()
             raise place.fail(row, name, what.format(value=value))
 
-    refuse(pc.is_null(vocabulary), "the id is missing")
+    refuse(pc.fill_null(pc.equal(vocabulary, ""), True), "the id is missing")
     refuse(
         pc.match_substring_regex(vocabulary, r"[\x00-\x1f]"),
         "the id {value!r} holds control characters",
     )
     if as_text:
-        refuse(pc.equal(vocabulary, ""), "the id is missing")
         return
     refuse(
         pc.is_in(vocabulary, value_set=pa.array(_MISSING)),

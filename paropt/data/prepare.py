@@ -246,7 +246,9 @@ def _refuse_empty(splits: Mapping[str, Events], plan: Plan) -> None:
         if len(events) and (events.lengths() >= 2).any():
             continue
         remedy = "give a longer log, or another --test-fraction"
-        if plan.has_times:
+        if plan.rules.protocol == "leave-one-out":
+            remedy = "leave-one-out needs sequences of four events or more"
+        elif plan.has_times:
             times = np.concatenate([events.time for events in splits.values()])
             first, last = np.array([times.min(), times.max()], "datetime64[ms]").astype(
                 "datetime64[m]"

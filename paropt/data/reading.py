@@ -135,7 +135,7 @@ def _head(path: Path, gzipped: bool) -> bytes:
         with gzip.open(path) if gzipped else path.open("rb") as file:
             head: bytes = file.read(1 << 16)
     except (OSError, EOFError) as error:
-        raise DataError(f"{path} is not a whole gzip file: {error}") from None
+        raise DataError(f"{path} is cut short or damaged: {error}") from None
     if b"\0" in head:
         raise DataError(f"{path} is a binary file, not TSV, CSV or Parquet")
     if not head.strip():
@@ -200,7 +200,9 @@ def _parquet(path: Path) -> pa.parquet.ParquetFile:
     try:
         return pa.parquet.ParquetFile(path, memory_map=True)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a whole Parquet file: {_one_line(error)}") from None
+        raise DataError(
+            f"{path} is a Parquet file cut short or damaged: {_one_line(error)}"
+        ) from None
 
 
 def _read_parquet(layout: Layout, columns: Sequence[str]) -> pa.Table:
@@ -239,7 +241,7 @@ def _read_text(layout: Layout, columns: Sequence[str]) -> pa.Table:
     except pa.ArrowInvalid as error:
         raise _explain(layout, error) from None
     except (pa.ArrowException, OSError) as error:
-        what = "is cut short" if "Truncated" in str(error) else "cannot be read"
+        what = "is cut short or damaged" if layout.gzipped else "cannot be read"
         raise DataError(f"{layout.path} {what}: {_one_line(error)}") from None
 
 

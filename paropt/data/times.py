@@ -142,13 +142,16 @@ def _guess_unit(values: NDArray[Any], name: str, place: Place) -> str:
     for unit, (_, least, most) in UNITS.items():
         if least <= low and high < most:
             return unit
-    row = int(np.argmax(values)) if abs(high) > abs(low) else int(np.argmin(values))
-    other = values.min() if values[row] == values.max() else values.max()
+    usual = float(np.median(values))
+    by_most = next(
+        (least <= low for _, least, most in UNITS.values() if least <= usual < most), False
+    )
+    row = int(np.argmax(values)) if by_most else int(np.argmin(values))
     raise place.fail(
         row,
         name,
-        f"times from {values[row]} to {other} are in no one unit;"
-        " correct them, or say which with --time-format s, ms, us or ns",
+        f"{values[row]} is not in the unit of the other times (around {usual:.0f});"
+        " correct it, or say the unit with --time-format s, ms, us or ns",
     )
 
 
