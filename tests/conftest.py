@@ -169,22 +169,14 @@ def _no_paropt_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def paropt_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty PAROPT_HOME, set in the environment; its server is stopped at the end."""
+    from paropt.service.postgres.embedded import EmbeddedServer
+
     directory = _open_directory("paropt-test-home-")
     home = directory / "home"
     monkeypatch.setenv("PAROPT_HOME", str(home))
     yield home
-    _stop_embedded(home)
+    assert EmbeddedServer(home).stop_if_unused(), "a process of this test still runs"
     shutil.rmtree(directory, ignore_errors=True)
-
-
-def _stop_embedded(home: Path) -> None:
-    """Stop what a test (or a process that it killed) left running."""
-    from paropt.service.postgres.binaries import find_binaries
-    from paropt.service.postgres.cluster import Cluster
-
-    data = home / "postgres" / "data"
-    if (data / "postmaster.pid").exists():
-        Cluster(data, home / "postgres" / "run", find_binaries(data.stat().st_uid)).stop()
 
 
 @dataclass(frozen=True, slots=True)

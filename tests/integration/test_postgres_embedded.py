@@ -285,9 +285,13 @@ def test_data_in_use_on_another_machine(used_home: Path) -> None:
     """A home on a network file system: two servers on it would destroy the data."""
     record = used_home / "postgres/server.json"
     record.write_text(json.dumps(json.loads(record.read_text()) | {"host": "else", "boot": "x"}))
-    (used_home / "postgres/data/postmaster.pid").write_text("1\n")
+    pid = used_home / "postgres/data/postmaster.pid"
+    pid.write_text("99999999\n")
     with pytest.raises(StorageUnreachable, match="in use on the machine 'else'"):
         open_storage()
+    pid.unlink()
+    with open_storage() as storage:
+        assert storage.is_embedded
 
 
 def test_server_that_cannot_start_says_why(used_home: Path) -> None:

@@ -143,11 +143,21 @@ class EmbeddedServer:
         try:
             # a fork of us shares our lock and must not stop what we use
             if os.getpid() == self._pid and holder.try_exclude():
-                self._stop_if_running()
+                self._stop()
         finally:
             holder.close()
 
-    def _stop_if_running(self) -> None:
+    def stop_if_unused(self) -> bool:
+        """Stop a server whose holders were all killed; False if somebody uses it."""
+        if not self.folder.exists():
+            return True
+        with FileLock(self.folder / "holders.lock") as holder:
+            if not holder.try_exclude():
+                return False
+            self._stop()
+            return True
+
+    def _stop(self) -> None:
         record = self._read()
         if record is None or not Path(record.area, "data").exists():
             return
@@ -410,11 +420,8 @@ def _remove_if_forsaken(area: Path) -> None:
             return
         if time.time() - area.stat().st_mtime < 3600:
             return  # perhaps just being made
-        data = area / "data"
-        if (data / "postmaster.pid").exists():
-            Cluster(data, area / "run", find_binaries(data.stat().st_uid)).stop()
-        shutil.rmtree(area)
-    except (OSError, ValueError, KeyError, StorageUnreachable):
+        shutil.rmtree(area)  # a server that still runs there sees that, and ends
+    except (OSError, ValueError, KeyError):
         return
 
 
