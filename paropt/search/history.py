@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from sqlalchemy.engine import Connection
@@ -16,6 +17,11 @@ from paropt.search.pruning import Curve
 
 OPEN = ("RUNNING", "WAITING")
 LOST = "lost"  # why an attempt ended that another one continues
+
+
+def key_of(searched: Mapping[str, Any]) -> str:
+    """What tells configurations apart: values are on their grids, so their text will do."""
+    return json.dumps(searched, sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,11 @@ class Record:
     def root(self) -> int:
         root: int = self.meta["root"]
         return root
+
+    @cached_property
+    def key(self) -> str:
+        """What tells configurations apart."""
+        return key_of(self.meta["searched"])
 
     @property
     def open(self) -> bool:
@@ -128,8 +139,8 @@ class History:
 
     def in_state(self, *states: str) -> list[Record]:
         with self._lock:
-            return [self.records[trial] for trial in sorted(self._open)
-                    if self.records[trial].state in states]  # fmt: skip
+            held = [self.records[trial] for trial in sorted(self._open)]
+        return [record for record in held if record.state in states]
 
 
 def counts(lineages: Iterable[Record]) -> dict[str, int]:

@@ -17,6 +17,8 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
+from paropt.errors import StudyError
+
 META = "paropt:trial"  # what the trial is: never changes
 OWNER = "paropt:owner"  # who runs it, with the token that its writes must carry
 CURVE = "paropt:curve"  # what every epoch reported
@@ -100,10 +102,16 @@ def insert_trial(
     system: Mapping[str, Any],
     user: Mapping[str, Any],
 ) -> tuple[int, int]:
-    """A new trial; returns its id and number. Numbers are dense, as Optuna's."""
-    connection.execute(
+    """A new trial; returns its id and number. Numbers are dense, as Optuna's.
+
+    Raises:
+        StudyError: the study was deleted.
+    """
+    found = connection.execute(
         text("SELECT 1 FROM studies WHERE study_id = :study FOR UPDATE"), {"study": study}
-    )
+    ).scalar()
+    if found is None:
+        raise StudyError("the study was deleted while it was searched")
     trial, number = connection.execute(
         text(
             "INSERT INTO trials (number, study_id, state, datetime_start)"

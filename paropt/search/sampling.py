@@ -12,7 +12,6 @@ conditional; trials that run count as bad (the constant liar), so that workers s
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from paropt.errors import StudyError
 from paropt.search import ledger
-from paropt.search.history import History, Record
+from paropt.search.history import History, Record, key_of
 from paropt.search.parameter import Parameter
 from paropt.search.pruning import complete_choice
 from paropt.search.space import Choose, Config, Space
@@ -59,11 +58,6 @@ def derived_seed(*words: object) -> int:
     return int.from_bytes(digest, "big") >> 33
 
 
-def key_of(searched: Mapping[str, Any]) -> str:
-    """What tells configurations apart: values are on their grids, so text will do."""
-    return json.dumps(searched, sort_keys=True)
-
-
 def uniformly(rng: random.Random) -> Choose:
     """Chooses at random, evenly over every range."""
     return lambda parameter: parameter.at(rng.random())
@@ -89,7 +83,7 @@ class Sampler:
     def draw(self, history: History) -> Config | None:
         """A configuration that no trial has had, or None when none is left."""
         lineages = history.lineages()
-        taken = {key_of(record.meta["searched"]) for record in lineages}
+        taken = {record.key for record in lineages}
         if len(taken) >= self.size:
             return None
         for config in self._candidates(history, lineages):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
@@ -18,7 +19,7 @@ from paropt.search.space import Space, reachable
 
 EPOCHS = "n_epochs"  # every model's number of epochs goes by this name
 
-_FIELDS = ("model", "data", "fixed", "search", "start", "epochs")
+_FIELDS = ("model", "note", "data", "fixed", "search", "start", "epochs")
 _RANGE_FIELDS = {
     "int": ("type", "low", "high", "step", "log", "when"),
     "float": ("type", "low", "high", "step", "log", "when"),
@@ -27,6 +28,7 @@ _RANGE_FIELDS = {
 }
 _OTHER_WORDS = {"integer": "int", "double": "float", "number": "float", "choice": "categorical"}
 _MAX_POINTS = 10_000_000  # of one parameter's grid
+_LARGEST = 10**15  # a bound beyond it is a slip, and would lose digits as a float
 
 Where = tuple[str | int, ...]
 
@@ -173,8 +175,6 @@ class _Reader:
         self._object(source, (), "a space")
         own = source.get("fixed", {})
         self._object(own, ("fixed",), '"fixed"')
-        if "model" in fixed:
-            self.fail(("model",), "--fixed cannot set the model; the space names it")
         merged = {**own, **fixed}
         return {**source, "fixed": merged} if merged else dict(source)
 
@@ -188,6 +188,8 @@ class _Reader:
         fixed, search = source.get("fixed", {}), source.get("search", {})
         self._object(fixed, ("fixed",), '"fixed"')
         self._object(search, ("search",), '"search"')
+        if "model" in fixed:
+            self.fail(("fixed", "model"), '"model" stands beside "fixed", not in it')
         for name in fixed:
             if name in search:
                 self.fail(
@@ -289,7 +291,7 @@ class _Reader:
         for value in values:
             if isinstance(value, list) and value and all(type(size) is int for size in value):
                 value = "/".join(map(str, value))  # sizes of several layers, as GRU4Rec writes them
-            if not isinstance(value, (str, int, float, bool)):
+            if not isinstance(value, (str, int, float)) or value in (math.inf, -math.inf):
                 self.fail(where, f'"{name}": {_short(value)} is no value for a parameter')
             if any(same(value, choice) for choice in choices):
                 self.fail(where, f'"{name}": the choice {value!r} is there twice')
@@ -342,10 +344,10 @@ class _Reader:
         wanted = "an integer" if kind == "int" else "a number"
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             self.fail((*where, field), f'"{name}": {field} should be {wanted}, not {_short(value)}')
+        if abs(value) > _LARGEST or 0 < abs(value) < 1 / _LARGEST:
+            self.fail((*where, field), f'"{name}": {field} {value:.3g} is out of all proportion')
         if kind == "int" and value != int(value):
             self.fail((*where, field), f'"{name}": {field} should be {wanted}, not {value}')
-        if abs(value) > 1e15 or 0 < abs(value) < 1e-15:
-            self.fail((*where, field), f'"{name}": {field} {value} is out of all proportion')
         return int(value) if kind == "int" else float(value)
 
     # -- conditions -----------------------------------------------------------------------------

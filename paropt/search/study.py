@@ -194,9 +194,19 @@ class Study:
             return ledger.study_attrs(connection, self._id)
 
     def state(self) -> State:
-        """Whether trials may run."""
-        found: State = self._attrs().get(_STATE, {}).get("state", "run")
+        """Whether trials may run; "stop" also when the time is over."""
+        with self.transaction() as connection:
+            attrs = ledger.study_attrs(connection, self._id)
+            if _overdue(connection, attrs):
+                return "stop"
+        found: State = attrs.get(_STATE, {}).get("state", "run")
         return found
+
+    def time_is_over(self) -> bool:
+        """Whether the study's deadline has passed, by the server's clock."""
+        with self.transaction() as connection:
+            deadline = ledger.study_attrs(connection, self._id).get(_DEADLINE)
+            return deadline is not None and _now(connection) >= deadline
 
     def set_state(self, state: State, why: str = "") -> None:
         """Pauses, stops or resumes the study for all its workers."""
@@ -266,8 +276,7 @@ class Study:
         if state.get("state") == "pause":
             message = state.get("failures")
             return StudyEnded("failures", message) if message else None
-        deadline = attrs.get(_DEADLINE)
-        if deadline is not None and _now(connection) >= deadline:
+        if _overdue(connection, attrs):
             return StudyEnded("timeout", f"the time of study {self.name!r} is over")
         message = failures.alike(self.history.lineages(), state.get("since", 0.0), self.name)
         if message:
@@ -427,6 +436,11 @@ def _now(connection: Connection) -> float:
     """Seconds since 1970 by the server's clock, the only one that all workers share."""
     found = connection.execute(text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one()
     return float(found)
+
+
+def _overdue(connection: Connection, attrs: Mapping[str, Any]) -> bool:
+    deadline = attrs.get(_DEADLINE)
+    return deadline is not None and _now(connection) >= deadline
 
 
 def _shown_owner(owner: Mapping[str, Any]) -> dict[str, Any]:
