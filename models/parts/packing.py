@@ -1,0 +1,80 @@
+"""Padding dropped: a right-padded batch as a list of its real positions, and back.
+
+Linear layers, norms and losses work on tokens [T, …]; only attention sees rows [B, L, …]. Tokens
+are in row-major order. Both directions are copies of rows, forwards and backwards: as every
+token has one place, nothing is ever summed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+
+class Layout:
+    """Where the tokens of a batch lie: ``lengths`` [B], ``width`` L.
+
+    ``row`` and ``position`` [T] int64 say where each token came from.
+    """
+
+    def __init__(self, lengths: Tensor, width: int) -> None:
+        self.rows, self.width = len(lengths), width
+        column = torch.arange(width, device=lengths.device)
+        self.where = (column < lengths[:, None]).flatten().nonzero().squeeze(1)
+        self.full = len(self.where) == self.rows * width
+        self.row = self.where // width
+        self.position = self.where % width
+
+    @property
+    def tokens(self) -> int:
+        return len(self.where)
+
+    def pack(self, padded: Tensor) -> Tensor:
+        """[B, L, …] → [T, …]."""
+        flat = padded.flatten(0, 1)
+        if self.full:
+            return flat
+        packed: Tensor = _Pack.apply(flat, self.where)  # type: ignore[no-untyped-call]
+        return packed
+
+    def unpack(self, tokens: Tensor) -> Tensor:
+        """[T, …] → [B, L, …], zero where padded."""
+        flat = tokens
+        if not self.full:
+            size = self.rows * self.width
+            flat = _Unpack.apply(tokens, self.where, size)  # type: ignore[no-untyped-call]
+        return flat.view(self.rows, self.width, *tokens.shape[1:])
+
+
+def _spread(tokens: Tensor, where: Tensor, size: int) -> Tensor:
+    return tokens.new_zeros(size, *tokens.shape[1:]).index_copy_(0, where, tokens)
+
+
+class _Pack(Function):
+    """index_select, whose own backward sums rows one after another."""
+
+    @staticmethod
+    def forward(ctx: Any, flat: Tensor, where: Tensor) -> Tensor:
+        ctx.save_for_backward(where)
+        ctx.size = len(flat)
+        return flat.index_select(0, where)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (where,) = ctx.saved_tensors
+        return _spread(grads[0], where, ctx.size), None
+
+
+class _Unpack(Function):
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, where: Tensor, size: int) -> Tensor:
+        ctx.save_for_backward(where)
+        return _spread(tokens, where, size)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (where,) = ctx.saved_tensors
+        return grads[0].index_select(0, where), None, None
