@@ -202,12 +202,6 @@ class Study:
         found: State = attrs.get(_STATE, {}).get("state", "run")
         return found
 
-    def time_is_over(self) -> bool:
-        """Whether the study's deadline has passed, by the server's clock."""
-        with self.transaction() as connection:
-            deadline = ledger.study_attrs(connection, self._id).get(_DEADLINE)
-            return deadline is not None and _now(connection) >= deadline
-
     def set_state(self, state: State, why: str = "") -> None:
         """Pauses, stops or resumes the study for all its workers."""
         with self.transaction() as connection:

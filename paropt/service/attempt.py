@@ -221,9 +221,10 @@ class Attempt:
         if self.lost or slot.lost or self.broken:
             self._wish("give up")
         elif slot.must_leave or slot.wanted == "pause":
+            slot.show(phase="leaving" if slot.must_leave else "pausing")
             self._wish("hand back")
             if slot.in_a_hurry:
-                self.deadline = now
+                self.deadline = 0.0
 
     def _wish(self, wish: Wish) -> None:
         """Ask the trainer for an end; a later wish counts if it is the graver one."""
@@ -305,7 +306,7 @@ class Attempt:
         if slot.wanted == "pause":
             return "the study was paused"
         if slot.wanted == "stop":
-            return "the study was stopped"
+            return "the study was stopped or its time is over"
         return "its worker was released" if slot.released else "its worker left"
 
 

@@ -1,4 +1,4 @@
-"""``python -P -m paropt.service.slot``: the process of one slot, started by ``launch`` or ``worker``.
+"""``python -P -m paropt.service.slot``: one slot's process; ``launch`` and ``worker`` start it.
 
 It runs in a session of its own, so neither their death nor a terminal's Ctrl-C ends it; SIGTERM
 does, handing its trial back. The storage comes in the environment, because a password must not be

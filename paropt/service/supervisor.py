@@ -79,7 +79,7 @@ class Supervisor:
         self.leased: int | None = None  # the trial that our heartbeats keep
         self.lost = False  # it was given away
         self.free_since: float | None = None  # when the last fit ended
-        self.wanted = "run"  # of the study's state
+        self.wanted = "run"  # the study's state: run, pause or stop
         self.released = False  # somebody asked this slot to go
         self.signals = 0
         self.storage_lost: StorageUnreachable | None = None
@@ -252,8 +252,6 @@ class Supervisor:
             raise Leaving(EXIT_OK, "a signal asked it to")
         if self.released:
             raise Leaving(EXIT_OK, "it was released")
-        if self.wanted == "stop":
-            raise Leaving(EXIT_OK, "the study was stopped")
 
     # -- heartbeats -------------------------------------------------------------------------
 
