@@ -17,21 +17,21 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
 
 from paropt.errors import StorageUnreachable
+from paropt.search.storage import lock, transaction
 
 # the period, in seconds, that promises are made in: two of them, and a lost trial is taken over
 HEARTBEAT = 30.0
-# any constant does, as long as no other program locks it in the same database
-SCHEMA_LOCK = 0x7061726F7074
+INSUFFICIENT_PRIVILEGE = "42501"
+_THERE = "SELECT to_regclass('paropt_lease') IS NOT NULL AND to_regclass('paropt_slot') IS NOT NULL"
 TABLES = """
 CREATE TABLE IF NOT EXISTS paropt_lease (
     trial_id  bigint PRIMARY KEY,
@@ -146,14 +146,22 @@ def create_tables(engine: Engine) -> None:
     Raises:
         StorageUnreachable: no answer, or this user may not create tables there.
     """
-    with _reaching(), engine.begin() as connection:
-        # a role without CREATE may use tables that somebody else made
-        there = "SELECT to_regclass('paropt_lease') IS NOT NULL"
-        if connection.execute(text(f"{there} AND to_regclass('paropt_slot') IS NOT NULL")).scalar():
-            return
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": SCHEMA_LOCK})
-        for statement in filter(str.strip, TABLES.split(";")):
-            connection.execute(text(statement))
+    try:
+        with transaction(engine) as connection:
+            # a role without CREATE may use tables that somebody else made
+            if connection.execute(text(_THERE)).scalar():
+                return
+            lock(connection, "slots")
+            for statement in filter(str.strip, TABLES.split(";")):
+                connection.execute(text(statement))
+    except DBAPIError as error:
+        if getattr(error.orig, "pgcode", None) != INSUFFICIENT_PRIVILEGE:
+            raise
+        first = str(error.orig).strip().splitlines()[0]
+        raise StorageUnreachable(
+            f"this user may not make paropt's tables ({first}); "
+            "let it own the database, or GRANT CREATE ON SCHEMA public"
+        ) from error
 
 
 class Leases:
@@ -196,7 +204,7 @@ class Leases:
         Whoever gets True fails the trial and enqueues its next attempt.
         """
         if stale.owner is None:
-            with self._begin() as connection:
+            with transaction(self.engine) as connection:
                 held = "SELECT count(*) FROM paropt_lease WHERE trial_id = :trial"
                 found = connection.execute(text(held), {"trial": stale.trial_id}).scalar_one()
                 return bool(found == 0)
@@ -210,7 +218,7 @@ class Leases:
 
     def of(self, study: str) -> tuple[str, list[Lease]]:
         """The study's leases, and what tells one run of the server from the next."""
-        with self._begin() as connection:
+        with transaction(self.engine) as connection:
             run = connection.execute(text("SELECT pg_postmaster_start_time()::text")).scalar_one()
             rows = connection.execute(
                 text(
@@ -233,13 +241,8 @@ class Leases:
         """
         return [(v.trial_id, v.owner, v.age) for v in self.of(study)[1] if v.age > grace]
 
-    @contextmanager
-    def _begin(self) -> Iterator[Connection]:
-        with _reaching(), self.engine.begin() as connection:
-            yield connection
-
     def _changes(self, statement: str, **values: Any) -> bool:
-        with self._begin() as connection:
+        with transaction(self.engine) as connection:
             return connection.execute(text(statement), values).rowcount == 1
 
 
@@ -252,7 +255,7 @@ class Slots:
     def register(self, study: str, *, device: str, slot: int, host: str | None = None) -> str:
         """Tell others that this process is a slot of ``study``; returns its id, a new one."""
         identity = uuid.uuid4().hex
-        with _reaching(), self.engine.begin() as connection:
+        with transaction(self.engine) as connection:
             forget = "DELETE FROM paropt_slot WHERE beaten_at < clock_timestamp() - interval '7 d'"
             connection.execute(text(forget))
             connection.execute(
@@ -280,7 +283,7 @@ class Slots:
 
         ``state`` None leaves the state shown as it was.
         """
-        with _reaching(), self.engine.begin() as connection:
+        with transaction(self.engine) as connection:
             row = connection.execute(
                 text(
                     "WITH held AS (UPDATE paropt_lease SET beats = beats + 1,"
@@ -302,12 +305,14 @@ class Slots:
 
     def leave(self, identity: str) -> None:
         """Take the slot off the list; its leases, if any, are left to the observers."""
-        with _reaching(), self.engine.begin() as connection:
+        with transaction(self.engine) as connection:
             connection.execute(text("DELETE FROM paropt_slot WHERE id = :id"), {"id": identity})
 
     def alive(self, study: str | None = None, within: float = Rhythm().grace) -> list[Slot]:
         """The slots (of one study) that beat within so many seconds by the server's clock."""
-        with _reaching(), self.engine.begin() as connection:
+        with transaction(self.engine) as connection:
+            if not connection.execute(text(_THERE)).scalar():
+                return []  # no worker was ever here, and who only looks makes no tables
             rows = connection.execute(
                 text(
                     "SELECT id, study, host, pid, device, slot, state, command,"
@@ -333,7 +338,7 @@ class Slots:
 
         Returns how many slots it reaches; each finds it in the answer to its next beat.
         """
-        with _reaching(), self.engine.begin() as connection:
+        with transaction(self.engine) as connection:
             done = connection.execute(
                 text(
                     "UPDATE paropt_slot SET command = :command WHERE study = :study"
@@ -412,26 +417,6 @@ class Observer:
 
 def _sign_of_life(lease: Lease | None) -> tuple[str, int, bool] | None:
     return None if lease is None else (lease.owner, lease.beats, lease.gone)
-
-
-@contextmanager
-def _reaching() -> Iterator[None]:
-    """Turns the driver's word for a lost server into ours."""
-    try:
-        yield
-    except (OperationalError, InterfaceError) as error:
-        first = str(error.orig).strip().splitlines()[0]
-        raise StorageUnreachable(f"the database does not answer: {first}") from error
-    except DBAPIError as error:
-        if error.connection_invalidated:
-            raise StorageUnreachable("the connection to the database broke") from error
-        if getattr(error.orig, "pgcode", None) == "42501":
-            first = str(error.orig).strip().splitlines()[0]
-            raise StorageUnreachable(
-                f"this user may not make paropt's tables ({first}); "
-                "let it own the database, or GRANT CREATE ON SCHEMA public"
-            ) from error
-        raise
 
 
 def _finite(value: Any) -> Any:

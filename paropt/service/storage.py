@@ -7,13 +7,14 @@ import os
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sqlalchemy import URL, Engine, create_engine, text
+from sqlalchemy import URL, Engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from paropt.errors import ParoptError, StorageUnreachable
+from paropt.search.storage import open_engine
 
 if TYPE_CHECKING:
     from paropt.service.postgres.embedded import EmbeddedServer
@@ -105,7 +106,7 @@ class Storage:
     def engine(self) -> Engine:
         """The connections of paropt's own tables: few, checked before use, in UTC."""
         if self._engine is None:
-            self._engine = make_engine(self.url)
+            self._engine = open_engine(self.url)
         return self._engine
 
     def close(self) -> None:
@@ -212,28 +213,6 @@ def show(url: URL) -> str:
         database=plain.database,
         query=plain.query,
     ).render_as_string()
-
-
-def make_engine(url: URL, **options: Any) -> Engine:
-    """An engine whose connections notice a lost server and speak UTC."""
-    settings: dict[str, Any] = {
-        "pool_size": 1,
-        "max_overflow": 3,
-        "pool_pre_ping": True,
-        "pool_recycle": 1800,
-        "connect_args": {
-            "application_name": "paropt",
-            "connect_timeout": 10,
-            "keepalives": 1,
-            "keepalives_idle": 30,
-            "keepalives_interval": 10,
-            "keepalives_count": 3,
-            "tcp_user_timeout": 60_000,
-            "options": "-c timezone=UTC -c statement_timeout=60000 -c lock_timeout=20000"
-            " -c idle_in_transaction_session_timeout=60000",
-        },
-    }
-    return create_engine(url, **(settings | options))
 
 
 def _probe(storage: Storage, wait: float) -> None:

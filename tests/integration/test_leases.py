@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, create_engine, make_url, text
 
 from paropt.errors import StorageUnreachable
+from paropt.search.storage import open_engine
 from paropt.service.leases import Leases, Observer, Rhythm, Slots, Stale, create_tables
-from paropt.service.storage import make_engine, parse_url
 
 STUDY = "shop"
 
@@ -32,7 +32,7 @@ class Clock:
 
 @pytest.fixture
 def engine(database_url: str) -> Iterator[Engine]:
-    engine = make_engine(parse_url(database_url))
+    engine = open_engine(database_url)
     create_tables(engine)
     yield engine
     engine.dispose()
@@ -41,6 +41,11 @@ def engine(database_url: str) -> Iterator[Engine]:
 @pytest.fixture
 def leases(engine: Engine) -> Leases:
     return Leases(engine)
+
+
+def _engine_with(url: str, connect: dict[str, str]) -> Engine:
+    """Connections with settings of their own, not paropt's."""
+    return create_engine(make_url(url).set(drivername="postgresql+psycopg2"), connect_args=connect)
 
 
 def _watch(observer: Observer, clock: Clock, seconds: float, running: Any = ()) -> list[Stale]:
@@ -126,7 +131,7 @@ def test_observer_that_slept_begins_anew(leases: Leases) -> None:
 
 
 def test_restart_of_the_server_gives_owners_two_heartbeats(own_postgres_server: Any) -> None:
-    engine = make_engine(parse_url(own_postgres_server.url))
+    engine = open_engine(own_postgres_server.url)
     create_tables(engine)
     leases, clock = Leases(engine), Clock()
     observer = Observer(leases, STUDY, clock=clock)
@@ -155,7 +160,7 @@ def test_time_zones_and_clocks_do_not_matter(database_url: str) -> None:
     engines = []
     for zone in ("Pacific/Kiritimati", "Etc/GMT+12", "Europe/Berlin"):
         connect = {"options": f"-c timezone={zone}"}
-        engines.append(make_engine(parse_url(database_url), connect_args=connect))
+        engines.append(_engine_with(database_url, connect))
     owner, watcher, other = (Leases(engine) for engine in engines)
     create_tables(engines[0])
     slots = Slots(engines[1])
@@ -184,7 +189,7 @@ def test_role_with_a_time_zone(database_url: str, engine: Engine, leases: Leases
     with engine.begin() as connection:
         connection.execute(text("ALTER ROLE paropt SET timezone = 'Asia/Kathmandu'"))
     try:
-        fresh = make_engine(parse_url(database_url), connect_args={})
+        fresh = _engine_with(database_url, {})
         with fresh.connect() as connection:
             assert connection.execute(text("SHOW timezone")).scalar_one() == "Asia/Kathmandu"
         ((_, _, age),) = Leases(fresh).stale(STUDY, grace=-1)
@@ -215,8 +220,8 @@ def test_process_that_ended_on_this_machine_is_not_waited_for(
     program = (
         "import sys\n"
         "from paropt.service.leases import Leases, Slots\n"
-        "from paropt.service.storage import make_engine, parse_url\n"
-        "engine = make_engine(parse_url(sys.argv[1]))\n"
+        "from paropt.search.storage import open_engine\n"
+        "engine = open_engine(sys.argv[1])\n"
         "slot = Slots(engine).register('shop', device='cpu', slot=0)\n"
         "Leases(engine).take('shop', 1, slot)\n"
         "print(slot, flush=True)\n"
@@ -278,7 +283,7 @@ def test_many_create_the_tables_at_once(database_url: str) -> None:
     gate = threading.Barrier(16)
 
     def create() -> None:
-        engine = make_engine(parse_url(database_url))
+        engine = open_engine(database_url)
         try:
             gate.wait()
             create_tables(engine)
@@ -299,7 +304,7 @@ def test_many_create_the_tables_at_once(database_url: str) -> None:
 def test_only_one_of_many_seizes(database_url: str, leases: Leases) -> None:
     leases.take(STUDY, 1, "dead")
     stale = Stale(1, "dead", 0, 60.0, "no heartbeat")
-    engines = [make_engine(parse_url(database_url)) for _ in range(8)]
+    engines = [open_engine(database_url) for _ in range(8)]
     gate, won = threading.Barrier(8), []
 
     def seize(engine: Engine) -> None:
@@ -321,9 +326,7 @@ def test_only_one_of_many_seizes(database_url: str, leases: Leases) -> None:
 def test_user_who_may_not_make_tables(database_url: str, engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("DROP TABLE paropt_lease, paropt_slot"))
-    refused = make_engine(
-        parse_url(database_url), connect_args={"options": "-c search_path=pg_catalog"}
-    )
+    refused = _engine_with(database_url, {"options": "-c search_path=pg_catalog"})
     with pytest.raises(StorageUnreachable, match="may not make paropt's tables"):
         create_tables(refused)
     refused.dispose()
