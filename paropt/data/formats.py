@@ -174,7 +174,7 @@ _ALL = [
         ),
         LEAVE_ONE_OUT,
         source=_MOVIELENS,
-        first_line=r"\d+\t\d+\t[1-5]\t\d{9}",
+        first_line=r"\d+\t\d+\t[1-5]\t\d{9,10}",
     ),
     Format(
         "movielens-1m",

@@ -142,7 +142,7 @@ def _guess_unit(values: NDArray[Any], name: str, place: Place) -> str:
     for unit, (_, least, most) in UNITS.items():
         if least <= low and high < most:
             return unit
-    usual = float(np.median(values))
+    usual = float(np.quantile(values, 0.5, method="lower"))
     by_most = next(
         (least <= low for _, least, most in UNITS.values() if least <= usual < most), False
     )
@@ -216,5 +216,5 @@ def _strptime(column: pa.ChunkedArray, name: str, place: Place, time_format: str
         row = int(np.argmax(bad[codes]))
         what = f"{column[row].as_py()!r} is no time of the form {time_format!r}"
         raise place.fail(row, name, what)
-    per_text: Ints = stamps.to_numpy().astype("datetime64[ms]").astype(np.int64)
+    per_text: Ints = stamps.dt.tz_localize(None).to_numpy("datetime64[ms]").astype(np.int64)
     return per_text[codes]

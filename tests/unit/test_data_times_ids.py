@@ -1,0 +1,179 @@
+"""Times and ids as they are found in files: what is understood, what is refused and where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paropt.data.ids import encode_ids
+from paropt.data.reading import Layout, Place
+from paropt.data.times import parse_duration, parse_moment, to_milliseconds
+from paropt.errors import DataError
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """A file with a header, a blank line after two rows, and three more rows."""
+    log = tmp_path / "log.csv"
+    log.write_text("a,b\n1,x\n2,x\n\n3,x\n4,x\n5,x\n")
+    return Place([Layout(log, ("a", "b"), ",")], [0])
+
+
+def texts(*values: str) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.array(values, pa.string())])
+
+
+@pytest.mark.parametrize(
+    ("spellings", "milliseconds"),
+    [
+        (("1396860669", "1396860670"), [1396860669000, 1396860670000]),
+        (("1396860669.277", "1396860670"), [1396860669277, 1396860670000]),
+        (("1396860669277",), [1396860669277]),
+        (("1396860669277123",), [1396860669277]),
+        (("1396860669277123456",), [1396860669277]),
+        (("2083", "0"), [2083000, 0]),
+        (("2014-04-07T08:51:09.277Z",), [1396860669277]),
+        (("2014-04-07 08:51:09",), [1396860669000]),
+        (("2014-04-07T10:51:09+02:00", "2014-04-07 08:51"), [1396860669000, 1396860660000]),
+        (("2014-04-07 08:51:09 UTC",), [1396860669000]),
+        (("2014-04-07 08",), [1396857600000]),
+        (("2014-04-07", "1969-12-31"), [1396828800000, -86400000]),
+    ],
+)
+def test_times_are_understood(
+    place: Place, spellings: tuple[str, ...], milliseconds: list[int]
+) -> None:
+    assert to_milliseconds(texts(*spellings), "t", place).tolist() == milliseconds
+
+
+def test_a_named_format_and_a_forced_unit(place: Place) -> None:
+    day_first = to_milliseconds(texts("07/04/2014 08:51"), "t", place, "%d/%m/%Y %H:%M")
+    assert day_first.tolist() == [1396860660000]
+    assert to_milliseconds(texts("5000"), "t", place, "ms").tolist() == [5000]
+
+
+def test_typed_times_of_parquet(place: Place) -> None:
+    stamps = np.array(["2014-04-07T08:51:09.277", "2014-04-08"], "datetime64[ns]")
+    expected = [1396860669277, 1396915200000]
+    for kind in (pa.timestamp("ns"), pa.timestamp("us", "Europe/Rome"), pa.timestamp("ms")):
+        column = pa.chunked_array(
+            [pa.array(stamps).cast(pa.timestamp("ns")).cast(kind, safe=False)]
+        )
+        assert to_milliseconds(column, "t", place).tolist() == expected
+    days = pa.chunked_array([pa.array([stamps[1]]).cast(pa.date32(), safe=False)])
+    assert to_milliseconds(days, "t", place).tolist() == expected[1:]
+
+
+@pytest.mark.parametrize(
+    ("spellings", "line", "what"),
+    [
+        (("1", "2", "yesterday"), 5, "'yesterday' is no time"),
+        (("1", "2", "3", ""), 6, "'' is no time"),
+        (("2014-04-07", "2014-13-07"), 3, "'2014-13-07' is no time"),
+        (("1396860669", "1396860669", "1396860669277"), 5, "1396860669277 is not in the unit"),
+        (("1396860669277", "0", "1396860669278"), 3, "0 is not in the unit"),
+        (("1", "inf"), 3, "inf is no time"),
+        (("1", "9" * 25), 3, "not in the unit"),
+    ],
+)
+def test_a_wrong_time_is_named_with_its_line(
+    place: Place, spellings: tuple[str, ...], line: int, what: str
+) -> None:
+    with pytest.raises(DataError, match=rf"log\.csv:{line}: column 't': .*{what}"):
+        to_milliseconds(texts(*spellings), "t", place)
+
+
+def test_a_time_of_another_form_is_named(place: Place) -> None:
+    with pytest.raises(DataError, match=r"log\.csv:3: .*'7\.4\.2014' is no time of the form"):
+        to_milliseconds(texts("07/04/2014", "7.4.2014"), "t", place, "%d/%m/%Y")
+
+
+@given(st.lists(st.integers(-(10**10), 10**10), min_size=1))
+def test_whole_seconds_come_through_exactly(seconds: list[int]) -> None:
+    column = texts(*map(str, seconds))
+    expected = [1000 * second for second in seconds]
+    assert to_milliseconds(column, "t", Place([], [])).tolist() == expected
+
+
+def test_durations_and_moments() -> None:
+    assert [parse_duration(text) for text in ("30m", "1h", "1.5d", "90s", "5ms")] == [
+        1_800_000,
+        3_600_000,
+        129_600_000,
+        90_000,
+        5,
+    ]
+    for wrong in ("30", "m", "0m", "-1h", "1w", ""):
+        with pytest.raises(ValueError, match="is no duration"):
+            parse_duration(wrong)
+    assert parse_moment("2014-04-07") == 1396828800000
+    with pytest.raises(ValueError, match="is no time"):
+        parse_moment("soon")
+
+
+# -- ids ------------------------------------------------------------------------------------
+
+
+def test_ids_are_text_in_order_of_appearance(place: Place) -> None:
+    codes, ids = encode_ids(texts("b", "007", "b", " a"), "i", place)
+    assert codes.tolist() == [0, 1, 0, 2]
+    assert ids.to_pylist() == ["b", "007", "a"]
+
+
+def test_blanks_around_ids_do_not_make_other_ids(place: Place) -> None:
+    codes, ids = encode_ids(texts("a", " a", "a ", "b"), "i", place)
+    assert codes.tolist() == [0, 0, 0, 1]
+    assert ids.to_pylist() == ["a", "b"]
+
+
+def test_whole_floats_are_integers(place: Place) -> None:
+    """pandas makes floats of integers when another row lacks one."""
+    codes, ids = encode_ids(pa.chunked_array([pa.array([5.0, 7.0, 5.0])]), "i", place)
+    assert codes.tolist() == [0, 1, 0]
+    assert ids.to_pylist() == ["5", "7"]
+
+
+@pytest.mark.parametrize(
+    ("column", "line", "what"),
+    [
+        (texts("1", "2", "", "4"), 5, "the id is missing"),
+        (texts("1", "nan"), 3, "the id is missing \\('nan'\\)"),
+        (texts("1", "2", "3", "abc"), 6, "'abc' is text where most are numbers"),
+        (texts("7", "8", "7.0"), 5, "'7.0' is a number that also appears written otherwise"),
+        (texts("7", "007"), 3, "written otherwise"),
+        (texts("a", "b\0"), 3, "control characters"),
+        (pa.chunked_array([pa.array([1.0, 1.5])]), 3, "1.5 is no id"),
+        (pa.chunked_array([pa.array([1.0, None])]), 3, "the id is missing"),
+        (pa.chunked_array([pa.array([1, 2, None])]), 5, "the id is missing"),
+    ],
+)
+def test_a_wrong_id_is_named_with_its_line(
+    place: Place, column: pa.ChunkedArray, line: int, what: str
+) -> None:
+    with pytest.raises(DataError, match=rf"log\.csv:{line}: column 'i': .*{what}"):
+        encode_ids(column, "i", place)
+
+
+def test_codes_that_are_mostly_text_may_have_numbers_among_them(place: Place) -> None:
+    """A hash of digits only is still a hash."""
+    _, ids = encode_ids(texts("a1", "b2", "12"), "i", place)
+    assert ids.to_pylist() == ["a1", "b2", "12"]
+
+
+def test_text_ids_are_taken_as_they_are_when_asked(place: Place) -> None:
+    _, ids = encode_ids(texts("7", "8", "007", "nan", "x"), "i", place, as_text=True)
+    assert ids.to_pylist() == ["7", "8", "007", "nan", "x"]
+
+
+def test_the_line_is_found_over_several_files(tmp_path: Path) -> None:
+    layouts = []
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text("i,b\r\n1,x\r\n\r\n2,x\r\n")
+        layouts.append(Layout(tmp_path / name, ("i", "b"), ","))
+    with pytest.raises(DataError, match=r"b\.csv:4: column 'i': the id is missing"):
+        encode_ids(texts("1", "2", "3", ""), "i", Place(layouts, [0, 2]))
