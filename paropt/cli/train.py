@@ -61,7 +61,8 @@ def train(
             save=save,
             on_epoch=on_epoch,
             on_progress=on_progress,
-            provenance={"paramfile": provenance} if provenance else None,
+            provenance=provenance,
+            note=lambda message: click.echo(message, err=True),
         )
     show(outcome, as_json)
 

@@ -193,15 +193,18 @@ class Fit:
             losses = steps.run(self.step, end)
             self._check(losses)  # waits for the device
             took = time.perf_counter() - began
-            # the first steps are slow ones: they warm up, so a range at most doubles
-            wanted = int((end - self.step) * RANGE_SECONDS / max(took, 1e-6))
-            self._range = max(1, min(wanted, 2 * self._range))
+            self._range = self._next_range(end - self.step, took)
             done += sum(steps.weights[self.step : end])
             self.losses.append(losses)
             self.step, self.train_seconds = end, self.train_seconds + took
             if self.on_progress is not None:
                 self.on_progress(self.epoch, end, total, done / self.train_seconds)
         return not self.stopped
+
+    def _next_range(self, steps: int, took: float) -> int:
+        """How many steps the next range has; at most double, since the first steps are slow."""
+        wanted = int(steps * RANGE_SECONDS / max(took, 1e-6))
+        return max(1, min(wanted, 2 * self._range))
 
     def _make_steps(self) -> Steps:
         plan = self.plans.epoch(self.epoch)

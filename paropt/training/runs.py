@@ -97,10 +97,12 @@ def train(
     on_epoch: Callable[[Epoch, int], None] = lambda epoch, epochs: None,
     on_progress: OnProgress | None = None,
     provenance: Mapping[str, Any] | None = None,
+    note: Callable[[str], None] = lambda message: None,
 ) -> Outcome:
     """Train a configuration to its last epoch, test it and, if asked, save it.
 
-    ``on_epoch`` takes each epoch and how many there will be.
+    ``on_epoch`` takes each epoch and how many there will be; ``note`` remarks; ``provenance`` is
+    the paramfile's, and kept with the saved model.
 
     Raises:
         ParoptError: whatever of it cannot be done.
@@ -111,6 +113,9 @@ def train(
     if wish.threads is not None:
         torch.set_num_threads(wish.threads)
     view = open_dataset(data).view(wish.split)
+    theirs = str((provenance or {}).get("fingerprint", view.fingerprint))
+    if theirs != view.fingerprint:
+        note(f"the paramfile is from other data ({theirs[:12]}, not {view.fingerprint[:12]})")
     fit = Fit(
         wish.model,
         wish.params,
@@ -153,7 +158,8 @@ def train(
         extra=last.extra,
     )
     if save is not None:
-        save_model(save, fit, {"metrics": last.metrics, "ties": wish.ties, **(provenance or {})})
+        facts = {"metrics": last.metrics, "ties": wish.ties, "paramfile": dict(provenance or {})}
+        save_model(save, fit, facts)
     return outcome
 
 

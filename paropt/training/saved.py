@@ -137,14 +137,10 @@ def load_model(directory: str | Path, device: str = "cpu") -> SavedModel:
     """
     directory = Path(directory)
     on = ground.usable_device(device)
+    _require_files(directory)
     try:
         meta, tensors = sealed.read(directory / "model.safetensors")
         written = json.loads((directory / "model.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        what = f"it has no {Path(error.filename).name}" if directory.is_dir() else "it is not there"
-        raise DataError(
-            f"{directory} is no saved model ({what}); 'paropt train --save' makes one"
-        ) from None
     except (OSError, ValueError) as error:  # Unsealed, JSON and Unicode errors are ValueErrors
         raise DataError(f"{directory} cannot be used as a model: {error}") from None
     if meta.get("format") != FORMAT:
@@ -163,6 +159,15 @@ def load_model(directory: str | Path, device: str = "cpu") -> SavedModel:
             f"{directory} does not fit the model {meta.get('model')!r} as it is now: {why}"
         ) from error
     return SavedModel(model.eval(), ids, meta)
+
+
+def _require_files(directory: Path) -> None:
+    for name in ("model.json", "model.safetensors", "items.parquet"):
+        if not (directory / name).is_file():
+            what = f"it has no {name}" if directory.is_dir() else "it is not there"
+            raise DataError(
+                f"{directory} is no saved model ({what}); 'paropt train --save' makes one"
+            )
 
 
 def _read_ids(path: Path, meta: Mapping[str, Any]) -> NDArray[Any]:
