@@ -1,0 +1,40 @@
+"""``paropt status``."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+
+@click.command()
+@click.argument("study", required=False)
+@click.option(
+    "--storage",
+    envvar="PAROPT_STORAGE",
+    metavar="URL",
+    show_envvar=True,
+    help="A PostgreSQL other than the embedded one.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--watch", is_flag=True, help="Stay, and show every change (on a terminal).")
+def status(study: str | None, storage: str | None, as_json: bool, watch: bool) -> None:
+    """Show the studies, or one study's trials and workers.
+
+    \b
+    paropt status
+    paropt status shop --watch
+    paropt status shop --json | jq .best.params
+    """
+    if as_json and watch:
+        raise click.UsageError("--json prints once, and --watch stays; leave one of them out.")
+    from paropt.service.status import Looking
+    from paropt.service.storage import open_storage
+
+    with open_storage(storage) as opened, Looking(opened, study) as looking:
+        if as_json:
+            click.echo(json.dumps(looking.look(), indent=2))
+        elif watch:
+            looking.watch()
+        else:
+            looking.print()
