@@ -1,0 +1,68 @@
+"""Definitions: stored, read again, and compared with both values named."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from paropt.errors import StudyError
+from paropt.search.definition import StudyDefinition
+
+SPACE = {"model": "gru4rec", "search": {"layers": {"type": "int", "low": 32, "high": 96}}}
+RECORDED = StudyDefinition(
+    name="shop", space=SPACE, metric="mrr@20", at=[20], data_path="/data", fingerprint="aaa",
+    seed=42, sampler={"name": "tpe"}, pruner={"name": "none"},
+)  # fmt: skip
+
+
+def test_round_trip() -> None:
+    stored = json.loads(json.dumps(RECORDED.to_json()))
+    assert StudyDefinition.from_json(stored) == RECORDED
+    assert StudyDefinition.from_json({**stored, "of_a_later_version": 1}) == RECORDED
+
+
+def test_what_changes_no_number_may_differ() -> None:
+    elsewhere = replace(
+        RECORDED, data_path="/other", versions={"torch": "9"}, sampler={}, pruner={}, seed=None,
+        space={**SPACE, "data": "x", "start": [{"layers": 64}]},
+    )  # fmt: skip
+    assert elsewhere.joined_to(RECORDED) is RECORDED
+
+
+WIDER = {"model": "gru4rec", "search": {"layers": {"type": "int", "low": 32, "high": 128}}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metric": "recall@20"}, "has the metric 'mrr@20', not 'recall@20'"),
+        ({"fingerprint": "bbb"}, "has the data fingerprint 'aaa', not 'bbb'"),
+        ({"semantics": 2}, "training semantics 1, not 2"),
+        ({"view": "full"}, "'search', not 'full'"),
+        ({"seed": 1}, "has the seed 42, not 1"),
+        ({"sampler": {"name": "random"}}, '{"name": "tpe"}, not {"name": "random"}'),
+        ({"space": WIDER}, "search.layers.high is 96 there and 128 here"),
+        ({"space": {**SPACE, "fixed": {"loss": "x"}}}, "fixed is missing there"),
+        ({"space": {"model": "gru4rec"}}, "search is {"),
+    ],
+)
+def test_what_changes_numbers_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(StudyError) as caught:
+        replace(RECORDED, **change).joined_to(RECORDED)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("stored", "message"),
+    [
+        ({}, "not made by paropt"),
+        ({"format": 99}, "of format 99, and this paropt reads up to 1"),
+        ({"format": 1, "name": "x"}, "damaged"),
+    ],
+)
+def test_other_definitions_are_refused(stored: dict[str, Any], message: str) -> None:
+    with pytest.raises(StudyError, match=message):
+        StudyDefinition.from_json(stored)

@@ -1,0 +1,93 @@
+"""Pruners against arithmetic on short curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from paropt.errors import StudyError
+from paropt.search.pruning import complete_pruner, reason_to_prune
+from paropt.search.sampling import complete_sampler
+
+MEDIAN = {"name": "median", "startup": 3, "warmup": 2}
+ASHA = {"name": "asha", "startup": 0, "min_epochs": 1, "factor": 3}
+
+
+def median(curve: list[Any], ended: list[Any], running: Sequence[Any] = ()) -> str | None:
+    return reason_to_prune(MEDIAN, curve, ended, running)
+
+
+def test_median_compares_the_best_so_far_at_the_same_epoch() -> None:
+    # bests after 2 epochs: 0.2, 0.3, 0.5; the third epoch's 0.9 must not count
+    ended = [[0.1, 0.2, 0.9], [0.3, 0.1, 0.9], [0.5, 0.5, 0.9]]
+    assert (
+        median([0.1, 0.29], ended) == "0.2900 after epoch 2 is below the median 0.3000 of 3 trials"
+    )
+    assert median([0.1, 0.3], ended) is None
+    assert median([0.3, 0.1], ended) is None
+
+
+def test_median_waits_for_warm_up_and_for_enough_trials() -> None:
+    ended = [[0.5, 0.5]] * 3
+    assert median([0.1], ended) is None
+    assert median([0.1, 0.1], ended[:2]) is None
+    assert median([0.1, 0.1], ended)
+
+
+def test_pruned_trials_stay_in_the_median_with_what_they_had() -> None:
+    # without the two that were pruned at 0.1 the median would be 0.6 and prune this one
+    ended = [[0.1, 0.1], [0.1, 0.1], [0.5, 0.5, 0.6], [0.5, 0.5, 0.6]]
+    assert median([0.2, 0.3, 0.4], ended) is None  # median of 0.1, 0.1, 0.6, 0.6 is 0.35
+    assert median([0.2, 0.3, 0.3], ended) is not None
+
+
+def test_running_trials_count_once_they_have_warmed_up() -> None:
+    ended = [[0.1, 0.1], [0.1, 0.1], [0.5, 0.5]]
+    assert median([0.2, 0.2], ended, [[0.9], [0.9]]) is None
+    assert median([0.2, 0.2], ended, [[0.9, 0.9], [0.9, 0.9]]) is not None
+
+
+def test_epochs_that_were_lost_are_no_reason() -> None:
+    ended = [[0.5, 0.5]] * 3
+    assert median([None, 0.6], ended) is None
+    assert median([], ended) is None
+
+
+def asha(curve: list[Any], peers: list[Any]) -> str | None:
+    return reason_to_prune(ASHA, curve, peers, [])
+
+
+def test_asha_keeps_the_best_third_at_each_rung() -> None:
+    peers = [[0.1], [0.2], [0.3], [0.4], [0.5]]
+    # six values at rung 1, so the best two stay: 0.5 and 0.45
+    assert asha([0.45], peers) is None
+    assert asha([0.39], peers) == "0.3900 after epoch 1 is not among the best 2 of 6 trials"
+    # two is no rung, and at three only those count that got there
+    assert asha([0.1, 0.1], peers) is None
+    assert asha([0.1, 0.1, 0.2], [*peers, [0.1, 0.1, 0.3]]) is not None
+    assert asha([0.1, 0.1, 0.3], [*peers, [0.1, 0.1, 0.2]]) is None
+
+
+def test_asha_lets_the_first_pass() -> None:
+    assert asha([0.01], []) is None
+
+
+def test_none_never_prunes() -> None:
+    assert reason_to_prune(complete_pruner("none"), [0.0] * 9, [[1.0] * 9] * 99) is None
+
+
+def test_choices_are_completed_and_refused() -> None:
+    assert complete_pruner(None) == {"name": "median", "startup": 5, "warmup": 2}
+    assert complete_pruner({"warmup": 4})["warmup"] == 4
+    assert complete_sampler("random") == {"name": "random"}
+    for bad, message in (
+        ("hyperband", "no pruner 'hyperband'; there are median, asha, none"),
+        ({"name": "asha", "warmup": 1}, "'asha' has no option 'warmup'"),
+        ({"name": "asha", "factor": 1}, "factor must be an integer of at least 2"),
+        ({"startup": -1}, "startup must be"),
+        ({"startup": "9"}, "startup must be"),
+    ):
+        with pytest.raises(StudyError, match=message):
+            complete_pruner(bad)  # type: ignore[arg-type]

@@ -1,0 +1,172 @@
+"""Sampling from a history that the test makes up: order, distinctness, seeds, good sense."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from paropt.errors import StudyError
+from paropt.search.history import History, Record, counts
+from paropt.search.sampling import Sampler, complete_sampler, derived_seed
+from paropt.search.space import Config, Space
+from paropt.search.spacefile import from_json
+
+METRIC = "mrr@20"
+GRID = {
+    "layers": {"type": "int", "low": 32, "high": 96, "step": 32},
+    "loss": {"type": "categorical", "choices": ["cross-entropy", "bpr-max"]},
+    "bpreg": {"type": "float", "low": 0, "high": 1, "step": 0.5, "when": {"loss": "bpr-max"}},
+}  # 3 × (1 + 3) = 12 configurations
+WIDE = {
+    "learning_rate": {"type": "float", "low": 0.001, "high": 1.0, "log": True},
+    "momentum": {"type": "float", "low": 0.0, "high": 1.0},
+}
+
+
+def space_of(search: dict[str, Any], **more: Any) -> Space:
+    return from_json({"model": "gru4rec", "search": search, **more})
+
+
+def sampler_of(space: Space, name: str = "tpe", seed: int = 1) -> Sampler:
+    return Sampler(space, complete_sampler(name), seed, METRIC)
+
+
+def add(
+    history: History,
+    sampler: Sampler,
+    config: Config,
+    state: str = "COMPLETE",
+    value: float | None = 0.5,
+    why: str = "",
+) -> None:
+    index = len(history.records)
+    meta = {
+        "root": index,
+        "index": index,
+        "attempt": 1,
+        "model": "gru4rec",
+        "params": {k: v for k, v in config.items() if k != "model"},
+        "searched": sampler.searched(config),
+        "seed": 0,
+        "epochs": 1,
+    }
+    curves = {METRIC: [value]} if value is not None else {}
+    end = {"why": why or state.lower()}
+    history.records[index] = Record(index, index, state, value, None, None, meta, {}, curves, end)
+
+
+def draws(sampler: Sampler, count: int, state: str = "COMPLETE") -> list[Config]:
+    history = History(0)
+    drawn = []
+    for _ in range(count):
+        config = sampler.draw(history)
+        assert config is not None
+        drawn.append(config)
+        add(history, sampler, config, state, 0.5 if state == "COMPLETE" else None)
+    return drawn
+
+
+@pytest.mark.parametrize("name", ["tpe", "random", "grid"])
+def test_a_finite_space_is_used_up_without_repeats(name: str) -> None:
+    sampler = sampler_of(space_of(GRID), name)
+    history = History(0)
+    while (config := sampler.draw(history)) is not None:
+        add(history, sampler, config, value=random.random())
+        assert len(history.records) <= 12
+    assert len({record.key for record in history.all()}) == 12
+
+
+def test_failed_configurations_are_not_tried_again() -> None:
+    sampler = sampler_of(space_of(GRID), "random")
+    assert len({str(sampler.searched(c)) for c in draws(sampler, 12, "FAIL")}) == 12
+
+
+def test_start_points_come_first_and_repeats_of_them_do_not() -> None:
+    start = [{"layers": 96, "loss": "cross-entropy"}, {"layers": 96, "loss": "cross-entropy"},
+             {"layers": 32, "loss": "bpr-max", "bpreg": 0.5}]  # fmt: skip
+    drawn = draws(sampler_of(space_of(GRID, start=start)), 4)
+    assert [config["layers"] for config in drawn[:2]] == [96, 32]
+    assert drawn[1]["bpreg"] == 0.5
+
+
+def test_a_start_point_is_filled_by_the_seed() -> None:
+    space = space_of(WIDE, start=[{"momentum": 0.25}])
+    first, again, other = (draws(sampler_of(space, seed=seed), 1)[0] for seed in (1, 1, 2))
+    assert first["momentum"] == 0.25
+    assert first == again
+    assert first["learning_rate"] != other["learning_rate"]
+
+
+def test_the_design_does_not_depend_on_who_ended_when() -> None:
+    space = space_of(WIDE)
+    ended = draws(sampler_of(space), 10)
+    running = draws(sampler_of(space), 10, "RUNNING")
+    assert ended == running
+    assert ended != draws(sampler_of(space, seed=2), 10)
+
+
+def test_the_design_covers_every_stratum_of_every_parameter() -> None:
+    design = draws(sampler_of(space_of(WIDE)), 10)
+    assert sorted(int(10 * config["momentum"]) for config in design) == list(range(10))
+    # ten strata over three decades of the logarithm
+    assert sorted(int(10 * (1 + _decades(c) / 3)) for c in design) == list(range(10))
+
+
+def _decades(config: Config) -> float:
+    import math
+
+    return math.log10(config["learning_rate"])
+
+
+def distance(config: Config) -> float:
+    return abs(_decades(config) + 1) / 3 + abs(config["momentum"] - 0.3)
+
+
+def test_tpe_finds_a_hill_better_than_random() -> None:
+    found = {}
+    for name in ("tpe", "random"):
+        total = 0.0
+        for seed in range(3):
+            sampler, history = sampler_of(space_of(WIDE), name, seed), History(0)
+            for _ in range(50):
+                config = sampler.draw(history)
+                assert config is not None
+                add(history, sampler, config, value=-distance(config))
+            late = list(history.records.values())[-20:]
+            total += sum(-(record.value or 0) for record in late) / 20
+        found[name] = total
+    assert found["tpe"] < 0.5 * found["random"]
+
+
+def test_tpe_keeps_away_from_what_ran_out_of_memory() -> None:
+    sampler, history = sampler_of(space_of(WIDE)), History(0)
+    for _ in range(60):
+        config = sampler.draw(history)
+        assert config is not None
+        if config["momentum"] > 0.5:
+            add(history, sampler, config, "PRUNED", None, "oom")
+        else:
+            add(history, sampler, config, value=config["momentum"])
+    late = list(history.records.values())[-20:]
+    assert sum(record.failed for record in late) <= 10
+    assert counts(history.all())["pruned"] == 0  # out of memory is a failure, not a result
+
+
+def test_tpe_is_the_same_for_the_same_history() -> None:
+    space = space_of(GRID | WIDE)
+    drawn = [draws(sampler_of(space), 15) for _ in range(2)]
+    assert drawn[0] == drawn[1]
+
+
+def test_grid_needs_steps() -> None:
+    with pytest.raises(StudyError, match="needs a step"):
+        sampler_of(space_of(WIDE), "grid")
+
+
+def test_derived_seeds_differ_and_stay() -> None:
+    seeds = {derived_seed(study, "training", index) for study in (1, 2) for index in range(100)}
+    assert len(seeds) == 200
+    assert all(0 <= seed < 2**31 for seed in seeds)
+    assert derived_seed(42, "training", 0) == derived_seed(42, "training", 0)
