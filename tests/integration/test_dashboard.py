@@ -1,0 +1,306 @@
+"""The dashboard over HTTP: who gets in, and what they may do."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from paropt.errors import ParoptError
+from paropt.search.storage import initialise, open_rdb
+from paropt.service.dashboard import Dashboard
+from paropt.service.gatekeeper import Gatekeeper, host_of, is_loopback, served_hosts
+from paropt.service.storage import Storage, open_storage
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def ask(
+    port: int,
+    path: str = "/api/studies",
+    *,
+    method: str = "GET",
+    token: str | None = None,
+    body: str | None = None,
+    **headers: str,
+) -> Answer:
+    """One request; headers are given with underscores."""
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    sent.setdefault("Accept-Encoding", "identity")
+    if token:
+        sent["Authorization"] = f"Bearer {token}"
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        connection.request(method, path, body=body, headers=sent)
+        answer = connection.getresponse()
+        named = {name.lower(): value for name, value in answer.getheaders()}
+        return Answer(answer.status, named, answer.read())
+
+
+@contextmanager
+def served(storage: Storage, **options: Any) -> Iterator[Dashboard]:
+    dashboard = Dashboard(storage, port=0, **options)
+    thread = threading.Thread(target=dashboard.serve)
+    thread.start()
+    try:
+        yield dashboard
+    finally:
+        dashboard.stop()
+        thread.join()
+        dashboard.close()
+
+
+@pytest.fixture(scope="module")
+def storage(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A storage with a study of one trial that uploaded a page with a script."""
+    with open_storage(module_database_url) as storage:
+        initialise(storage.url)
+        rdb = open_rdb(storage.url)
+        study = optuna.create_study(study_name="shop", storage=rdb, direction="maximize")
+        trial = study.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
+        folder = tmp_path_factory.mktemp("artifacts")
+        store = optuna.artifacts.FileSystemArtifactStore(folder)
+        page = folder.parent / "page.html"
+        page.write_text("<script>alert(document.cookie)</script>")
+        artifact = optuna.artifacts.upload_artifact(
+            artifact_store=store, file_path=str(page), study_or_trial=trial
+        )
+        study.tell(trial, 0.25)
+        rdb._backend.engine.dispose()
+        yield storage, folder, artifact
+
+
+@pytest.fixture(scope="module")
+def reading(storage: Any) -> Iterator[Dashboard]:
+    opened, folder, _ = storage
+    with served(opened, artifacts=folder) as dashboard:
+        yield dashboard
+
+
+def test_token_lets_in(reading: Dashboard) -> None:
+    port, token = reading.port, reading.token
+    assert reading.url == f"http://127.0.0.1:{port}/dashboard?token={token}"
+    assert ask(port).status == 401
+    assert ask(port, token="not-the-token").status == 401
+    assert ask(port, "/api/studies?token=not-the-token").status == 401
+    assert ask(port, "/api/studies?token=").status == 401
+    assert ask(port, token="").status == 401
+    answer = ask(port, token=token)
+    assert answer.status == 200
+    assert [study["study_name"] for study in answer.json["study_summaries"]] == ["shop"]
+
+
+def test_token_in_the_address_becomes_a_cookie(reading: Dashboard) -> None:
+    answer = ask(reading.port, f"/dashboard?a=1&token={reading.token}&b=%26")
+    assert answer.status == 303
+    assert answer.headers["location"] == "/dashboard?a=1&b=%26"
+    cookie = answer.headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=Lax" in cookie
+    kept = cookie.partition(";")[0]
+    page = ask(reading.port, "/dashboard", Cookie=f"other=1; {kept}")
+    assert page.status == 200
+    assert b"<html" in page.body
+    assert page.headers["x-frame-options"] == "DENY"
+    assert ask(reading.port, "/dashboard", Cookie=kept[:-1]).status == 401
+    assert ask(reading.port, "/dashboard", Cookie="[]=;;;").status == 401
+
+
+def test_redirect_stays_here(reading: Dashboard) -> None:
+    for path in ("//evil.example/x", "/\\evil.example/x", "/%5cevil.example/x"):
+        answer = ask(reading.port, f"{path}?token={reading.token}")
+        location = answer.headers["location"]
+        assert location.startswith("/")
+        assert not location.startswith(("//", "/\\"))
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "127.0.0.1.evil.example", "10.0.0.7", "localhost.evil:80", "", "[", "a b"],
+)
+def test_foreign_host_is_refused(reading: Dashboard, host: str) -> None:
+    assert ask(reading.port, token=reading.token, Host=host).status == 403
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:1", "127.0.0.1:8080", "[::1]:9", "localhost."]
+)
+def test_own_host_is_served(reading: Dashboard, host: str) -> None:
+    assert ask(reading.port, token=reading.token, Host=host).status == 200
+
+
+@pytest.mark.parametrize("method", ["DELETE", "POST", "PUT", "PATCH", "OPTIONS", "BREW"])
+def test_reading_is_all_one_may_do(reading: Dashboard, method: str) -> None:
+    for token in (None, reading.token):
+        answer = ask(reading.port, "/api/studies/1", method=method, token=token)
+        assert answer.status == 405
+        assert answer.headers["allow"] == "GET, HEAD"
+    assert len(ask(reading.port, token=reading.token).json["study_summaries"]) == 1
+
+
+def test_database_itself_refuses_writes(reading: Dashboard) -> None:
+    with pytest.raises(optuna.exceptions.StorageInternalError):
+        reading._optuna.set_study_user_attr(1, "key", "value")
+
+
+def test_every_view_works_read_only(reading: Dashboard) -> None:
+    for path in ("/api/meta", "/api/studies/1", "/api/studies/1?after=1", "/csv/1", "/dashboard"):
+        assert ask(reading.port, path, token=reading.token).status == 200, path
+    assert ask(reading.port, "/", token=reading.token).headers["location"].endswith("/dashboard")
+    head = ask(reading.port, "/dashboard", method="HEAD", token=reading.token)
+    assert (head.status, head.body) == (200, b"")
+
+
+@pytest.mark.parametrize("slashes", ["/", "//", "///"])
+def test_uploaded_page_cannot_run(reading: Dashboard, storage: Any, slashes: str) -> None:
+    path = f"{slashes}artifacts/1/1/{storage[2]}"
+    assert ask(reading.port, path).status == 401
+    answer = ask(reading.port, path, token=reading.token)
+    assert answer.status == 200
+    assert b"<script>" in answer.body
+    assert answer.headers["content-disposition"] == "attachment"
+    assert answer.headers["content-security-policy"].startswith("sandbox;")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "access-control-allow-origin" not in answer.headers
+
+
+def test_writable_takes_deletes_from_who_may(database_url: str) -> None:
+    with open_storage(database_url) as opened:
+        initialise(opened.url)
+        rdb = open_rdb(opened.url)
+        optuna.create_study(study_name="shop", storage=rdb)
+        with served(opened, writable=True) as dashboard:
+
+            def delete(**options: Any) -> int:
+                path = "/api/studies/1"
+                body = json.dumps({"remove_associated_artifacts": False})
+                return ask(dashboard.port, path, method="DELETE", body=body, **options).status
+
+            assert delete() == 401
+            assert delete(Cookie=f"paropt_token_{dashboard.port}=wrong") == 401
+            assert delete(token=dashboard.token, Host="evil.example") == 403
+            assert delete(token=dashboard.token, Origin="http://evil.example") == 403
+            assert delete(token=dashboard.token, Origin="null") == 403
+            assert rdb.get_all_studies()
+            here = f"http://127.0.0.1:{dashboard.port}"
+            assert (
+                delete(token=dashboard.token, Origin=here, Content_Type="application/json") == 204
+            )
+            assert not rdb.get_all_studies()
+        rdb._backend.engine.dispose()
+
+
+def test_no_token_only_on_loopback(storage: Any) -> None:
+    opened = storage[0]
+    for host in ("0.0.0.0", "::", "192.0.2.1", "db.example"):
+        with pytest.raises(ParoptError, match="--no-token"):
+            Dashboard(opened, host=host, port=0, token="")
+    with served(opened, token="") as dashboard:
+        assert dashboard.url.endswith("/dashboard")
+        assert ask(dashboard.port).status == 200
+        assert ask(dashboard.port, Host="evil.example").status == 403
+
+
+def test_open_to_the_network(storage: Any) -> None:
+    with served(storage[0], host="0.0.0.0", allowed=("tune.example",)) as dashboard:
+        for host in ("192.0.2.7:80", "tune.example", socket.gethostname()):
+            assert ask(dashboard.port, Host=host).status == 401
+            assert ask(dashboard.port, Host=host, token=dashboard.token).status == 200
+        assert ask(dashboard.port, Host="evil.example", token=dashboard.token).status == 403
+
+
+def test_taken_port_and_weak_token(storage: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ParoptError, match=f"127.0.0.1:{port}.*--port"):
+            Dashboard(storage[0], port=port)
+    for weak in ("short", "sixteen letters; and a space"):
+        with pytest.raises(ParoptError, match="token"):
+            Dashboard(storage[0], port=0, token=weak)
+
+
+def test_many_at_once(reading: Dashboard) -> None:
+    """A connection that says nothing holds up nobody."""
+    with socket.create_connection(("127.0.0.1", reading.port)):
+        answers: list[int] = []
+        threads = [
+            threading.Thread(
+                target=lambda: answers.append(ask(reading.port, token=reading.token).status)
+            )
+            for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert answers == [200] * 8
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_verb_serves_until_a_signal(number: int, database_url: str, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "paropt", "dashboard", "--port", "0"],
+        env={"PATH": "/usr/bin:/bin", "PAROPT_STORAGE": database_url, "HOME": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    url = process.stdout.readline().strip()
+    port = int(url.partition("//")[2].partition("/")[0].rpartition(":")[2])
+    assert ask(port, url.partition(str(port))[2]).status == 303
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, "")
+    assert "Traceback" not in err
+    assert url.rpartition("=")[2] not in err
+
+
+def test_verb_refuses_the_world_without_a_token(
+    database_url: str, run_paropt: Callable[..., Any]
+) -> None:
+    done = run_paropt(
+        "dashboard", "--host", "0.0.0.0", "--no-token", env={"PAROPT_STORAGE": database_url}
+    )
+    assert done.rc == 1
+    assert "--no-token" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_hosts() -> None:
+    assert host_of("Tune.Example:80") == "tune.example"
+    assert host_of("[::1]:80") == "::1"
+    assert host_of("user@evil") == "evil"
+    assert is_loopback("127.8.9.1")
+    assert is_loopback("::1")
+    assert not is_loopback("0.0.0.0")
+    assert "0.0.0.0" not in served_hosts("0.0.0.0")
+    assert served_hosts("127.0.0.1") == {"localhost", "127.0.0.1", "::1"}
+
+
+def test_gate_without_a_token_is_never_passed_by_an_empty_one() -> None:
+    gate = Gatekeeper(lambda *_: [b""], "", frozenset({"localhost"}))
+    seen: list[str] = []
+    environ = {"HTTP_HOST": "localhost", "REQUEST_METHOD": "GET", "QUERY_STRING": "token="}
+    list(gate(environ, lambda status, headers: seen.append(status)))
+    assert seen == ["401 Unauthorized"]
