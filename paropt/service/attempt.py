@@ -261,7 +261,7 @@ class Attempt:
         except TrialLost as error:
             outcome = Outcome("lost", str(error))
         slot.record(outcome.kind, trial=trial.number, id=trial.id, message=outcome.message)
-        slot.show(phase="asking", trial=None)
+        slot.show(phase="asking", trial=None, trials=slot.view.get("trials", 0) + 1)
         if outcome.kind == "lost":
             log.warning("trial %d was given to another worker; discarded here", trial.number)
         elif outcome.kind in ("done", "pruned", "failed"):

@@ -1,0 +1,80 @@
+"""``paropt launch``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from paropt.cli._study import Choice, Duration, slot_options, storage_option
+
+
+@click.command()
+@click.option(
+    "--space",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="The parameter space; not needed to go on with a --study.",
+)
+@click.option(
+    "--data",
+    metavar="DIR",
+    show_default="the space's, or PAROPT_DATASET",
+    help="A dataset directory.",
+)
+@click.option("--study", metavar="NAME", show_default="from space and data", help="Its name.")
+@click.option(
+    "--trials",
+    type=click.IntRange(min=1),
+    show_default="100 for a new study without --timeout",
+    help="Configurations to try in all, over every worker and resume.",
+)
+@click.option("--timeout", type=Duration(), help="Wall-clock time to stop after.")
+@click.option("--metric", metavar="mrr@20|recall@20", show_default="mrr@20", help="To maximise.")
+@click.option("--fixed", multiple=True, metavar="K=V,…", help="Parameters that FILE leaves out.")
+@click.option("--seed", type=int, show_default="42", help="Of sampling and training.")
+@click.option("--sampler", type=Choice(), show_default="tpe", help="tpe, random or grid.")
+@click.option("--pruner", type=Choice(), show_default="median", help="median, asha or none.")
+@click.option(
+    "--heartbeat",
+    type=Duration(),
+    show_default="30s",
+    help="Within two of these a lost worker's trial is taken over.",
+)
+@slot_options
+@storage_option
+@click.option("--listen", metavar="HOST:PORT", help="Open the embedded server to other machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def launch(
+    devices: str,
+    per_device: int | None,
+    checkpoint_dir: str | None,
+    as_json: bool,
+    sampler: dict[str, Any] | None,
+    pruner: dict[str, Any] | None,
+    **wish: Any,
+) -> None:
+    """Create or resume a study and run its trials.
+
+    Ctrl-C hands the running trials back, and the same command goes on with them; a second Ctrl-C
+    does not wait for checkpoints.
+
+    \b
+    paropt launch --space paramspaces/demo.json
+    paropt launch --space paramspaces/gru4rec_xe_shared.json --data data/shop --trials 50
+    paropt launch --study gru4rec_xe_shared-shop --trials 100 --devices 0,1 --per-device 2
+    """
+    from paropt.service.devices import places
+    from paropt.service.joining import Wish, create_or_resume
+    from paropt.service.launcher import announce, work
+
+    slots = places(devices, per_device)
+    asked = Wish(sampler=sampler or {}, pruner=pruner or {}, **wish)
+    with create_or_resume(asked, note=lambda line: click.echo(line, err=True)) as joined:
+        announce(joined)
+        checkpoints = Path(checkpoint_dir) if checkpoint_dir else None
+        status = work(joined, slots, checkpoints=checkpoints, report=not as_json)
+    if as_json:
+        click.echo(json.dumps(status, indent=2))

@@ -1,0 +1,50 @@
+"""``paropt worker``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from paropt.cli._study import slot_options, storage_option
+
+
+@click.command()
+@click.option("--study", required=True, metavar="NAME", help="The study to work on.")
+@storage_option
+@click.option(
+    "--data",
+    metavar="DIR",
+    show_default="where the study was launched with it",
+    help="The study's dataset directory on this machine.",
+)
+@slot_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def worker(
+    study: str,
+    storage: str | None,
+    data: str | None,
+    devices: str,
+    per_device: int | None,
+    checkpoint_dir: str | None,
+    as_json: bool,
+) -> None:
+    """Add this machine's devices to a running study.
+
+    The password of the storage may come from PGPASSWORD or ~/.pgpass. A worker whose data or
+    version would give other numbers than the study's is refused.
+
+    \b
+    paropt worker --study shop --storage postgresql://paropt@db:5432/paropt --data data/shop
+    """
+    from paropt.service.devices import places
+    from paropt.service.joining import join
+    from paropt.service.launcher import work
+
+    slots = places(devices, per_device)
+    with join(study, storage, data) as joined:
+        checkpoints = Path(checkpoint_dir) if checkpoint_dir else None
+        status = work(joined, slots, checkpoints=checkpoints, report=not as_json)
+    if as_json:
+        click.echo(json.dumps(status, indent=2))
