@@ -62,6 +62,15 @@ def read_features(
     rows = pc.index_in(items, value_set=vocabulary)
     if rows.null_count == len(rows):
         raise DataError(f"{path} has none of the items of the log in its column {item_key!r}")
+    unknown = rows.is_null().to_numpy(zero_copy_only=False)
+    at = rows.fill_null(0).to_numpy()
     return {
-        name: encode_column(table.column(name).take(rows), name in categorical) for name in names
+        name: _at(encode_column(table.column(name), name in categorical), at, unknown)
+        for name in names
     }
+
+
+def _at(column: Column, rows: NDArray[Any], unknown: NDArray[np.bool_]) -> Column:
+    values = column.values[rows]
+    values[unknown] = np.nan if column.vocabulary is None else -1
+    return Column(values, column.vocabulary)

@@ -11,6 +11,7 @@ import difflib
 import gzip
 import itertools
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ _MAGIC = {
     b"\xff\xfe": "UTF-16 text; save it as UTF-8",
     b"\xfe\xff": "UTF-16 text; save it as UTF-8",
 }
+_DAMAGED = (OSError, EOFError, zlib.error)
 _GZIP = b"\x1f\x8b"
 _PICKLE = re.compile(rb"\x80[\x02-\x05]|\x78[\x01\x5e\x9c\xda]|ZF")
 
@@ -134,13 +136,17 @@ def _head(path: Path, gzipped: bool) -> bytes:
     try:
         with gzip.open(path) if gzipped else path.open("rb") as file:
             head: bytes = file.read(1 << 16)
-    except (OSError, EOFError) as error:
-        raise DataError(f"{path} is cut short or damaged: {error}") from None
+    except _DAMAGED as error:
+        raise _damaged(path, error) from None
     if b"\0" in head:
         raise DataError(f"{path} is a binary file, not TSV, CSV or Parquet")
     if not head.strip():
         raise DataError(f"{path} is empty")
     return head
+
+
+def _damaged(path: Path, error: BaseException) -> DataError:
+    return DataError(f"{path} is cut short or damaged: {_one_line(error)}")
 
 
 def _first_line(path: Path, head: bytes) -> str:
@@ -241,8 +247,7 @@ def _read_text(layout: Layout, columns: Sequence[str]) -> pa.Table:
     except pa.ArrowInvalid as error:
         raise _explain(layout, error) from None
     except (pa.ArrowException, OSError) as error:
-        what = "is cut short or damaged" if layout.gzipped else "cannot be read"
-        raise DataError(f"{layout.path} {what}: {_one_line(error)}") from None
+        raise _damaged(layout.path, error) from None
 
 
 def _one_line(error: BaseException) -> str:
@@ -254,21 +259,24 @@ def _one_line(error: BaseException) -> str:
 
 def _lines(layout: Layout) -> Iterator[tuple[int, bytes]]:
     """The numbers and contents of the lines that hold rows, as pyarrow counts them."""
-    with gzip.open(layout.path) if layout.gzipped else layout.path.open("rb") as file:
-        filled = ((n, line.rstrip(b"\r\n")) for n, line in enumerate(file, 1))
-        rows = ((n, line) for n, line in filled if line)
-        yield from itertools.islice(rows, int(layout.has_header), None)
+    try:
+        with gzip.open(layout.path) if layout.gzipped else layout.path.open("rb") as file:
+            filled = ((n, line.rstrip(b"\r\n")) for n, line in enumerate(file, 1))
+            rows = ((n, line) for n, line in filled if line)
+            yield from itertools.islice(rows, int(layout.has_header), None)
+    except _DAMAGED as error:
+        raise _damaged(layout.path, error) from None
 
 
 def _line_of(layout: Layout, row: int) -> int:
     if layout.is_parquet:
         return row + 1
-    return next(itertools.islice(_lines(layout), row, None))[0]
+    return next(itertools.islice(_lines(layout), row, None), (0, b""))[0]
 
 
 def _explain(layout: Layout, error: pa.ArrowInvalid) -> DataError:
     """What pyarrow could not parse, with its line."""
-    separators = len(layout.names)
+    separators, number = len(layout.names), 0
     for number, line in _lines(layout):
         try:
             text = line.decode()
@@ -283,4 +291,6 @@ def _explain(layout: Layout, error: pa.ArrowInvalid) -> DataError:
             return DataError(
                 f"{layout.path}:{number}: {len(fields)} fields where {separators} are expected"
             )
+    if not number:
+        return DataError(f"{layout.path} has a header but no events")
     return DataError(f"{layout.path} cannot be read: {_one_line(error)}")
