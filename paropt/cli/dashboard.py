@@ -6,17 +6,13 @@ from pathlib import Path
 
 import click
 
+from paropt.cli._study import storage_option
+
 
 @click.command()
 @click.option("--host", default="127.0.0.1", metavar="ADDRESS", help="Where to listen.")
 @click.option("--port", default=8080, type=click.IntRange(0, 65535), help="0: any free one.")
-@click.option(
-    "--storage",
-    envvar="PAROPT_STORAGE",
-    metavar="URL",
-    show_envvar=True,
-    help="A PostgreSQL other than the embedded one.",
-)
+@storage_option
 @click.option(
     "--token",
     envvar="PAROPT_DASHBOARD_TOKEN",

@@ -6,16 +6,12 @@ import json
 
 import click
 
+from paropt.cli._study import storage_option
+
 
 @click.command()
 @click.argument("study", required=False)
-@click.option(
-    "--storage",
-    envvar="PAROPT_STORAGE",
-    metavar="URL",
-    show_envvar=True,
-    help="A PostgreSQL other than the embedded one.",
-)
+@storage_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--watch", is_flag=True, help="Stay, and show every change (on a terminal).")
 def status(study: str | None, storage: str | None, as_json: bool, watch: bool) -> None:
