@@ -16,6 +16,9 @@ from pathlib import Path
 
 import pytest
 
+# small tensors: threads cost more than they give; read when torch is first imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # set by .ci/run where everything that a test may need is at hand
 _NO_SKIP = bool(os.environ.get("PAROPT_NO_SKIP"))
 
