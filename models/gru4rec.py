@@ -31,7 +31,7 @@ from models.parts.contract import (
 )
 from models.parts.losses import LOSSES, bpr_max_gradient_, softmax_gradient_
 from models.parts.negatives import Negatives, PopularityNegatives
-from models.parts.noise import blocks, dropout_masks, generator
+from models.parts.noise import DropoutMasks, blocks, generator
 from models.parts.rows import distinct, occurrences
 from models.parts.scratch import Scratch
 
@@ -150,6 +150,16 @@ class Gru4Rec(Model):
         self.negatives: Negatives = PopularityNegatives(
             catalogue.support, params["sample_alpha"], params["n_sample"], seed
         )
+        # the rows of an item table that a cell adds to its gates are no embedding
+        embedded = 0.0 if isinstance(cells[0], RowGruCell) else params["dropout_p_embed"]
+        width = layers[-1] if self.embedding is None else self.embedding.shape[1]
+        self.masks = DropoutMasks(
+            ((width, embedded), *((size, params["dropout_p_hidden"]) for size in layers)),
+            params["batch_size"],
+            seed,
+        )
+        # random numbers are drawn for so many steps at once: at most 64, or 4 million numbers
+        self.block = max(1, min(64, 2**22 // (params["n_sample"] + self.masks.numbers + 1)))
         self._steps: Steps | None = None
 
     def _initialiser(self, source: torch.Generator) -> Callable[[Tensor], None]:
@@ -175,16 +185,16 @@ class Gru4Rec(Model):
     @torch.no_grad()
     def run_steps(self, plan: SessionParallelPlan, begin: int, end: int) -> Tensor:
         """Train on steps begin…end−1; their losses [end − begin], summed over rows ÷ batch size."""
-        return self._attached().run(plan, begin, end)
+        return self.training_steps().run(plan, begin, end)
 
     def training_state(self) -> dict[str, Any]:
         """The step counter, the hidden state and the optimisers' accumulators (live views)."""
-        return self._attached().state()
+        return self.training_steps().state()
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
-        self._attached().load(state)
+        self.training_steps().load(state)
 
-    def _attached(self) -> Steps:
+    def training_steps(self) -> Steps:
         """The training machinery, built anew where the parameters have moved to another device."""
         if self._steps is None or not self._steps.attached:
             old = self._steps
@@ -266,6 +276,8 @@ class Steps:
             if model.embedding is None
             else RowAdagrad(model.embedding, rule, self.scratch, "embedding")
         )
+        # fixed shapes and no waiting, where waiting for the device would cost
+        self.static = self.device.type != "cpu"
         self.cells = list(model.recurrent())
         self.hidden: list[Tensor] = []
         self.done = 0  # steps since the first of the first epoch
@@ -285,17 +297,6 @@ class Steps:
         shift = torch.cat([-p["logq"] * log_support, log_support.new_zeros(1)])
         self.shift_target = shift.to(dtype)
         self.shift_sample = (p["sample_alpha"] * shift).to(dtype)
-        embeds = not isinstance(self.cells[0], RowGruCell)
-        width = model.output.shape[1] if model.embedding is None else model.embedding.shape[1]
-        # what is dropped out in a step: (width, probability) of the embedded input and each layer
-        self.dropouts = [
-            (width, p["dropout_p_embed"] if embeds else 0.0),
-            *((cell.size, p["dropout_p_hidden"]) for cell in self.cells),
-        ]
-        noise = p["n_sample"] + sum(
-            p["batch_size"] * width for width, drop in self.dropouts if drop
-        )
-        self.block = max(1, min(64, 2**22 // (noise + 1)))
         self._noise: tuple[int, Tensor, list[Tensor | None]] | None = None
 
     @property
@@ -338,7 +339,8 @@ class Steps:
             self.hidden = [self.model.output.new_zeros(slots, cell.size) for cell in self.cells]
         losses = self.model.output.new_zeros(end - begin)
         offset = self.done - begin  # from steps of this epoch to steps since the first
-        for block, first, last in blocks(begin + offset, end + offset, self.block):
+        size = self.model.block
+        for block, first, last in blocks(begin + offset, end + offset, size):
             samples, masks = self._draw(block)
             for n_valid, run in groupby(range(first, last), lambda g: plan.n_valid[g - offset]):
                 steps = list(run)
@@ -347,7 +349,7 @@ class Steps:
                 inputs = plan.inputs[part, :n_valid].to(self.device)
                 targets = plan.targets[part, :n_valid].to(self.device)
                 resets = plan.resets[part, :n_valid, None].to(self.device)
-                drawn = slice(a - block * self.block, b - block * self.block)
+                drawn = slice(a - block * size, b - block * size)
                 rows = self._prepare(inputs, targets, samples[drawn])
                 for t, step in enumerate(rows):
                     dropped = [m if m is None else m[drawn.start + t, :n_valid] for m in masks]
@@ -359,22 +361,16 @@ class Steps:
     def _draw(self, block: int) -> tuple[Tensor, list[Tensor | None]]:
         """The negatives [block, n_sample] and dropout masks [block, B, width] of a block."""
         if self._noise is None or self._noise[0] != block:
-            p, steps = self.params, self.block
-            samples = self.model.negatives.draw(block, steps, self.device)
-            source = generator(self.device, self.model.seed, "dropout", block)
-            masks = [
-                dropout_masks((steps, p["batch_size"], width), drop, source, self.scratch.dtype)
-                if drop
-                else None
-                for width, drop in self.dropouts
-            ]
+            model, dtype = self.model, self.scratch.dtype
+            samples = model.negatives.draw(block, model.block, self.device)
+            masks = model.masks.draw(block, model.block, self.device, dtype)
             self._noise = block, samples, masks
         return self._noise[1:]
 
     def _prepare(self, inputs: Tensor, targets: Tensor, samples: Tensor) -> list[StepRows]:
         """Work out the rows of steps with equally many rows: inputs, targets [T, M]."""
         n, m = samples.shape[1], targets.shape[1]
-        static, padding = self.device.type != "cpu", self.model.catalogue.n_items
+        static, padding = self.static, self.model.catalogue.n_items
         shared = self.embedding is None
         ids = torch.cat([targets, samples, inputs] if shared else [targets, samples], 1)
         out = distinct(ids, m + n, padding, static)

@@ -8,6 +8,7 @@ sees the same numbers, and the step counter is all that a checkpoint must hold.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -21,12 +22,35 @@ def generator(device: torch.device, *key: int | str) -> torch.Generator:
     return torch.Generator(device).manual_seed(int.from_bytes(digest, "little"))
 
 
-def dropout_masks(
-    shape: tuple[int, ...], p: float, source: torch.Generator, dtype: torch.dtype
-) -> Tensor:
-    """Masks of inverted dropout (Srivastava et al. 2014): 0 with probability p, else 1/(1−p)."""
-    masks = torch.rand(shape, generator=source, device=source.device)
-    return torch.ge(masks, p, out=masks).mul_(1 / (1 - p)).to(dtype)
+@dataclass(frozen=True, slots=True)
+class DropoutMasks:
+    """Masks of inverted dropout (Srivastava et al. 2014): 0 with probability p, else 1/(1−p).
+
+    ``places`` are (width, p) of each vector that dropout may touch; ``rows`` vectors a step.
+    """
+
+    places: tuple[tuple[int, float], ...]
+    rows: int
+    seed: int
+
+    @property
+    def numbers(self) -> int:
+        """How many are drawn for one step."""
+        return self.rows * sum(width for width, p in self.places if p)
+
+    def draw(
+        self, block: int, steps: int, device: torch.device, dtype: torch.dtype
+    ) -> list[Tensor | None]:
+        """Masks [steps, rows, width] for each place, None where p is 0; the same for a block."""
+        source = generator(device, self.seed, "dropout", block)
+        masks: list[Tensor | None] = []
+        for width, p in self.places:
+            if p:
+                drawn = torch.rand(steps, self.rows, width, generator=source, device=device)
+                masks.append(torch.ge(drawn, p, out=drawn).mul_(1 / (1 - p)).to(dtype))
+            else:
+                masks.append(None)
+        return masks
 
 
 def blocks(begin: int, end: int, size: int) -> list[tuple[int, int, int]]:

@@ -225,11 +225,11 @@ class Reference:
         self.support = support
         self.nominal_split = nominal_split
         self.act = params["final_act"]
-        if params["loss"] in ("cross-entropy", "xe_logit"):
+        if self.act == "auto" or params["loss"] in ("cross-entropy", "xe_logit"):
             self.act = "linear"  # the softmax is part of the loss
 
     def epoch(self, plan: dict[str, Array], samples: Array, masks: list[Any] | None = None) -> Any:
-        """Losses [steps]; ``masks[t]`` are step t's dropout masks: of the input, of each layer."""
+        """Losses [steps]; ``masks[t]``: step t's dropout masks, of the input and of each layer."""
         state = [np.zeros((plan["inputs"].shape[1], size)) for size in self.p["layers"]]
         losses = []
         for t in range(len(plan["inputs"])):
@@ -248,7 +248,7 @@ class Reference:
     ) -> tuple[float, Weights, dict[str, Array], list[Array]]:
         """The loss, the gradients, the rows touched by table, and the states after."""
         p, w, m = self.p, self.w, len(inputs)
-        masks = masks or [1.0] * (1 + len(h))
+        masks = [mask if np.isscalar(mask) else mask[:m] for mask in masks or [1.0] * (1 + len(h))]
         table = "embedding" if "embedding" in w else "output"
         by_row = "cells.0.weight_rz" in w
         x = w[table][inputs] * masks[0]
