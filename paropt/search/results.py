@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +87,9 @@ def importances(memory: Memory) -> dict[str, float]:
 
     study = memory.study()
     try:
-        found = optuna.importance.get_param_importances(study)
-    except (ValueError, RuntimeError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # "equal, for want of trials"
+            found = optuna.importance.get_param_importances(study)
+    except (ValueError, RuntimeError, UserWarning):
         return {}  # too few trials, or all alike
     return {name: float(value) for name, value in found.items()}

@@ -1,0 +1,305 @@
+"""Budgets, deadlines, pauses and many processes at once, against a real database."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from paropt.errors import StorageUnreachable, StudyError
+from paropt.search.definition import StudyDefinition
+from paropt.search.storage import initialise, open_engine, open_rdb, parse_url, transaction
+from paropt.search.study import Study, StudyEnded
+from paropt.search.trial import Trial
+
+pytestmark = pytest.mark.postgres
+
+SMALL: dict[str, Any] = {
+    "model": "gru4rec",
+    "search": {
+        "layers": {"type": "int", "low": 32, "high": 96, "step": 32},
+        "momentum": {"type": "categorical", "choices": [0.0, 0.5]},
+    },
+}  # 6 configurations
+
+
+@pytest.fixture
+def create(module_database_url: str, request: pytest.FixtureRequest) -> Iterator[Any]:
+    opened = []
+
+    def create(space: Any = SMALL, **options: Any) -> Study:
+        kept = {key: options.pop(key) for key in ("budget", "timeout") if key in options}
+        definition = StudyDefinition(
+            request.node.name, space, "mrr@20", [20], "/data", "abc", **options
+        )
+        opened.append(Study.create(module_database_url, definition, **kept))
+        return opened[-1]
+
+    yield create
+    for study in opened:
+        study.close()
+
+
+def finish(trial: Trial | None, value: float = 0.5) -> None:
+    assert trial is not None
+    trial.report({"epoch": 1, "metrics": {"mrr@20": value}})
+    trial.complete()
+
+
+def ended(study: Study) -> StudyEnded:
+    with pytest.raises(StudyEnded) as caught:
+        study.next_trial({})
+    return caught.value
+
+
+Create = Callable[..., Study]
+
+
+def test_running_trials_are_counted_before_they_end(create: Create) -> None:
+    study = create(budget=2)
+    first, second = study.next_trial({}), study.next_trial({})
+    assert study.next_trial({}) is None  # covered, but both may still fail
+    finish(first)
+    assert study.next_trial({}) is None
+    assert second is not None
+    second.fail("error", "boom")
+    finish(study.next_trial({}))
+    assert ended(study).reason == "budget"
+    assert study.counts() == {"complete": 2, "pruned": 0, "failed": 1, "running": 0, "waiting": 0}
+
+
+def test_a_used_up_space_says_so(create: Create) -> None:
+    study = create(budget=100)
+    trials = [study.next_trial({}) for _ in range(6)]
+    assert len({json.dumps(trial.params) for trial in trials if trial}) == 6
+    assert study.next_trial({}) is None
+    for trial in trials:
+        finish(trial)
+    end = ended(study)
+    assert end.reason == "space"
+    assert "has tried all 6 configurations" in str(end)
+
+
+def test_resuming_raises_the_budget(create: Create) -> None:
+    finish(create(budget=1).next_trial({}))
+    assert ended(create()).reason == "budget"
+    again = create(budget=2)
+    finish(again.next_trial({}))
+    assert ended(again).reason == "budget"
+    assert again.summary()["budget"] == 2
+
+
+def test_deadlines_stop_and_a_resume_without_one_goes_on(create: Create) -> None:
+    study = create(timeout=0.0)
+    assert ended(study).reason == "timeout"
+    assert study.state() == "stop"
+    again = create()
+    assert again.state() == "run"
+    finish(again.next_trial({}))
+    assert create(timeout=3600).state() == "run"
+    assert create().state() == "run"
+
+
+def test_pause_stop_and_run_reach_every_process(create: Create) -> None:
+    study, elsewhere = create(), create()
+    study.set_state("pause")
+    assert elsewhere.state() == "pause"
+    assert elsewhere.next_trial({}) is None
+    study.set_state("stop")
+    assert ended(elsewhere).reason == "stopped"
+    assert create().state() == "run"  # launching again resumes
+    assert elsewhere.next_trial({}) is not None
+
+
+def test_a_study_of_something_else_is_refused(create: Create, module_database_url: str) -> None:
+    study = create()
+    other = StudyDefinition(study.name, SMALL, "mrr@20", [20], "/data", "xyz")
+    with pytest.raises(StudyError, match="data fingerprint 'abc', not 'xyz'"):
+        Study.create(module_database_url, other)
+    with pytest.raises(StudyError, match="no study 'nothing'; there are "):
+        Study.load(module_database_url, "nothing")
+
+
+def test_what_cannot_be_sampled_leaves_nothing_behind(database_url: str) -> None:
+    space = {"model": "gru4rec", "search": {"x": {"type": "float", "low": 0, "high": 1}}}
+    definition = StudyDefinition("s", space, "mrr@20", [20], "/d", "a", sampler={"name": "grid"})
+    with pytest.raises(StudyError, match="needs a step"):
+        Study.create(database_url, definition)
+    assert Study.names(database_url) == []
+
+
+def test_optunas_own_studies_are_left_alone(create: Create, module_database_url: str) -> None:
+    import optuna
+
+    ours = create()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = open_rdb(module_database_url)
+    theirs = optuna.create_study(study_name="theirs", storage=storage)
+    assert "theirs" not in Study.names(module_database_url)
+    definition = StudyDefinition("theirs", SMALL, "mrr@20", [20], "/data", "abc")
+    with pytest.raises(StudyError, match="was not made by paropt"):
+        Study.create(module_database_url, definition)
+    # and what others put into ours is not counted, run or stumbled over
+    foreign = optuna.load_study(study_name=ours.name, storage=storage)
+    foreign.enqueue_trial({"layers": 64})
+    foreign.add_trial(optuna.trial.create_trial(value=1.0))
+    trial = ours.next_trial({})
+    assert trial is not None
+    assert trial.number == 2
+    assert ours.counts()["running"] == 1
+    assert ours.best() == []
+    assert len(theirs.trials) == 0
+    storage._backend.engine.dispose()
+
+
+def test_floor_note_and_importances(create: Create) -> None:
+    layers = {"type": "int", "low": 32, "high": 320, "step": 32}
+    study = create({"model": "gru4rec", "search": {**SMALL["search"], "layers": layers}})
+    assert study.importances() == {}
+    for trial in [study.next_trial({}) for _ in range(20)]:
+        assert trial is not None
+        finish(trial, 0.1 * trial.params["layers"] + 0.01 * trial.params["momentum"])
+    importances = study.importances()
+    assert next(iter(importances)) == "layers"
+    study.set_floor({"popularity": {"mrr@20": 0.1}})
+    study.set_note("# shop")
+    summary = study.summary()
+    assert summary["floor"] == {"popularity": {"mrr@20": 0.1}}
+    assert summary["best"]["params"]["layers"] == 320
+    assert set(summary) >= {
+        "study", "model", "metric", "fingerprint", "counts", "budget", "best", "floor",
+    }  # fmt: skip
+    json.dumps(summary, allow_nan=False)
+
+
+# -- many processes -------------------------------------------------------------------------------
+
+WORKER = textwrap.dedent(
+    """
+    import json, random, sys, time
+    from paropt.search.definition import StudyDefinition
+    from paropt.search.study import Study, StudyEnded
+    url, seed, budget, space = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    rng = random.Random(seed)
+    study = Study.create(
+        url, StudyDefinition("race", json.loads(space), "mrr@20", [20], "/d", "abc"), budget=budget
+    )
+    print("ready", flush=True)
+    sys.stdin.readline()
+    done = 0
+    while True:
+        try:
+            trial = study.next_trial({"slot": str(seed)})
+        except StudyEnded as end:
+            reason = end.reason
+            break
+        if trial is None:
+            time.sleep(0.01)
+            continue
+        done += 1
+        fate = rng.random()
+        if fate < 0.1:
+            trial.fail("error", rng.choice("abcdefghijklm") * 3)
+            continue
+        if fate < 0.2:
+            study.requeue(trial.id, "lost")
+            continue
+        if trial.report({"epoch": 1, "metrics": {"mrr@20": rng.random()}}):
+            trial.prune()
+        elif fate < 0.3:
+            trial.hand_back("because")
+        else:
+            trial.complete()
+    print(reason, done)
+    """
+)
+
+
+def race(url: str, processes: int, budget: int, space: Any) -> list[list[str]]:
+    """What every worker said at its end; they begin to ask together."""
+    arguments = [
+        [sys.executable, "-c", WORKER, url, str(n), str(budget), json.dumps(space)]
+        for n in range(processes)
+    ]
+    workers = [
+        subprocess.Popen(
+            a, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for a in arguments
+    ]
+    try:
+        for worker in workers:
+            assert worker.stdout is not None
+            if worker.stdout.readline() != "ready\n":
+                raise AssertionError(worker.communicate()[1])
+        for worker in workers:
+            assert worker.stdin is not None
+            worker.stdin.write("go\n")
+            worker.stdin.flush()
+        said = []
+        for worker in workers:
+            out, err = worker.communicate(timeout=120)
+            assert worker.returncode == 0, err
+            said.append(out.split())
+        return said
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.communicate()
+
+
+def test_many_processes_on_an_empty_database_keep_the_budget_exactly(database_url: str) -> None:
+    wide = {"model": "gru4rec", "search": {**SMALL["search"]}}
+    wide["search"]["learning_rate"] = {"type": "float", "low": 0.01, "high": 0.3}
+    said = race(database_url, 8, 30, wide)
+    assert {reason for reason, _ in said} == {"budget"}
+    study = Study.load(database_url, "race")
+    found = study.counts()
+    assert found["complete"] + found["pruned"] == 30
+    assert found["running"] == found["waiting"] == 0
+    firsts = [trial for trial in study.trials() if trial["attempt"] == 1]
+    assert len({json.dumps(trial["params"], sort_keys=True) for trial in firsts}) == len(firsts)
+    assert [trial["trial"] for trial in study.trials()] == list(range(len(study.trials())))
+    study.close()
+
+
+# -- storage --------------------------------------------------------------------------------------
+
+
+def test_nobody_home() -> None:
+    url = "postgresql://me:s3cret@127.0.0.1:1/x"
+    with pytest.raises(StorageUnreachable) as caught:
+        initialise(url)
+    assert str(caught.value).startswith("no answer from PostgreSQL at 127.0.0.1:1: ")
+    with pytest.raises(StorageUnreachable):
+        Study.names(url)
+
+
+def test_passwords_are_in_no_error(postgres_url: str) -> None:
+    right = parse_url(postgres_url)
+    for wrong in (right.set(password="s3cret{x}"), right.set(database="none", password="s3cret")):
+        with pytest.raises(StorageUnreachable) as caught:
+            initialise(wrong)
+        assert "s3cret" not in str(caught.value)
+        assert f"127.0.0.1:{right.port}" in str(caught.value)
+    for bad in ("mysql://me:s3cret@x/y", "s3cret", "postgresql://me:s3cret@x:port/y"):
+        with pytest.raises(StudyError) as refused:
+            initialise(bad)
+        assert "s3cret" not in str(refused.value)
+
+
+def test_tables_of_another_version_are_refused(database_url: str) -> None:
+    from sqlalchemy import text
+
+    initialise(database_url)
+    engine = open_engine(database_url)
+    with transaction(engine) as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = 'v9.0.0'"))
+    engine.dispose()
+    with pytest.raises(StudyError, match="made by another version of Optuna"):
+        initialise(database_url)

@@ -1,0 +1,356 @@
+"""Trials in a real database: values, fencing, second attempts, failures, and lost answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from paropt.errors import StorageUnreachable, StudyError
+from paropt.search.definition import StudyDefinition
+from paropt.search.storage import initialise, open_rdb
+from paropt.search.study import MAX_ATTEMPTS, Study, StudyEnded
+from paropt.search.trial import Trial, TrialLost
+
+pytestmark = pytest.mark.postgres
+
+SPACE: dict[str, Any] = {
+    "model": "gru4rec",
+    "fixed": {"loss": "bpr-max", "n_epochs": 4},
+    "search": {
+        "layers": {"type": "int", "low": 32, "high": 512, "step": 32},
+        "learning_rate": {"type": "float", "low": 0.01, "high": 0.3, "log": True},
+        "final_act": {"type": "categorical", "choices": ["elu-0.5", "linear"]},
+    },
+}
+OWNER = {"host": "here", "slot": "here/0", "device": "cpu", "threads": 1}
+OTHER = {"host": "there", "slot": "there/0"}
+
+Open = Callable[..., Study]
+Stored = Callable[[Trial], Any]
+
+
+@pytest.fixture
+def study_of(module_database_url: str, request: pytest.FixtureRequest) -> Iterator[Open]:
+    """``study_of(budget=…, space=…)`` creates or resumes the study that has the test's name."""
+    opened = []
+
+    def create(space: Any = SPACE, **options: Any) -> Study:
+        kept = {key: options.pop(key) for key in ("budget", "timeout") if key in options}
+        options = {"pruner": {"name": "none"}} | options
+        definition = StudyDefinition(
+            request.node.name, space, "mrr@20", [20], "/data", "abc", **options
+        )
+        opened.append(Study.create(module_database_url, definition, **kept))
+        return opened[-1]
+
+    yield create
+    for study in opened:
+        study.close()
+
+
+@pytest.fixture(scope="module")
+def stored(module_database_url: str) -> Iterator[Stored]:
+    """``stored(trial)``: the trial as Optuna reads it, past every cache."""
+    initialise(module_database_url)
+    storage = open_rdb(module_database_url)._backend
+    yield lambda trial: storage.get_trial(trial.id)
+    storage.engine.dispose()
+
+
+def take(study: Study, owner: dict[str, Any] = OWNER) -> Trial:
+    trial = study.next_trial(owner)
+    assert trial is not None
+    return trial
+
+
+def epoch(number: int, mrr: float, **more: Any) -> dict[str, Any]:
+    return {
+        "event": "epoch", "epoch": number, "metrics": {"mrr@20": mrr, "recall@20": mrr + 0.1},
+        "loss": 1.0 / number, "seconds": 2.0, "events_per_second": 100.0, **more,
+    }  # fmt: skip
+
+
+def test_a_trial_is_worth_its_best_epoch(study_of: Open, stored: Stored) -> None:
+    study = study_of()
+    trial = take(study)
+    assert trial.epochs == 4
+    assert trial.params["loss"] == "bpr-max"
+    for number, mrr in enumerate((0.2, 0.31, 0.31, 0.1 + 0.2), 1):
+        assert trial.report(epoch(number, mrr, extra={"auc": float("nan")})) is False
+    trial.complete()
+    (best,) = study.best()
+    assert (best["value"], best["epoch"], best["epochs"]) == (0.31, 2, 4)
+    assert best["metrics"] == {"mrr@20": 0.31, "recall@20": 0.31 + 0.1}
+    assert best["curve"] == [0.2, 0.31, 0.31, 0.30000000000000004]
+    assert best["owner"] == OWNER
+
+    found = stored(trial)
+    assert found.state.name == "COMPLETE"
+    assert found.value == 0.31
+    assert found.intermediate_values == {1: 0.2, 2: 0.31, 3: 0.31, 4: 0.30000000000000004}
+    assert found.params == {key: trial.params[key] for key in SPACE["search"]}
+    assert found.user_attrs["recall@20"] == 0.31 + 0.1
+    assert found.user_attrs["epoch"] == 2
+    assert found.user_attrs["seconds"] == 8.0
+    # the server lives in Tokyo, Optuna compares naive UTC
+    assert abs(found.datetime_complete.replace(tzinfo=UTC).timestamp() - time.time()) < 120
+
+
+def test_pruned_trials_keep_their_best_epochs_value(study_of: Open, stored: Stored) -> None:
+    study = study_of(pruner={"name": "median", "startup": 2, "warmup": 1}, budget=4)
+    for mrr in (0.3, 0.4):
+        good = take(study)
+        assert not good.report(epoch(1, mrr))
+        good.complete()
+    bad = take(study)
+    assert bad.report(epoch(1, 0.2)) is True
+    bad.prune()
+    assert stored(bad).value == 0.2
+    found = study.trials()[bad.number]
+    assert found["message"] == "0.2000 after epoch 1 is below the median 0.3500 of 2 trials"
+    assert study.counts() == {"complete": 2, "pruned": 1, "failed": 0, "running": 0, "waiting": 0}
+    # three of four epochs were not run, of the one that was pruned
+    assert study.summary()["epochs"] == {"run": 3, "saved": 3}
+
+
+def test_numbers_that_cannot_be_compared_are_refused(study_of: Open) -> None:
+    trial = take(study_of())
+    for metrics in ({"mrr@20": float("nan")}, {"recall@20": 0.5}):
+        with pytest.raises(ValueError, match=r"epoch 1 reports mrr@20 = "):
+            trial.report({"epoch": 1, "metrics": metrics})
+    with pytest.raises(StudyError, match="reported no epoch"):
+        trial.complete()
+
+
+# -- fencing --------------------------------------------------------------------------------------
+
+WRITES: dict[str, Callable[[Trial], Any]] = {
+    "report": lambda trial: trial.report(epoch(2, 0.9)),
+    "complete": lambda trial: trial.complete(),
+    "prune": lambda trial: trial.prune("because"),
+    "fail": lambda trial: trial.fail("error", "because"),
+    "oom": lambda trial: trial.out_of_memory("because"),
+    "diverged": lambda trial: trial.diverged(2, "because"),
+    "hand back": lambda trial: trial.hand_back("because"),
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_a_lost_owner_writes_nothing(study_of: Open, stored: Stored, write: str) -> None:
+    study, elsewhere = study_of(), study_of()
+    trial = take(study)
+    trial.report(epoch(1, 0.25))
+    assert elsewhere.requeue(trial.id, "no heartbeat for 60 s")
+    before = [stored(trial), study.trials()]
+    with pytest.raises(TrialLost, match=r"trial 0 is no longer .* fail \(no heartbeat for 60 s\)"):
+        WRITES[write](trial)
+    successor = take(elsewhere, OTHER)
+    with pytest.raises(TrialLost):
+        WRITES[write](trial)
+    study.refresh()
+    assert stored(trial) == before[0]
+    assert successor.report(epoch(1, 0.25)) is False
+    successor.complete()
+    assert stored(successor).value == 0.25
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_who_handed_a_trial_back_writes_nothing_to_its_successors(
+    study_of: Open, stored: Stored, write: str
+) -> None:
+    """The number stays the same here, so only the token tells the owners apart."""
+    study, elsewhere = study_of(), study_of()
+    trial = take(study)
+    trial.report(epoch(1, 0.25))
+    trial.hand_back("SIGTERM")
+    successor = take(elsewhere, OTHER)
+    assert (successor.id, successor.number, successor.attempt) == (trial.id, trial.number, 1)
+    assert successor.best == (1, 0.25)
+    with pytest.raises(TrialLost, match="no longer this worker's: it is running"):
+        WRITES[write](trial)
+    assert elsewhere.running()[0].owner == OTHER
+    assert stored(trial).intermediate_values == {1: 0.25}
+    successor.report(epoch(2, 0.2))
+    successor.complete()
+    assert stored(trial).value == 0.25
+
+
+def test_somebody_who_ends_a_trial_in_the_dashboard_fences_too(study_of: Open) -> None:
+    from optuna.trial import TrialState
+
+    study = study_of()
+    trial = take(study)
+    open_rdb(study.url).set_trial_state_values(trial.id, TrialState.FAIL)
+    with pytest.raises(TrialLost, match="it is fail"):
+        trial.report(epoch(1, 0.5))
+
+
+def test_a_second_attempt_repeats_the_first(study_of: Open, stored: Stored) -> None:
+    study = study_of(budget=1)
+    first = take(study)
+    first.report(epoch(1, 0.2))
+    first.report(epoch(2, 0.3))
+    assert study.requeue(first.id, "lost")
+    assert not study.requeue(first.id, "lost")  # two reapers, one clone
+    second = take(study, OTHER)
+    assert (second.params, second.seed, second.root) == (first.params, first.seed, first.root)
+    assert (second.number, second.attempt) == (first.number + 1, 2)
+    assert second.best == (2, 0.3)
+    # from zero: what the first attempt reported later is forgotten
+    second.report(epoch(1, 0.21))
+    assert second.best == (1, 0.21)
+    assert stored(second).intermediate_values == {1: 0.21}
+    second.complete()
+    assert study.counts() == {"complete": 1, "pruned": 0, "failed": 0, "running": 0, "waiting": 0}
+    with pytest.raises(StudyEnded, match="has its 1 trials"):
+        study.next_trial(OWNER)
+    assert stored(second).params == stored(first).params
+
+
+def test_an_ownership_that_changed_is_not_requeued(study_of: Open) -> None:
+    study = study_of()
+    trial = take(study)
+    (seen,) = study.running()
+    trial.hand_back("drained")
+    assert not study.requeue(trial.id, "lost", seen.token)
+    take(study, OTHER)
+    assert not study.requeue(trial.id, "lost", seen.token)
+    assert study.requeue(trial.id, "lost", study.running()[0].token)
+
+
+def test_attempts_come_to_an_end(study_of: Open) -> None:
+    study = study_of()
+    first = take(study)
+    trial = first
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        assert (trial.attempt, trial.root) == (attempt, first.number)
+        assert study.requeue(trial.id, "killed again")
+        found = study.counts()
+        last = attempt == MAX_ATTEMPTS
+        assert (found["failed"], found["waiting"]) == ((1, 0) if last else (0, 1))
+        if not last:
+            trial = take(study)
+    other = take(study)
+    assert other.params != first.params
+
+
+# -- answers that are lost with the connection ---------------------------------------------------
+
+
+@contextmanager
+def lost_answer(study: Study, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The next transaction is committed, but its caller hears of a broken connection."""
+    with monkeypatch.context() as patch:
+        whole = study.transaction
+
+        @contextmanager
+        def broken() -> Iterator[Any]:
+            with whole() as connection:
+                yield connection
+            raise StorageUnreachable("no answer from PostgreSQL at here:5432: gone")
+
+        patch.setattr(study, "transaction", broken)
+        with pytest.raises(StorageUnreachable):
+            yield
+
+
+def test_a_trial_whose_asking_got_no_answer_is_given_out_again(
+    study_of: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of(budget=2)
+    with lost_answer(study, monkeypatch):
+        study.next_trial(OWNER)
+    first, second = take(study), take(study)
+    assert (first.number, second.number) == (0, 1)
+    assert len(study.trials()) == 2
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_every_call_may_be_repeated(
+    study_of: Open, stored: Stored, monkeypatch: pytest.MonkeyPatch, write: str
+) -> None:
+    study = study_of()
+    trial = take(study)
+    trial.report(epoch(1, 0.25))
+    with lost_answer(study, monkeypatch):
+        WRITES[write](trial)
+    before = stored(trial)
+    WRITES[write](trial)
+    assert stored(trial) == before
+
+
+def test_dropped_connections_cost_nothing(study_of: Open) -> None:
+    study = study_of()
+    trial = take(study)
+    killer = study_of()
+    with killer.transaction() as connection:
+        connection.execute(
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        )
+    trial.report(epoch(1, 0.3))
+    trial.complete()
+    assert study.best()[0]["value"] == 0.3
+
+
+# -- failures ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["oom", "diverged"])
+def test_what_depends_on_parameters_is_told_to_the_sampler(
+    study_of: Open, stored: Stored, kind: str
+) -> None:
+    study = study_of(budget=1)
+    trial = take(study)
+    trial.report(epoch(1, 0.2))
+    if kind == "oom":
+        trial.out_of_memory("CUDA out of memory")
+    else:
+        trial.diverged(2, "the loss is nan")
+    found = stored(trial)
+    assert found.state.name == "PRUNED"
+    assert found.value is None
+    assert found.constraints == {kind: 1.0}
+    assert study.best() == []
+    assert study.counts()["failed"] == 1
+    take(study)  # not charged to the budget of one
+
+
+def test_errors_that_are_alike_pause_the_study(study_of: Open) -> None:
+    study = study_of(budget=50)
+    for number in range(4):
+        take(study).fail("error", f"shape {number} is wrong")
+    good = take(study)
+    good.report(epoch(1, 0.1))
+    good.complete()
+    for number in range(5):
+        take(study).fail("error", f"shape {number} is wrong")
+    with pytest.raises(StudyEnded) as ended:
+        study.next_trial(OWNER)
+    assert ended.value.reason == "failures"
+    assert "the last 5 trials failed alike, trial 9 with: shape 4 is wrong" in str(ended.value)
+    assert study.state() == "pause"
+    assert "shape 4 is wrong" in study.summary()["why"]
+    with pytest.raises(StudyEnded, match="shape 4 is wrong"):  # every other worker hears it too
+        study_of_again(study).next_trial(OWNER)
+    study.set_state("run")
+    assert take(study).number == 10
+
+
+def study_of_again(study: Study) -> Study:
+    return Study.load(study.url, study.name)
+
+
+def test_single_failures_do_not_pause(study_of: Open) -> None:
+    study = study_of(budget=30)
+    for number in range(12):
+        take(study).fail("error", f"error of kind {'abcdefghijkl'[number]}")
+    assert take(study).number == 12
