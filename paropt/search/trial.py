@@ -59,6 +59,11 @@ class Trial:
         value, minus_epoch = max(seen)
         return -minus_epoch, value
 
+    def check(self) -> None:
+        """Raises :class:`TrialLost` if the trial is not ours any more."""
+        with self._study.transaction() as connection:
+            self._hold(connection)
+
     def report(self, epoch: Mapping[str, Any]) -> bool:
         """Stores a trainer's "epoch" event; True if the trial should be pruned.
 

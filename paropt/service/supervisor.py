@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from paropt.errors import EXIT_FAILURE, EXIT_OK, EXIT_STORAGE, StorageUnreachable
 from paropt.search.study import Study, StudyEnded
-from paropt.search.trial import Trial
+from paropt.search.trial import Trial, TrialLost
 from paropt.service.attempt import Attempt
 from paropt.service.checkpoints import Checkpoints
 from paropt.service.child import Trainer
@@ -157,16 +157,25 @@ class Supervisor:
         while True:
             self.check_leaving()
             trial = self.call(lambda: self.study.next_trial(self._owner()))
-            if trial is not None:
+            if trial is not None and self._lease(trial):
                 break
             self.show(phase="paused" if self.wanted == "pause" else "waiting", trial=None)
             self.wait(pause)
             pause = min(1.5 * pause, self.rhythm.look)
         # given out after the last look at the study's state, so that look is out of date
         self.leased, self.lost, self.wanted = trial.id, False, "run"
-        self.call(lambda: self.leases.take(self.study.name, trial.id, self.identity))
         self.record("asked", trial=trial.number, id=trial.id, root=trial.root)
         return trial
+
+    def _lease(self, trial: Trial) -> bool:
+        """Take the trial's lease; False if that took so long that somebody else took the trial."""
+        self.call(lambda: self.leases.take(self.study.name, trial.id, self.identity))
+        try:
+            self.call(trial.check)
+        except TrialLost:
+            self.call(lambda: self.leases.drop(trial.id, self.identity))
+            return False
+        return True
 
     def _owner(self) -> dict[str, Any]:
         ready = (self.trainer.ready if self.trainer else None) or {}
