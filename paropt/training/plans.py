@@ -409,11 +409,14 @@ def query_batches(
     """:func:`evaluation` of events that are all known."""
     windows = _query_windows(events, max_length)
     order = np.argsort(-windows.lengths, kind="stable")
+    falling = -windows.lengths[order]
     cuts = []
     begin = 0
     while begin < len(order):
-        longest = int(windows.lengths[order[begin]])
-        end = begin + max(1, min(rows, MAX_TOKENS // longest))
+        longest = -int(falling[begin])
+        # rows of less than half the length are another batch: no more padding than events
+        similar = int(np.searchsorted(falling, -(longest // 2)))
+        end = min(similar, begin + max(1, min(rows, MAX_TOKENS // longest)))
         cuts.append(order[begin:end])
         begin = end
     store = event_tensors(events, torch.device(device), flagged=True)

@@ -27,7 +27,8 @@ Ranks = NDArray[np.float64]
 TIES: tuple[Ties, ...] = get_args(Ties)
 
 ROWS = 1024  # windows of one encoded batch
-CHUNK_BYTES = {"cpu": 64 << 20, "cuda": 512 << 20}  # scores held at once
+CHUNK_BYTES = 512 << 20  # scores held at once
+CHUNK_ROWS = {"cpu": 256, "cuda": 8192}  # a CPU counts scores while they are in its cache
 _EXACT_COUNTS = 1 << 24  # float32 counts one by one up to here
 
 
@@ -77,7 +78,7 @@ def rank(
     *,
     ties: Ties = "standard",
     exclude: tuple[Tensor, Tensor] | None = None,
-    chunk_bytes: int | None = None,
+    chunk_bytes: int = CHUNK_BYTES,
 ) -> Ranks:
     """The rank of ``targets`` [T] int64 by ``vectors`` [T, d] · ``table`` [N, d] + ``bias`` [N].
 
@@ -115,10 +116,10 @@ def rank(
     return place(_joined(above), _joined(at_least), ties)
 
 
-def chunk_rows(table: Tensor, chunk_bytes: int | None = None) -> int:
+def chunk_rows(table: Tensor, chunk_bytes: int = CHUNK_BYTES) -> int:
     """How many rows of scores against ``table`` are held at once."""
-    budget = chunk_bytes or CHUNK_BYTES.get(table.device.type, CHUNK_BYTES["cpu"])
-    return max(1, budget // (4 * len(table)))
+    rows = chunk_bytes // (4 * len(table))
+    return max(1, min(rows, CHUNK_ROWS.get(table.device.type, CHUNK_ROWS["cpu"])))
 
 
 def _joined(counts: list[Tensor]) -> Ranks:
@@ -140,10 +141,16 @@ def exclude_items(scores: Tensor, begin: int, rows: Tensor, items: Tensor) -> No
 
 def _surely_finite(vectors: Tensor, table: Tensor, bias: Tensor | None) -> bool:
     """Whether the factors prove that no score can overflow: far cheaper than looking at each."""
-    bound = vectors.abs().amax() * table.abs().amax() * vectors.shape[1]
+    bound = _largest(vectors) * _largest(table) * vectors.shape[1]
     if bias is not None:
-        bound = bound + bias.abs().amax()
+        bound = bound + _largest(bias)
     return bool(bound < 1e38)
+
+
+def _largest(values: Tensor) -> Tensor:
+    """The largest absolute value, NaN if there is one; without a copy of ``values``."""
+    low, high = torch.aminmax(values)
+    return torch.maximum(-low, high)
 
 
 def evaluate(

@@ -252,7 +252,19 @@ def test_batches_of_an_evaluation_are_bounded_by_tokens(monkeypatch: pytest.Monk
     monkeypatch.setattr(plans, "MAX_TOKENS", 20)
     sessions = [[1] * 30, [2] * 10, [3] * 5, [4] * 5, [5] * 5, [6] * 5, [7] * 5]
     shapes = [tuple(b.items.shape) for b in plans.evaluation(make_split(sessions), 9, None, 100)]
-    assert shapes == [(1, 29), (2, 9), (4, 4)]
+    assert shapes == [(1, 29), (1, 9), (5, 4)]
+
+
+def test_an_evaluation_pads_no_more_than_it_reads() -> None:
+    sessions = [[1] * n for n in (65, 40, 34, 33, 20, 17, 3, 3, 3, 2)]
+    batches = plans.evaluation(make_split(sessions), 9, None, 100)
+    assert [batch.lengths.tolist() for batch in batches] == [
+        [64, 39, 33],
+        [32, 19],
+        [16],
+        [2] * 3,
+        [1],
+    ]
 
 
 def test_an_evaluation_without_targets() -> None:

@@ -40,7 +40,7 @@ def test_bias_is_added() -> None:
 
 def test_excluded_items_are_no_candidates_and_the_target_always_is() -> None:
     rows, items = torch.tensor([0, 0, 1]), torch.tensor([0, 1, 3])
-    for chunk_bytes in (None, 1):
+    for chunk_bytes in (ranking.CHUNK_BYTES, 1):
         ranks = ranking.rank(
             TWO,
             torch.tensor([1, 2]),
@@ -102,9 +102,10 @@ def test_rounding_makes_no_rank() -> None:
 
 def test_memory_is_bounded_whatever_the_catalogue() -> None:
     million = torch.empty(1_000_000, 0)
-    assert 4 * len(million) * ranking.chunk_rows(million) <= ranking.CHUNK_BYTES["cpu"]
+    assert 4 * len(million) * ranking.chunk_rows(million) <= ranking.CHUNK_BYTES
     assert ranking.chunk_rows(million) > 1
     assert ranking.chunk_rows(torch.empty(10**9, 0)) == 1
+    assert ranking.chunk_rows(torch.empty(10, 0)) == ranking.CHUNK_ROWS["cpu"]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e38])
