@@ -131,7 +131,10 @@ def check_database(storage: str | None) -> str:
     """The database's version and place, and that tables can be made there."""
     with open_storage(storage) as opened, opened.engine().connect() as connection:
         version = connection.execute(text("SHOW server_version")).scalar_one()
-        may = "SELECT has_schema_privilege(current_schema(), 'CREATE')"
+        may = (
+            "SELECT has_schema_privilege(current_schema(), 'CREATE')"
+            " OR to_regclass('paropt_slot') IS NOT NULL"
+        )
         if not connection.execute(text(may)).scalar():
             raise Broken(
                 f"{opened.describe()}: this user may not make tables there",

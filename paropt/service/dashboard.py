@@ -25,6 +25,7 @@ import sqlalchemy
 
 from paropt.errors import ParoptError
 from paropt.search.storage import initialise, open_rdb
+from paropt.service.exhibits import Exhibits
 from paropt.service.gatekeeper import Application, Gatekeeper, is_loopback, served_hosts
 from paropt.service.storage import Storage
 
@@ -66,6 +67,39 @@ class Handler(WSGIRequestHandler):
         pass
 
 
+class Annotated(optuna.storages._CachedStorage):
+    """Optuna's cached storage; studies that paropt made come with a note and plots of ours.
+
+    They are added to what is read, and never written. A note that somebody saved goes first.
+    """
+
+    def __init__(self, cached: optuna.storages._CachedStorage, exhibits: Exhibits) -> None:
+        super().__init__(cached._backend)
+        self.exhibits = exhibits
+
+    @property
+    def engine(self) -> sqlalchemy.Engine:
+        engine: sqlalchemy.Engine = self._backend.engine
+        return engine
+
+    def get_all_studies(self) -> list[Any]:
+        studies = super().get_all_studies()
+        for study in studies:
+            ours = self.exhibits.of(study._study_id, study.study_name)
+            study.system_attrs = _merged(ours, study.system_attrs)
+        return studies
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        stored = super().get_study_system_attrs(study_id)
+        ours = self.exhibits.of(study_id, self.get_study_name_from_id(study_id))
+        return _merged(ours, stored)
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self.exhibits.close()
+        self.engine.dispose()
+
+
 class Dashboard:
     """A dashboard that is bound to its port; :meth:`serve` answers until :meth:`stop`.
 
@@ -105,13 +139,13 @@ class Dashboard:
             )
         self.token = secrets.token_urlsafe(24) if token is None else token or None
         initialise(storage.url, "paropt dashboard")
-        self._optuna = open_rdb(storage.url, "paropt dashboard")
+        self._optuna = Annotated(open_rdb(storage.url, "paropt dashboard"), Exhibits(storage.url))
         if not writable:
-            _make_read_only(self._engine)
+            _make_read_only(self._optuna.engine)
         try:
             self._server = Server((host, port))
         except OSError as error:
-            self._engine.dispose()
+            self._optuna.close()
             raise ParoptError(
                 f"the dashboard cannot listen on {host}:{port} ({error.strerror}); "
                 "choose another --port, or 0 for any free one"
@@ -127,11 +161,6 @@ class Dashboard:
                 cookie=f"paropt_token_{self.port}",
             )
         )
-
-    @property
-    def _engine(self) -> sqlalchemy.Engine:
-        engine: sqlalchemy.Engine = self._optuna._backend.engine
-        return engine
 
     @property
     def url(self) -> str:
@@ -153,7 +182,7 @@ class Dashboard:
 
     def close(self) -> None:
         self._server.server_close()
-        self._engine.dispose()
+        self._optuna.close()
 
 
 def application(storage: optuna.storages.BaseStorage, artifacts: Path | None) -> Application:
@@ -191,6 +220,12 @@ def _handlers(handler: Callable[..., None]) -> Iterator[None]:
     finally:
         for number, before in zip(numbers, old, strict=True):
             signal.signal(number, before)
+
+
+def _merged(ours: dict[str, Any], stored: dict[str, Any]) -> dict[str, Any]:
+    if "dashboard:note_ver" in stored:
+        ours = {key: value for key, value in ours.items() if ":note_" not in key}
+    return {**ours, **stored}
 
 
 def _make_read_only(engine: sqlalchemy.Engine) -> None:

@@ -19,7 +19,9 @@ import optuna
 import pytest
 
 from paropt.errors import ParoptError
+from paropt.search.definition import StudyDefinition
 from paropt.search.storage import initialise, open_rdb
+from paropt.search.study import Study
 from paropt.service.dashboard import Dashboard
 from paropt.service.gatekeeper import Gatekeeper, host_of, is_loopback, served_hosts
 from paropt.service.storage import Storage, open_storage
@@ -285,6 +287,74 @@ def test_verb_refuses_the_world_without_a_token(
     assert done.rc == 1
     assert "--no-token" in done.err
     assert "Traceback" not in done.err
+
+
+SPACE = {
+    "model": "gru4rec",
+    "fixed": {"n_epochs": 2},
+    "search": {"learning_rate": {"type": "float", "low": 0.01, "high": 0.3}},
+}
+
+
+def test_note_and_plots_of_a_study(database_url: str) -> None:
+    definition = StudyDefinition(
+        name="shop `<script>`",
+        space=SPACE,
+        metric="mrr@20",
+        at=[20],
+        data_path="data/shop",
+        fingerprint="f" * 64,
+        pruner={"name": "none"},
+    )
+    study = Study.create(database_url, definition, budget=2)
+    study.set_floor({"popularity": {"mrr@20": 0.0625}})
+    for value in (0.25, 0.125):
+        trial = study.next_trial({"host": "rome"})
+        assert trial
+        for epoch in (1, 2):
+            metrics = {"mrr@20": value / epoch, "recall@20": value}
+            trial.report({"epoch": epoch, "metrics": metrics, "loss": 1.0, "seconds": 1800.0})
+        trial.complete()
+    with open_storage(database_url) as opened, served(opened) as dashboard:
+        told = ask(dashboard.port, "/api/studies/1", token=dashboard.token).json
+        stored = open_rdb(opened.url)
+        assert not [key for key in stored.get_study_system_attrs(1) if "dashboard" in key]
+        stored._backend.engine.dispose()
+        note = told["note"]["body"]
+        for shown in ("0.0625", "0.2500", "ffffffffffff", "learning_rate=", "paropt export"):
+            assert shown in note, shown
+        plots = {
+            plot["id"]: json.loads(plot["graph_object"]) for plot in told["plotly_graph_objects"]
+        }
+        assert set(plots) == {"Best-over-device-time", "Learning-curves"}
+        best, floor = plots["Best-over-device-time"]["data"]
+        assert (best["x"], best["y"]) == ([0.0, 1.0, 2.0], [None, 0.25, 0.25])  # device-hours
+        assert floor["y"] == [0.0625, 0.0625]
+        curves = plots["Learning-curves"]["data"]
+        assert [curve["y"] for curve in curves] == [[0.125, 0.0625], [0.25, 0.125]]
+        assert curves[-1]["opacity"] == 1.0
+    study.close()
+
+
+def test_saved_note_goes_before_ours(database_url: str) -> None:
+    definition = StudyDefinition(
+        "shop", SPACE, "mrr@20", [20], "data/shop", "f" * 64, pruner={"name": "none"}
+    )
+    Study.create(database_url, definition).close()
+    with open_storage(database_url) as opened, served(opened, writable=True) as dashboard:
+        token = dashboard.token
+        body = json.dumps({"body": "read this", "version": 1})
+        saved = ask(
+            dashboard.port,
+            "/api/studies/1/note",
+            method="PUT",
+            token=token,
+            body=body,
+            Content_Type="application/json",
+        )
+        assert saved.status == 204
+        told = ask(dashboard.port, "/api/studies/1", token=token).json
+        assert told["note"] == {"body": "read this", "version": 1}
 
 
 def test_hosts() -> None:

@@ -329,11 +329,15 @@ class EmbeddedServer:
 
     def _write_file(self, name: str, text: str) -> None:
         fd, beside = tempfile.mkstemp(dir=self.folder)  # mode 0600
-        with os.fdopen(fd, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(beside).replace(self.folder / name)
+        try:
+            with os.fdopen(fd, "w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(beside).replace(self.folder / name)
+        except BaseException:
+            Path(beside).unlink(missing_ok=True)
+            raise
 
 
 def parse_listen(text: str) -> tuple[str, int] | None:
