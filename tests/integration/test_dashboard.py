@@ -368,6 +368,41 @@ def test_hosts() -> None:
     assert served_hosts("127.0.0.1") == {"localhost", "127.0.0.1", "::1"}
 
 
+def _pass(gate: Gatekeeper, path: str, query: str = "") -> tuple[str, dict[str, str]]:
+    """What the gate answers to a path that another server than ours might hand it as it came."""
+    seen: list[tuple[str, dict[str, str]]] = []
+    environ = {"HTTP_HOST": "localhost", "REQUEST_METHOD": "GET", "PATH_INFO": path}
+    list(
+        gate(
+            {**environ, "QUERY_STRING": query},
+            lambda status, headers: seen.append((status, dict(headers))),
+        )
+    )
+    return seen[0]
+
+
+@pytest.mark.parametrize("path", ["/artifacts/1/a", "//artifacts/1/a", "artifacts/1/a"])
+def test_gate_knows_artifacts_by_any_path(path: str) -> None:
+    def app(environ: Any, start: Any) -> list[bytes]:
+        start("200 OK", [("Content-Type", "text/html"), ("Access-Control-Allow-Origin", "*")])
+        return [b"<script>"]
+
+    _, headers = _pass(Gatekeeper(app, None, frozenset({"localhost"})), path)
+    assert headers["Content-Disposition"] == "attachment"
+    assert "Access-Control-Allow-Origin" not in headers
+
+
+@pytest.mark.parametrize(
+    "path", ["//evil.example/x", "///evil.example", "/\\evil.example", "\\\\evil"]
+)
+def test_gate_redirects_to_itself_only(path: str) -> None:
+    gate = Gatekeeper(lambda *_: [b""], "secret", frozenset({"localhost"}))
+    status, headers = _pass(gate, path, "token=secret")
+    assert status == "303 See Other"
+    assert headers["Location"][0] == "/"
+    assert headers["Location"][1:2] not in ("/", "\\")
+
+
 def test_gate_without_a_token_is_never_passed_by_an_empty_one() -> None:
     gate = Gatekeeper(lambda *_: [b""], "", frozenset({"localhost"}))
     seen: list[str] = []
