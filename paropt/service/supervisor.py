@@ -106,6 +106,7 @@ class Supervisor:
                 Attempt(self, self._next_trial()).run()
         except StudyEnded as end:
             code, reason, message = EXIT_OK, end.reason, str(end)
+            self._clear()
         except Leaving as leave:
             code, reason, message = leave.exit_code, "left", str(leave)
         except StorageUnreachable as error:
@@ -137,10 +138,19 @@ class Supervisor:
 
         self.checkpoints.sweep(self.call(open_roots))
 
-    def _close(self) -> None:
+    def _clear(self) -> None:
+        """Our trainer, then what it wrote for trials that were given to others meanwhile."""
+        self._close_trainer()
+        with contextlib.suppress(StorageUnreachable):
+            self._sweep()
+
+    def _close_trainer(self) -> None:
         if self.trainer is not None:
             self.trainer.close()
             self.trainer = None
+
+    def _close(self) -> None:
+        self._close_trainer()
         self.gate.close()
         if self.identity and self.storage_lost is None:
             self.outbox.hurry(3.0)

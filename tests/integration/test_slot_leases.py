@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import psycopg2
@@ -34,3 +35,23 @@ def test_a_trial_taken_away_before_its_lease_was_held_is_not_trained(
         assert cursor.fetchone() == (0,)
     rival.close()
     assert study.counts()["complete"] == 1
+
+
+def test_a_slot_that_lost_its_trial_leaves_no_checkpoint_behind(workshop: Workshop) -> None:
+    """Its successor, which works elsewhere, could not remove it."""
+    study = workshop.create([(0.75, "hold")])
+    here = workshop.checkpoints
+    first = workshop.start("cpu-0")
+    workshop.until_epoch(1)
+    workshop.until((here / "0-1.ckpt").exists, "the checkpoint")
+    first.send_signal(signal.SIGSTOP)
+    workshop.checkpoints = here.with_name("elsewhere")
+    second = workshop.start("cpu-1")
+    workshop.until(lambda: any(t.attempt == 2 for t in study.running()), "the take-over")
+    workshop.go.touch()
+    assert workshop.end(second) == 0
+    assert list(here.iterdir())
+    first.send_signal(signal.SIGCONT)
+    assert workshop.end(first) == 0
+    assert list(here.iterdir()) == []
+    assert list(workshop.checkpoints.iterdir()) == []
