@@ -68,11 +68,12 @@ def main() -> None:
             trial = study.next_trial({})
             assert trial is not None
             train(trial, rng)
-        asked, told = [], []
+        asked, told, busy = [], [], 0.0
         for _ in range(options.timed):
-            began = time.perf_counter()
+            began, worked = time.perf_counter(), time.process_time()
             trial = study.next_trial({})
             asked.append(time.perf_counter() - began)
+            busy += (time.process_time() - worked) / options.timed
             assert trial is not None
             told.append(train(trial, rng))
         began = time.perf_counter()
@@ -82,7 +83,8 @@ def main() -> None:
         assert first is not None
         first.fail("benchmark", "not trained")
         fresh.close()
-        print(f"{size:6d} trials: ask {_ms(asked)}, last report + tell {_ms(told)},", end=" ")
+        print(f"{size:6d} trials: ask {_ms(asked)}, of it {1000 * busy:.0f} at work here,", end=" ")
+        print(f"last report + tell {_ms(told)},", end=" ")
         print(f"a new handle's first trial {1000 * cold:.0f}", flush=True)
     study.close()
 
