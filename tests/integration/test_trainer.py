@@ -1,0 +1,200 @@
+"""The trainer as a process: its protocol with real training, its end when nobody listens."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PARAMS = {"layers": 16, "batch_size": 8, "n_sample": 0, "loss": "cross-entropy", "n_epochs": 3}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """400 sessions over four days that walk along a ring of 30 items."""
+    from paropt.data.prepare import prepare
+
+    directory = tmp_path_factory.mktemp("ring")
+    log = directory / "log.tsv"
+    rng = random.Random(7)
+    with log.open("w") as file:
+        file.write("SessionId\tItemId\tTime\n")
+        for session in range(400):
+            begin, item = 1_700_000_000 + session * 860, rng.randrange(30)
+            for step in range(rng.randrange(3, 8)):
+                file.write(f"{session}\t{item}\t{begin + 30 * step}\n")
+                item = (item + rng.choice((1, 1, 1, 2))) % 30
+    return prepare([log], directory / "data").path
+
+
+class Child:
+    """A trainer and both ends of its pipes."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "paropt.service.trainer"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        )
+        assert self.process.stdin and self.process.stdout
+        self.stdin, self.stdout = self.process.stdin, self.process.stdout
+        self.rest = b""
+
+    def send(self, **message: Any) -> None:
+        self.stdin.write(json.dumps(message).encode() + b"\n")
+        self.stdin.flush()
+
+    def fit(self, dataset: Path, **more: Any) -> None:
+        order = {"do": "fit", "trial": 1, "model": "gru4rec", "params": PARAMS, "seed": 3}
+        order |= {"epochs": 3, "data": str(dataset), "view": "search", "device": "cpu"}
+        self.send(**order | {"threads": 1, "at": [20], "checkpoint": None, "resume": None} | more)
+
+    def hear(self) -> dict[str, Any]:
+        while b"\n" not in self.rest:
+            assert select.select([self.stdout], [], [], 60)[0], "the trainer says nothing"
+            chunk = os.read(self.stdout.fileno(), 1 << 16)
+            assert chunk, "the trainer has ended"
+            self.rest += chunk
+        line, _, self.rest = self.rest.partition(b"\n")
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+    def hear_until(self, *events: str) -> list[dict[str, Any]]:
+        heard = [self.hear()]
+        while heard[-1]["event"] not in events:
+            heard.append(self.hear())
+        return [message for message in heard if message["event"] != "progress"]
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.stdin.close()
+        self.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def child() -> Iterator[Child]:
+    """One for the module: importing torch is most of a trainer's life here."""
+    started = Child()
+    assert started.hear()["event"] == "ready"
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="module")
+def other() -> Iterator[Child]:
+    started = Child()
+    yield started
+    started.close()
+
+
+def numbers(heard: list[dict[str, Any]]) -> list[tuple[int, float, float]]:
+    return [(m["epoch"], m["loss"], m["metrics"]["mrr@20"]) for m in heard if m["event"] == "epoch"]
+
+
+def test_a_fit_is_told_epoch_by_epoch(child: Child, dataset: Path) -> None:
+    child.fit(dataset)
+    heard = child.hear_until("done")
+    assert [m["event"] for m in heard] == ["started", "epoch", "epoch", "epoch", "done"]
+    assert {m["trial"] for m in heard} == {1}
+    assert heard[1]["metrics"].keys() >= {"mrr@20", "recall@20"}
+    assert all(m["events_per_second"] > 0 and m["peak_memory"] > 0 for m in heard[1:4])
+
+
+def test_a_second_process_goes_on_bit_for_bit(
+    child: Child, other: Child, dataset: Path, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "checkpoints" / "1-1.ckpt"
+    child.fit(dataset, checkpoint=str(checkpoint), epochs=100_000)
+    first = child.hear_until("epoch")
+    child.send(do="yield", trial=1)
+    first += child.hear_until("yielded")
+    assert oct(checkpoint.stat().st_mode & 0o077) in ("0o0", "0o44")
+    done = len(numbers(first))
+    ready = other.hear()
+    assert (ready["event"], ready["device"], ready["pid"]) == ("ready", "cpu", other.process.pid)
+    successor = tmp_path / "checkpoints" / "1-2.ckpt"
+    other.fit(
+        dataset, trial=2, epochs=done + 2, checkpoint=str(successor), resume=[str(checkpoint)]
+    )
+    second = other.hear_until("done")
+    assert (second[0]["resumed_epoch"], second[0]["why_from_zero"]) == (done, None)
+    child.fit(dataset, trial=3, epochs=done + 2)
+    whole = child.hear_until("done")
+    # what the first had told is told again, and the rest is the same to the last bit
+    assert numbers(second) == numbers(whole)
+    assert len(numbers(whole)) == done + 2
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "history"])
+def test_a_damaged_checkpoint_is_not_used(
+    child: Child, dataset: Path, tmp_path: Path, damage: str
+) -> None:
+    checkpoint = tmp_path / "1-1.ckpt"
+    child.fit(dataset, checkpoint=str(checkpoint))
+    whole = child.hear_until("done")
+    content = checkpoint.read_bytes()
+    if damage == "cut":
+        checkpoint.write_bytes(content[: len(content) // 2])
+    elif damage == "changed":
+        checkpoint.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    else:
+        checkpoint.with_suffix(".json").write_text("{")
+    child.fit(dataset, trial=2, resume=[str(checkpoint)])
+    again = child.hear_until("done")
+    assert again[0]["resumed_epoch"] is None
+    assert "cannot be used" in again[0]["why_from_zero"]
+    assert numbers(again) == numbers(whole)
+
+
+def test_an_unwritable_checkpoint_is_said_once_and_training_goes_on(
+    child: Child, dataset: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("no directory")
+    child.fit(dataset, checkpoint=str(tmp_path / "file" / "1-1.ckpt"))
+    heard = child.hear_until("done")
+    warnings = [m["message"] for m in heard if m["event"] == "warning"]
+    assert len(warnings) == 1 and "training goes on" in warnings[0]
+    assert len(numbers(heard)) == 3
+
+
+def test_what_is_wrong_with_a_trial_is_an_event(child: Child, dataset: Path) -> None:
+    child.fit(dataset, params=PARAMS | {"layers": -1})
+    refused = child.hear_until("failed")[-1]
+    assert refused["kind"] == "params" and "layers" in refused["message"]
+    child.fit(dataset, trial=2, params=PARAMS | {"learning_rate": 1e20, "loss": "bpr-max"})
+    diverged = child.hear_until("failed", "done")[-1]
+    assert (diverged["event"], diverged.get("kind")) == ("failed", "diverged"), diverged
+    child.fit(dataset, trial=3)
+    assert child.hear_until("failed", "done")[-1]["event"] == "done"
+
+
+def test_a_stopped_fit_leaves_no_wish_for_the_next(child: Child, dataset: Path) -> None:
+    child.fit(dataset, epochs=1000)
+    child.hear_until("epoch")
+    child.send(do="stop", trial=1)
+    assert child.hear_until("stopped", "done")[-1]["event"] == "stopped"
+    child.send(do="stop", trial=1)  # too late, and meant for another trial
+    child.fit(dataset, trial=2)
+    assert child.hear_until("stopped", "done")[-1]["event"] == "done"
+
+
+def test_it_quits_when_told_and_ends_when_nobody_listens(
+    child: Child, other: Child, dataset: Path
+) -> None:
+    """Its stdin closes at its supervisor's death; in the middle of training, too."""
+    child.fit(dataset, epochs=100_000)
+    child.hear_until("epoch")
+    child.stdin.close()
+    child.process.wait(30)  # it had hours to go
+    other.send(do="quit")
+    assert other.process.wait(60) == 0
