@@ -412,9 +412,13 @@ class Steps:
             occurrences(places, k).to(self.scratch.dtype) for places in (own, sampled)
         )
         if self.params["logq"]:
-            as_target *= self.shift_target[ids].exp_()
-            as_sample *= self.shift_sample[ids].exp_()
-        weight = as_target.add_(as_sample).log_()
+            # by logarithms: a power of a large support leaves float32
+            weight = torch.logaddexp(
+                as_target.log_().add_(self.shift_target[ids]),
+                as_sample.log_().add_(self.shift_sample[ids]),
+            )
+        else:
+            weight = as_target.add_(as_sample).log_()
         at_own = weight.gather(1, own)
         if self.loss in SOFTMAX_OF:
             share = self.shift_target[targets] - at_own
