@@ -111,6 +111,8 @@ def test_diginetica_time_is_the_earliest_date_plus_timeframe(tmp_path: Path) -> 
     log = write(tmp_path / "views.csv", "sessionId;userId;itemId;timeframe;eventdate", rows)
     dataset = prepare([log], tmp_path / "out", options=Options(test_days=3))
     times = dataset.split("test").times
+    # the last visit is of 20 May: one event before midnight, one after
+    assert times[-2] == datetime(2016, 5, 20, tzinfo=UTC).timestamp() * 1000 + 86_000_000
     assert (times[1::2] - times[::2] == 500_000).all()
 
 
@@ -156,6 +158,16 @@ def test_rsc15_is_split_by_the_end_of_sessions(tmp_path: Path) -> None:
     found = counts(log, Options(format="yoochoose"))
     assert found["test"] == EXPECTED["test"]
     assert found["train_full"] == (20, 7, 3, 13)
+
+
+def test_rsc15_counts_the_days_of_valid_back_from_the_end_of_train_full(tmp_path: Path) -> None:
+    """train_full ends on day 2.5, so a session of day 1.7 is in valid; counted from T it isn't."""
+    rows = [f"{s},{iso(t)},{i},0" for s, i, t in story(1)]
+    rows += [f"300,{iso(START + int(1.7 * DAY) + i)},{i},0" for i in (1, 2)]
+    log = write(tmp_path / "yoochoose-clicks.dat", "", rows)
+    assert counts(log, Options(format="rsc15"))["valid"] == (14, 4, 3, 10)
+    (tmp_path / "out").rename(tmp_path / "first")
+    assert counts(log, Options(format="yoochoose"))["valid"] == EXPECTED["valid"]
 
 
 def test_rees46(tmp_path: Path) -> None:

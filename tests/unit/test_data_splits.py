@@ -152,6 +152,26 @@ def test_a_session_that_starts_at_the_cut_is_tested_on() -> None:
     assert words(split_events(moved, Rules(), has_times=True)["test"]) == ["ab", "ab"]
 
 
+def test_a_straggling_end_is_left_out(tmp_path: Path) -> None:
+    """Sessions on days 1 to 4, a lone one on day 40: with an end at day 5, test is day 4's."""
+    rows = [f"{d},{i},{d * 86_400 + 3600 + i}" for d in (1, 2, 3, 4, 40) for i in (1, 2)]
+    log = tmp_path / "log.csv"
+    log.write_text("SessionId,ItemId,Time\n" + "\n".join(rows))
+    options = Options(min_support=1, end_ms=5 * DAY_MS)
+    dataset = prepare([log], tmp_path / "out", options=options)
+    found = {
+        name: dataset.split(name).session_ids().tolist() for name in ("train", "valid", "test")
+    }
+    assert found == {"train": ["1", "2"], "valid": ["3"], "test": ["4"]}
+    # the end itself is what days are counted back from, not the last event before it
+    later = prepare(
+        [log],
+        tmp_path / "later",
+        options=Options(min_support=1, end_ms=6 * DAY_MS - 1, test_days=2),
+    )
+    assert later.split("test").session_ids().tolist() == ["4"]
+
+
 def test_leave_one_out() -> None:
     splits = split_events(events("abcd", "efgh"), LEAVE_ONE_OUT, has_times=True)
     assert {name: words(split) for name, split in splits.items()} == {
@@ -225,6 +245,16 @@ def test_one_item_index_serves_both_views(shop: Path) -> None:
     assert dtypes == ["int32", "int64", "int64", "bool"]
     with pytest.raises(ValueError, match="read-only"):
         train.items[0] = 1
+
+
+def test_the_item_index_follows_the_first_row_of_training_not_of_the_file(tmp_path: Path) -> None:
+    """The newest session, d e, comes first in the file; a and b are met there before b c e."""
+    rows = ["9,d,500000", "9,e,500001", "8,b,350000", "8,e,350001", "7,a,100001", "7,b,100000"]
+    (tmp_path / "log.csv").write_text("SessionId,ItemId,Time\n" + "\n".join(rows))
+    dataset = prepare([tmp_path / "log.csv"], tmp_path / "out", options=Options(min_support=1))
+    # train is session 7 (rows a, b), train_full adds 8 (its e is new), d is only in test
+    assert dataset.item_ids().tolist() == ["a", "b", "e", "d"]
+    assert [dataset.n_items(name) for name in ("train", "train_full", "test")] == [2, 3, 4]
 
 
 def test_items_of_train_that_train_full_lacks_are_refused(shop: Path) -> None:
