@@ -34,7 +34,7 @@ PAPER = "arXiv 2402.17152"
 
 
 class HSTU(SequenceModel):
-    """Pointwise attention, normalised and gated; no feed-forward, unless of experts."""
+    """HSTU: pointwise attention biased by position and time, gated (arXiv 2402.17152)."""
 
     PARAMS: ClassVar[tuple[Param, ...]] = (
         *size_params(dim=64, blocks=2, heads=1, dropout=0.2, source=PAPER),

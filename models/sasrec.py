@@ -29,7 +29,7 @@ from models.parts.sequence_model import (
 
 
 class SASRec(SequenceModel):
-    """Causal softmax attention and a feed-forward per block."""
+    """SASRec: causal self-attention and a feed-forward per block (arXiv 1808.09781)."""
 
     PARAMS: ClassVar[tuple[Param, ...]] = (
         *size_params(dim=64, blocks=2, heads=1, dropout=0.2, source="arXiv 2309.07602"),

@@ -5,41 +5,108 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from paropt.errors import ModelError
+
 if TYPE_CHECKING:
+    from paropt.training.conformance import CheckResult
     from paropt.training.registry import Param
 
 
-@click.command()
-@click.argument("name", required=False)
+class _Names(click.Group):
+    """A first word that is no verb is the name of a model to show."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in self.commands:
+            return "show", self.commands["show"], args
+        return super().resolve_command(ctx, args)
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return ["[OPTIONS] [NAME | check NAME]"]
+
+
+@click.group(cls=_Names, invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def models(name: str | None, as_json: bool) -> None:
-    """List the models, or one model's parameters.
+@click.pass_context
+def models(ctx: click.Context, as_json: bool) -> None:
+    """List the models, or one model's parameters, or check a model.
 
     \b
     paropt models
     paropt models gru4rec
+    paropt models check shop.models:Mine
     """
+    if ctx.invoked_subcommand is not None:
+        ctx.obj = {**(ctx.obj or {}), "as_json": as_json}
+        return
     from paropt.training import registry
 
-    if name is None:
-        summaries = {model: registry.summary(model) for model in registry.names()}
-        if as_json:
-            click.echo(json.dumps([{"name": n, "summary": s} for n, s in summaries.items()]))
-            return
-        width = max(map(len, summaries), default=0)
-        for model, summary in summaries.items():
-            click.echo(f"{model.ljust(width)}  {summary}")
-        return
-    declared = registry.declaration(name)
+    summaries = {model: registry.summary(model) for model in registry.names()}
     if as_json:
+        click.echo(json.dumps([{"name": n, "summary": s} for n, s in summaries.items()]))
+        return
+    width = max(map(len, summaries), default=0)
+    for model, summary in summaries.items():
+        click.echo(f"{model.ljust(width)}  {summary}")
+
+
+@models.command(hidden=True)
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def show(ctx: click.Context, name: str, as_json: bool) -> None:
+    """Show a model's parameters."""
+    from paropt.training import registry
+
+    declared = registry.declaration(name)
+    if as_json or ctx.obj["as_json"]:
         params = [asdict(param) for param in declared.values()]
         click.echo(json.dumps({"name": name, "params": params}, indent=1))
         return
     _table(list(declared.values()))
+
+
+@models.command()
+@click.argument("name")
+@click.option("--params", metavar="K=V,…", default="", help="Parameters other than the defaults.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    show_default="a small made-up log",
+    help="A dataset directory to check it on.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def check(ctx: click.Context, name: str, params: str, data: Path | None, as_json: bool) -> None:
+    """Check that a model keeps the contract: causal, repeatable, resumable, saved, declared.
+
+    \b
+    paropt models check sasrec
+    paropt models check shop.models:Mine --data data/shop
+    """
+    from paropt.training.conformance import check_model
+    from paropt.training.runs import parse_params
+
+    results = check_model(name, parse_params(params) if params else {}, data)
+    if as_json or ctx.obj["as_json"]:
+        click.echo(json.dumps([asdict(result) for result in results], indent=1))
+    else:
+        _report(results)
+    failed = sum(result.status == "failed" for result in results)
+    if failed:
+        raise ModelError(f"{name} fails {failed} of {len(results)} checks")
+
+
+def _report(results: list[CheckResult]) -> None:
+    for result in results:
+        click.echo(f"{result.status}  {result.name}" + (result.message and f": {result.message}"))
 
 
 def _table(params: list[Param]) -> None:

@@ -1,0 +1,463 @@
+"""Does a model keep the contract? The checks behind ``paropt models check NAME``.
+
+A small log is made up and prepared, and the model is built, trained, stopped, resumed, saved and
+asked on it, with its default parameters: a few seconds. Each check says in one sentence what is
+wrong. Shipped models and a user's own pass the same ones.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from paropt.data.dataset import View, open_dataset
+from paropt.data.options import Options
+from paropt.data.prepare import prepare
+from paropt.errors import ParamError, ParoptError
+from paropt.training import plans, registry
+from paropt.training.fit import Epoch, Fit, catalogue
+from paropt.training.ranking import ROWS, judge
+from paropt.training.recommending import read_sessions, recommend
+from paropt.training.registry import Model, Param, SequenceBatch
+from paropt.training.saved import load_model, save_model
+
+Status = Literal["passed", "failed", "skipped"]
+
+SESSIONS, ITEMS, DAYS = 160, 24, 8
+START, DAY = 1_700_000_000, 86_400  # seconds
+LEAK = 1e-3  # of the change that a changed event makes at its own position
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What became of one check; ``message`` says why where it did not pass."""
+
+    name: str
+    status: Status
+    message: str = ""
+
+
+class _Failed(Exception):
+    """What a check found wrong."""
+
+
+class _Skipped(Exception):
+    """Why a check does not apply."""
+
+
+def check_model(
+    name: str,
+    params: Mapping[str, Any] | None = None,
+    data: str | Path | None = None,
+    only: str = "",
+) -> list[CheckResult]:
+    """Run every check on a model, on its parameters' defaults but for ``params``.
+
+    ``data`` is a dataset directory in place of the made-up log: for a model that needs features of
+    its own, say. ``only`` runs the checks whose name contains it.
+
+    Raises:
+        ModelError: there is no such model.
+        ParamError, DataError: ``params`` or ``data`` cannot be used.
+    """
+    registry.model_class(name)
+    with tempfile.TemporaryDirectory(prefix="paropt-check-") as folder:
+        made_up = data is None
+        where = made_up_data(Path(folder) / "data") if data is None else Path(data)
+        kit = Kit(name, dict(params or {}), open_dataset(where).view("search"), Path(folder))
+        registry.complete_params(name, kit.given)
+        checks = (*CHECKS, *(MADE_UP_CHECKS if made_up else ()))
+        return [_run(check, kit) for check in checks if only in _name(check)]
+
+
+def _name(check: Callable[[Kit], None]) -> str:
+    return (check.__doc__ or check.__name__).splitlines()[0].rstrip(".")
+
+
+def _run(check: Callable[[Kit], None], kit: Kit) -> CheckResult:
+    name = _name(check)
+    try:
+        check(kit)
+    except _Skipped as why:
+        return CheckResult(name, "skipped", str(why))
+    except _Failed as what:
+        return CheckResult(name, "failed", str(what))
+    except Exception as error:
+        return CheckResult(name, "failed", f"{type(error).__name__}: {_first_line(error)}")
+    return CheckResult(name, "passed")
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "")
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise _Failed(otherwise)
+
+
+# -- data ------------------------------------------------------------------------------------
+
+
+def made_up_data(
+    out: Path,
+    sessions: int = SESSIONS,
+    items: int = ITEMS,
+    length: int = 9,
+    has_times: bool = True,
+) -> Path:
+    """A dataset directory: walks along a ring of items, up to ``length`` events each.
+
+    Items have the features ``kind`` (of 4, text) and ``price``.
+    """
+    source = random.Random(7)
+    lines, features = ["SessionId\tItemId\tTime"], ["ItemId\tkind\tprice"]
+    for session in range(sessions):
+        item = source.randrange(items)
+        clock = START + session * DAYS * DAY // sessions
+        for _ in range(source.randint(min(2, length), length)):
+            lines.append(f"{session}\t{item}\t{clock}")
+            clock += source.randint(1, 600)
+            item = (item + source.choice((1, 1, 1, 2, 5))) % items
+    features += [f"{item}\t{'abcd'[item % 4]}\t{item * 1.5}" for item in range(items)]
+    log, table = out.with_suffix(".tsv"), out.with_suffix(".items.tsv")
+    log.write_text("\n".join(lines) + "\n")
+    table.write_text("\n".join(features) + "\n")
+    options = Options(
+        item_features=table,
+        categorical=("kind",),
+        order_column=None if has_times else "Time",
+        min_support=1,
+        min_session=1,
+        keep_repeats=True,
+    )
+    prepare([log], out, options=options)
+    return out
+
+
+class Kit:
+    """A model with its data, and what several checks ask of it."""
+
+    def __init__(self, name: str, given: dict[str, Any], view: View, folder: Path) -> None:
+        self.name, self.given, self.view, self.folder = name, given, view, folder
+        self.declared = registry.declaration(name)
+
+    def params(self, **more: Any) -> dict[str, Any]:
+        """Few epochs of several steps, where the model has such parameters."""
+        small = {"n_epochs": 2, "batch_size": 16, "patience": 0}
+        known = {key: value for key, value in small.items() if key in self.declared}
+        return known | self.given | more
+
+    def fit(self, seed: int = 1, view: View | None = None, **more: Any) -> Fit:
+        return Fit(self.name, self.params(**more), view or self.view, seed=seed, epochs=2)
+
+    @cached_property
+    def trained(self) -> tuple[Fit, list[Epoch]]:
+        """A fit that went to its end, and its epochs; checks leave it as it is."""
+        fit = self.fit()
+        return fit, list(fit.epochs())
+
+    @cached_property
+    def model(self) -> Model:
+        """The trained model in eval mode."""
+        fit, _ = self.trained
+        return fit.model.eval()
+
+    @cached_property
+    def queries(self) -> plans.QueryBatches:
+        length = self.model.max_length
+        return plans.evaluation(self.view.test, self.view.n_items, length, ROWS, "cpu")
+
+    def batch(self) -> SequenceBatch:
+        """The longest sessions of the evaluation, a target at every position."""
+        if type(self.model).encode is Model.encode:
+            raise _Skipped("the model has no encode()")
+        batch = self.queries[0]
+        rows = slice(0, 6)
+        items, lengths = batch.items[rows], batch.lengths[rows]
+        real = torch.arange(items.shape[1]) < lengths[:, None]
+        return SequenceBatch(
+            items,
+            items.where(real, -1),  # any item will do as a target
+            batch.times[rows],
+            batch.query_times[rows],
+            lengths,
+        )
+
+    def rows(self, batch: SequenceBatch) -> Tensor:
+        """Vectors [B, L, d], NaN where padded."""
+        with torch.no_grad():
+            vectors = self.model.encode(batch).float()
+        padded = vectors.new_full((*batch.items.shape, vectors.shape[1]), math.nan)
+        padded[batch.targets >= 0] = vectors
+        return padded
+
+
+# -- checks: the first line of each docstring is its name ---------------------------------------
+
+
+def _declaration(kit: Kit) -> None:
+    """parameters are declared in full."""
+    names = [param.name for param in registry.model_class(kit.name).PARAMS]
+    double = {name for name in names if names.count(name) > 1}
+    _require(not double, f"declared twice: {', '.join(sorted(double))}")
+    for param in kit.declared.values():
+        _require(bool(param.help.strip()), f"{param.name} has no help")
+        try:
+            parsed = param.parse(param.default)
+        except ValueError as error:
+            raise _Failed(f"the default of {param.name} {error}") from None
+        _require(parsed == param.default, f"the default of {param.name} reads back as {parsed!r}")
+        _require(
+            param.type != "str" or bool(param.choices or param.pattern),
+            f"{param.name} is text without choices or a pattern",
+        )
+    complete = registry.complete_params(kit.name, kit.given)
+    again = registry.complete_params(kit.name, json.loads(json.dumps(complete)))
+    _require(again == complete, "parameters are not what they were after a paramfile")
+
+
+def _choices(kit: Kit) -> None:
+    """every declared choice trains or is refused in a sentence."""
+    for param in kit.declared.values():
+        for value in _values(param):
+            with _told(f"{param.name} = {value}"):
+                fit = kit.fit(**{param.name: value})
+                next(iter(fit.epochs()))
+
+
+def _values(param: Param) -> Iterable[Any]:
+    values = (False, True) if param.type == "bool" else param.choices
+    return [value for value in values if value != param.default]
+
+
+@contextmanager
+def _told(case: str) -> Any:
+    """Refusals of one line are fine; anything else that goes wrong is not."""
+    try:
+        yield
+    except ParoptError as error:
+        _require("\n" not in str(error), f"{case}: the refusal has several lines")
+    except Exception as error:
+        what = f"{type(error).__name__}: {_first_line(error)}"
+        raise _Failed(f"{case} ends in {what}, which check() should refuse") from error
+
+
+def _ranges(kit: Kit) -> None:
+    """values outside of declared ranges are refused."""
+    for param in kit.declared.values():
+        for bound, outside in ((param.low, -1), (param.high, 1)):
+            if bound is None:
+                continue
+            try:
+                registry.complete_params(kit.name, kit.given | {param.name: bound + outside})
+            except ParamError:
+                continue
+            raise _Failed(f"{param.name} = {bound + outside} was accepted")
+
+
+def _learning(kit: Kit) -> None:
+    """training lowers a finite loss and gives metrics."""
+    _, epochs = kit.trained
+    _require(len(epochs) == 2, f"2 epochs were asked for and {len(epochs)} came")
+    losses = [epoch.loss for epoch in epochs]
+    _require(all(map(math.isfinite, losses)), f"the losses are {losses}")
+    _require(bool(epochs[-1].metrics), "there are no metrics")
+    if epochs[0].stage == epochs[1].stage:
+        _require(losses[1] < losses[0], f"the loss rose from {losses[0]:g} to {losses[1]:g}")
+
+
+def _determinism(kit: Kit) -> None:
+    """the same seed gives the same numbers."""
+    first, epochs = kit.trained
+    torch.rand(3)  # what else draws in the process must not matter
+    second = kit.fit()
+    again = list(second.epochs())
+    _same_state(first.model, second.model, "a second training of the same seed has another")
+    _require(
+        [e.metrics for e in epochs] == [e.metrics for e in again], "metrics differ between runs"
+    )
+
+
+def _seed(kit: Kit) -> None:
+    """another seed gives other weights."""
+    about = catalogue(kit.view)
+    one, two = (registry.build(kit.name, kit.params(), about, seed) for seed in (1, 2))
+    pairs = zip(one.parameters(), two.parameters(), strict=True)
+    _require(
+        any(not torch.equal(a, b) for a, b in pairs), "seeds 1 and 2 give the same initial weights"
+    )
+
+
+def _same_state(one: Model, two: Model, what: str) -> None:
+    ours, theirs = one.state_dict(), two.state_dict()
+    for key, value in ours.items():
+        _require(torch.equal(value, theirs[key]), f"{what} {key}")
+
+
+def _causality(kit: Kit) -> None:
+    """later events change nothing earlier."""
+    batch = kit.batch()
+    before = kit.rows(batch)
+    n_items = kit.view.n_items
+    for position in range(1, batch.items.shape[1]):
+        items, times, asked = batch.items.clone(), batch.times.clone(), batch.query_times.clone()
+        items[:, position:] = (items[:, position:] + n_items // 2) % n_items
+        times[:, position:] += 3 * DAY * 1000
+        asked[:, position:] += 3 * DAY * 1000
+        changed = replace(batch, items=items, times=times, query_times=asked)
+        moved = (kit.rows(changed) - before).nan_to_num().abs()
+        at, earlier = moved[:, position:].max(), moved[:, :position].max()
+        _require(bool(at > 0), f"another item at position {position} changes nothing")
+        _require(
+            bool(earlier <= LEAK * at), f"another item at position {position} changes earlier ones"
+        )
+
+
+def _padding(kit: Kit) -> None:
+    """a row gets the same vectors alone as in a padded batch."""
+    batch = kit.batch()
+    together = kit.rows(batch)
+    for row, length in enumerate(batch.lengths.tolist()):
+        cut = {
+            name: value[row : row + 1, :length]
+            for name, value in vars(batch).items()
+            if name != "lengths"
+        }
+        alone = kit.rows(SequenceBatch(**cut, lengths=batch.lengths[row : row + 1]))
+        _require(
+            torch.allclose(alone[0], together[row, :length], rtol=1e-3, atol=1e-5),
+            f"a session of {length} events has other vectors beside longer ones",
+        )
+
+
+def _evaluation(kit: Kit) -> None:
+    """an evaluation changes no weights and repeats its numbers."""
+    before = {key: value.clone() for key, value in kit.model.state_dict().items()}
+    one, two = (
+        judge(kit.model, kit.queries, at=(5, 20), ties="standard", filter_seen=False).metrics
+        for _ in range(2)
+    )
+    _require(one == two, f"it gave {one}, then {two}")
+    for key, value in kit.model.state_dict().items():
+        _require(torch.equal(value, before[key]), f"it changed {key}")
+
+
+def _resume(kit: Kit) -> None:
+    """resumed training equals uninterrupted training bit for bit."""
+    whole, epochs = kit.trained
+    cut, path = kit.fit(), kit.folder / "checkpoint"
+
+    def stop_in_the_second(epoch: int, step: int, steps: int, rate: float) -> None:
+        if epoch == 2:
+            cut.stop()
+
+    cut.on_progress = stop_in_the_second
+    list(cut.epochs())
+    cut.save(path)
+    resumed = kit.fit()
+    resumed.resume(path)
+    rest = list(resumed.epochs())
+    _same_state(whole.model, resumed.model, "after a resume there is another")
+    states = [fit.model.training_state() for fit in (whole, resumed)]
+    for key, value in states[0].items():
+        alike = _alike(value, states[1].get(key))
+        _require(alike, f"after a resume training_state() has another {key}")
+    _require(
+        [epoch.metrics for epoch in rest] == [epochs[-1].metrics],
+        "metrics after a resume are not those of an uninterrupted training",
+    )
+
+
+def _alike(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor):
+        return isinstance(other, Tensor) and torch.equal(one, other)
+    return bool(one == other)
+
+
+def _diagnostics(kit: Kit) -> None:
+    """diagnostics of an epoch can be stored as JSON."""
+    for epoch in kit.trained[1]:
+        try:
+            json.dumps(epoch.extra, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise _Failed(f"end_epoch() of epoch {epoch.number}: {error}") from None
+
+
+def _save(kit: Kit) -> None:
+    """a saved model opens and gives the same numbers."""
+    saved = load_model(_saved(kit))
+    _same_state(kit.model, saved.model, "the loaded model has another")
+    judged = [
+        judge(model, kit.queries, at=(20,), ties="standard", filter_seen=False).metrics
+        for model in (kit.model, saved.model)
+    ]
+    _require(judged[0] == judged[1], f"metrics were {judged[0]} and are {judged[1]}")
+
+
+def _saved(kit: Kit) -> Path:
+    path = kit.folder / "saved"
+    if not path.exists():
+        save_model(path, kit.trained[0])
+    return path
+
+
+def _recommend(kit: Kit) -> None:
+    """a saved model recommends items it knows, best first."""
+    kit.batch()  # skips a model without encode()
+    saved = load_model(_saved(kit))
+    ids = [str(item) for item in saved.item_ids]
+    file = kit.folder / "sessions.tsv"
+    rows = [f"new\t{item}\t{START + 60 * i}" for i, item in enumerate(ids[:3])]
+    file.write_text("\n".join(["SessionId\tItemId\tTime", *rows]) + "\n")
+    (found,) = recommend(saved, read_sessions(file, saved.item_ids), top=5)
+    _require(len(found.items) == min(5, len(ids)), f"5 items were asked for, not {found.items}")
+    _require(set(found.items) <= set(ids), f"{found.items} are not all in the catalogue")
+    _require(found.scores == sorted(found.scores, reverse=True), f"scores {found.scores}")
+
+
+def _small_data(kit: Kit) -> None:
+    """data that is too small trains or is refused in a sentence."""
+    _try(kit, "three-items", sessions=60, items=3)
+    _try(kit, "one-event", sessions=60, items=8, length=1)
+
+
+def _order_only(kit: Kit) -> None:
+    """data without times trains or is refused in a sentence."""
+    _try(kit, "order-only", has_times=False)
+
+
+def _try(kit: Kit, case: str, **data: Any) -> None:
+    with _told(f"training on made-up data ({case})"):
+        view = open_dataset(made_up_data(kit.folder / case, **data)).view("search")
+        next(iter(kit.fit(view=view).epochs()))
+
+
+CHECKS: tuple[Callable[[Kit], None], ...] = (
+    _declaration,
+    _ranges,
+    _choices,
+    _seed,
+    _learning,
+    _determinism,
+    _causality,
+    _padding,
+    _evaluation,
+    _resume,
+    _diagnostics,
+    _save,
+    _recommend,
+)
+# these make up other data, which a model that needs data of its own cannot be asked to take
+MADE_UP_CHECKS: tuple[Callable[[Kit], None], ...] = (_small_data, _order_only)

@@ -1,0 +1,1 @@
+"""A user's package with a model that paropt has never seen."""

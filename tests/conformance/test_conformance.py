@@ -1,0 +1,137 @@
+"""Every shipped model and a user's own keep the contract; every check finds what it is for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paropt.training import registry
+from paropt.training.conformance import CheckResult, check_model, made_up_data
+
+HERE = Path(__file__).parent
+ALIEN = "shop.alien:Alien"
+
+
+@pytest.fixture(autouse=True)
+def _users_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``shop`` can be imported, as a user's installed package can."""
+    monkeypatch.syspath_prepend(HERE)
+
+
+def failures(results: list[CheckResult]) -> list[str]:
+    return [f"{r.name}: {r.message}" for r in results if r.status == "failed"]
+
+
+FORMS: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in registry.names()),
+    ("sasrec", {"experts": 4, "shared_experts": 1, "balance": "epoch_div"}),
+    ("hstu", {"experts": 4, "rotary": "linear", "time_mode": "query", "loss": "sampled-softmax"}),
+    (ALIEN, {}),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "params"), FORMS, ids=[f"{n}-{'+'.join(p) or 'default'}" for n, p in FORMS]
+)
+def test_models_keep_the_contract(name: str, params: dict[str, Any]) -> None:
+    # choices of a variant are those of its model, which are tried once
+    results = check_model(name, params)
+    assert failures(results) == []
+    assert all(result.status == "passed" for result in results)
+
+
+@pytest.mark.parametrize(
+    ("broken", "check", "message"),
+    [
+        ("LooksAhead", "later events", "another item at position 1 changes earlier ones"),
+        ("SeesPadding", "alone", "events has other vectors beside longer ones"),
+        ("DrawsWithoutItsSeed", "same seed", "a second training of the same seed has another own"),
+        ("IgnoresItsSeed", "another seed", "seeds 1 and 2 give the same initial weights"),
+        ("ForgetsState", "resumed", "after a resume training_state() has another seen"),
+        ("KeepsWeightsOutOfItsState", "opens", "metrics were"),
+        ("LearnsInEvaluation", "evaluation", "it gave"),
+        ("CrashesOnAChoice", "choice", "shape = square ends in IndexError: no corner"),
+        ("BadDefault", "in full", "the default of size must be at most 4, not 5"),
+        ("TellsNoJson", "JSON", "end_epoch() of epoch 1"),
+        ("RunsBackwards", "lowers", "the loss"),
+        ("NeedsNineItems", "too small", "ends in IndexError"),
+    ],
+)
+def test_a_planted_bug_is_found(broken: str, check: str, message: str) -> None:
+    (result,) = check_model(f"shop.broken:{broken}", only=check)
+    assert result.status == "failed" and message in result.message
+    if broken != "BadDefault":
+        (good,) = check_model("shop.broken:Plain", only=check)
+        assert good.status == "passed", good.message
+
+
+def test_a_model_may_be_checked_on_data_of_its_own(tmp_path: Path) -> None:
+    data = made_up_data(tmp_path / "own", sessions=80)
+    results = check_model(ALIEN, {"dim": 4}, data, only="recommends")
+    assert [result.status for result in results] == ["passed"]
+
+
+# -- through the command line --------------------------------------------------------------------
+
+
+def test_models_check_verb(run_paropt: Callable[..., Any]) -> None:
+    env = {"PYTHONPATH": str(HERE)}
+    done = run_paropt("models", "check", ALIEN, "--json", env=env)
+    assert done.rc == 0, done.err
+    found = json.loads(done.out)
+    assert len(found) == 15 and {result["status"] for result in found} == {"passed"}
+    done = run_paropt("models", "check", "shop.broken:BadDefault", env=env)
+    assert done.rc == 1
+    assert "the default of size must be at most 4, not 5" in done.out
+    done = run_paropt("models", "check", "shop.alien:Nobody", env=env)
+    assert done.rc == 1 and done.out == "" and done.err.count("\n") == 1
+
+
+def test_train_verbs_take_a_users_model(run_paropt: Callable[..., Any], tmp_path: Path) -> None:
+    env = {"PYTHONPATH": str(HERE)}
+    made_up_data(tmp_path / "data")
+    done = run_paropt(
+        *("train", "--model", ALIEN, "--params", "dim=8,n_epochs=8", "--data", "data"),
+        *("--save", "saved", "--json"),
+        env=env,
+    )
+    assert done.rc == 0, done.err
+    metrics = json.loads(done.out)["metrics"]
+    assert metrics["mrr@20"] > 0.5  # six items of a kind: chance is (1 + 1/2 + … + 1/6)/6 = 0.41
+    done = run_paropt("evaluate", "saved", "--data", "data", "--json", env=env)
+    assert done.rc == 0, done.err
+    assert json.loads(done.out)["metrics"] == metrics
+    done = run_paropt("train", "--model", ALIEN, "--params", "dims=8", "--data", "data", env=env)
+    assert done.rc == 1 and "did you mean 'dim'?" in done.err
+
+
+@pytest.mark.postgres
+def test_launch_searches_a_users_model(
+    run_paropt: Callable[..., Any], tmp_path: Path, paropt_home: Path
+) -> None:
+    made_up_data(tmp_path / "data")
+    space = {
+        "model": ALIEN,
+        "fixed": {"n_epochs": 2},
+        "search": {
+            "dim": {"type": "categorical", "choices": [4, 8]},
+            "price": {"type": "categorical", "choices": [True, False]},
+            "decay": {"type": "float", "low": 0.1, "high": 0.9},
+        },
+    }
+    (tmp_path / "space.json").write_text(json.dumps(space))
+    done = run_paropt(
+        *("launch", "--space", "space.json", "--data", "data", "--study", "alien"),
+        *("--trials", "3", "--devices", "cpu", "--json"),
+        env={"PYTHONPATH": str(HERE)},
+        timeout=240,
+    )
+    assert done.rc == 0, done.err
+    found = json.loads(done.out)
+    assert found["model"] == ALIEN
+    assert found["counts"]["complete"] + found["counts"]["pruned"] == 3
+    assert found["best"]["value"] > 0
