@@ -20,7 +20,8 @@ from paropt.errors import ParoptError
 from paropt.search.definition import StudyDefinition
 from paropt.search.study import Study
 
-FRESH = 5.0  # seconds that a note and plots are shown before they are made anew
+FRESH = 5.0  # seconds that a note and plots are shown before they are made anew,
+RESPITE = 20  # and at least so many times as long as it took to make them
 # curves beyond these cannot be told apart
 MOST_CURVES = 100
 BLUE, ORANGE, GREY = "#2563eb", "#ea580c", "#6b7280"
@@ -41,10 +42,12 @@ class Exhibits:
     def of(self, study_id: int, name: str) -> dict[str, Any]:
         """System attributes for optuna-dashboard; none for a study that paropt didn't make."""
         with self._making:
-            made, found = self._made.get(study_id, (float("-inf"), {}))
-            if time.monotonic() - made > FRESH:
+            good_until, found = self._made.get(study_id, (float("-inf"), {}))
+            begin = time.monotonic()
+            if begin > good_until:
                 found = self._make(study_id, name)
-                self._made[study_id] = time.monotonic(), found
+                took = time.monotonic() - begin
+                self._made[study_id] = begin + max(FRESH, RESPITE * took), found
             return found
 
     def _make(self, study_id: int, name: str) -> dict[str, Any]:
@@ -129,18 +132,21 @@ def over_time(
 ) -> Json:
     """The best value so far against the device-hours spent on all trials till then."""
     hours, best = 0.0, float("-inf")
-    xs: list[float] = [0.0]
-    ys: list[float | None] = [None]
+    xs: list[float] = []
+    ys: list[float] = []
     for trial in trials:
         hours += trial["seconds"] / 3600
-        if trial["value"] is not None:
-            best = max(best, trial["value"])
+        if trial["value"] is not None and trial["value"] > best:
+            best = trial["value"]
+            xs.append(round(hours, 6))
+            ys.append(best)
+    if ys:
         xs.append(round(hours, 6))
-        ys.append(None if best == float("-inf") else best)
+        ys.append(best)
     traces = [_line(xs, ys, "best so far", BLUE, shape="hv")]
     for name, values in floor.items():
         if metric in values:
-            ends = [0.0, xs[-1]]
+            ends = [0.0, round(hours, 6)]
             traces.append(_line(ends, [values[metric]] * 2, name, GREY, dash=FLOORS.get(name)))
     return _figure(traces, f"Best {metric} over device-time", "device-hours", metric)
 

@@ -328,7 +328,8 @@ def test_note_and_plots_of_a_study(database_url: str) -> None:
         }
         assert set(plots) == {"Best-over-device-time", "Learning-curves"}
         best, floor = plots["Best-over-device-time"]["data"]
-        assert (best["x"], best["y"]) == ([0.0, 1.0, 2.0], [None, 0.25, 0.25])  # device-hours
+        assert (best["x"], best["y"]) == ([1.0, 2.0], [0.25, 0.25])  # device-hours
+        assert floor["x"] == [0.0, 2.0]
         assert floor["y"] == [0.0625, 0.0625]
         curves = plots["Learning-curves"]["data"]
         assert [curve["y"] for curve in curves] == [[0.125, 0.0625], [0.25, 0.125]]
