@@ -75,6 +75,6 @@ def launch(
     with create_or_resume(asked, note=lambda line: click.echo(line, err=True)) as joined:
         announce(joined)
         checkpoints = Path(checkpoint_dir) if checkpoint_dir else None
-        status = work(joined, slots, checkpoints=checkpoints, report=not as_json)
+        status = work(joined, slots, checkpoints=checkpoints, floor=True, report=not as_json)
     if as_json:
         click.echo(json.dumps(status, indent=2))

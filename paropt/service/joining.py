@@ -26,7 +26,7 @@ DEMO = "demo"
 METRIC = "mrr@20"
 DEFAULT_TRIALS = 100
 CUTOFF = 20  # always reported, whichever the metric is
-DATABASE_WAIT = 600.0  # seconds for a database that is started after us
+
 
 Note = Callable[[str], None]
 
@@ -91,7 +91,7 @@ def create_or_resume(wish: Wish, note: Note) -> Joined:
     space = read_checked_space(wish.space, wish.fixed)
     dataset = open_data(find_data(wish, space))
     name = wish.study or default_name(wish.space, dataset.path)
-    storage = open_storage(wish.storage, listen=wish.listen, wait=DATABASE_WAIT)
+    storage = open_storage(wish.storage, listen=wish.listen, wait=database_wait())
     try:
         known = name in _names(storage)
         if wish.study is None:
@@ -143,7 +143,7 @@ def _resume_by_name(wish: Wish, note: Note) -> Joined:
         raise ParoptError("launch needs --space FILE, or --study NAME to go on with a study")
     from paropt.search.study import Study
 
-    storage = open_storage(wish.storage, listen=wish.listen, wait=DATABASE_WAIT)
+    storage = open_storage(wish.storage, listen=wish.listen, wait=database_wait())
     try:
         recorded = _recorded(storage, wish.study)
         for given, has in (("metric", recorded.metric), ("seed", recorded.seed)):
@@ -175,7 +175,7 @@ def join(name: str, storage_url: str | None, data: str | None) -> Joined:
     """
     from paropt.search.study import Study
 
-    storage = open_storage(storage_url, wait=DATABASE_WAIT)
+    storage = open_storage(storage_url, wait=database_wait())
     try:
         study = Study.load(storage.url, name)
         check_semantics(name, study.definition.semantics)
@@ -271,6 +271,11 @@ def default_name(space: Path, data: Path) -> str:
     """The same for the same space file and dataset, so that launching twice is resuming."""
     stem, directory = space.stem, data.name
     return stem if stem == directory else f"{stem}-{directory}"
+
+
+def database_wait() -> float:
+    """Seconds to wait for a database that is started after us."""
+    return float(os.environ.get("PAROPT_OUTAGE") or 600)
 
 
 def cutoffs(metric: str) -> list[int]:

@@ -36,11 +36,13 @@ def work(
     places: Sequence[Place],
     *,
     checkpoints: Path | None = None,
+    floor: bool = False,
     report: bool = True,
 ) -> dict[str, Any]:
     """Run slots at ``places`` until the study ends or somebody stops us; the study's last status.
 
-    ``report`` prints the result for people on stdout.
+    ``floor`` computes what needs no training if the study lacks it; ``report`` prints the result
+    for people on stdout.
 
     Raises:
         StudyError: the study paused itself, because its trials fail alike.
@@ -52,6 +54,8 @@ def work(
     try:
         with make_view(joined.study.definition.metric, len(places)) as view:
             view.note(_introduction(joined, places))
+            if floor:
+                _compute_floor(joined)
             signals = _run(joined, crew, view)
         return _finish(joined, crew, signals, report)
     finally:
@@ -102,7 +106,6 @@ def _introduction(joined: Joined, places: Sequence[Place]) -> str:
 def _run(joined: Joined, crew: Crew, view: View) -> int:
     """Start the crew and look on until it is over; how often a signal asked us to stop."""
     watch = Watch(joined)
-    _compute_floor(joined)
     answered = 0
     with _caught_signals() as signals:
         crew.start()
