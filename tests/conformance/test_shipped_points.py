@@ -1,0 +1,61 @@
+"""Shipped spaces and paramfiles hold what the models take, all of it."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from paropt.search.parameter import Parameter
+from paropt.search.paramfiles import read_paramfile
+from paropt.search.spacefile import read_space
+from paropt.training.registry import Facts, complete_params, names
+
+ROOT = Path(__file__).parents[2]
+SPACES = sorted((ROOT / "paramspaces").glob("*.json"))
+PARAMFILES = sorted((ROOT / "paramfiles").glob("*.json"))
+FACTS = Facts(n_items=1000, n_sessions=1000, n_events=10_000, longest=100, has_times=True)
+
+
+@pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
+def test_any_point_of_a_space_is_accepted(path: Path) -> None:
+    space = read_space(path)
+    draw = random.Random(1)
+    models = set()
+
+    def choose(parameter: Parameter) -> object:
+        return parameter.at(draw.random())
+
+    points = [space.walk(choose) for _ in range(300)]
+    points += [space.complete(start, choose) for start in space.start]
+    for point in points:
+        params = {name: value for name, value in point.items() if name != "model"}
+        complete_params(point["model"], params, FACTS)
+        models.add(point["model"])
+    assert models == set(space.models)
+
+
+@pytest.mark.parametrize("name", ["sasrec", "sasrec_moe", "hstu", "hstu_moe", "all"])
+def test_a_start_point_leaves_nothing_open(name: str) -> None:
+    """So that the published points are tried as published, not with something drawn beside."""
+    space = read_space(ROOT / "paramspaces" / f"{name}.json")
+    assert space.start
+
+    def choose(parameter: Parameter) -> object:
+        raise AssertionError(f"{parameter.label} is left open")
+
+    for start in space.start:
+        if start.get("model") != "gru4rec":
+            space.complete(start, lambda p: choose(p) if p.count > 1 else p.nth(0))
+
+
+def test_the_space_of_all_searches_every_model() -> None:
+    assert sorted(read_space(ROOT / "paramspaces" / "all.json").models) == names()
+
+
+@pytest.mark.parametrize("path", PARAMFILES, ids=lambda path: path.stem)
+def test_paramfiles_are_accepted(path: Path) -> None:
+    paramfile = read_paramfile(path)
+    complete_params(paramfile.model, paramfile.params, FACTS)
+    assert "source" in paramfile.provenance
