@@ -85,6 +85,7 @@ class Attempt:
             value=None,
             model=self.trial.model,
             params=self.trial.params,
+            warning=None,
         )
         with slot.device(alone=alone):
             if slot.lost:
@@ -117,6 +118,7 @@ class Attempt:
             "device": slot.place.device.kind,
             "threads": slot.place.threads,
             "at": list(slot.study.definition.at),
+            "once": trial.once,
             "checkpoint": str(slot.checkpoints.path(trial.root, trial.attempt)),
             "resume": [str(path) for path in usable] if second else None,
         }

@@ -11,6 +11,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+ROOM_FOR_WORDS = 3  # lines for what slots have to say
+
 Status = Mapping[str, Any]
 Row = Mapping[str, Any]
 
@@ -178,9 +180,13 @@ class Screen:
         self._live.update(self.render(status, rows, trouble), refresh=True)
 
     def render(self, status: Status | None, rows: Sequence[Row], trouble: str) -> RenderableType:
-        room = max(1, self.console.height - 8)
+        room = max(1, self.console.height - 8 - ROOM_FOR_WORDS)
         shown = list(rows[:room])
         parts: list[RenderableType] = [slots_table(shown, self.metric)]
+        words = [
+            Text(line, no_wrap=True, overflow="ellipsis") for line in map(_words, shown) if line
+        ]
+        parts += words[:ROOM_FOR_WORDS]
         if len(rows) > room:
             parts.append(Text(f"… and {len(rows) - room} more slots", style="dim"))
         if status is not None:
@@ -204,7 +210,7 @@ def slots_table(rows: Sequence[Row], metric: str) -> Table:
     table.add_column("slot", no_wrap=True, max_width=24)
     for column in ("trial", "epoch", "step", "events/s", metric):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True, overflow="ellipsis")
+    table.add_column("", no_wrap=True, max_width=20)
     for row in rows:
         table.add_row(str(row.get("name", "?")), *_cells(row))
     return table
@@ -220,7 +226,7 @@ def _cells(row: Row) -> list[str]:
         f"{100 * row.get('step', 0) / steps:.0f} %" if steps else "",
         f"{speed:,.0f}" if speed else "",
         f"{value:.4f}" if value is not None else "",
-        "" if row.get("phase") == "training" else _phase(row),
+        "" if row.get("phase") == "training" and not row.get("away") else _phase(row),
     ]
 
 
@@ -229,8 +235,14 @@ def _current_epoch(row: Row) -> int:
 
 
 def _phase(row: Row) -> str:
+    return "database away" if row.get("away") else str(row.get("phase") or "")
+
+
+def _words(row: Row) -> str:
+    """What a slot has to say beside its numbers."""
+    name = row.get("name", "?")
     if row.get("away"):
-        return f"{row.get('phase', '')}, database away for {row['away']:.0f} s"
+        return f"{name} has had no answer from the database for {row['away']:.0f} s"
     if row.get("phase") == "ended":
-        return f"ended: {row.get('message') or row.get('reason') or ''}"
-    return str(row.get("phase") or "")
+        return f"{name} ended: {row.get('message') or row.get('reason') or ''}"
+    return f"{name}: {row['warning']}" if row.get("warning") else ""

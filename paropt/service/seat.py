@@ -43,6 +43,8 @@ class Seat:
 
     def taken(self) -> bool:
         """Whether a slot sits there."""
+        if not self.directory.is_dir():
+            return False
         lock = self._try_lock()
         if lock is None:
             return True
@@ -57,15 +59,13 @@ class Seat:
         return self._try_lock()
 
     def _try_lock(self) -> int | None:
-        with contextlib.suppress(FileNotFoundError):
-            lock = os.open(self.file("lock"), os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(lock)
-                return None
-            return lock
-        return None
+        lock = os.open(self.file("lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            return None
+        return lock
 
     def show(self, state: dict[str, Any]) -> None:
         """Replace the state; a full disk costs the view, not the slot."""

@@ -268,7 +268,7 @@ class Supervisor:
         if self.storage_lost is not None:
             raise Leaving(EXIT_STORAGE, str(self.storage_lost))
         if self.signals:
-            raise Leaving(EXIT_OK, "a signal asked it to")
+            raise Leaving(EXIT_OK, "it was asked to leave")
         if self.released:
             raise Leaving(EXIT_OK, "it was released")
 

@@ -1,0 +1,114 @@
+"""The live view: lines for logs, a table that fits 80 columns; the words in both."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from paropt.service import live
+from paropt.service.protocol import Lines as ProtocolLines
+from paropt.service.protocol import encode
+
+STATUS: dict[str, Any] = {
+    "study": "gru4rec_bprmax_shared-retailrocket",
+    "metric": "mrr@20",
+    "counts": {"complete": 10, "pruned": 4, "failed": 1, "running": 2, "waiting": 0},
+    "budget": 100,
+    "best": {"value": 0.30761, "trial": 12, "epoch": 7},
+    "floor": {"popularity": {"mrr@20": 0.01}, "cooccurrence": {"mrr@20": 0.2}},
+}
+ROW: dict[str, Any] = {
+    "name": "gpu0-0",
+    "phase": "training",
+    "trial": 1234,
+    "epoch": 10,
+    "epochs": 10,
+    "step": 500,
+    "steps": 1000,
+    "events_per_second": 1_234_567.8,
+    "value": 0.31,
+}
+
+
+def trial(**facts: Any) -> dict[str, Any]:
+    return {"trial": 3, "state": "complete", "value": 0.25, "epoch": 4, "epochs": 5} | facts
+
+
+def test_lines_off_a_terminal() -> None:
+    out = io.StringIO()
+    lines = live.Lines(Console(file=out, width=40, highlight=False), "mrr@20", 2)
+    lines.ended(trial(), STATUS)
+    lines.update(
+        STATUS, [ROW | {"warning": "no checkpoint can be written"}], "no answer from there"
+    )
+    lines.update(
+        STATUS, [ROW | {"warning": "no checkpoint can be written"}], "no answer from there"
+    )
+    lines.update(STATUS, [ROW], "")
+    said = [line[9:] for line in out.getvalue().splitlines()]
+    assert said == [
+        "trial 3 complete: mrr@20 0.2500 (epoch 4 of 5); 14 done of 100, 4 of them pruned, "
+        "1 failed, 2 running",
+        "no answer from there",
+        "gpu0-0: no checkpoint can be written",
+        "the database answers again",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("facts", "line"),
+    [
+        (
+            {"value": None, "why": "oom", "message": "no\nmemory"},
+            "trial 3 failed (oom): no memory",
+        ),
+        (
+            {"value": None, "why": "lost", "message": "no heartbeat"},
+            "trial 3 was lost and is taken over: no heartbeat",
+        ),
+        ({"state": "pruned"}, "trial 3 pruned: mrr@20 0.2500 (epoch 4 of 5)"),
+    ],
+)
+def test_how_trials_end_in_words(facts: dict[str, Any], line: str) -> None:
+    assert live.trial_line(trial(**facts), "mrr@20") == line
+
+
+def test_best_beside_the_floor() -> None:
+    assert live.best_line(STATUS) == (
+        "best mrr@20 0.3076, trial 12 epoch 7; floor: popularity 0.0100, co-occurrence 0.2000"
+    )
+    assert live.best_line(STATUS | {"best": None, "floor": {}}) == "no trial has ended yet"
+
+
+@pytest.mark.parametrize("slots", [1, 32])
+def test_the_screen_fits_80_columns_and_24_lines(slots: int) -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=80, height=24, force_terminal=True, color_system=None)
+    rows = [ROW | {"name": f"gpu{i}-0"} for i in range(slots)]
+    rows[0] = rows[0] | {"away": 12.3, "phase": "training"}
+    rows.append(ROW | {"name": "x" * 60 + "/gpu0-0", "phase": "ended", "message": "gone " * 30})
+    console.print(live.Screen(console, "mrr@20").render(STATUS, rows, ""))
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 24
+    text = "\n".join(lines)
+    assert "1234" in text and "10/10" in text and "50 %" in text and "1,234,568" in text
+    assert ("more slots" in text) == (slots == 32)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.4, "0:00"), (59.6, "1:00"), (3599, "59:59"), (3725, "1:02:05")]
+)
+def test_durations(seconds: float, words: str) -> None:
+    assert live.duration(seconds) == words
+
+
+def test_the_protocol_survives_chunks_noise_and_what_json_lacks() -> None:
+    sent = encode({"event": "epoch", "loss": float("nan"), "extra": {"a": [float("inf"), 1.5]}})
+    lines = ProtocolLines()
+    heard = [m for byte in sent for m in lines.feed(bytes([byte]))]
+    assert heard == [{"event": "epoch", "loss": None, "extra": {"a": [None, 1.5]}}]
+    assert list(lines.feed(b'a stray print\n[1]\n{"event":"ready"}\n')) == [{"event": "ready"}]

@@ -1,0 +1,93 @@
+"""The outbox: order, patience, answers in the thread that asks for them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from paropt.errors import StorageUnreachable
+from paropt.service.outbox import Answer, Outbox
+
+
+class Desk:
+    """An outbox whose answers a test waits for."""
+
+    def __init__(self, patience: float) -> None:
+        self.news = threading.Semaphore(0)
+        self.outbox = Outbox(patience, self.news.release)
+
+    def settle(self, answers: int) -> None:
+        for _ in range(answers):
+            assert self.news.acquire(timeout=30)
+        self.outbox.deliver()
+
+
+def failing(times: int, then: Callable[[], str]) -> Callable[[], str]:
+    """An operation that finds no database so many times."""
+    left = [times]
+
+    def operation() -> str:
+        if left[0]:
+            left[0] -= 1
+            raise StorageUnreachable("no answer")
+        return then()
+
+    return operation
+
+
+def test_calls_keep_their_order_through_an_outage() -> None:
+    desk, done, said = Desk(30), list[str](), list[Answer[str]]()
+    desk.outbox.put(failing(2, lambda: done.append("first") or "a"), said.append)
+    desk.outbox.put(lambda: done.append("second") or "b", said.append)
+    desk.settle(2)
+    assert done == ["first", "second"]
+    assert [answer.get() for answer in said] == ["a", "b"]
+    assert desk.outbox.pending == 0 and desk.outbox.away == 0
+
+
+def test_other_errors_are_answers_and_are_not_repeated() -> None:
+    desk, tries, said = Desk(30), list[int](), list[Answer[None]]()
+
+    def broken() -> None:
+        tries.append(1)
+        raise ValueError("nonsense")
+
+    desk.outbox.put(broken, said.append)
+    desk.settle(1)
+    assert len(tries) == 1
+    with pytest.raises(ValueError, match="nonsense"):
+        said[0].get()
+
+
+def test_patience_has_an_end_for_everything_that_waits() -> None:
+    desk, said = Desk(0), list[Answer[str]]()
+    for _ in range(2):
+        desk.outbox.put(failing(1000, lambda: "never"), said.append)
+    desk.settle(2)
+    assert all(isinstance(answer.error, StorageUnreachable) for answer in said)
+    assert "no answer" in desk.outbox.trouble
+
+
+def test_who_leaves_does_not_wait_for_ten_minutes() -> None:
+    desk, said, tried = Desk(600), list[Answer[None]](), threading.Event()
+
+    def away() -> None:
+        tried.set()
+        raise StorageUnreachable("no answer")
+
+    desk.outbox.put(away, said.append)
+    assert tried.wait(30)
+    desk.outbox.hurry(0.0)
+    desk.settle(1)
+    assert isinstance(said[0].error, StorageUnreachable)
+
+
+def test_answers_wait_until_they_are_asked_for() -> None:
+    desk, threads = Desk(30), list[str]()
+    desk.outbox.put(lambda: None, lambda _: threads.append(threading.current_thread().name))
+    assert desk.news.acquire(timeout=30)
+    assert threads == []
+    desk.outbox.deliver()
+    assert threads == [threading.current_thread().name]
