@@ -57,10 +57,7 @@ def _with_texts(space: Space, declared: Mapping[str, Mapping[str, Param]]) -> Sp
     if not changed:
         return space
     again = from_json({**space.source, "fixed": fixed}, space.origin.name)
-    return replace(
-        again,
-        origin=space.origin,
-    )
+    return replace(again, origin=space.origin)
 
 
 def _check(space: Space, parameter: Parameter, declared: Mapping[str, Mapping[str, Param]]) -> None:

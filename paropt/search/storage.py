@@ -139,6 +139,8 @@ def initialise(url: str | URL, application_name: str = "paropt") -> None:
         StorageUnreachable: no answer.
         StudyError: the tables are of another version of Optuna, or may not be made.
     """
+    import optuna.storages  # noqa: F401  # a second's work that must not be done under the lock
+
     engine = open_engine(url, application_name)
     try:
         with transaction(engine) as connection:
@@ -146,7 +148,10 @@ def initialise(url: str | URL, application_name: str = "paropt") -> None:
             connection.execute(sqlalchemy.text("SET LOCAL lock_timeout = '60s'"))
             lock(connection, "schema")
             missing = not sqlalchemy.inspect(connection).has_table("alembic_version")
-            _open_rdb(url, application_name, create=missing)._backend.engine.dispose()
+            if missing:
+                _open_rdb(url, application_name, create=True)._backend.engine.dispose()
+        if not missing:  # Optuna compares its version with theirs
+            _open_rdb(url, application_name, create=False)._backend.engine.dispose()
     finally:
         engine.dispose()
 

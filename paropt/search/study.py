@@ -235,6 +235,7 @@ class Study:
             StorageUnreachable: call again.
         """
         with self._asking:
+            self._warm_up()
             token = self._unanswered or secrets.token_hex(8)
             self._unanswered = token
             with self.transaction() as connection:
@@ -245,6 +246,12 @@ class Study:
         if isinstance(decided, StudyEnded):
             raise decided
         return decided
+
+    def _warm_up(self) -> None:
+        """Imports, and reads a long history, before the lock that all workers queue for."""
+        if not self.history.records:
+            self.refresh()
+            self.sampler.memory(self.history)
 
     def _decide(
         self, connection: Connection, owner: dict[str, Any], token: str
