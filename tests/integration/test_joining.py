@@ -1,0 +1,160 @@
+"""Which study a launch or worker means, and what it refuses before anything is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paropt.errors import DataError, ParoptError, StudyError
+from paropt.service import joining
+from paropt.service.joining import Wish, create_or_resume, join
+
+SPACE = {
+    "model": "gru4rec",
+    "fixed": {"loss": "cross-entropy"},
+    "search": {"layers": {"type": "int", "low": 8, "high": 32, "step": 8}},
+}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from paropt.data.prepare import prepare
+
+    directory = tmp_path_factory.mktemp("joining")
+    log = directory / "log.tsv"
+    rows = [
+        f"{s}\t{(s + i) % 9}\t{1_700_000_000 + 3000 * s + i}" for s in range(120) for i in range(4)
+    ]
+    log.write_text("\n".join(["SessionId\tItemId\tTime", *rows]) + "\n")
+    return prepare([log], directory / "shop").path
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Path:
+    path = tmp_path / "small.json"
+    path.write_text(json.dumps(SPACE))
+    return path
+
+
+@pytest.fixture
+def wish(space: Path, dataset: Path, database_url: str, paropt_home: Path) -> Any:
+    """``wish(seed=1)``: the plain wish with changes."""
+    plain: dict[str, Any] = {"space": space, "data": str(dataset), "storage": database_url}
+    return lambda **changes: Wish(**plain | changes)
+
+
+def launched(wish: Wish) -> tuple[Any, list[str]]:
+    """The study's definition, and what was said."""
+    said: list[str] = []
+    with create_or_resume(wish, said.append) as joined:
+        return joined.study.definition, [*said, f"resumed {joined.resumed}"]
+
+
+def test_launching_twice_is_resuming(wish: Any) -> None:
+    first, said = launched(wish())
+    assert said == [
+        "the study is named 'small-shop'; launch again to go on with it",
+        "resumed False",
+    ]
+    second, said = launched(wish())
+    assert said == ["study 'small-shop' goes on", "resumed True"]
+    assert first == second
+    assert (first.metric, first.at, first.seed, first.heartbeat) == ("mrr@20", [20], 42, 30.0)
+    assert first.versions.keys() >= {"paropt", "torch", "optuna", "python"}
+    by_name, said = launched(wish(space=None, data=None, study="small-shop"))
+    assert by_name == first
+
+
+def test_budgets_have_a_default_unless_time_is_the_budget(wish: Any) -> None:
+    for changes, budget in (({}, 100), ({"timeout": 60.0}, None), ({"trials": 7}, 7)):
+        with create_or_resume(wish(study=f"b{budget}", **changes), lambda _: None) as joined:
+            assert joined.study.summary()["budget"] == budget
+    with create_or_resume(wish(study="b7"), lambda _: None) as joined:
+        assert joined.study.summary()["budget"] == 7
+
+
+def test_the_metric_decides_what_is_evaluated(wish: Any) -> None:
+    definition, _ = launched(wish(metric="recall@5", study="five"))
+    assert (definition.metric, definition.at) == ("recall@5", [5, 20])
+    again, _ = launched(wish(study="five"))
+    assert again.metric == "recall@5"  # not said is as recorded
+
+
+@pytest.mark.parametrize(
+    ("changes", "both"),
+    [
+        ({"metric": "recall@20"}, ("'mrr@20'", "'recall@20'")),
+        ({"seed": 7}, ("42", "7")),
+        ({"fixed": ("loss=bpr-max",)}, ('"cross-entropy"', '"bpr-max"')),
+        ({"pruner": {"name": "asha"}}, ("median", "asha")),
+        ({"space": None, "seed": 9}, ("42", "9")),
+    ],
+)
+def test_a_study_that_differs_is_refused_with_both_values(
+    wish: Any, changes: dict[str, Any], both: tuple[str, str]
+) -> None:
+    launched(wish(study="shop"))
+    with pytest.raises(StudyError) as refused:
+        launched(wish(study="shop", **changes))
+    assert all(value in str(refused.value) for value in both), refused.value
+
+
+def test_other_semantics_are_refused(wish: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    launched(wish(study="shop"))
+    monkeypatch.setattr("paropt.training.semantics.SEMANTICS", 7)
+    with pytest.raises(StudyError, match=r"semantics 1, and this paropt has 7"):
+        join("shop", wish().storage, None)
+    with pytest.raises(StudyError, match=r"semantics"):
+        launched(wish(study="shop"))
+
+
+def test_a_worker_finds_the_data_where_it_was_or_asks(
+    wish: Any, dataset: Path, tmp_path: Path
+) -> None:
+    launched(wish(study="shop"))
+    with join("shop", wish().storage, None) as joined:
+        assert joined.data == dataset
+    moved = dataset.rename(tmp_path / "moved")
+    try:
+        with pytest.raises(StudyError, match=r"say where it is with --data DIR"):
+            join("shop", wish().storage, None)
+        with join("shop", wish().storage, str(moved)) as joined:
+            assert joined.data == moved
+    finally:
+        moved.rename(dataset)
+
+
+def test_data_is_looked_for_in_its_order(
+    wish: Any, space: Path, tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from paropt.search.spacefile import read_space
+
+    monkeypatch.chdir(tmp_path)
+    plain, named = read_space(space), tmp_path / "named.json"
+    named.write_text(json.dumps(SPACE | {"data": "beside"}))
+    assert joining.find_data(wish(data="given"), plain) == Path("given")
+    assert joining.find_data(wish(data=None, space=named), read_space(named)) == Path("beside")
+    (tmp_path / "beside").mkdir()
+    found = joining.find_data(wish(data=None, space=named), read_space(named))
+    assert found == tmp_path / "beside"
+    with pytest.raises(DataError, match=r"no data: give --data"):
+        joining.find_data(wish(data=None), plain)
+    monkeypatch.setenv("PAROPT_DATASET", str(dataset))
+    assert joining.find_data(wish(data=None), plain) == dataset
+
+
+def test_the_demo_set_is_made_once(paropt_home: Path) -> None:
+    made = joining.named_data("demo")
+    assert made == paropt_home / "datasets" / "demo"
+    before = (made / "meta.json").stat().st_mtime_ns
+    assert joining.named_data("demo") == made
+    assert (made / "meta.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("metric", ["", "@20", "MRR@20", "mrr@0", "mrr@", "mrr 20"])
+def test_metrics_that_are_none(metric: str) -> None:
+    with pytest.raises(ParoptError, match=r"--metric is a name like"):
+        joining.cutoffs(metric)
