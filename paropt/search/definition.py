@@ -28,6 +28,8 @@ class StudyDefinition:
     (``mrr@20``); ``at`` lists the cut-offs it evaluates. ``semantics`` is raised only when the
     same parameters would give other numbers. An empty ``sampler`` or ``pruner`` and a ``seed`` of
     None take what the study has, or the defaults for a new one. ``heartbeat`` is in seconds.
+    A ``plan`` (:mod:`paropt.search.final`) makes it a study that searches nothing: it trains what
+    the plan lists.
     """
 
     name: str
@@ -43,6 +45,7 @@ class StudyDefinition:
     pruner: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     heartbeat: float = 20.0
+    plan: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {"format": FORMAT, **asdict(self)}
@@ -92,6 +95,8 @@ class StudyDefinition:
                     f"study {self.name!r} has the {key} {json.dumps(theirs)}, "
                     f"not {json.dumps(ours)}; leave it out, or launch under another name"
                 )
+        if difference := _difference(_plain(self.plan), _plain(recorded.plan)):
+            raise StudyError(f"study {self.name!r} follows another plan: {difference}")
         if self.seed is not None and self.seed != recorded.seed:
             raise StudyError(f"study {self.name!r} has the seed {recorded.seed}, not {self.seed}")
         return recorded
@@ -109,8 +114,13 @@ class StudyDefinition:
 def _compared(space: Mapping[str, Any]) -> dict[str, Any]:
     """Without what changes no trial: where the data lies, and which points are tried first."""
     kept = {key: value for key, value in space.items() if key not in ("data", "start")}
-    compared: dict[str, Any] = json.loads(json.dumps(kept))
-    return compared
+    return _plain(kept)
+
+
+def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
+    """As it comes back from the database."""
+    plain: dict[str, Any] = json.loads(json.dumps(value))
+    return plain
 
 
 def _difference(ours: Any, theirs: Any, path: str = "") -> str:

@@ -15,6 +15,7 @@ from sqlalchemy.engine import URL, Connection, Engine
 from paropt.errors import StudyError
 from paropt.search import failures, ledger, results
 from paropt.search.definition import StudyDefinition
+from paropt.search.final import DEFAULT_EPOCHS, Job, jobs_of
 from paropt.search.history import LOST, History, Record, best_first, counts
 from paropt.search.pruning import complete_pruner
 from paropt.search.sampling import Sampler, complete_sampler, derived_seed
@@ -27,7 +28,6 @@ State = Literal["run", "pause", "stop"]
 Why = Literal["budget", "space", "stopped", "timeout", "failures"]
 
 MAX_ATTEMPTS = 3
-DEFAULT_EPOCHS = 10
 
 _DEFINITION = "paropt:definition"
 _STATE = "paropt:state"
@@ -35,6 +35,7 @@ _BUDGET = "paropt:budget"
 _DEADLINE = "paropt:deadline"
 _FLOOR = "paropt:floor"
 _NOTE = "paropt:note"
+_REPORT = "paropt:report"
 
 
 class StudyEnded(StudyError):
@@ -71,6 +72,7 @@ class Study:
             self.space, definition.sampler, definition.seed or 0, definition.metric
         )
         self.history = History(study)
+        self.jobs: list[Job] = jobs_of(definition.plan)
 
     # -- opening --------------------------------------------------------------------------------
 
@@ -221,6 +223,15 @@ class Study:
         with self.transaction() as connection:
             ledger.set_study_attrs(connection, self._id, {_NOTE: markdown})
 
+    def set_report(self, report: Mapping[str, Any]) -> None:
+        """What a final test found (see docs/final.md)."""
+        with self.transaction() as connection:
+            ledger.set_study_attrs(connection, self._id, {_REPORT: report})
+
+    def report(self) -> dict[str, Any] | None:
+        """What :meth:`set_report` was given; None before."""
+        return self._attrs().get(_REPORT)
+
     # -- trials ---------------------------------------------------------------------------------
 
     def next_trial(self, owner: Mapping[str, Any]) -> Trial | None:
@@ -304,17 +315,12 @@ class Study:
         token: str,
         busy: bool,
     ) -> Trial | StudyEnded | None:
-        found = counts(self.history.lineages())
-        done = found["complete"] + found["pruned"]
-        if budget is not None and done + found["running"] + found["waiting"] >= budget:
-            message = f"study {self.name!r} has its {budget} trials"
-            return None if busy else StudyEnded("budget", message)
-        config = self.sampler.draw(self.history)
-        if config is None:
-            message = f"study {self.name!r} has tried all {self.sampler.size:g} configurations"
-            return None if busy else StudyEnded("space", message)
-        meta = self._meta(config)
+        meta = self._next_job() if self.jobs else self._draw(budget)
+        if isinstance(meta, StudyEnded):
+            return None if busy else meta
         user = {"model": meta["model"], "attempt": 1, **_shown_owner(owner)}
+        if "job" in meta:
+            user |= {"job": meta["job"], "seed": meta["seed"]}
         params = self.sampler.stored(meta["searched"])
         system = {ledger.OWNER: {**owner, "token": token}}
         trial, number = ledger.insert_trial(connection, self._id, "RUNNING", params, system, user)
@@ -322,6 +328,24 @@ class Study:
         ledger.set_attrs(connection, "system", trial, {ledger.META: meta})
         record = Record(trial, number, "RUNNING", None, None, None, meta, {}, {}, {})
         return Trial(self, record, token)
+
+    def _draw(self, budget: int | None) -> dict[str, Any] | StudyEnded:
+        found = counts(self.history.lineages())
+        done = found["complete"] + found["pruned"]
+        if budget is not None and done + found["running"] + found["waiting"] >= budget:
+            return StudyEnded("budget", f"study {self.name!r} has its {budget} trials")
+        config = self.sampler.draw(self.history)
+        if config is None:
+            message = f"study {self.name!r} has tried all {self.sampler.size:g} configurations"
+            return StudyEnded("space", message)
+        return self._meta(config)
+
+    def _next_job(self) -> dict[str, Any] | StudyEnded:
+        """The plan's next job, whatever became of the earlier ones."""
+        index = len(self.history.lineages())
+        if index >= len(self.jobs):
+            return StudyEnded("budget", f"study {self.name!r} has trained all of its plan")
+        return {"index": index, "attempt": 1, "searched": {}, **self.jobs[index].to_meta()}
 
     def _meta(self, config: Config) -> dict[str, Any]:
         index = len(self.history.lineages())
@@ -362,6 +386,17 @@ class Study:
             ledger.set_attrs(connection, "user", trial_id, {"why": f"{end['why']}: {reason}"})
             ledger.set_state(connection, trial_id, "FAIL")
             return True
+
+    def retry_failed(self) -> int:
+        """Lets what failed wait for a slot once more, from zero; returns how many."""
+        with self.transaction() as connection:
+            lock(connection, "study", self._id)
+            self.history.refresh(connection)
+            failed = [record for record in self.history.lineages() if record.failed]
+            for record in failed:
+                system = {ledger.META: {**record.meta, "attempt": 1}}
+                ledger.copy_trial(connection, record.id, self._id, system)
+        return len(failed)
 
     def running(self) -> list[Running]:
         """The trials that run now, with their owners as :meth:`next_trial` got them."""

@@ -33,6 +33,7 @@ class Trial:
 
     ``root`` is the number of the first attempt at this configuration and names its checkpoint;
     ``seed`` follows from the configuration's place in the study, so every attempt has the same.
+    ``once``: it is to be judged after its last epoch only, with what a confidence interval needs.
     """
 
     def __init__(self, study: Study, record: Record, token: str) -> None:
@@ -47,6 +48,7 @@ class Trial:
         self.params: dict[str, Any] = dict(record.meta["params"])
         self.seed = int(record.meta["seed"])
         self.epochs = int(record.meta["epochs"])
+        self.once = bool(record.meta.get("once"))
         self.prune_reason: str | None = None
 
     @property

@@ -180,6 +180,7 @@ class _Training:
             device=self.message["device"],
             epochs=self.message.get("epochs"),
             at=self.message["at"],
+            evaluate="last" if self.message.get("once") else True,
         )
 
     def run(self) -> Iterator[int]:
@@ -210,13 +211,26 @@ class _Training:
             self._tell("done", best_epoch=self.fit.best_epoch)
 
     def _report(self, epoch: Epoch) -> None:
-        facts = asdict(epoch)
-        facts["epoch"] = facts.pop("number")
-        self.history.append(facts)
-        # told first: the decision to prune is made while the checkpoint is written
-        self._tell("epoch", **facts)
+        if epoch.metrics:  # else it was not judged, and there is nothing to tell
+            facts = asdict(epoch)
+            facts["epoch"] = facts.pop("number")
+            facts["extra"] = {**epoch.extra, **self._ranks()}
+            self.history.append(facts)
+            # told first: the decision to prune is made while the checkpoint is written
+            self._tell("epoch", **facts)
         if epoch.number < self.fit.n_epochs:
             self._save()
+
+    def _ranks(self) -> Message:
+        """What confidence intervals are made of, if somebody wants them."""
+        judged = self.fit.judged
+        if not self.message.get("once") or judged is None or not len(judged.ranks):
+            return {}
+        from paropt.training.bootstrap import pack, rank_table
+
+        sessions = self.fit.view.test.n_sessions
+        ranks = rank_table(judged.ranks, judged.sessions, sessions, max(self.fit.at))
+        return {"ranks": pack(ranks)}
 
     # -- checkpoints ------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -87,7 +87,8 @@ class Fit:
     """One training of one configuration, on the train split of a view, judged on its other split.
 
     ``epochs`` ends it earlier or later than its parameter ``n_epochs`` says, without touching the
-    learning rate's schedule.
+    learning rate's schedule. ``evaluate`` is after every epoch (True), after the last one only
+    ("last"), or never; an epoch without an evaluation has no metrics, and patience needs them all.
 
     Raises:
         ParamError, ModelError: what cannot be built.
@@ -107,7 +108,7 @@ class Fit:
         at: Sequence[int] = (20,),
         ties: Ties = "standard",
         filter_seen: bool = False,
-        evaluate: bool = True,
+        evaluate: bool | Literal["last"] = True,
     ) -> None:
         self.name, self.view, self.seed = model, view, seed
         self.at, self.ties, self.filter_seen, self.evaluate = tuple(at), ties, filter_seen, evaluate
@@ -132,6 +133,7 @@ class Fit:
         self.best, self.best_epoch = -math.inf, 0
         self.optimiser: Optimiser | None = None
         self._stop = threading.Event()
+        self.judged: Evaluation | None = None  # the last evaluation
         self._queries: plans.QueryBatches | None = None
         self._range = 1
 
@@ -163,7 +165,7 @@ class Fit:
     @property
     def finished(self) -> bool:
         """Whether the last epoch is over, or ``patience`` epochs brought nothing better."""
-        patience = int(self.params.get("patience", 0)) if self.evaluate else 0
+        patience = int(self.params.get("patience", 0)) if self.evaluate is True else 0
         tired = 0 < patience <= self.epoch - self.best_epoch
         return self.closed and (tired or self.epoch >= self.n_epochs)
 
@@ -224,7 +226,7 @@ class Fit:
 
     def _close(self) -> Epoch:
         extra = self.model.end_epoch(self.epoch)
-        judged = self._judge()
+        judged = self.judged = self._judge()
         losses = torch.cat(self.losses).double().cpu()
         weights = torch.tensor(self._steps.weights, dtype=torch.float64)
         self.closed = True
@@ -245,8 +247,9 @@ class Fit:
         )
 
     def _judge(self) -> Evaluation:
-        if not self.evaluate:
-            return Evaluation({}, 0, 0, 0.0, np.zeros(0))
+        waits = self.evaluate == "last" and self.epoch < self.n_epochs
+        if waits or not self.evaluate:
+            return Evaluation({}, 0, 0, 0.0, np.zeros(0), np.zeros(0, dtype=np.int64))
         if self._queries is None:
             self._queries = plans.evaluation(
                 self.view.test, self.view.n_items, self.model.max_length, ROWS, self.device

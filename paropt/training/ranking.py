@@ -36,13 +36,15 @@ _EXACT_COUNTS = 1 << 24  # float32 counts one by one up to here
 class Evaluation:
     """``metrics`` by name ("mrr@20"), over ``targets`` predictions; ``unknown`` more were left
     out because training never saw their item. ``ranks`` [targets] float64 start at 1, in no
-    particular order; empty where a model judged itself."""
+    particular order, and ``sessions`` [targets] int64 are those of the split that they belong to;
+    both are empty where a model judged itself."""
 
     metrics: dict[str, float]
     targets: int
     unknown: int
     seconds: float
     ranks: Ranks
+    sessions: NDArray[np.int64]
 
 
 def metrics_of(ranks: Ranks, at: Sequence[int]) -> dict[str, float]:
@@ -188,26 +190,32 @@ def judge(
     try:
         with torch.no_grad():
             metrics = model.evaluate(batches)
-            ranks = np.zeros(0)
+            ranks, sessions = np.zeros(0), np.zeros(0, dtype=np.int64)
             if metrics is None:
-                ranks = _ranks(model, batches, ties, filter_seen)
+                ranks, sessions = _ranks(model, batches, ties, filter_seen)
                 metrics = metrics_of(ranks, at)
     finally:
         model.train(was_training)
     for name, value in metrics.items():
         if not math.isfinite(value):
             raise Diverged(f"the metric {name} is {value}")
-    return Evaluation(metrics, batches.total, batches.unknown, time.perf_counter() - began, ranks)
+    seconds = time.perf_counter() - began
+    return Evaluation(metrics, batches.total, batches.unknown, seconds, ranks, sessions)
 
 
-def _ranks(model: Model, batches: QueryBatches, ties: Ties, filter_seen: bool) -> Ranks:
+def _ranks(
+    model: Model, batches: QueryBatches, ties: Ties, filter_seen: bool
+) -> tuple[Ranks, NDArray[np.int64]]:
     table, bias = model.item_table()
-    found = []
+    found, sessions = [], []
     for batch in queries(batches):
         wanted = batch.targets[batch.targets >= 0]
         exclude = seen_items(batch.histories, batches.store.items) if filter_seen else None
         found.append(rank(model.encode(batch), wanted, table, bias, ties=ties, exclude=exclude))
-    return np.concatenate(found)
+        begins = batch.histories[:, 0].contiguous()
+        at = torch.searchsorted(batches.store.offsets, begins, right=True) - 1
+        sessions.append(at.cpu().numpy())
+    return np.concatenate(found), np.concatenate(sessions)
 
 
 def queries(batches: Iterable[SequenceBatch]) -> Iterator[Queries]:
