@@ -221,6 +221,9 @@ class MoE(nn.Module):
     def _experts(self, x: Tensor, counts: Tensor) -> Tensor:
         """Each expert on its stretch of x [T·K, d], which is sorted by expert."""
         product = grouped_product if self.grouped else looped_product
+        if torch.is_autocast_enabled(x.device.type):
+            # grouped products are no operation that autocast knows
+            x = x.to(torch.get_autocast_dtype(x.device.type))
         gate, value = product(x, self.gate_and_value, counts).chunk(2, 1)
         return product(F.silu(gate) * value, self.out, counts)
 

@@ -182,6 +182,20 @@ def test_loss_is_that_of_what_ranking_uses(form: str) -> None:
     torch.testing.assert_close(model.loss(batch), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_bfloat16_products_leave_the_loss_in_float32(form: str) -> None:
+    """What a GPU's autocast does, on a CPU."""
+    model, batch = make(form, precision="bf16"), batch_of([12, 8, 3])
+    model.eval()
+    exact = model.loss(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model.loss(batch)
+    rough.backward()
+    assert rough.dtype == torch.float32 and rough.item() != exact.item()
+    assert rough.item() == pytest.approx(exact.item(), rel=0.05)
+    assert all(p.grad is None or p.grad.dtype == torch.float32 for p in model.parameters())
+
+
 def test_positions_without_a_target_cost_nothing() -> None:
     model, batch = make("sasrec"), batch_of([8, 3])
     targets = batch.targets.clone()

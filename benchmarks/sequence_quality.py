@@ -1,0 +1,186 @@
+"""SASRec, HSTU and their mixtures of experts beside published values and the floors.
+
+    python benchmarks/sequence_quality.py --data DIR [--set ml100k] [--case sasrec …]
+        [--seed 1 2 3] [--epochs 25] [--device cpu] [--threads 1]
+
+DIR holds ml100k/ml-100k.inter and ml1m/interactions_ordered.csv.gz. Leave one out (the last event
+of a user is the test, the one before it the validation), the whole catalogue ranked, the user's
+history filtered, ties of time in the log's own order. How many epochs to train is chosen by NDCG@10
+of the validation split with the first seed; then each seed is trained on all but the test and
+judged once. Every result is a JSON line on stdout; the table comes at the end, on stderr.
+
+Shortened (ML-1M on two cores): --set ml1m --epochs 10 --sessions 1500.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import json
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from paropt.data.dataset import Dataset, open_dataset
+from paropt.data.options import Options
+from paropt.data.prepare import prepare
+from paropt.training.fit import Fit
+from paropt.training.floors import floors
+
+METRICS = ("recall@10", "ndcg@10", "recall@20", "mrr@20")  # recall@10 of one target is HR@10
+
+
+@dataclass(frozen=True)
+class Case:
+    """A configuration and what was published or measured for it: HR@10 / NDCG@10 by set."""
+
+    model: str
+    params: dict[str, Any] = field(default_factory=dict)
+    published: dict[str, str] = field(default_factory=dict)
+
+
+# at equal active parameters: experts of half the width, two of them per token
+EXPERTS = {"experts": 8, "top_k": 2, "expert_mult": 0.5}
+HSTU_ML1M = ".3097/.1720 (2402.17152), .3226/.1880 (RecTools, stable sort)"
+CASES: dict[str, Case] = {
+    "sasrec": Case(
+        "sasrec", {}, {"ml1m": ".3152/.1821 (2309.07602)", "ml100k": ".199/.107 (one seed)"}
+    ),
+    "sasrec-swiglu": Case("sasrec", {"activation": "swiglu"}),
+    "sasrec-moe": Case("sasrec", EXPERTS),
+    "sasrec-cosine": Case("sasrec", {"similarity": "cosine", "temperature": 0.05}),
+    "hstu-event": Case("hstu", {}, {"ml100k": ".203/.112 (one seed)"}),
+    "hstu-query": Case(
+        "hstu", {"time_mode": "query"}, {"ml1m": HSTU_ML1M, "ml100k": ".200/.108 (one seed)"}
+    ),
+    "hstu-rotary": Case("hstu", {"rotary": "linear", "relative_bias": "position"}),
+    "hstu-moe": Case("hstu", EXPERTS),
+}
+SIZES = {"dim": 64, "blocks": 2, "heads": 1, "max_length": 200}
+SETS: dict[str, dict[str, Any]] = {
+    "ml100k": SIZES | {"dropout": 0.2, "batch_size": 32},
+    "ml1m": SIZES | {"dropout": 0.1, "batch_size": 128},
+}
+
+
+def prepared(data: Path, name: str, cache: Path, sessions: int | None) -> Dataset:
+    """The set as a dataset directory, made once; of ML-1M every n-th user, if fewer are wanted."""
+    out = cache / (name if sessions is None else f"{name}-{sessions}")
+    if out.exists():
+        return open_dataset(out)
+    if name == "ml100k":
+        options = Options(format="recbole", protocol="leave-one-out")
+        return prepare([data / "ml100k" / "ml-100k.inter"], out, options=options)
+    log = out.with_suffix(".tsv")
+    with gzip.open(data / "ml1m" / "interactions_ordered.csv.gz", "rt") as source:
+        _write_ml1m(csv.DictReader(source), log, sessions)
+    return prepare([log], out, options=Options(protocol="leave-one-out", min_support=1))
+
+
+def _write_ml1m(rows: Iterable[dict[str, str]], log: Path, sessions: int | None) -> None:
+    """Rows are in order already; times are the estimates, as true ones are known of few."""
+    every = 1 if sessions is None else max(1, 6040 // sessions)
+    with log.open("w") as file:
+        file.write("SessionId\tItemId\tTime\n")
+        for row in rows:
+            if int(row["user_id"]) % every == 0:
+                file.write(f"{row['user_id']}\t{row['item_id']}\t{row['ts_est']}\n")
+
+
+def epochs_of(case: Case, params: dict[str, Any], dataset: Dataset, args: Any) -> int:
+    """The epoch of the best NDCG@10 on the validation split."""
+    view = dataset.view("search")
+    fit = Fit(case.model, params, view, seed=args.seed[0], at=(10,), filter_seen=True,
+              device=args.device)  # fmt: skip
+    scores = [epoch.metrics["ndcg@10"] for epoch in _told(fit)]
+    return 1 + max(range(len(scores)), key=scores.__getitem__)
+
+
+def judged(case: Case, params: dict[str, Any], dataset: Dataset, seed: int, epochs: int,
+           device: str) -> dict[str, Any]:  # fmt: skip
+    """Metrics of one training on all but the test, and what it took."""
+    fit = Fit(case.model, params, dataset.view("full"), seed=seed, epochs=epochs, at=(10, 20),
+              filter_seen=True, device=device)  # fmt: skip
+    done = list(_told(fit))
+    seconds = statistics.median(epoch.train_seconds for epoch in done)
+    return {
+        "epochs": epochs,
+        "seconds_per_epoch": round(seconds, 3),
+        **{name: done[-1].metrics[name] for name in METRICS},
+    }
+
+
+def _told(fit: Fit) -> Iterator[Any]:
+    for epoch in fit.epochs():
+        ndcg = epoch.metrics["ndcg@10"]
+        print(
+            f"  {fit.name} {fit.view.name} seed {fit.seed} epoch {epoch.number}: loss "
+            f"{epoch.loss:.4f}, ndcg@10 {ndcg:.4f}, {epoch.train_seconds:.1f} s",
+            file=sys.stderr,
+            flush=True,
+        )
+        yield epoch
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--set", choices=SETS, default="ml100k")
+    parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--seed", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--epochs", type=int, default=25, help="at most")
+    parser.add_argument("--sessions", type=int, help="about so many users of ml1m only")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--cache", type=Path, help="keep the prepared set here")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    print(
+        f"{platform.machine()}, torch {torch.__version__}, {args.device}, {args.threads} thread(s)",
+        file=sys.stderr,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = prepared(args.data, args.set, args.cache or Path(folder), args.sessions)
+        found: dict[str, list[dict[str, Any]]] = {}
+        for name, metrics in floors(dataset.view("full"), at=(10, 20), filter_seen=True).items():
+            found[name] = [{key: metrics[key] for key in METRICS}]
+        for name in args.case:
+            case = CASES[name]
+            params = SETS[args.set] | case.params | {"n_epochs": args.epochs}
+            began = time.perf_counter()
+            epochs = epochs_of(case, params, dataset, args)
+            for seed in args.seed:
+                result = judged(case, params, dataset, seed, epochs, args.device)
+                print(
+                    json.dumps({"set": args.set, "case": name, "seed": seed, **result}), flush=True
+                )
+                found.setdefault(name, []).append(result)
+            print(f"  {name}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
+    _table(args.set, found)
+
+
+def _table(name: str, found: dict[str, list[dict[str, Any]]]) -> None:
+    print(f"\n| {name} | HR@10 | NDCG@10 | Recall@20 | MRR@20 | published HR@10/NDCG@10 |",
+          file=sys.stderr)  # fmt: skip
+    print("|---|---|---|---|---|---|", file=sys.stderr)
+    for case, runs in found.items():
+        cells = []
+        for metric in METRICS:
+            values = [run[metric] for run in runs]
+            spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):.4f}{spread}")
+        published = CASES[case].published.get(name, "–") if case in CASES else "–"
+        print(f"| {case} | {' | '.join(cells)} | {published} |", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

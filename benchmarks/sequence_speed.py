@@ -1,0 +1,135 @@
+"""Seconds per epoch of SASRec, HSTU and experts, and of their parts beside the plain way.
+
+    python benchmarks/sequence_speed.py [--data DIR] [--threads 1] [--runs 5]
+
+Without --data only the parts are timed. DIR holds ml100k/ml-100k.inter; RecTools' figures on that
+file were recorded apart (version 0.19, torch 2.13, one thread of a like machine, same sizes), so
+their ratio is exact only where the machine is as idle as it was then. Alternating runs, medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.parts.dropping import Dropout
+from models.parts.moe import MoE
+from models.parts.sequence_losses import full_cross_entropy
+from paropt.data.options import Options
+from paropt.data.prepare import prepare
+from paropt.training.fit import Fit
+
+SIZES = {"dim": 64, "blocks": 2, "heads": 1, "max_length": 200, "dropout": 0.2, "batch_size": 128}
+RECTOOLS = {"sasrec": 17.2, "hstu": 20.9}  # seconds per epoch
+MODELS = {
+    "sasrec": ("sasrec", {}),
+    "hstu": ("hstu", {"time_mode": "query"}),
+    "sasrec, 8 experts": ("sasrec", {"experts": 8}),
+}
+
+
+def alternate(ways: dict[str, Callable[[], Tensor]], runs: int) -> dict[str, float]:
+    """Median milliseconds of each way, forwards and backwards."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for run in range(runs + 1):  # the first one warms up
+        for name, way in ways.items():
+            began = time.perf_counter()
+            way().backward()  # type: ignore[no-untyped-call]
+            if run:
+                times[name].append(1000 * (time.perf_counter() - began))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def show(title: str, found: dict[str, float], ours: str) -> None:
+    parts = [
+        f"{name} {value:.1f} ms" + (f" ({value / found[ours]:.1f}×)" if name != ours else "")
+        for name, value in found.items()
+    ]
+    print(f"{title}: {', '.join(parts)}", flush=True)
+
+
+def cross_entropy(tokens: int, items: int, dim: int, runs: int) -> None:
+    h, table = torch.randn(tokens, dim), 0.05 * torch.randn(items, dim)
+    h.requires_grad_()
+    table.requires_grad_()
+    targets = torch.randint(items, (tokens,))
+    ways: dict[str, Callable[[], Tensor]] = {
+        "ours": lambda: full_cross_entropy(h, table, targets),
+        "plain": lambda: F.cross_entropy(h @ table.T, targets),
+    }
+    if hasattr(F, "linear_cross_entropy"):
+        options = nn.LinearCrossEntropyOptions()
+        ways["torch's fused"] = lambda: F.linear_cross_entropy(h, table, targets, options=options)
+    title = f"cross-entropy, {tokens} tokens × {items} items × {dim}"
+    show(title, alternate(ways, runs), "ours")
+
+
+def experts(tokens: int, dim: int, count: int, top_k: int, runs: int) -> None:
+    layer = MoE(dim, dim, count, top_k)
+    x = torch.randn(tokens, dim, requires_grad=True)
+
+    def way(grouped: bool) -> Tensor:
+        layer.grouped = grouped
+        return layer(x).sum()
+
+    found = alternate({"grouped": lambda: way(True), "loop": lambda: way(False)}, runs)
+    show(f"{count} experts, top {top_k}, {tokens} tokens × {dim}", found, "grouped")
+
+
+def dropout(tokens: int, dim: int, runs: int) -> None:
+    ours, x = Dropout(0.2), torch.randn(tokens, dim, requires_grad=True)
+    ways = {"ours": lambda: ours(x).sum(), "torch's": lambda: F.dropout(x, 0.2).sum()}
+    show(f"dropout, {tokens} × {dim}", alternate(ways, runs), "ours")
+
+
+def epochs(data: Path, runs: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        options = Options(format="recbole", protocol="leave-one-out")
+        log = data / "ml100k" / "ml-100k.inter"
+        view = prepare([log], Path(folder) / "set", options=options).view("full")
+        fits = {
+            name: Fit(model, SIZES | more | {"n_epochs": runs + 1}, view, seed=1, evaluate=False)
+            for name, (model, more) in MODELS.items()
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in fits}
+        running = {name: fit.epochs() for name, fit in fits.items()}
+        for _ in range(runs + 1):
+            for name, going in running.items():
+                seconds[name].append(next(going).train_seconds)
+    for name, values in seconds.items():
+        median = statistics.median(values[1:])
+        peer = RECTOOLS.get(name)
+        beside = f"; RecTools {peer} s, {peer / median:.1f}×" if peer else ""
+        print(f"ml100k {name}: {median:.2f} s per epoch{beside}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--runs", type=int, default=5)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(1)
+    print(f"{platform.machine()}, torch {torch.__version__}, {args.threads} thread(s)")
+    cross_entropy(8192, 1682, 64, args.runs)
+    cross_entropy(8192, 3416, 64, args.runs)
+    cross_entropy(2048, 40_000, 64, args.runs)
+    experts(4096, 128, 100, 2, args.runs)
+    experts(4096, 64, 8, 2, args.runs)
+    dropout(25_600, 64, args.runs)
+    if args.data is not None:
+        epochs(args.data, args.runs)
+
+
+if __name__ == "__main__":
+    main()
