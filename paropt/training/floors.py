@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paropt.training.plans import Events, Ints, known_events, ranges
-from paropt.training.ranking import Ties, metrics_of, place
+from paropt.training.ranking import Ranks, Ties, metrics_of, place
 
 if TYPE_CHECKING:
     from paropt.data.dataset import View
@@ -45,23 +45,26 @@ def floors(
 
     A split without a target that can be predicted gives an empty dict for each.
     """
+    ranks = floor_ranks(view, ties, filter_seen)
+    return {name: metrics_of(found, at) if len(found) else {} for name, found in ranks.items()}
+
+
+def floor_ranks(view: View, ties: Ties = "standard", filter_seen: bool = False) -> dict[str, Ranks]:
+    """Each floor's ranks of the view's targets, in the order of their positions among the known
+    events."""
     train = known_events(view.train, view.n_items)
     test = known_events(view.test, view.n_items)
     popularity = Popularity(train, view.n_items)
     cooccurrence = Cooccurrence(train, popularity)
     return {
-        "popularity": _judge(popularity, test, at, ties, filter_seen),
-        "cooccurrence": _judge(cooccurrence, test, at, ties, filter_seen),
+        "popularity": _judge(popularity, test, ties, filter_seen),
+        "cooccurrence": _judge(cooccurrence, test, ties, filter_seen),
     }
 
 
 def _judge(
-    floor: Popularity | Cooccurrence,
-    events: Events,
-    at: Sequence[int],
-    ties: Ties,
-    filter_seen: bool,
-) -> dict[str, float]:
+    floor: Popularity | Cooccurrence, events: Events, ties: Ties, filter_seen: bool
+) -> Ranks:
     positions, sessions = events.queries()
     ranks = []
     for begin in range(0, len(positions), CHUNK):
@@ -70,7 +73,7 @@ def _judge(
         )
         above, at_least = floor.counts(asked)
         ranks.append(place(above.astype(np.float64), at_least.astype(np.float64), ties))
-    return metrics_of(np.concatenate(ranks), at) if ranks else {}
+    return np.concatenate(ranks) if ranks else np.zeros(0)
 
 
 def _questions(events: Events, positions: Ints, sessions: Ints, filter_seen: bool) -> Questions:
