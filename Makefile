@@ -20,7 +20,7 @@ $(BIN)/.paropt-dev: $(BIN)/.paropt
 	@touch $@
 
 demo: $(BIN)/.paropt  ## a real search on a synthetic shop, ending in a paramfile
-	$(BIN)/paropt launch --space paramspaces/demo.json --study demo
+	$(BIN)/paropt launch --space paramspaces/demo.json --study demo --trials 16
 	$(BIN)/paropt export demo --out runs/demo --overwrite
 
 test: $(BIN)/.paropt-dev  ## the tests
