@@ -31,7 +31,7 @@ from paropt.cli._study import Choice, Duration, slot_options, storage_option
     show_default="100 for a new study without --timeout",
     help="Configurations to try in all, over every worker and resume.",
 )
-@click.option("--timeout", type=Duration(), help="Wall-clock time to stop after.")
+@click.option("--timeout", type=Duration(), metavar="2h", help="Wall-clock time to stop after.")
 @click.option("--metric", metavar="mrr@20|recall@20", show_default="mrr@20", help="To maximise.")
 @click.option("--fixed", multiple=True, metavar="K=V,…", help="Parameters that FILE leaves out.")
 @click.option("--seed", type=int, show_default="42", help="Of sampling and training.")
@@ -40,6 +40,7 @@ from paropt.cli._study import Choice, Duration, slot_options, storage_option
 @click.option(
     "--heartbeat",
     type=Duration(),
+    metavar="30s",
     show_default="30s",
     help="Within two of these a lost worker's trial is taken over.",
 )

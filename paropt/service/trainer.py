@@ -100,6 +100,8 @@ def main() -> int:
         traceback.print_exc()
         supervisor.tell("unusable", message=_one_line(error))
         return 1
+    gc.collect()
+    gc.freeze()  # torch's own objects: looking through them costs 0.15 s between two fits
     views: dict[tuple[str, str], View] = {}
     while (message := supervisor.fits.get()) is not None:
         _train(supervisor, message, views)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -177,6 +178,15 @@ def until(holds: Callable[[], Any], what: str, seconds: float = 90) -> Any:
     raise AssertionError(f"{what} did not happen in {seconds} s")
 
 
+def documented_keys() -> set[str]:
+    """The keys that docs/json.md promises for launch: its first table's first column."""
+    page = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
+    rows = page.partition("|---|---|\n")[2].partition("\n\n")[0].splitlines()
+    keys = {key for row in rows for key in re.findall(r"`(\w+)`", row.split("|")[1])}
+    assert "counts" in keys and "workers" in keys
+    return keys
+
+
 def test_a_search_by_two_slots_from_data_to_json(
     run_paropt: Any, space: Path, dataset: Path
 ) -> None:
@@ -197,6 +207,7 @@ def test_a_search_by_two_slots_from_data_to_json(
     assert result["floor"].keys() == {"popularity", "cooccurrence"}
     assert len(result["workers"]) == 2
     assert len(result["fingerprint"]) == 64
+    assert result.keys() >= documented_keys()
     assert "trial 0 complete" in done.err
     more = run_paropt("launch", "--study", "ring-data", "--trials", "5")
     assert more.rc == 0, more.err
