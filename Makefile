@@ -26,6 +26,9 @@ demo: $(BIN)/.paropt  ## a real search on a synthetic shop, ending in a paramfil
 test: $(BIN)/.paropt-dev  ## the tests
 	$(BIN)/pytest
 
+chaos: $(BIN)/.paropt-dev  ## the fault suite: 200 faults and more, some minutes
+	$(BIN)/python tests/chaos/run.py
+
 lint: $(BIN)/.paropt-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -1,0 +1,117 @@
+"""The fault suite: ``python tests/chaos/run.py [--short]``, or ``make chaos``.
+
+Real slots on several hosts search real studies in a real PostgreSQL while a seeded driver kills,
+stops, cuts off and fills up; then checker.py, which knows nothing of paropt, reads the database and
+the slots' own records, and this program prints one table. It ends with 1 if a promise was broken.
+
+The seed decides which faults come in which order; when exactly they hit is up to the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import checker
+import psycopg2
+from burst import Burst
+from hosts import Server
+from main import FULL, SHORT, Main, Size
+from real import Real
+from tampering import unseen
+
+# what shows that the checker sees a broken promise
+MUTATIONS = {
+    "no fencing": Size(
+        3, 1, hosts=2, slots=2, epochs=8, epoch_seconds=0.8, heartbeat=1.5, only=("stop_slot_long",)
+    ),
+    "forgetful": Size(
+        2, 1, hosts=2, slots=1, epochs=4, epoch_seconds=0.2, heartbeat=1.5, only=("kill_trainer",)
+    ),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--short", action="store_true", help="about half a minute")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--mutation", choices=MUTATIONS, help="a promise to break")
+    parser.add_argument("--keep", action="store_true", help="leave the records where they are")
+    options = parser.parse_args()
+    run = Path(tempfile.mkdtemp(prefix="paropt-chaos-", dir="/tmp"))
+    run.chmod(0o711)
+    server = Server()
+    try:
+        parts = _parts(run, server, options)
+        began = time.monotonic()
+        verdict = _play(parts, server)
+        print(verdict.table())
+        print(f"{'seconds':44}{time.monotonic() - began:>12.0f}")
+        return 1 if verdict.broken else 0
+    finally:
+        server.remove()
+        if options.keep:
+            print(f"records in {run}")
+        else:
+            shutil.rmtree(run, ignore_errors=True)
+
+
+def _parts(run: Path, server: Server, options: argparse.Namespace) -> list[Any]:
+    seed, short = options.seed, options.short
+    if options.mutation:
+        return [Main(run, server, MUTATIONS[options.mutation], seed, options.mutation)]
+    return [
+        Burst(run, server, 6 if short else 50, seed),
+        Main(run, server, SHORT if short else FULL, seed),
+        Real(run, 2 if short else 10, 2 if short else 12, seed),
+    ]
+
+
+def _play(parts: list[Any], server: Server) -> checker.Verdict:
+    """All beside each other; then they are judged."""
+    verdict = checker.Verdict()
+    try:
+        threads = [threading.Thread(target=_play_one, args=(part,)) for part in parts]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        for part in parts:
+            part.close()
+    for part in parts:
+        (part.run / "manifest.json").write_text(json.dumps(part.manifest()))
+        _judge(part, verdict)
+        part.clean()
+    return verdict
+
+
+def _play_one(part: Any) -> None:
+    try:
+        part.play()
+    except Exception as error:
+        part.diary.note("surprise", message=f"the suite itself failed: {error!r}")
+        traceback.print_exc()
+
+
+def _judge(part: Any, verdict: checker.Verdict) -> None:
+    connection = psycopg2.connect(part.url)
+    try:
+        checker.check(part.run, connection, verdict, secret=part.secret)
+        if isinstance(part, Main) and not verdict.broken:
+            for name in unseen(part.run, connection, part.secret):
+                verdict.say("surprise", f"the checker does not see {name}")
+    finally:
+        connection.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,19 @@
+"""One of many workers that find an empty database at the same moment: makes the study or joins it,
+then works on it. ``python starter.py DEFINITION.json BUDGET`` and the arguments of a slot."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from paropt.search.definition import StudyDefinition
+from paropt.search.study import Study
+from paropt.service.slot import main
+
+if __name__ == "__main__":
+    definition = StudyDefinition.from_json(json.loads(Path(sys.argv[1]).read_text()))
+    url = os.environ["PAROPT_STORAGE"]
+    Study.create(url, definition, budget=int(sys.argv[2])).close()
+    sys.exit(main(sys.argv[3:]))
