@@ -245,8 +245,9 @@ class Judged:
     """An entry after its trainings.
 
     ``epoch`` is where the mean over the seeds is best; ``values`` are the seeds' at that epoch and
-    ``metrics`` all that they reported there. ``failures`` are the messages of trainings without a
-    value; then there is nothing else.
+    ``metrics`` all that they reported there; ``ranks`` are their rank tables, packed, if they were
+    judged once and by their ranks; ``owners`` are the slots. ``failures`` are the messages of
+    trainings without a value; then there is nothing else.
     """
 
     entry: Entry
@@ -254,7 +255,9 @@ class Judged:
     values: tuple[float, ...] = ()
     curve: tuple[float, ...] = ()
     metrics: tuple[Mapping[str, float], ...] = ()
+    ranks: tuple[Mapping[str, Any] | None, ...] = ()
     seconds: float = 0.0
+    owners: tuple[Mapping[str, Any], ...] = ()
     failures: tuple[str, ...] = ()
 
     @property
@@ -292,8 +295,15 @@ def _judged(entry: Entry, records: Sequence[Record], metric: str) -> Judged:
         values=tuple(curves[:, epoch - 1].tolist()),
         curve=tuple(curve.tolist()),
         metrics=tuple(metrics_at(record.curves, epoch) for record in records),
+        ranks=tuple(_extra(record, epoch).get("ranks") for record in records),
         seconds=sum(s for r in records for s in r.curves.get("seconds", []) if s is not None),
+        owners=tuple(record.owner for record in records),
     )
+
+
+def _extra(record: Record, epoch: int) -> Mapping[str, Any]:
+    extras = record.curves.get("extra", [])
+    return extras[epoch - 1] or {} if len(extras) >= epoch else {}
 
 
 def choose(judged: Sequence[Judged]) -> tuple[Judged, Judged]:

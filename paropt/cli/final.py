@@ -1,0 +1,79 @@
+"""``paropt final``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from paropt.cli._study import slot_options, storage_option
+
+
+@click.command()
+@click.argument("study")
+@click.option(
+    "--top", type=click.IntRange(min=1), show_default="3", help="Best configurations to try again."
+)
+@click.option(
+    "--seeds", type=click.IntRange(min=1), show_default="5", help="Fresh seeds for each of them."
+)
+@click.option(
+    "--control",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    show_default="the space's first complete start point, else the model's defaults",
+    help="A paramfile to compare with.",
+)
+@click.option("--again", is_flag=True, help="Look at the test set though somebody did before.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write the report there, with paramfiles.",
+)
+@click.option(
+    "--data",
+    metavar="DIR",
+    show_default="where the study was launched with it",
+    help="The study's dataset directory on this machine.",
+)
+@slot_options
+@storage_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def final(
+    study: str,
+    top: int | None,
+    seeds: int | None,
+    control: Path | None,
+    again: bool,
+    out: Path | None,
+    data: str | None,
+    devices: str,
+    per_device: int | None,
+    checkpoint_dir: str | None,
+    storage: str | None,
+    as_json: bool,
+) -> None:
+    """Test a study's result once, with fresh seeds, beside a control and baselines.
+
+    The best configurations are trained again on train and one is chosen on valid; that one and
+    the control are trained on train_full and tested on test. Interrupted, the same command goes on.
+
+    \b
+    paropt final shop --out reports/shop
+    paropt final shop --control paramfiles/gru4rec_retailrocket_bprmax_shared.json
+    """
+    from paropt.service import finals, written
+    from paropt.service.devices import places
+
+    if out:
+        written.check_out(out)
+    slots = places(devices, per_device)
+    wish = finals.Wish(study, top, seeds, control, again, storage, data)
+    checkpoints = Path(checkpoint_dir) if checkpoint_dir else None
+    report = finals.run(wish, slots, checkpoints, note=lambda line: click.echo(line, err=True))
+    if out:
+        written.write(report, out)
+        click.echo(f"the report is in {out}", err=True)
+    click.echo(json.dumps(report, indent=1) if as_json else written.markdown(report).rstrip())

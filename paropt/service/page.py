@@ -1,0 +1,149 @@
+"""A report as one HTML page that needs nothing else: styles and plots are inside, no scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from paropt.service import written
+from paropt.service.figures import Mark, Series, intervals, lines
+
+Report = Mapping[str, Any]
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1c1c1e; --dim: #6b7280; --rule: #d4d4d8; --paper: #fff;
+  --c0: #2563eb; --c1: #ea580c; --c2: #6b7280; --c3: #059669; --c4: #9333ea; --c5: #b45309; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e5e7eb; --dim: #9ca3af; --rule: #3f3f46;
+  --paper: #18181b; --c0: #60a5fa; --c1: #fb923c; --c2: #9ca3af; --c3: #34d399; --c4: #c084fc;
+  --c5: #fbbf24; } }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
+  max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+.result { font-size: 1.1rem; font-weight: 600; } .warn { border-left: 4px solid var(--c1);
+  padding-left: .8rem; } .dim { color: var(--dim); font-size: .9rem; overflow-wrap: anywhere; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .25rem .7rem .25rem 0; border-bottom: 1px solid var(--rule);
+  white-space: nowrap; }
+pre { overflow-x: auto; font-size: .85rem; border: 1px solid var(--rule); padding: .6rem; }
+svg { max-width: 100%; height: auto; } svg text { fill: var(--ink); font: 12px system-ui; }
+svg .dim { fill: var(--dim); } svg .rule { stroke: var(--rule); }
+"""
+
+
+def page(report: Report) -> str:
+    """The whole page."""
+    title = escape(written.title(report))
+    body = "\n".join(_body(report))
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta http-equiv="Content-Security-Policy" '
+        "content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
+        f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<h1>{title}</h1>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def _body(report: Report) -> Iterable[str]:
+    yield _p(written.facts(report), "dim")
+    if report["test"]:
+        yield from _tested(report)
+    yield "<h2>The search</h2>"
+    yield from _search(report)
+    yield _p(written.versions(report), "dim")
+
+
+def _tested(report: Report) -> Iterable[str]:
+    yield _p(written.result(report), "result")
+    yield _p(written.look(report).replace("**", ""), "warn" if report["again"] else "dim")
+    yield from _test_figure(report)
+    for measure, names in written.measures(report).items():
+        yield f"<h2>{escape(measure)} on test</h2>"
+        yield _table(["", *names], written.test_rows(report, names))
+    yield _p(written.how(report), "dim")
+    yield "<h2>Choosing on valid</h2>"
+    yield _table(written.CHOICE, written.choice_rows(report))
+    yield _p(written.flattery(report))
+    yield from _choice_figure(report)
+    yield "<h2>Configurations</h2>"
+    for role in written.roles(report):
+        tested = report["test"][role]
+        words = " ".join(f"{name}={value}" for name, value in tested["params"].items())
+        yield _p(f"{role}: {written.described(tested)}, {tested['epochs']} epochs")
+        yield f"<pre>{escape(words or 'defaults')}</pre>"
+    yield "<h2>Again</h2>"
+    yield f"<pre>{escape(chr(10).join(written.commands(report)))}</pre>"
+
+
+def _search(report: Report) -> Iterable[str]:
+    best, metric = report["search"]["best"], report["metric"]
+    if best is None:
+        yield _p("No trial has a value yet.")
+        return
+    yield _p(f"Best {metric} {best['value']:.4f}: trial {best['trial']}, epoch {best['epoch']}.")
+    words = " ".join(f"{name}={value}" for name, value in best["params"].items())
+    yield f"<pre>{escape(best['model'])} {escape(words)}</pre>"
+    yield _search_figure(report)
+
+
+# -- plots --------------------------------------------------------------------------------------
+
+
+def _test_figure(report: Report) -> Iterable[str]:
+    metric = report["metric"]
+    test = report["test"]
+    tested = {role: test[role]["metrics"] for role in written.roles(report)}
+    tested |= {name: baseline["metrics"] for name, baseline in test["baselines"].items()}
+    marks = [
+        Mark(name, of[metric]["mean"], of[metric]["interval"], of[metric].get("values", ()))
+        for name, of in tested.items()
+        if metric in of
+    ]
+    yield intervals(marks, f"{metric} on test: mean, 95 % interval over sessions, each seed")
+
+
+def _choice_figure(report: Report) -> Iterable[str]:
+    series = [
+        Series(entry["name"], list(enumerate(entry["curve"], 1)))
+        for entry in report["entries"]
+        if not entry["failures"]
+    ]
+    title = f"{report['metric']} on valid, mean of {len(report['seeds'])} seeds"
+    yield lines(series, title, "epoch")
+
+
+def _search_figure(report: Report) -> str:
+    """Trials as dots, the best so far as a line, floors as dashes, against device time."""
+    found, metric = report["search"], report["metric"]
+    longest = max((point["spent"] for point in found["points"]), default=0.0)
+    unit, size = ("hours", 3600) if longest > 7200 else ("minutes", 60)
+    dots = [
+        (point["spent"] / size, point["value"])
+        for point in found["points"]
+        if point["value"] is not None
+    ]
+    best = [(p["spent"] / size, p["best"]) for p in found["points"] if p["best"] is not None]
+    series = [Series("best so far", best, steps=True), Series("trials", dots, dots=True)]
+    for name, values in found["floor"].items():
+        if metric in values:
+            ends = [(0.0, values[metric]), (longest / size, values[metric])]
+            series.append(Series(name, ends, dashed=True))
+    return lines(series, f"{metric} on valid against time spent", f"device {unit}")
+
+
+# -- words --------------------------------------------------------------------------------------
+
+
+def _p(text: str, kind: str = "") -> str:
+    named = f' class="{kind}"' if kind else ""
+    return f"<p{named}>{escape(text)}</p>"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    body = "".join(
+        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in rows
+    )
+    return f'<div class="wide"><table><tr>{head}</tr>\n{body}</table></div>'

@@ -1,0 +1,41 @@
+"""``paropt report``: a page from a directory or from a study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from paropt.search.paramfiles import write_text
+from paropt.search.study import Study
+from paropt.service import written
+from paropt.service.finals import latest_report
+from paropt.service.page import page
+from paropt.service.report import search_report
+from paropt.service.storage import open_storage
+
+
+def render(source: str, out: Path | None, storage_url: str | None) -> Path:
+    """Write the page of a directory's report or of a study's; returns where.
+
+    Raises:
+        ParoptError: there is no report, or the page cannot be written.
+        StudyError: no such study.
+    """
+    directory = Path(source)
+    if directory.is_dir():
+        report = written.read(directory)
+        out = out or directory / written.PAGE
+    else:
+        report = _of_study(source, storage_url)
+        out = out or Path(f"{source.replace('/', '-')}.html")
+    write_text(out, page(report), overwrite=True)
+    return out
+
+
+def _of_study(name: str, storage_url: str | None) -> dict[str, Any]:
+    with open_storage(storage_url) as storage:
+        study = Study.load(storage.url, name)
+        try:
+            return latest_report(study) or search_report(study)
+        finally:
+            study.close()
