@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import UTC
 
 from paropt.search.history import Record
 
@@ -28,13 +27,13 @@ def alike(lineages: Sequence[Record], since: float, study: str) -> str | None:
 
     ``since`` is when somebody last let it run (seconds since 1970): older failures are forgiven.
     """
-    ended = sorted(
-        (record for record in lineages if not record.open and _ended_at(record) > since),
-        key=_ended_at,
-    )
-    if not ended or not ended[-1].failed:
+    ended = [record for record in lineages if not record.open and record.ended_at > since]
+    if not ended:
         return None
-    last = ended[-1]
+    last = max(reversed(ended), key=lambda record: record.ended_at)
+    if not last.failed:
+        return None
+    ended.sort(key=lambda record: record.ended_at)
     needed = ALIKE_BY_PARAMS if last.end.get("why") in _BY_PARAMS else ALIKE
     row = ended[-needed:]
     if len(row) == needed and all(r.failed and _cause(r) == _cause(last) for r in row):
@@ -44,10 +43,6 @@ def alike(lineages: Sequence[Record], since: float, study: str) -> str | None:
     if failed >= MOST and failed > SHARE * len(ended):
         return _sentence(f"{failed} of {len(ended)} trials failed", last, study)
     return None
-
-
-def _ended_at(record: Record) -> float:
-    return record.ended.replace(tzinfo=UTC).timestamp() if record.ended else 0.0
 
 
 def _cause(record: Record) -> tuple[str, str]:

@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -39,10 +39,17 @@ class Record:
     curves: Mapping[str, list[Any]]
     end: Mapping[str, Any]
 
-    @property
+    # cached, because every ask looks at all records
+
+    @cached_property
     def root(self) -> int:
         root: int = self.meta["root"]
         return root
+
+    @cached_property
+    def ended_at(self) -> float:
+        """Seconds since 1970; 0 while it is open."""
+        return self.ended.replace(tzinfo=UTC).timestamp() if self.ended else 0.0
 
     @cached_property
     def key(self) -> str:
