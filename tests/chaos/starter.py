@@ -6,8 +6,10 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
+from paropt.errors import StorageUnreachable
 from paropt.search.definition import StudyDefinition
 from paropt.search.study import Study
 from paropt.service.slot import main
@@ -15,5 +17,10 @@ from paropt.service.slot import main
 if __name__ == "__main__":
     definition = StudyDefinition.from_json(json.loads(Path(sys.argv[1]).read_text()))
     url = os.environ["PAROPT_STORAGE"]
-    Study.create(url, definition, budget=int(sys.argv[2])).close()
+    while True:
+        try:
+            Study.create(url, definition, budget=int(sys.argv[2])).close()
+            break
+        except StorageUnreachable:  # the database is under faults, too
+            time.sleep(0.2)
     sys.exit(main(sys.argv[3:]))
