@@ -132,21 +132,23 @@ class HSTU(SequenceModel):
             self.rotary = Rotary(self.params["rotary"], width, self.params["rotary_scale"])
 
     def layers(self, h: Tensor, batch: SequenceBatch, layout: Layout) -> Tensor:
-        where = self._geometry(batch, layout)
+        angles = self.rotary.angles(batch, layout) if self.rotary else None
+        rows = [self._rows(batch, *group) for group in layout.groups]
         for block in self.blocks:
-            h = block(h, where)
+            h = block(h, rows, angles)
         return h
 
-    def _geometry(self, batch: SequenceBatch, layout: Layout) -> Geometry:
-        """What all blocks need of positions and times, computed once."""
+    def _rows(self, batch: SequenceBatch, rows: slice, tokens: slice, layout: Layout) -> Rows:
+        """What all blocks need of a group of rows, computed once."""
         width, params = layout.width, self.params
         buckets = None
         if params["relative_bias"] in ("time", "both"):
-            buckets = time_buckets(batch, params["time_mode"], params["time_buckets"])
-        angles = self.rotary.angles(batch, layout) if self.rotary else None
+            times, asked = batch.times[rows, :width], batch.query_times[rows, :width]
+            since = asked if params["time_mode"] == "query" else times
+            buckets = time_buckets(since, times, params["time_buckets"])
         device = batch.items.device
         weight = causal_weight(width, params["normaliser"], params["max_length"], device)
-        return Geometry(layout, weight, buckets, angles)
+        return Rows(tokens, layout, weight, buckets)
 
 
 def _head_width(params: Mapping[str, Any], mult: str) -> int:
@@ -168,14 +170,14 @@ def _refuse_times(params: Mapping[str, Any]) -> None:
 
 
 @dataclass(frozen=True)
-class Geometry:
-    """Of a batch: ``weight`` [L, L] is mask over normaliser, ``buckets`` [B, L, L] are of time,
-    ``angles`` of the rotary encoding."""
+class Rows:
+    """A group of a batch's rows: its ``tokens``, ``weight`` [L, L] of mask over normaliser and
+    ``buckets`` [B, L, L] of time."""
 
+    tokens: slice
     layout: Layout
     weight: Tensor
     buckets: Tensor | None
-    angles: tuple[Tensor, Tensor] | None
 
 
 class Block(nn.Module):
@@ -203,23 +205,23 @@ class Block(nn.Module):
         self.mixture = MoE.from_params(params, dim, dim) if has_moe(params, number) else None
         self.norm_mixture = RMSNorm(dim) if self.mixture else None
 
-    def forward(self, x: Tensor, where: Geometry) -> Tensor:
+    def forward(self, x: Tensor, rows: list[Rows], angles: tuple[Tensor, Tensor] | None) -> Tensor:
         projected = F.silu(self.project(self.norm_in(x)))
         u, v, q, k = torch.split(projected, self.sizes, 1)
-        seen = self.norm_out(self._attend(q, k, v, where))
-        y: Tensor = x + self.merge(self.drop(seen * u))
+        if angles is not None:
+            q, k = (rotate(y.view(len(y), self.heads, -1), angles).flatten(1) for y in (q, k))
+        seen = torch.cat([self._attend(q, k, v, group) for group in rows])
+        y: Tensor = x + self.merge(self.drop(self.norm_out(seen) * u))
         if self.mixture is None or self.norm_mixture is None:
             return y
         mixed: Tensor = self.drop(self.mixture(self.norm_mixture(y)))
         return y + mixed
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, where: Geometry) -> Tensor:
-        layout, heads = where.layout, self.heads
-        if where.angles is not None:
-            q, k = (rotate(x.view(len(x), heads, -1), where.angles).flatten(1) for x in (q, k))
-        bias = self.bias(layout.width, where.buckets) if self.bias is not None else None
-        q, k, v = (to_rows(x, layout, heads) for x in (q, k, v))
-        return to_tokens(pointwise_attention(q, k, v, bias, where.weight), layout)
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, rows: Rows) -> Tensor:
+        layout = rows.layout
+        bias = self.bias(layout.width, rows.buckets) if self.bias is not None else None
+        q, k, v = (to_rows(x[rows.tokens], layout, self.heads) for x in (q, k, v))
+        return to_tokens(pointwise_attention(q, k, v, bias, rows.weight), layout)
 
 
 MODEL = HSTU

@@ -27,10 +27,12 @@ def causal_attention(
 
     Rows are padded on the right, where causality hides the padding: no mask is needed.
     """
-    q, k, v = (to_rows(x, layout, heads) for x in (q, k, v))
-    return to_tokens(
-        F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout), layout
-    )
+    seen = []
+    for _, tokens, group in layout.groups:
+        query, key, value = (to_rows(x[tokens], group, heads) for x in (q, k, v))
+        out = F.scaled_dot_product_attention(query, key, value, is_causal=True, dropout_p=dropout)
+        seen.append(to_tokens(out, group))
+    return seen[0] if len(seen) == 1 else torch.cat(seen)
 
 
 def pointwise_attention(

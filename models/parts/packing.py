@@ -7,21 +7,27 @@ token has one place, nothing is ever summed.
 
 from __future__ import annotations
 
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
+GROUPS = 4  # that a batch's rows are cut into, at most
+_GROUP_ROWS = 4  # of one group, at least
+_WORTH = 0.8  # groups must save a fifth of attention
+
 
 class Layout:
-    """Where the tokens of a batch lie: ``lengths`` [B], ``width`` L.
+    """Where the tokens of a batch lie: ``lengths`` [B], longest first, ``width`` L.
 
     ``row`` and ``position`` [T] int64 say where each token came from.
     """
 
     def __init__(self, lengths: Tensor, width: int) -> None:
-        self.rows, self.width = len(lengths), width
+        self.lengths, self.rows, self.width = lengths, len(lengths), width
         column = torch.arange(width, device=lengths.device)
         self.where = (column < lengths[:, None]).flatten().nonzero().squeeze(1)
         self.full = len(self.where) == self.rows * width
@@ -31,6 +37,31 @@ class Layout:
     @property
     def tokens(self) -> int:
         return len(self.where)
+
+    @cached_property
+    def groups(self) -> list[tuple[slice, slice, Layout]]:
+        """Rows of like length together: the slice of rows, that of their tokens, their layout.
+
+        Attention grows with the square of a row's padded length, and a random batch has rows of
+        all lengths. On a GPU, where reading lengths would wait for the device, there is one group.
+        """
+        whole = [(slice(0, self.rows), slice(0, self.tokens), self)]
+        count = min(GROUPS, self.rows // _GROUP_ROWS)
+        if self.lengths.device.type != "cpu" or count < 2:
+            return whole
+        sizes = self.lengths.tolist()
+        cuts = [self.rows * group // count for group in range(count + 1)]
+        bounds = list(pairwise(cuts))
+        area = sum((end - begin) * max(sizes[begin:end]) ** 2 for begin, end in bounds)
+        if area > _WORTH * self.rows * self.width**2:
+            return whole
+        groups, token = [], 0
+        for begin, end in bounds:
+            after = token + sum(sizes[begin:end])
+            layout = Layout(self.lengths[begin:end], max(sizes[begin:end]))
+            groups.append((slice(begin, end), slice(token, after), layout))
+            token = after
+        return groups
 
     def pack(self, padded: Tensor) -> Tensor:
         """[B, L, …] → [T, …]."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from models.parts.contract import SequenceBatch
 from models.parts.packing import Layout
 
-SECONDS_PER_OCTAVE_STEP = 0.301  # the time buckets' width in ln(seconds): about log10(2)
+BUCKET_WIDTH = 0.301  # of a time bucket, in ln(seconds)
 _BASE = 10_000.0  # ratio of the longest wavelength to the shortest
 
 
@@ -73,16 +73,14 @@ def rotate(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
 # -- relative bias ---------------------------------------------------------------------------
 
 
-def time_buckets(batch: SequenceBatch, time_mode: str, n_buckets: int) -> Tensor:
-    """Buckets [B, L, L] int32 of how long key j lies before query i.
+def time_buckets(since: Tensor, times: Tensor, n_buckets: int) -> Tensor:
+    """Buckets [B, L, L] int32 of how long key j's ``times`` lie before query i's ``since``.
 
-    b = min(n, ⌊ln(max(1, |t_i − t_j| in s)) / 0.301⌋) (HSTU, arXiv 2402.17152, and its code).
-    ``time_mode`` "query" takes the time of the item that i predicts for t_i: known when a request
-    is served, an advantage over other models offline.
+    b = min(n, ⌊ln(max(1, |since_i − times_j| in s)) / 0.301⌋) (HSTU, arXiv 2402.17152, and its
+    code); both [B, L] int64 milliseconds.
     """
-    asked = batch.query_times if time_mode == "query" else batch.times
-    apart = (asked[:, :, None] - batch.times[:, None, :]).float().abs_().div_(1000)
-    logs = apart.clamp_(min=1).log_().div_(SECONDS_PER_OCTAVE_STEP)
+    apart = (since[:, :, None] - times[:, None, :]).float().abs_().div_(1000)
+    logs = apart.clamp_(min=1).log_().div_(BUCKET_WIDTH)
     return logs.int().clamp_(max=n_buckets)
 
 

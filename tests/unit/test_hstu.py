@@ -115,21 +115,21 @@ def test_block_by_hand(normaliser: str) -> None:
 def test_time_buckets_by_hand() -> None:
     month = 30 * DAY
     batch = batch_of([0, 900, 10_000, month], asked=[900, 10_000, month, 2 * month])
-    event = time_buckets(batch, "event", 128)[0]
+    event = time_buckets(batch.times, batch.times, 128)[0]
     assert event[1, 0] == 0  # under a second is a second
     assert event[2, 0] == int(math.log(10) / 0.301) == 7
     assert event[2, 1] == int(math.log(9.1) / 0.301) == 7
     assert event[3, 0] == int(math.log(month / 1000) / 0.301) == 49
     assert event.diagonal().tolist() == [0, 0, 0, 0]
-    query = time_buckets(batch, "query", 128)[0]
+    query = time_buckets(batch.query_times, batch.times, 128)[0]
     assert query[1, 0] == 7 and query[2, 2] == int(math.log(month / 1000 - 10) / 0.301)
-    assert time_buckets(batch, "event", 5).max() == 5
+    assert time_buckets(batch.times, batch.times, 5).max() == 5
 
 
 def test_unix_times_keep_their_seconds() -> None:
     """float32 holds Unix milliseconds to within minutes."""
     late = batch_of([1_700_000_000_000, 1_700_000_010_000])
-    assert time_buckets(late, "event", 128)[0, 1, 0] == 7
+    assert time_buckets(late.times, late.times, 128)[0, 1, 0] == 7
     assert time_positions(late, "linear", 1.0).tolist() == [[0, 10]]
 
 

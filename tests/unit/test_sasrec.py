@@ -162,3 +162,14 @@ def test_packing_by_hand() -> None:
     assert back.tolist() == [[1, 2, 3], [4, 0, 0]]
     (back * padded.detach()).sum().backward()
     assert tokens.grad is not None and tokens.grad.tolist() == [0, 1, 2, 3]
+
+
+def test_rows_of_like_length_are_grouped() -> None:
+    lengths = [12, 9, 9, 8, 4, 4, 4, 3, 2]
+    groups = Layout(torch.tensor(lengths), 12).groups
+    assert [(g.start, g.stop, t.start, t.stop, part.width) for g, t, part in groups] == [
+        (0, 4, 0, 38, 12),
+        (4, 9, 38, 55, 4),
+    ]
+    assert len(Layout(torch.tensor([9] * 9), 9).groups) == 1  # nothing to win
+    assert len(Layout(torch.tensor([9, 1]), 9).groups) == 1

@@ -119,10 +119,14 @@ def test_appending_an_event_leaves_earlier_vectors(form: str) -> None:
     same(rows_of(model, batch)[:, :8], rows_of(model, shorter))
 
 
+MANY = [12, 12, 11, 10, 10, 9, 8, 7, 7, 6, 5, 5, 4, 3, 2, 2, 1]
+
+
+@pytest.mark.parametrize("lengths", [[12, 7, 7, 3, 1], MANY], ids=["one group", "groups"])
 @pytest.mark.parametrize("form", FORMS)
-def test_packed_equals_dense(form: str) -> None:
+def test_packed_equals_dense(form: str, lengths: list[int]) -> None:
     """A batch of many lengths gives each row what it gets alone, where nothing is padded."""
-    model, batch = make(form), batch_of([12, 7, 7, 3, 1])
+    model, batch = make(form), batch_of(lengths)
     together = rows_of(model, batch)
     for row, length in enumerate(batch.lengths.tolist()):
         alone = SequenceBatch(
