@@ -44,6 +44,12 @@ def compare(storage: Storage, names: Sequence[str]) -> dict[str, Any]:
 
 def _check_alike(studies: Sequence[Study]) -> None:
     first = studies[0].definition
+    for study in studies:
+        if plan := study.definition.plan:
+            raise StudyError(
+                f"study {study.name!r} is part of a final test and searched nothing; "
+                f"compare {plan['of']!r}"
+            )
     for study in studies[1:]:
         for key, words in (
             ("fingerprint", "the data fingerprint"),

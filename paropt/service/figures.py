@@ -56,9 +56,9 @@ class Axis:
     def __call__(self, value: float) -> float:
         return self.begin + (value - self.low) / (self.high - self.low) * (self.end - self.begin)
 
-    def ticks(self, about: int = 6) -> list[float]:
-        """Round numbers within the range."""
-        rough = (self.high - self.low) / about
+    def ticks(self, about: int = 6, least: float = 0.0) -> list[float]:
+        """Round numbers within the range, at least so far apart."""
+        rough = max((self.high - self.low) / about, least)
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough)
         first, last = math.ceil(self.low / step), math.floor(self.high / step)
@@ -73,12 +73,15 @@ def axis(values: Iterable[float], begin: float, end: float, margin: float = 0.05
     return Axis(low - room, high + room, begin, end)
 
 
-def lines(series: Sequence[Series], title: str, x_label: str) -> str:
-    """Several series against a common x; what has no point is left out."""
+def lines(series: Sequence[Series], title: str, x_label: str, *, whole: bool = False) -> str:
+    """Several series against a common x; what has no point is left out. ``whole``: x is counted."""
     shown = [one for one in series if one.known]
     xs = axis((x for one in shown for x, _ in one.known), LEFT, WIDTH - RIGHT, 0.02)
     ys = axis((y for one in shown for _, y in one.known), HEIGHT - BOTTOM, TOP)
-    parts = [*_grid(xs, ys), _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, x_label, "middle")]
+    parts = [
+        *_grid(xs, ys, whole),
+        _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, x_label, "middle"),
+    ]
     for index, one in enumerate(shown):
         colour = f"var(--c{index % COLOURS})"
         y = TOP + 8 + 20 * index
@@ -111,11 +114,11 @@ def intervals(marks: Sequence[Mark], title: str) -> str:
     return _svg(height, title, parts)
 
 
-def _grid(xs: Axis, ys: Axis) -> Iterable[str]:
+def _grid(xs: Axis, ys: Axis, whole: bool) -> Iterable[str]:
     for tick in ys.ticks(5):
         yield _line(LEFT, ys(tick), WIDTH - RIGHT, ys(tick), "rule")
         yield _text(LEFT - 8, ys(tick) + 4, f"{tick:g}", "end", "dim")
-    for tick in xs.ticks(8):
+    for tick in xs.ticks(8, 1.0 if whole else 0.0):
         yield _text(xs(tick), HEIGHT - BOTTOM + 16, f"{tick:g}", "middle", "dim")
 
 

@@ -24,11 +24,12 @@ h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
   padding-left: .8rem; } .dim { color: var(--dim); font-size: .9rem; overflow-wrap: anywhere; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .25rem .7rem .25rem 0; border-bottom: 1px solid var(--rule);
-  white-space: nowrap; }
+td .dim { display: block; font-size: .75rem; }
+th, td { text-align: left; vertical-align: top; padding: .25rem .7rem .25rem 0;
+  border-bottom: 1px solid var(--rule); white-space: nowrap; }
 pre { overflow-x: auto; font-size: .85rem; border: 1px solid var(--rule); padding: .6rem; }
 svg { max-width: 100%; height: auto; } svg text { fill: var(--ink); font: 12px system-ui; }
-svg .dim { fill: var(--dim); } svg .rule { stroke: var(--rule); }
+svg .dim { fill: var(--dim); font-size: 11px; } svg .rule { stroke: var(--rule); }
 """
 
 
@@ -111,7 +112,7 @@ def _choice_figure(report: Report) -> Iterable[str]:
         if not entry["failures"]
     ]
     title = f"{report['metric']} on valid, mean of {len(report['seeds'])} seeds"
-    yield lines(series, title, "epoch")
+    yield lines(series, title, "epoch", whole=True)
 
 
 def _search_figure(report: Report) -> str:
@@ -144,6 +145,14 @@ def _p(text: str, kind: str = "") -> str:
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
     body = "".join(
-        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in rows
+        f"<tr>{''.join(f'<td>{_cell(cell)}</td>' for cell in row)}</tr>\n" for row in rows
     )
     return f'<div class="wide"><table><tr>{head}</tr>\n{body}</table></div>'
+
+
+def _cell(text: str) -> str:
+    """An interval goes to a line of its own, so that four cut-offs fit side by side."""
+    value, bracket, interval = text.partition(" [")
+    if not bracket:
+        return escape(text)
+    return f'{escape(value)}<span class="dim">[{escape(interval)}</span>'

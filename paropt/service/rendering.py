@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from paropt.errors import ParoptError
 from paropt.search.paramfiles import write_text
 from paropt.search.study import Study
 from paropt.service import written
@@ -28,7 +29,11 @@ def render(source: str, out: Path | None, storage_url: str | None) -> Path:
     else:
         report = _of_study(source, storage_url)
         out = out or Path(f"{source.replace('/', '-')}.html")
-    write_text(out, page(report), overwrite=True)
+    try:
+        text = page(report)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ParoptError(f"the report of {source} is damaged: {error!r}") from error
+    write_text(out, text, overwrite=True)
     return out
 
 

@@ -148,9 +148,15 @@ def _tested(found: Finding) -> dict[str, Any]:
 
 
 def _method(table: Any) -> dict[str, Any]:
-    from paropt.training.bootstrap import DRAWS, LEVEL
+    from paropt.training.bootstrap import DRAWS, GROUPS, LEVEL
 
-    return {"level": LEVEL, "draws": DRAWS, "groups": len(table), "targets": int(table.sum())}
+    return {
+        "level": LEVEL,
+        "draws": DRAWS,
+        "groups": len(table),
+        "hashed": len(table) == GROUPS,
+        "targets": int(table.sum()),
+    }
 
 
 def _table(found: Finding, one: Judged) -> Any:

@@ -221,9 +221,10 @@ def number(value: Mapping[str, Any], sign: str = "") -> str:
 def how(report: Report) -> str:
     """How to read the numbers."""
     method, seeds = report["test"]["intervals"], len(report["seeds"])
+    groups = "groups of sessions" if method["hashed"] else "sessions"
     return (
         f"Mean ± standard deviation over {seeds} seeds, [{method['level']:.0%} bootstrap interval] "
-        f"over {method['groups']:,} groups of sessions ({method['draws']:,} draws, "
+        f"over {method['groups']:,} {groups} ({method['draws']:,} draws, "
         f"{method['targets']:,} targets; percentiles, of the mean over the seeds). The difference "
         "is paired: the same sessions are drawn for both."
     )

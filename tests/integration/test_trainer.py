@@ -110,6 +110,32 @@ def test_a_fit_is_told_epoch_by_epoch(child: Child, dataset: Path) -> None:
     assert all(m["events_per_second"] > 0 and m["peak_memory"] > 0 for m in heard[1:4])
 
 
+def test_a_final_fit_is_judged_once_with_its_ranks(
+    dataset: Path, child: Child, tmp_path: Path
+) -> None:
+    """And gone on from a checkpoint, too: the epochs before were judged by nobody."""
+    from paropt.training.bootstrap import metrics, unpack
+
+    child.fit(dataset, view="full", once=True, at=[1, 20], checkpoint=str(tmp_path / "1.ckpt"))
+    heard = child.hear_until("done", "failed")
+    assert [(m["event"], m.get("epoch")) for m in heard if m["event"] != "ready"] == [
+        ("started", None),
+        ("epoch", 3),
+        ("done", None),
+    ]
+    last = next(m for m in heard if m["event"] == "epoch")
+    table = unpack(last["extra"]["ranks"])
+    assert table.sum() == last["targets"] and table.shape[1] == 21
+    assert metrics(table, [1, 20]) == pytest.approx(last["metrics"], abs=1e-12)
+    # the checkpoint of epoch 2 is still there: it goes on from that
+    resume = [str(tmp_path / "1.ckpt")]
+    child.fit(dataset, view="full", once=True, at=[1, 20], checkpoint=resume[0], resume=resume)
+    again = child.hear_until("done", "failed")
+    assert again[0]["resumed_epoch"] == 2
+    (epoch,) = [m for m in again if m["event"] == "epoch"]
+    assert (epoch["epoch"], epoch["metrics"]) == (3, last["metrics"])
+
+
 def test_a_second_process_goes_on_bit_for_bit(
     child: Child, other: Child, dataset: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,229 @@
+"""Studies that follow a plan, the choice after them, and looks at a test set: a real database."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from paropt.errors import StudyError
+from paropt.search import final
+from paropt.search.definition import StudyDefinition
+from paropt.search.final import Entry, Plan
+from paropt.search.paramfiles import Paramfile
+from paropt.search.study import Study, StudyEnded
+
+SPACE: dict[str, Any] = {
+    "model": "gru4rec",
+    "fixed": {"n_epochs": 4},
+    "search": {
+        "layers": {"type": "int", "low": 32, "high": 96, "step": 32},
+        "momentum": {"type": "categorical", "choices": [0.0, 0.5]},
+    },
+    "start": [{"layers": 64}, {"layers": 32, "momentum": 0.5}],
+}
+ENTRIES = (
+    Entry("candidate 1", "gru4rec", {"layers": 64}, 3, {"trial": 4, "value": 0.5, "epoch": 2}),
+    Entry("control gru4rec", "gru4rec", {}, 3, source="the model's defaults"),
+)
+
+Create = Callable[..., Study]
+
+
+@pytest.fixture
+def create(database_url: str) -> Iterator[Create]:
+    opened: list[Study] = []
+
+    def create(name: str = "shop", plan: Plan | None = None, budget: int = 4) -> Study:
+        definition = StudyDefinition(
+            name,
+            SPACE,
+            "mrr@20",
+            [20],
+            "/data",
+            "f" * 64,
+            sampler={"name": "random"},
+            plan=plan.to_json() if plan else {},
+        )
+        opened.append(Study.create(database_url, definition, budget=budget))
+        return opened[-1]
+
+    yield create
+    for study in opened:
+        study.close()
+
+
+def train(study: Study, values: Sequence[float] | None) -> Any:
+    """Runs the next trial: these are its epochs' values; None: it fails."""
+    trial = study.next_trial({"slot": "s", "threads": 1})
+    assert trial is not None
+    if values is None:
+        trial.fail("error", "boom")
+        return trial
+    for epoch, value in enumerate(values, 1):
+        trial.report({"epoch": epoch, "metrics": {"mrr@20": value}, "seconds": 1.5})
+    trial.complete()
+    return trial
+
+
+def ended(study: Study) -> StudyEnded:
+    with pytest.raises(StudyEnded) as caught:
+        study.next_trial({})
+    return caught.value
+
+
+def test_a_plan_is_trained_in_its_order_and_nothing_else(create: Create) -> None:
+    study = create(plan=Plan("old", 1, ENTRIES, (11, 12)))
+    trials = [train(study, [0.1, 0.3, 0.2]) for _ in range(4)]
+    assert [(t.params, t.seed, t.epochs, t.once) for t in trials] == [
+        ({"layers": 64}, 11, 3, False),
+        ({}, 11, 3, False),
+        ({"layers": 64}, 12, 3, False),
+        ({}, 12, 3, False),
+    ]
+    assert ended(study).reason == "budget"
+    assert study.counts()["complete"] == 4
+
+
+def test_a_failed_job_is_not_replaced_but_may_be_tried_again(create: Create) -> None:
+    study = create(plan=Plan("old", 1, ENTRIES[:1], (11, 12)))
+    train(study, None)
+    train(study, [0.2])
+    assert ended(study).reason == "budget"
+    assert final.judge(study)[0].failures == ("seed 11: boom",)
+    assert study.retry_failed() == 1
+    again = train(study, [0.4])
+    assert (again.seed, again.root, again.attempt) == (11, 0, 1)
+    assert ended(study).reason == "budget"
+    assert study.retry_failed() == 0
+    (judged,) = final.judge(study)
+    assert sorted(judged.values) == [0.2, 0.4] and not judged.failures
+
+
+def test_another_plan_under_the_same_name_is_refused(create: Create) -> None:
+    create(plan=Plan("old", 1, ENTRIES, (11, 12)))
+    create(plan=Plan("old", 1, ENTRIES, (11, 12)))
+    with pytest.raises(StudyError, match=r"another plan: seeds is \[11, 12\] there and \[11, 13\]"):
+        create(plan=Plan("old", 1, ENTRIES, (11, 13)))
+
+
+def test_the_epoch_is_the_mean_curves_best_that_every_seed_reached(create: Create) -> None:
+    study = create(plan=Plan("old", 1, ENTRIES[:1], (11, 12)))
+    train(study, [0.1, 0.5, 0.2, 0.9])
+    train(study, [0.3, 0.2, 0.6])
+    (judged,) = final.judge(study)
+    # means 0.2, 0.35, 0.4; each seed's own best are other epochs
+    assert (judged.epoch, judged.values) == (3, (0.2, 0.6))
+    assert judged.curve == pytest.approx((0.2, 0.35, 0.4))
+    assert judged.seconds == 7 * 1.5
+
+
+def test_the_best_mean_is_chosen_with_the_control_of_its_model(create: Create) -> None:
+    entries = (
+        *ENTRIES,
+        Entry("candidate 2", "sasrec", {}, 3, {"trial": 1, "value": 0.4, "epoch": 1}),
+        Entry("control sasrec", "sasrec", {"blocks": 1}, 3, source="the model's defaults"),
+    )
+    study = create(plan=Plan("old", 1, entries, (11, 12)))
+    for value in (0.9, 0.1, 0.5, 0.2, 0.0, 0.1, 0.5, 0.2):
+        train(study, [value])
+    chosen, control = final.choose(final.judge(study))
+    assert (chosen.entry.name, control.entry.name) == ("candidate 2", "control sasrec")
+    second = final.test_plan(Plan("old", 1, entries, (11, 12)), chosen, control)
+    assert [(e.name, e.epochs) for e in second.entries] == [
+        ("candidate 2", 1),
+        ("control sasrec", 1),
+    ]
+    assert second.once and all(job.once for job in second.jobs())
+
+
+def test_who_has_a_failed_seed_is_not_chosen(create: Create) -> None:
+    study = create(plan=Plan("old", 1, ENTRIES, (11, 12)))
+    for values in ([0.9], [0.1], None, [0.1]):
+        train(study, values)
+    with pytest.raises(StudyError, match=r"no candidate could be trained with every seed.*boom"):
+        final.choose(final.judge(study))
+
+
+# -- planning -----------------------------------------------------------------------------------
+
+
+def test_a_plan_has_the_best_with_fresh_seeds_and_a_control(create: Create) -> None:
+    study = create(budget=5)
+    with pytest.raises(StudyError, match="no trial with a value"):
+        final.make_plan(study, 1)
+    trials = [train(study, [value]) for value in (0.3, 0.1, 0.5, 0.4, 0.2)]
+    plan = final.make_plan(study, 1, top=2, seeds=3)
+    first, second, control = plan.entries
+    assert (first.name, first.params, first.epochs) == ("candidate 1", trials[2].params, 4)
+    assert first.found == {"trial": 2, "value": 0.5, "epoch": 1}
+    assert second.params == trials[3].params
+    # the first start point leaves the momentum to be drawn, so it is no configuration
+    assert control.source == "start point 2 of the space"
+    assert control.params == {"n_epochs": 4, "layers": 32, "momentum": 0.5}
+    assert not set(plan.seeds) & {trial.seed for trial in trials} and len(set(plan.seeds)) == 3
+    assert final.make_plan(study, 1, top=2, seeds=3) == plan
+    assert not set(final.make_plan(study, 2).seeds) & set(plan.seeds)
+    assert Plan.from_json(plan.to_json()) == plan
+
+
+def test_what_is_candidate_and_control_is_trained_once(create: Create) -> None:
+    study = create(budget=2)
+    for _ in range(2):
+        train(study, [0.3])
+    plan = final.make_plan(study, 1, top=5)
+    assert [bool(e.source) for e in plan.entries] == [False, True]
+    assert plan.entries[1].found["trial"] == 1
+    # said or left out, a default is the same
+    given = Paramfile("gru4rec", {"n_epochs": 4, "layers": 32, "momentum": 0.5, "adapt": "adagrad"})
+    plan = final.make_plan(study, 1, top=5, control=("paramfile x", given))
+    assert [e.source for e in plan.entries] == ["", "paramfile x"]
+
+
+# -- looks --------------------------------------------------------------------------------------
+
+
+def look(study: Study, plan: Plan, data: str = "f" * 64) -> list[tuple[str, int]]:
+    with study.transaction() as connection:
+        return [(x.study, x.number) for x in final.take_look(connection, data, plan)]
+
+
+def test_looks_are_counted_once_per_final_test_and_per_data(create: Create) -> None:
+    study, plan = create(), Plan("shop", 1, ENTRIES, (1,))
+    assert look(study, plan) == [("shop", 1)]
+    assert look(study, plan) == [("shop", 1)]
+    other = Plan("other", 1, ENTRIES, (1,))
+    with pytest.raises(StudyError, match=r"looked at once \(first by study 'shop'.*--again"):
+        look(study, other)
+    assert look(study, other, "0" * 64) == [("other", 1)]
+    again = replace(other, again=True)
+    assert look(study, again) == [("shop", 1), ("other", 1)]
+    assert look(study, again) == [("shop", 1), ("other", 1)]
+    with pytest.raises(StudyError, match="looked at 2 times"):
+        look(study, Plan("shop", 2, ENTRIES, (1,)))
+
+
+def test_of_those_who_look_at_once_one_is_first(create: Create, database_url: str) -> None:
+    study = create()
+    start = threading.Barrier(6)
+    found: list[Any] = []
+
+    def run(number: int) -> None:
+        mine = Study.load(database_url, study.name)
+        start.wait(60)
+        try:
+            found.append(look(mine, Plan(f"shop{number}", 1, ENTRIES, (1,))))
+        except StudyError:
+            found.append(None)
+        finally:
+            mine.close()
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(found) == 6 and found.count(None) == 5
