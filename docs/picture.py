@@ -1,6 +1,6 @@
 """The README's picture: a terminal's content with its colours, as SVG.
 
-    tmux capture-pane -e -p -t PANE | python docs/picture.py docs/live.svg
+tmux capture-pane -e -p -t PANE | python docs/picture.py docs/live.svg
 """
 
 from __future__ import annotations
