@@ -58,6 +58,8 @@ def _body(report: Report) -> Iterable[str]:
 
 def _tested(report: Report) -> Iterable[str]:
     yield _p(written.result(report), "result")
+    if warning := written.beaten(report):
+        yield _p(warning, "warn")
     yield _p(written.look(report).replace("**", ""), "warn" if report["again"] else "dim")
     yield from _test_figure(report)
     for measure, names in written.measures(report).items():

@@ -113,7 +113,14 @@ def markdown(report: Report) -> str:
     """The report for people."""
     lines = [f"# {title(report)}", "", facts(report), ""]
     if report["test"]:
-        lines += [f"**{result(report)}**", "", look(report), ""]
+        lines += [
+            f"**{result(report)}**",
+            "",
+            *filter(None, [beaten(report)]),
+            "",
+            look(report),
+            "",
+        ]
         for measure, names in measures(report).items():
             lines += [f"## {measure} on test", ""]
             lines += table(["", *names], test_rows(report, names))
@@ -166,6 +173,18 @@ def result(report: Report) -> str:
     if test["difference"] and metric in test["difference"]:
         text += f"; difference {number(test['difference'][metric], sign='+')}"
     return text
+
+
+def beaten(report: Report) -> str:
+    """A warning if something that needs no training is at least as good; else nothing."""
+    test, metric = report["test"], report["metric"]
+    ours = test["chosen"]["metrics"][metric]["mean"]
+    better = [
+        f"{name} reaches {found['metrics'][metric]['mean']:.4f}"
+        for name, found in test["baselines"].items()
+        if metric in found["metrics"] and found["metrics"][metric]["mean"] >= ours
+    ]
+    return f"Without any training, {' and '.join(better)}." if better else ""
 
 
 def look(report: Report) -> str:
