@@ -282,11 +282,15 @@ def _explain(layout: Layout, error: pa.ArrowInvalid) -> DataError:
             text = line.decode()
         except UnicodeDecodeError:
             return DataError(f"{layout.path}:{number}: not UTF-8 text")
-        fields = (
-            text.split(layout.delimiter)
-            if len(layout.delimiter) > 1
-            else next(csv.reader([text], delimiter=layout.delimiter), [])
-        )
+        try:
+            fields = (
+                text.split(layout.delimiter)
+                if len(layout.delimiter) > 1
+                else next(csv.reader([text], delimiter=layout.delimiter), [])
+            )
+        except csv.Error as wrong:
+            what = "a carriage return inside a line" if "\r" in text else str(wrong)
+            return DataError(f"{layout.path}:{number}: {what}")
         if len(fields) != separators:
             return DataError(
                 f"{layout.path}:{number}: {len(fields)} fields where {separators} are expected"

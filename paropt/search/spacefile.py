@@ -345,7 +345,9 @@ class _Reader:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             self.fail((*where, field), f'"{name}": {field} should be {wanted}, not {_short(value)}')
         if abs(value) > _LARGEST or 0 < abs(value) < 1 / _LARGEST:
-            self.fail((*where, field), f'"{name}": {field} {value:.3g} is out of all proportion')
+            self.fail(
+                (*where, field), f'"{name}": {field} {_short(value)} is out of all proportion'
+            )
         if kind == "int" and value != int(value):
             self.fail((*where, field), f'"{name}": {field} should be {wanted}, not {value}')
         return int(value) if kind == "int" else float(value)
