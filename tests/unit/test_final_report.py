@@ -1,0 +1,181 @@
+"""Reports for people: what the words say of the numbers, and pages whatever names hold."""
+
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paropt.errors import ParoptError
+from paropt.service import written
+from paropt.service.figures import Mark, Series, intervals, lines
+from paropt.service.page import page
+
+NAMES = [f"{measure}@{k}" for measure in ("recall", "mrr") for k in (1, 20)]
+EVIL = "<script>alert('1')</script>"
+
+
+def numbers(mean: float, values: list[float] | None = None) -> dict[str, Any]:
+    found: dict[str, Any] = {"mean": mean, "interval": [mean - 0.01, mean + 0.01]}
+    if values:
+        spread = {"spread": 0.002, "least": min(values), "most": max(values), "values": values}
+        found |= spread
+    return {name: found for name in NAMES}
+
+
+def entry(name: str, **more: Any) -> dict[str, Any]:
+    found = {"name": name, "model": "gru4rec", "params": {"layers": 8}, "epochs": 4}
+    return {**found, "found": {}, "source": "", "failures": [], **more}
+
+
+@pytest.fixture
+def report() -> dict[str, Any]:
+    chosen = entry("candidate 1", found={"trial": 7, "value": 0.36, "epoch": 3})
+    control = entry("control gru4rec", source="the model's defaults")
+    trained = {"epoch": 2, "mean": 0.35, "spread": 0.001, "values": [0.34, 0.36], "seconds": 9.0}
+    trained |= {"curve": [0.2, 0.35], "flattered": 0.01}
+    tested = {"seconds": 5.0, "devices": ["cpu"], "threads": 1}
+    counts = {"complete": 3, "pruned": 1, "failed": 0, "running": 0, "waiting": 0}
+    best = {"trial": 7, "value": 0.36, "epoch": 3, "params": {"layers": 8}, "model": "gru4rec"}
+    point = {"trial": 7, "state": "complete", "model": "gru4rec"}
+    point |= {"value": 0.36, "spent": 30.0, "best": 0.36}
+    return {
+        "paropt_report": 1,
+        "study": "shop",
+        "final": 2,
+        "metric": "mrr@20",
+        "fingerprint": "f" * 64,
+        "data": "/data/shop",
+        "semantics": 1,
+        "versions": {"torch": "2.9"},
+        "ties": "standard",
+        "at": [1, 5, 10, 20],
+        "devices": ["cpu"],
+        "search": {
+            "split": "train → valid",
+            "seed": 42,
+            "counts": counts,
+            "best": best,
+            "floor": {"popularity": {"mrr@20": 0.1}},
+            "points": [point],
+        },
+        "seeds": [11, 12],
+        "entries": [chosen | trained, control | trained],
+        "chosen": "candidate 1",
+        "control": "control gru4rec",
+        "flattery": {
+            "entry": "candidate 1",
+            "search": 0.36,
+            "fresh": 0.35,
+            "flattered": 0.01,
+            "seeds": 2,
+        },
+        "test": {
+            "split": "train_full → test",
+            "chosen": chosen | tested | {"metrics": numbers(0.3, [0.29, 0.31])},
+            "control": control | tested | {"metrics": numbers(0.28, [0.28, 0.28])},
+            "difference": numbers(0.02),
+            "baselines": {"popularity": {"metrics": numbers(0.1), "difference": numbers(0.2)}},
+            "intervals": {
+                "level": 0.95,
+                "draws": 10_000,
+                "groups": 1000,
+                "hashed": True,
+                "targets": 5000,
+            },
+        },
+        "looks": [{"study": "shop", "number": 2, "at": "2026-02-03T10:00:00+00:00"}],
+        "again": False,
+    }
+
+
+def test_every_number_says_what_it_is_of(report: dict[str, Any]) -> None:
+    text = written.markdown(report)
+    for words in ("f" * 64, "seeds 11, 12", "train_full → test", "ties standard", "seed 42"):
+        assert words in text
+    assert "mrr@20 0.3000 ± 0.0020 [0.2900, 0.3100]" in text
+    assert "the control (the model's defaults) 0.2800 ± 0.0020" in text
+    assert "difference +0.0200 [+0.0100, +0.0300]" in text
+    assert "0.3600, is 0.0100 above the mean of 2 fresh seeds" in text
+    assert "first look" in text
+    assert "1,000 groups of sessions" in text
+
+
+def test_looks_again_and_lost_comparisons_are_said(report: dict[str, Any]) -> None:
+    earlier = {"study": "old", "number": 1, "at": "2026-01-02T10:00:00+00:00"}
+    report["looks"].insert(0, earlier)
+    report["again"] = True
+    report["test"]["baselines"]["session k-NN"] = {"metrics": numbers(0.31)}
+    report["test"] |= {"control": None, "difference": None}
+    report["flattery"] |= {"fresh": 0.37, "flattered": -0.01}
+    for text in (written.markdown(report), page(report)):
+        assert "look 2 at this test set" in text and "old (2026-01-02)" in text
+        assert "Without any training, session k-NN reaches 0.3100." in text
+        assert "nothing better than its control" in text
+        assert "it did not flatter" in text
+    assert written.roles(report) == ["chosen"]
+
+
+def test_a_page_needs_nothing_else_and_takes_any_name(report: dict[str, Any]) -> None:
+    report = copy.deepcopy(report)
+    report["study"] = report["data"] = EVIL
+    report["entries"][0]["name"] = report["chosen"] = EVIL
+    report["entries"][1]["failures"] = [EVIL]
+    report["test"]["control"]["source"] = EVIL
+    report["test"]["chosen"]["params"] = {EVIL: EVIL}
+    report["test"]["baselines"][EVIL] = {"metrics": numbers(0.2)}
+    report["search"]["best"]["params"] = {EVIL: EVIL}
+    text = page(report)
+    assert "<script" not in text and "&lt;script&gt;" in text
+    assert not re.findall(r"(?:src|href)=|url\(|@import", text)
+    assert text.count("<svg") == text.count("</svg>") == 3
+
+
+def test_a_search_alone(report: dict[str, Any]) -> None:
+    report["test"] = None
+    text = page(report)
+    assert "Study shop" in text and text.count("<svg") == 1
+    report["search"] |= {"best": None, "points": []}
+    assert "No trial has a value yet." in page(report)
+
+
+def test_a_directory_is_replaced_only_if_it_holds_a_report(
+    report: dict[str, Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "deep" / "report"
+    written.write(report, out)
+    (out / "mine.txt").touch()
+    report["final"] = 3
+    written.write(report, out)
+    assert written.read(out) == report
+    names = {path.name for path in out.iterdir()}
+    assert names == {"report.json", "report.md", "report.html", "chosen.json", "control.json"}
+    assert [path.name for path in out.parent.iterdir()] == ["report"]
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(ParoptError, match="holds no report"):
+        written.write(report, other)
+    (out / "report.json").write_text('{"paropt_report": 99}')
+    with pytest.raises(ParoptError, match="is of version 99"):
+        written.read(out)
+
+
+def test_paramfiles_of_a_test_say_how_to_train_it_again(report: dict[str, Any]) -> None:
+    found = written.paramfile(report, "chosen")
+    assert (found.model, found.params, found.epochs) == ("gru4rec", {"layers": 8}, 4)
+    provenance = found.provenance
+    assert (provenance["split"], provenance["seed"], provenance["threads"]) == ("full", 11, 1)
+
+
+def test_plots_take_one_point_equal_values_and_gaps() -> None:
+    one = [Series("a", [(1.0, 0.5)]), Series("empty", []), Series("gap", [(1.0, None), (2.0, 0.5)])]
+    text = lines(one, "title", "x", whole=True)
+    assert "empty" not in text and "gap" in text and "nan" not in text
+    assert "nan" not in intervals([Mark("a", 0.0), Mark("b", 0.0, [0.0, 0.0])], "title")
+    # the value lies in the picture where its axis says: the middle of equal margins
+    picture = intervals([Mark("a", 2)], "title")
+    (x,) = re.findall(r'<circle cx="([\d.]+)" cy="[\d.]+" r="4.5"', picture)
+    assert float(x) == pytest.approx((150 + 820) / 2)
