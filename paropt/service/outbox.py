@@ -44,12 +44,15 @@ class _Call:
 class Outbox:
     """Calls made in order by a thread; their answers are handed out by :meth:`deliver`.
 
-    ``wake`` is called, from the thread, whenever there is an answer to deliver.
+    ``wake`` is called, from the thread, whenever there is an answer to deliver; ``revive`` before
+    each new try, in case that this process can bring the server back.
     """
 
-    def __init__(self, patience: float, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, patience: float, wake: Callable[[], None], revive: Callable[[], None] = lambda: None
+    ) -> None:
         self.patience = patience
-        self._wake = wake
+        self._wake, self._revive = wake, revive
         self._calls: queue.SimpleQueue[_Call] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[tuple[_Call, Answer[Any]]] = queue.SimpleQueue()
         self._away_since: float | None = None
@@ -114,6 +117,7 @@ class Outbox:
                 pause = FIRST_PAUSE if self._hurry.is_set() else min(2 * pause, LONGEST_PAUSE)
                 if self._hurry.is_set():
                     time.sleep(FIRST_PAUSE)
+                self._revive()
                 continue
             except Exception as error:
                 answer = Answer(error=error)

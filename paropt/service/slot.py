@@ -8,20 +8,23 @@ seen in the list of processes.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
 from pathlib import Path
 
-from paropt.errors import EXIT_OK, ParoptError
+from paropt.errors import EXIT_OK, ParoptError, StorageUnreachable
 from paropt.search.study import Study
 from paropt.service.checkpoints import Checkpoints
 from paropt.service.devices import Device, Place, environment
 from paropt.service.leases import Leases, Slots, create_tables
 from paropt.service.postgres.embedded import paropt_home
 from paropt.service.seat import Seat
-from paropt.service.storage import open_storage
+from paropt.service.storage import Storage, open_storage
 from paropt.service.supervisor import Limits, Supervisor
+
+OPEN_TRIES = 5
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -53,8 +56,7 @@ def main(argv: list[str] | None = None) -> int:
 def _work(options: argparse.Namespace, seat: Seat) -> int:
     limits = _limits()
     with open_storage(wait=limits.outage) as storage:
-        create_tables(storage.engine())
-        study = Study.load(storage.url, options.study, f"paropt {options.place}")
+        study = _study(storage, options, limits)
         try:
             return Supervisor(
                 study,
@@ -66,9 +68,29 @@ def _work(options: argparse.Namespace, seat: Seat) -> int:
                 checkpoints=Checkpoints(Path(options.checkpoints)),
                 devices=paropt_home() / "devices",
                 limits=limits,
+                revive=storage.revive,
             ).run()
         finally:
             study.close()
+
+
+def _study(storage: Storage, options: argparse.Namespace, limits: Limits) -> Study:
+    """The study, though the database may go away again just after it was there.
+
+    Raises:
+        StorageUnreachable: it stays away, or refuses what it answers.
+        StudyError: there is no such study.
+    """
+    for _ in range(OPEN_TRIES - 1):
+        with contextlib.suppress(StorageUnreachable):
+            return _load(storage, options)
+        open_storage(wait=limits.outage).close()  # until it answers
+    return _load(storage, options)
+
+
+def _load(storage: Storage, options: argparse.Namespace) -> Study:
+    create_tables(storage.engine())
+    return Study.load(storage.url, options.study, f"paropt {options.place}")
 
 
 def _place(options: argparse.Namespace) -> Place:

@@ -109,6 +109,12 @@ class Storage:
             self._engine = open_engine(self.url)
         return self._engine
 
+    def revive(self) -> None:
+        """Start the embedded server again if it crashed; nothing where it is somebody else's."""
+        if self._server is not None:
+            with contextlib.suppress(ParoptError, OSError):  # whoever waits will try again
+                self._server.revive()
+
     def close(self) -> None:
         if self._engine is not None:
             self._engine.dispose()

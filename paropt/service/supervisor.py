@@ -66,6 +66,7 @@ class Supervisor:
         checkpoints: Checkpoints,
         devices: Path,
         limits: Limits,
+        revive: Callable[[], None] = lambda: None,
     ) -> None:
         self.study, self.slots, self.leases = study, slots, leases
         self.place, self.seat, self.data = place, seat, data
@@ -87,7 +88,7 @@ class Supervisor:
         self._wake_out, self._wake_in = os.pipe()
         for end in (self._wake_out, self._wake_in):
             os.set_blocking(end, False)
-        self.outbox = Outbox(limits.outage, self._wake)
+        self.outbox = Outbox(limits.outage, self._wake, revive)
         self._beating = self._looking = False
         self._next_beat = self._next_look = self._next_show = 0.0
 

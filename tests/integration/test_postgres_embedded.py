@@ -169,6 +169,19 @@ def test_crashed_server_comes_back_with_its_data(start_holder: Start, used_home:
         assert _postmaster(used_home) != server
 
 
+def test_who_uses_a_server_can_bring_it_back_after_its_crash(used_home: Path) -> None:
+    with open_storage() as storage:
+        server = _postmaster(used_home)
+        assert server is not None
+        os.kill(server, signal.SIGKILL)
+        storage.revive()
+        assert _rows(storage) == 1
+        running = _postmaster(used_home)
+        assert running not in (None, server)
+        storage.revive()
+        assert _postmaster(used_home) == running
+
+
 def test_pid_of_a_dead_server_may_belong_to_another_program(used_home: Path) -> None:
     """After a reboot it often does, and PostgreSQL alone would refuse to start."""
     user = find_binaries().user

@@ -1,4 +1,4 @@
-"""Saved models and checkpoints are data: what is damaged does not open, and one sentence says so."""
+"""Saved models and checkpoints are data: what is damaged does not open, and a sentence says so."""
 
 from __future__ import annotations
 

@@ -91,3 +91,18 @@ def test_answers_wait_until_they_are_asked_for() -> None:
     assert threads == []
     desk.outbox.deliver()
     assert threads == [threading.current_thread().name]
+
+
+def test_an_embedded_server_is_brought_back_while_it_is_away() -> None:
+    news, revived, said = threading.Semaphore(0), list[bool](), list[Answer[str]]()
+    outbox = Outbox(30, news.release, revive=lambda: revived.append(True))
+
+    def operation() -> str:
+        if not revived:
+            raise StorageUnreachable("it crashed")
+        return "there"
+
+    outbox.put(operation, said.append)
+    assert news.acquire(timeout=30)
+    outbox.deliver()
+    assert [answer.get() for answer in said] == ["there"]

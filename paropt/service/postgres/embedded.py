@@ -135,6 +135,16 @@ class EmbeddedServer:
             self.leave()
             raise
 
+    def revive(self) -> None:
+        """Between :meth:`join` and :meth:`leave`: have it running again, should it have crashed.
+
+        Raises:
+            StorageUnreachable: it can't be started any more.
+        """
+        with FileLock(self.folder / "start.lock") as starting:
+            starting.exclude()
+            self._ensure_running(None)
+
     def leave(self) -> None:
         """Let go of the server, and stop it if nobody else holds it."""
         holder, self._holder = self._holder, None
