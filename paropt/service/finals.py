@@ -209,12 +209,14 @@ class _Training:
         try:
             if floor:
                 study.set_floor(floor)
+            interrupted = False
             if not self._settled(study):
                 study.retry_failed()
                 self.note(f"training {name}; 'paropt worker --study {name}' helps")
                 part_of = Joined(storage, study, self.joined.data, True)
-                work(part_of, self.places, checkpoints=self.checkpoints, report=False)
-            self._check_done(study, plan)
+                ending = work(part_of, self.places, checkpoints=self.checkpoints, report=False)
+                interrupted = bool(ending["interrupted"])
+            self._check_done(study, plan, interrupted)
             return planning.judge(study)
         finally:
             study.close()
@@ -225,10 +227,10 @@ class _Training:
         done = found["complete"] + (0 if study.definition.view == "full" else found["failed"])
         return done == len(study.jobs)
 
-    def _check_done(self, study: Study, plan: Plan) -> None:
+    def _check_done(self, study: Study, plan: Plan, interrupted: bool) -> None:
         found = study.counts()
         done = found["complete"] + found["failed"]
-        if done < len(study.jobs):
+        if interrupted or done < len(study.jobs):
             raise StudyError(
                 f"the final test of study {plan.of!r} was interrupted: {study.name!r} has "
                 f"{done} of {len(study.jobs)} trainings; 'paropt final {plan.of}' goes on"

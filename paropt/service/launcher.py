@@ -120,7 +120,7 @@ def _run(joined: Joined, crew: Crew, view: View) -> int:
             _show(watch, crew, view)
         watch.stop()
         _show(watch, crew, view)
-    return answered
+    return signals.count
 
 
 def _farewell(count: int) -> str:
@@ -252,6 +252,7 @@ def _finish(joined: Joined, crew: Crew, signals: int, report: bool) -> dict[str,
     status = study_status(joined.storage, joined.study)
     host = socket.gethostname()
     status["workers"] = [member.describe(host) for member in crew.members]
+    status["interrupted"] = signals > 0
     if report:
         print_ending(Console(), status, joined.study, joined.data)
     for message in dict.fromkeys(_messages(endings, "failures", "trainer", "failed", "died")):
