@@ -22,7 +22,7 @@ from paropt.service.postgres.embedded import EmbeddedServer
 MOST_LOSSES = 2  # of one configuration: after the third it would be given up
 SPACE = {
     "model": "gru4rec",
-    "fixed": {"loss": "cross-entropy", "n_epochs": 12, "batch_size": 8, "dropout_p_embed": 0.1},
+    "fixed": {"loss": "cross-entropy", "n_epochs": 20, "batch_size": 8, "dropout_p_embed": 0.1},
     "search": {
         "layers": {"type": "int", "low": 8, "high": 32, "step": 4},
         "learning_rate": {"type": "float", "low": 0.05, "high": 0.2},
@@ -117,7 +117,7 @@ class Real:
         if not states:
             return False
         state = self.chance.choice(states)
-        kinds = ["crash embedded database", "kill trainer", "kill slot", "corrupt checkpoint"]
+        kinds = ["kill trainer", "crash embedded database", "kill slot", "corrupt checkpoint"]
         kind = kinds[number % len(kinds)]
         facts = {"host": "real", "pid": state["pid"], "trial": state.get("trial")}
         facts["disk"] = kind == "corrupt checkpoint"

@@ -10,6 +10,7 @@ The seed decides which faults come in which order; when exactly they hit is up t
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shutil
 import sys
@@ -49,19 +50,20 @@ def main() -> int:
     run = Path(tempfile.mkdtemp(prefix="paropt-chaos-", dir="/tmp"))
     run.chmod(0o711)
     server = Server()
-    try:
+    with contextlib.ExitStack() as leftovers:
+        if options.keep:
+            leftovers.callback(print, f"records in {run}")
+        else:
+            leftovers.callback(shutil.rmtree, run, ignore_errors=True)
+        leftovers.callback(server.remove)
         parts = _parts(run, server, options)
+        for part in parts:
+            leftovers.callback(part.clean)
         began = time.monotonic()
-        verdict = _play(parts, server)
+        verdict = _play(parts)
         print(verdict.table())
         print(f"{'seconds':44}{time.monotonic() - began:>12.0f}")
         return 1 if verdict.broken else 0
-    finally:
-        server.remove()
-        if options.keep:
-            print(f"records in {run}")
-        else:
-            shutil.rmtree(run, ignore_errors=True)
 
 
 def _parts(run: Path, server: Server, options: argparse.Namespace) -> list[Any]:
@@ -75,22 +77,19 @@ def _parts(run: Path, server: Server, options: argparse.Namespace) -> list[Any]:
     ]
 
 
-def _play(parts: list[Any], server: Server) -> checker.Verdict:
+def _play(parts: list[Any]) -> checker.Verdict:
     """All beside each other; then they are judged."""
     verdict = checker.Verdict()
-    try:
-        threads = [threading.Thread(target=_play_one, args=(part,)) for part in parts]
-        for thread in threads:
+    threads = [threading.Thread(target=_play_one, args=(part,), daemon=True) for part in parts]
+    with contextlib.ExitStack() as ends:
+        for part, thread in zip(parts, threads, strict=True):
+            ends.callback(part.close)
             thread.start()
         for thread in threads:
             thread.join()
-    finally:
-        for part in parts:
-            part.close()
     for part in parts:
         (part.run / "manifest.json").write_text(json.dumps(part.manifest()))
         _judge(part, verdict)
-        part.clean()
     return verdict
 
 
