@@ -14,6 +14,7 @@ from paropt.search import final
 from paropt.search.definition import StudyDefinition
 from paropt.search.final import Entry, Plan
 from paropt.search.paramfiles import Paramfile
+from paropt.search.spending import best_within, points
 from paropt.search.study import Study, StudyEnded
 
 SPACE: dict[str, Any] = {
@@ -146,6 +147,30 @@ def test_who_has_a_failed_seed_is_not_chosen(create: Create) -> None:
         train(study, values)
     with pytest.raises(StudyError, match=r"no candidate could be trained with every seed.*boom"):
         final.choose(final.judge(study))
+
+
+def test_spending_counts_every_trial_in_the_order_of_their_ends(create: Create) -> None:
+    study = create()
+    late = study.next_trial({})
+    train(study, [0.1, 0.4])
+    train(study, None)
+    assert late is not None
+    late.report({"epoch": 1, "metrics": {"mrr@20": 0.3}, "seconds": 10.0})
+    late.prune("weak")
+    train(study, [0.5])
+    found = points(study)
+    assert [(p.trial, p.spent, p.value, p.best) for p in found] == [
+        (1, 3.0, 0.4, 0.4),
+        (2, 3.0, None, 0.4),
+        (0, 13.0, 0.3, 0.4),
+        (3, 14.5, 0.5, 0.5),
+    ]
+    assert best_within(found, 2.9) is None
+    assert [best_within(found, spend) for spend in (3.0, 14.4, 14.5)] == [
+        found[0],
+        found[0],
+        found[3],
+    ]
 
 
 # -- planning -----------------------------------------------------------------------------------
