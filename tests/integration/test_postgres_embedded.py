@@ -29,7 +29,6 @@ from paropt.service.storage import Storage, open_storage
 HOLDER = """
 import sys
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
 from paropt.service.storage import open_storage
 with open_storage() as storage:
     with storage.engine().begin() as connection:
@@ -174,6 +173,8 @@ def test_crashed_server_comes_back_with_its_data(start_holder: Start, used_home:
 
 def test_who_uses_a_server_can_bring_it_back_after_its_crash(used_home: Path) -> None:
     with open_storage() as storage:
+        with storage.engine().begin() as connection:
+            connection.execute(text("CREATE TABLE seen AS SELECT 1 AS once"))
         server = _postmaster(used_home)
         assert server is not None
         os.kill(server, signal.SIGKILL)
