@@ -292,6 +292,14 @@ def test_patience_ends_a_training_that_learns_nothing(view: View) -> None:
     assert fit.finished
 
 
+def test_judged_after_the_last_epoch_only_patience_looks_at_nothing(view: View) -> None:
+    params = {"n_epochs": 3, "patience": 1}
+    once = list(Fit(MODEL, params, view, seed=1, evaluate="last").epochs())
+    assert [bool(epoch.metrics) for epoch in once] == [False, False, True]
+    every = list(Fit(MODEL, params | {"patience": 0}, view, seed=1).epochs())
+    assert once[-1].metrics == every[-1].metrics
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [

@@ -146,6 +146,16 @@ class Repeats(Model):
         return self.own
 
 
+class Windowed(Repeats):
+    """The same, reading no more than ``longest`` events."""
+
+    longest: int | None = None
+
+    @property
+    def max_length(self) -> int | None:
+        return self.longest
+
+
 def split_of(sessions: list[list[int]]) -> Any:
     items = np.array([item for session in sessions for item in session], dtype=np.int32)
     offsets = np.concatenate(([0], np.cumsum([len(s) for s in sessions])))
@@ -164,6 +174,21 @@ def test_evaluate_counts_targets_and_unknown() -> None:
     assert found.metrics["mrr@2"] == 0.75
     assert found.metrics["recall@1"] == 0.5
     assert model.training
+
+
+def test_ranks_come_with_their_sessions_of_the_split() -> None:
+    """Those that are empty without their unknown items count on; windows change nothing."""
+    sessions = [[0, 1, 1], [9, 9], [3], [0, 3, 4, 9, 4], [8], [2, 2]]
+    for longest in (None, 1):
+        model = Windowed(5)
+        model.longest = longest
+        found = ranking.evaluate(model, split_of(sessions), 5)
+        by_session = {
+            number: sorted(found.ranks[found.sessions == number].tolist())
+            for number in set(found.sessions.tolist())
+        }
+        # 1 after 0: rank 2, 1 after 1: rank 1; 3 after 0: like 2 and 4; 4 after 3: 2; 4 after 4: 1
+        assert by_session == {0: [1, 2], 3: [1, 2, 3], 5: [1]}
 
 
 def test_evaluate_with_the_history_filtered() -> None:
