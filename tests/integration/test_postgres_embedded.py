@@ -171,6 +171,18 @@ def test_crashed_server_comes_back_with_its_data(start_holder: Start, used_home:
         assert _postmaster(used_home) != server
 
 
+def test_a_dead_servers_lock_does_not_stop_the_next(used_home: Path, postgres_server: Any) -> None:
+    """Its pid may be another server's by now, or that of a process nobody has reaped yet."""
+    alive = postgres_server.cluster.postmaster()
+    sockets = json.loads((used_home / "postgres" / "server.json").read_text())["sockets"]
+    lock = Path(sockets, ".s.PGSQL.5432.lock")
+    lock.write_text(f"{alive.pid}\n/gone\n0\n5432\n{sockets}\n\n")
+    with open_storage() as storage:
+        assert _postmaster(used_home) not in (None, alive.pid)
+        with storage.engine().connect() as connection:
+            assert connection.execute(text("SELECT 1")).scalar_one() == 1
+
+
 def test_who_uses_a_server_can_bring_it_back_after_its_crash(used_home: Path) -> None:
     with open_storage() as storage:
         with storage.engine().begin() as connection:

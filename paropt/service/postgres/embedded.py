@@ -228,6 +228,8 @@ class EmbeddedServer:
             # its pid may belong to another program by now, and would stop the start
             (cluster.data / "postmaster.pid").unlink()
         here = self._with_sockets(here, cluster)
+        for stale in Path(here.sockets).glob(".s.PGSQL.*.lock"):
+            stale.unlink()  # names that pid, too; nobody else uses the folder
         host, port = parse_listen(here.listen or "") or ("", SOCKET_PORT)
         settings = SETTINGS | {
             "listen_addresses": host,
