@@ -155,6 +155,9 @@ class Trial:
             system: dict[str, Any] = {ledger.END: end}
             if why in ("oom", "diverged"):
                 system[f"constraints:{why}"] = 1.0
+            if self._curves:  # reports may have found no database, and this call one again
+                metric = self._study.definition.metric
+                ledger.set_curve(connection, self.id, self._curves, metric)
             ledger.set_attrs(connection, "system", self.id, system)
             ledger.set_attrs(connection, "user", self.id, self._shown(end, best))
             ledger.set_state(connection, self.id, state, best[1] if best else None)

@@ -173,17 +173,19 @@ class Supervisor:
             self.show(phase="paused" if self.wanted == "pause" else "waiting", trial=None)
             self.wait(pause)
             pause = min(1.5 * pause, self.rhythm.look)
-        # given out after the last look at the study's state, so that look is out of date
-        self.leased, self.lost, self.wanted = trial.id, False, "run"
         self.record("asked", trial=trial.number, id=trial.id, root=trial.root)
         return trial
 
     def _lease(self, trial: Trial) -> bool:
         """Take the trial's lease; False if that took so long that somebody else took the trial."""
+        # given out after the last look at the study's state, so that look is out of date; and
+        # from now on heartbeats keep the lease
+        self.leased, self.lost, self.wanted = trial.id, False, "run"
         self.call(lambda: self.leases.take(self.study.name, trial.id, self.identity))
         try:
             self.call(trial.check)
         except TrialLost:
+            self.leased = None
             self.call(lambda: self.leases.drop(trial.id, self.identity))
             return False
         return True

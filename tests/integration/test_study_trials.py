@@ -285,6 +285,32 @@ def test_every_call_may_be_repeated(
     assert stored(trial) == before
 
 
+@pytest.mark.parametrize("end", ["complete", "prune", "diverged"])
+def test_what_was_reported_to_nobody_is_written_with_the_end(
+    study_of: Open, stored: Stored, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """The database stayed away until all reports had given up, and was back for the last call."""
+    trial = take(study_of())
+    assert not trial.report(epoch(1, 0.1))
+    with monkeypatch.context() as away:
+
+        @contextmanager
+        def unreachable(study: Study) -> Iterator[None]:
+            raise StorageUnreachable("no answer")
+            yield
+
+        away.setattr(Study, "transaction", unreachable)
+        for number, value in ((2, 0.3), (3, 0.2)):
+            with pytest.raises(StorageUnreachable):
+                trial.report(epoch(number, value))
+    if end == "diverged":
+        trial.diverged(4, "the loss became nan")
+    else:
+        getattr(trial, end)()
+    assert stored(trial).intermediate_values == {1: 0.1, 2: 0.3, 3: 0.2}
+    assert stored(trial).value == (None if end == "diverged" else 0.3)
+
+
 def test_dropped_connections_cost_nothing(study_of: Open) -> None:
     study = study_of()
     trial = take(study)
