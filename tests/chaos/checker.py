@@ -42,6 +42,16 @@ BEGIN
 END $$;
 CREATE TRIGGER chaos AFTER INSERT OR UPDATE ON paropt_slot
     FOR EACH ROW EXECUTE FUNCTION chaos_beat();
+CREATE FUNCTION chaos_lease() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE it record;
+BEGIN
+    IF TG_OP = 'DELETE' THEN it := OLD; ELSE it := NEW; END IF;
+    INSERT INTO chaos_audit (what, trial_id, said)
+        VALUES ('lease', it.trial_id, TG_OP || ' ' || it.owner);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER chaos AFTER INSERT OR UPDATE OR DELETE ON paropt_lease
+    FOR EACH ROW EXECUTE FUNCTION chaos_lease();
 """
 ENDED = ("COMPLETE", "PRUNED", "FAIL")
 ATTEMPTS = 3  # of a configuration before it counts as failed
@@ -102,7 +112,7 @@ class Verdict:
         rows += [("", "")]
         rows += [(name, str(value)) for name, value in self.figures.items()]
         rows += [(kind, str(len(self.broken.get(kind, [])))) for kind in KINDS]
-        text = [f"{name:44}{value:>12}" for name, value in rows]
+        text = [f"{name:50}{value:>12}" for name, value in rows]
         for kind, messages in self.broken.items():
             text += [f"BROKEN {kind}: {message}" for message in messages[:10]]
         return "\n".join(text)
@@ -353,7 +363,7 @@ def _check_acknowledged(evidence: Evidence, verdict: Verdict) -> None:
 def _check_fences(evidence: Evidence, verdict: Verdict) -> None:
     ended: dict[int, int] = {}  # trial -> the transaction that ended it
     for _, tx, what, trial, said in evidence.audit:
-        if what == "beat":
+        if what in ("beat", "lease"):
             continue
         if trial in ended and tx != ended[trial]:
             verdict.say("fenced writes", f"{what} of trial id {trial} ({said}) after its end")
@@ -362,11 +372,24 @@ def _check_fences(evidence: Evidence, verdict: Verdict) -> None:
     lost = [record for record in evidence.records if record["event"] == "lost"]
     verdict.figures["slots that came back and let go"] += len(lost)
     for trial in evidence.trials:
-        if trial.end.get("why") not in ("lost", "given up"):
+        if trial.end.get("why") in ("lost", "given up"):
+            _check_late_answers(trial, evidence, verdict)
+
+
+def _check_late_answers(trial: Trial, evidence: Evidence, verdict: Verdict) -> None:
+    """What an owner was told after its trial had been taken away.
+
+    The answer to an earlier write may come late: the owner was frozen, or cut off, in between. Then
+    the value is in the row, which nobody wrote to after the end (that is checked above).
+    """
+    for record in evidence.records:
+        if record.get("trial") != trial.number or record["time"] <= trial.ended + 1:
             continue
-        for record in evidence.records:
-            late = record.get("trial") == trial.number and record["time"] > trial.ended + 1
-            if late and record["event"] in ("saved", "done", "pruned", "failed"):
+        if record["event"] in ("done", "pruned", "failed"):
+            verdict.say("fenced writes", f"trial {trial.number} was taken away: {record}")
+        if record["event"] == "saved":
+            verdict.figures["  answers that came after the trial was taken away"] += 1
+            if trial.curve.get(record["epoch"]) != record["value"]:
                 verdict.say("fenced writes", f"trial {trial.number} was taken away: {record}")
 
 

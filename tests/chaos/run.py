@@ -62,7 +62,7 @@ def main() -> int:
         began = time.monotonic()
         verdict = _play(parts)
         print(verdict.table())
-        print(f"{'seconds':44}{time.monotonic() - began:>12.0f}")
+        print(f"{'seconds':50}{time.monotonic() - began:>12.0f}")
         return 1 if verdict.broken else 0
 
 
@@ -101,9 +101,20 @@ def _play_one(part: Any) -> None:
         traceback.print_exc()
 
 
+def _keep_tables(run: Path, connection: Any) -> None:
+    """What --keep leaves to look into, after the server has gone."""
+    cursor = connection.cursor()
+    for table in ("trials", "trial_system_attributes", "trial_intermediate_values", "chaos_audit"):
+        cursor.execute("SELECT to_regclass(%s)", (table,))
+        if cursor.fetchone()[0]:
+            with (run / f"{table}.csv").open("w") as file:
+                cursor.copy_expert(f"COPY {table} TO STDOUT WITH CSV HEADER", file)
+
+
 def _judge(part: Any, verdict: checker.Verdict) -> None:
     connection = psycopg2.connect(part.url)
     try:
+        _keep_tables(part.run, connection)
         checker.check(part.run, connection, verdict, secret=part.secret)
         if isinstance(part, Main) and not verdict.broken:
             for name in unseen(part.run, connection, part.secret):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,3 +45,33 @@ def test_the_checker_sees_a_broken_promise(mutation: str, seen: str) -> None:
     code, said = play("--mutation", mutation)
     assert code == 1, said
     assert seen in said
+
+
+@pytest.fixture
+def checker(monkeypatch: pytest.MonkeyPatch) -> Any:
+    spec = importlib.util.spec_from_file_location("chaos_checker", RUN.with_name("checker.py"))
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look themselves up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("event", "epoch", "value", "broken"),
+    [
+        ("saved", 1, 0.25, False),  # the answer was held up; the write was not
+        ("saved", 1, 0.26, True),
+        ("saved", 2, 0.5, True),
+        ("done", None, None, True),
+    ],
+)
+def test_a_late_answer_is_true_only_if_the_row_holds_its_value(
+    checker: Any, event: str, epoch: int | None, value: float | None, broken: bool
+) -> None:
+    trial = checker.Trial(1, 0, "FAIL", 100.0, None, {"root": 0}, {}, {"why": "lost"}, {1: 0.25})
+    record = {"event": event, "trial": 0, "time": 105.0, "epoch": epoch, "value": value}
+    evidence = checker.Evidence({}, [trial], [], [], [], [], [record], [])
+    verdict = checker.Verdict()
+    checker._check_fences(evidence, verdict)
+    assert bool(verdict.broken) == broken
