@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP_ARGS ?=
 
-.PHONY: help demo test check lint types imports bench chaos docs clean
+.PHONY: help demo test check lint types imports bench chaos clean
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
 
@@ -28,6 +28,14 @@ test: $(BIN)/.paropt-dev  ## the tests
 
 chaos: $(BIN)/.paropt-dev  ## the fault suite: 200 faults and more, some minutes
 	$(BIN)/python tests/chaos/run.py
+
+bench: $(BIN)/.paropt-dev  ## the benchmarks in their short forms, some minutes; benchmarks/README.md has the long ones
+	$(BIN)/python benchmarks/gru4rec_speed.py --threads 1 --rounds 3 --configuration "retailrocket bpr-max"
+	$(BIN)/python benchmarks/sequence_speed.py --runs 3
+	$(BIN)/python benchmarks/ranking_speed.py --memory --items 200000
+	$(BIN)/python benchmarks/prepare_speed.py --events 1000000
+	$(BIN)/python benchmarks/study_overhead.py --trials 300 --timed 10
+	$(BIN)/python benchmarks/load.py --slots 1,4 --history 100 --seconds 5
 
 lint: $(BIN)/.paropt-dev
 	$(BIN)/ruff check .

@@ -1,9 +1,10 @@
 """What a trial costs beside its training: ask, report and tell, by the number of trials so far.
 
-    python benchmarks/study_overhead.py postgresql://… [--trials 1000] [--timed 30] [--sampler tpe]
+    python benchmarks/study_overhead.py [postgresql://…] [--trials 1000] [--timed 30]
+        [--sampler tpe]
 
-Makes a throw-away study on the given server (see `paropt check` for the embedded one's URL), fills
-it with finished trials of 10 epochs over the 9 parameters of gru4rec_bprmax_shared.json, and times
+Makes a throw-away study on the given server, or on an embedded one of its own, fills it with
+finished trials of 10 epochs over the 9 parameters of gru4rec_bprmax_shared.json, and times
 `next_trial` and `report` + `complete` at 10, 100 and the given number of trials, and how long a new
 process takes to its first trial.
 """
@@ -14,15 +15,22 @@ import argparse
 import os
 import platform
 import random
+import shutil
 import statistics
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from sqlalchemy import URL
 
 from paropt.search.definition import StudyDefinition
 from paropt.search.spacefile import read_space
 from paropt.search.study import Study
 from paropt.search.trial import Trial
+from paropt.service.postgres.embedded import EmbeddedServer
 
 SPACE = Path(__file__).parents[1] / "paramspaces" / "gru4rec_bprmax_shared.json"
 EPOCHS = 10
@@ -46,20 +54,42 @@ def train(trial: Trial, rng: random.Random) -> float:
     return spent
 
 
+@contextmanager
+def server(url: str | None) -> Iterator[str | URL]:
+    """The server that was given, or an embedded one that is gone afterwards."""
+    if url is not None:
+        yield url
+        return
+    place = Path(tempfile.mkdtemp(prefix="paropt-overhead-"))
+    place.chmod(0o711)  # where root runs this, PostgreSQL runs as another user
+    embedded = EmbeddedServer(place / "home")
+    embedded.join()
+    try:
+        yield embedded.url
+    finally:
+        embedded.leave()
+        shutil.rmtree(place, ignore_errors=True)
+
+
 def main() -> None:
     """Prints one line per number of trials."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("url")
+    parser.add_argument("url", nargs="?")
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--timed", type=int, default=30)
     parser.add_argument("--sampler", default="tpe")
     options = parser.parse_args()
+    with server(options.url) as url:
+        measure(url, options)
+
+
+def measure(url: str | URL, options: argparse.Namespace) -> None:
     name = f"study_overhead-{os.getpid()}"
     definition = StudyDefinition(
         name, read_space(SPACE).to_json(), "mrr@20", [20], "/none", "none",
         sampler={"name": options.sampler},
     )  # fmt: skip
-    study = Study.create(options.url, definition)
+    study = Study.create(url, definition)
     rng = random.Random(0)
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {sys.version.split()[0]}")
     print(f"sampler {options.sampler}, medians (95th percentiles) of {options.timed} in ms")
@@ -77,7 +107,7 @@ def main() -> None:
             assert trial is not None
             told.append(train(trial, rng))
         began = time.perf_counter()
-        fresh = Study.load(options.url, name)
+        fresh = Study.load(url, name)
         first = fresh.next_trial({})
         cold = time.perf_counter() - began
         assert first is not None
