@@ -1,8 +1,13 @@
 """Which configuration comes next.
 
 Start points first, then a design that is spread over every parameter's range, then the sampler.
-All of it follows from the study's seed and its history, never from which worker asks: a draw's
-random numbers are seeded by the study's seed and the number of configurations so far.
+All of it follows from the study's seed and its history, not from which worker asks: a draw's
+random numbers are seeded by the study's seed and the number of configurations so far. The one
+exception: when two workers draw the same at the same moment, the later one draws again with numbers
+of its own.
+
+What takes long, the sampler's own proposal, needs no lock: it is made from what the history was a
+moment ago (:meth:`Sampler.propose`), and taken under the lock if nobody was given the same since.
 
 The default sampler is TPE (Bergstra et al., NIPS 2011), multivariate (Falkner et al., ICML 2018)
 because a good learning rate depends on batch size and dropout, grouped where parameters are
@@ -15,6 +20,7 @@ import hashlib
 import random
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +64,17 @@ def derived_seed(*words: object) -> int:
     return int.from_bytes(digest, "big") >> 33
 
 
+@dataclass(frozen=True)
+class Proposal:
+    """What the sampler would try next; None if it only repeats what trials have had."""
+
+    config: Config | None
+
+
+class Undrawn:
+    """In place of a configuration: the sampler is to propose one first."""
+
+
 def uniformly(rng: random.Random) -> Choose:
     """Chooses at random, evenly over every range."""
     return lambda parameter: parameter.at(rng.random())
@@ -82,22 +99,54 @@ class Sampler:
 
     def draw(self, history: History) -> Config | None:
         """A configuration that no trial has had, or None when none is left."""
+        config = self.choose(history, None)
+        if isinstance(config, Undrawn):
+            config = self.choose(history, self.propose(history))
+        assert not isinstance(config, Undrawn)  # the history is still the same
+        return config
+
+    def choose(self, history: History, proposal: Proposal | None) -> Config | Undrawn | None:
+        """As :meth:`draw`, quickly; Undrawn if that takes a proposal, or another one."""
         lineages = history.lineages()
         taken = {record.key for record in lineages}
         if len(taken) >= self.size:
             return None
-        for config in self._candidates(history, lineages):
-            if key_of(self.searched(config)) not in taken:
+        for config in self._candidates(lineages, proposal):
+            if isinstance(config, Undrawn) or key_of(self.searched(config)) not in taken:
                 return config
         return None
 
-    def _candidates(self, history: History, lineages: Sequence[Record]) -> Iterator[Config]:
+    def propose(self, history: History, salt: str = "") -> Proposal | None:
+        """What the sampler makes of the history; None while it has no say.
+
+        ``salt`` makes it another proposal than the one that everybody else gets.
+        """
+        lineages = history.lineages()
+        if not self._informed(lineages):
+            return None
+        taken = {record.key for record in lineages}
+        for config in self._tpe(history, len(lineages), salt):
+            if key_of(self.searched(config)) not in taken:
+                return Proposal(config)
+        return Proposal(None)
+
+    def _informed(self, lineages: Sequence[Record]) -> bool:
+        scored = sum(record.scored for record in lineages)
+        return self.options["name"] == "tpe" and scored >= self._startup
+
+    def _candidates(
+        self, lineages: Sequence[Record], proposal: Proposal | None
+    ) -> Iterator[Config | Undrawn]:
         yield from self._start
         rng = random.Random(derived_seed(self.seed, "draw", len(lineages)))
         if self.options["name"] == "tpe":
             yield from self._design
-            if sum(record.scored for record in lineages) >= self._startup:
-                yield from self._tpe(history, len(lineages))
+            if self._informed(lineages):
+                if proposal is None:
+                    yield Undrawn()
+                elif proposal.config is not None:
+                    yield proposal.config
+                    yield Undrawn()
         if self.options["name"] != "grid":
             for _ in range(_RANDOM_TRIES):
                 yield self.space.walk(uniformly(rng))
@@ -158,10 +207,11 @@ class Sampler:
         self._memory.update(history.all())
         return self._memory
 
-    def _tpe(self, history: History, index: int) -> Iterator[Config]:
+    def _tpe(self, history: History, index: int, salt: str) -> Iterator[Config]:
         import optuna
 
         memory = self.memory(history)
+        salts = (salt,) if salt else ()
         for attempt in range(_SAMPLER_TRIES):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -171,7 +221,7 @@ class Sampler:
                     multivariate=True,
                     group=self.space.conditional,
                     constant_liar=True,
-                    seed=derived_seed(self.seed, "tpe", index, attempt),
+                    seed=derived_seed(self.seed, "tpe", index, attempt, *salts),
                 )
             yield self.space.walk(self._chooser(sampler, memory))
 

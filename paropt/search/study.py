@@ -18,7 +18,7 @@ from paropt.search.definition import StudyDefinition
 from paropt.search.final import DEFAULT_EPOCHS, Job, jobs_of
 from paropt.search.history import LOST, History, Record, best_first, counts
 from paropt.search.pruning import complete_pruner
-from paropt.search.sampling import Sampler, complete_sampler, derived_seed
+from paropt.search.sampling import Proposal, Sampler, Undrawn, complete_sampler, derived_seed
 from paropt.search.space import Config
 from paropt.search.spacefile import EPOCHS, from_json
 from paropt.search.storage import initialise, lock, open_engine, transaction
@@ -28,6 +28,8 @@ State = Literal["run", "pause", "stop"]
 Why = Literal["budget", "space", "stopped", "timeout", "failures"]
 
 MAX_ATTEMPTS = 3
+# from so many trials on, one more tells the sampler little, and it takes long to think
+AHEAD = 1000
 
 _DEFINITION = "paropt:definition"
 _STATE = "paropt:state"
@@ -66,6 +68,7 @@ class Study:
         self._id = study
         self._asking = threading.Lock()
         self._unanswered: str | None = None
+        self._proposal: Proposal | None = None
         self.definition = definition
         self.space = from_json(definition.space, f"study {definition.name!r}")
         self.sampler = Sampler(
@@ -249,14 +252,33 @@ class Study:
             self._warm_up()
             token = self._unanswered or secrets.token_hex(8)
             self._unanswered = token
-            with self.transaction() as connection:
-                lock(connection, "study", self._id)
-                self.history.refresh(connection)
-                decided = self._decide(connection, dict(owner), token)
+            proposal, self._proposal = self._proposal, None
+            salt = ""
+            decided = self._ask(owner, token, proposal)
+            while isinstance(decided, Undrawn):
+                # without the lock: that of one worker must not keep all others waiting
+                proposal = self.sampler.propose(self.history, salt)
+                decided = self._ask(owner, token, proposal)
+                salt = token
             self._unanswered = None
         if isinstance(decided, StudyEnded):
             raise decided
         return decided
+
+    def _ask(
+        self, owner: Mapping[str, Any], token: str, proposal: Proposal | None
+    ) -> Trial | StudyEnded | Undrawn | None:
+        with self.transaction() as connection:
+            lock(connection, "study", self._id)
+            self.history.refresh(connection)
+            return self._decide(connection, dict(owner), token, proposal)
+
+    def think_ahead(self) -> None:
+        """Lets the sampler of a long study think while a trial runs, for the next call's sake."""
+        with self._asking:
+            self.refresh()
+            if not self.jobs and len(self.history.records) >= AHEAD:
+                self._proposal = self.sampler.propose(self.history)
 
     def _warm_up(self) -> None:
         """Imports, and reads a long history, before the lock that all workers queue for."""
@@ -265,8 +287,12 @@ class Study:
             self.sampler.memory(self.history)
 
     def _decide(
-        self, connection: Connection, owner: dict[str, Any], token: str
-    ) -> Trial | StudyEnded | None:
+        self,
+        connection: Connection,
+        owner: dict[str, Any],
+        token: str,
+        proposal: Proposal | None,
+    ) -> Trial | StudyEnded | Undrawn | None:
         running = self.history.in_state("RUNNING")
         for record in running:
             if record.owner.get("token") == token:
@@ -279,7 +305,12 @@ class Study:
         for record in self.history.in_state("WAITING"):
             if taken := self._take(connection, record, owner, token):
                 return taken
-        return self._new(connection, attrs.get(_BUDGET), owner, token, bool(running))
+        meta = self._next_job() if self.jobs else self._draw(attrs.get(_BUDGET), proposal)
+        if isinstance(meta, Undrawn):
+            return meta
+        if isinstance(meta, StudyEnded):
+            return None if running else meta
+        return self._new(connection, meta, owner, token)
 
     def _ended(self, connection: Connection, attrs: Mapping[str, Any]) -> StudyEnded | None:
         state = attrs.get(_STATE, {})
@@ -308,16 +339,8 @@ class Study:
         return Trial(self, record, token)
 
     def _new(
-        self,
-        connection: Connection,
-        budget: int | None,
-        owner: dict[str, Any],
-        token: str,
-        busy: bool,
-    ) -> Trial | StudyEnded | None:
-        meta = self._next_job() if self.jobs else self._draw(budget)
-        if isinstance(meta, StudyEnded):
-            return None if busy else meta
+        self, connection: Connection, meta: dict[str, Any], owner: dict[str, Any], token: str
+    ) -> Trial:
         user = {"model": meta["model"], "attempt": 1, **_shown_owner(owner)}
         if "job" in meta:
             user |= {"job": meta["job"], "seed": meta["seed"]}
@@ -329,12 +352,16 @@ class Study:
         record = Record(trial, number, "RUNNING", None, None, None, meta, {}, {}, {})
         return Trial(self, record, token)
 
-    def _draw(self, budget: int | None) -> dict[str, Any] | StudyEnded:
+    def _draw(
+        self, budget: int | None, proposal: Proposal | None
+    ) -> dict[str, Any] | Undrawn | StudyEnded:
         found = counts(self.history.lineages())
         done = found["complete"] + found["pruned"]
         if budget is not None and done + found["running"] + found["waiting"] >= budget:
             return StudyEnded("budget", f"study {self.name!r} has its {budget} trials")
-        config = self.sampler.draw(self.history)
+        config = self.sampler.choose(self.history, proposal)
+        if isinstance(config, Undrawn):
+            return config
         if config is None:
             message = f"study {self.name!r} has tried all {self.sampler.size:g} configurations"
             return StudyEnded("space", message)

@@ -182,6 +182,7 @@ class Attempt:
         slot.show(resumed=resumed, why_from_zero=why)
         idle = None if slot.free_since is None else round(time.monotonic() - slot.free_since, 3)
         slot.record("started", trial=number, resumed_epoch=resumed, why_from_zero=why, idle=idle)
+        slot.outbox.put(slot.study.think_ahead)
         if resumed is not None:
             log.info("trial %d goes on after epoch %d", number, resumed)
         elif why:

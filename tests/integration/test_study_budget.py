@@ -303,3 +303,67 @@ def test_tables_of_another_version_are_refused(database_url: str) -> None:
     engine.dispose()
     with pytest.raises(StudyError, match="made by another version of Optuna"):
         initialise(database_url)
+
+
+WIDE: dict[str, Any] = {
+    "model": "gru4rec",
+    "search": {"momentum": {"type": "float", "low": 0.0, "high": 0.9}},
+}
+
+
+def test_two_workers_that_draw_the_same_at_once_get_different_trials(
+    create: Create, module_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = create(WIDE, sampler={"name": "tpe", "startup": 3}, seed=7)
+    for value in (0.1, 0.3, 0.2):
+        finish(study.next_trial({}), value)
+    other = Study.load(module_database_url, study.name)
+    theirs: list[Trial] = []
+    propose = study.sampler.propose
+
+    def while_another_asks(*given: Any) -> Any:
+        proposal = propose(*given)
+        if not theirs:
+            asked = other.next_trial({})
+            assert asked is not None
+            theirs.append(asked)
+            # the other one was as quick as we, and drew from the same history
+            assert proposal is not None
+            assert proposal.config is not None
+            assert proposal.config["momentum"] == asked.params["momentum"]
+        return proposal
+
+    monkeypatch.setattr(study.sampler, "propose", while_another_asks)
+    ours = study.next_trial({})
+    other.close()
+    assert ours is not None
+    assert ours.params["momentum"] != theirs[0].params["momentum"]
+    assert [ours.number, theirs[0].number] == [4, 3]
+    assert ours.seed != theirs[0].seed
+
+
+def test_a_long_study_thinks_while_a_trial_runs(
+    create: Create, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = create(WIDE, sampler={"name": "tpe", "startup": 3}, seed=7)
+    for value in (0.1, 0.3, 0.2):
+        finish(study.next_trial({}), value)
+    proposals = []
+    propose = study.sampler.propose
+
+    def noted(*given: Any) -> Any:
+        proposals.append(propose(*given))
+        return proposals[-1]
+
+    monkeypatch.setattr(study.sampler, "propose", noted)
+    study.think_ahead()
+    assert proposals == []  # too short a study: the running trial would tell much
+    monkeypatch.setattr("paropt.search.study.AHEAD", 3)
+    study.think_ahead()
+    assert len(proposals) == 1
+    ready = study.next_trial({})
+    assert len(proposals) == 1
+    assert ready is not None
+    assert ready.params["momentum"] == proposals[0].config["momentum"]
+    assert study.next_trial({}) is not None  # what was thought is used once
+    assert len(proposals) == 2
