@@ -105,6 +105,8 @@ class Host:
     data: str = "nowhere"
     environment: dict[str, str] = field(default_factory=dict)
     slots: list[Slot] = field(default_factory=list)
+    closed: threading.Event = field(default_factory=threading.Event)
+    _starting: threading.Lock = field(default_factory=threading.Lock)
     checkpoints: Path = field(init=False)
 
     def __post_init__(self) -> None:
@@ -161,6 +163,11 @@ class Host:
 
     def keep_staffed(self, chance: random.Random) -> None:
         """Note which processes ended, and start others in their places a little later."""
+        with self._starting:
+            if not self.closed.is_set():
+                self._fill_places(chance)
+
+    def _fill_places(self, chance: random.Random) -> None:
         now = time.monotonic()
         for slot in self.slots:
             if slot.process is not None and (code := slot.process.poll()) is not None:
@@ -179,6 +186,9 @@ class Host:
                 slot.process = self.start(slot)
 
     def close(self) -> None:
+        """End everything here, also while the driver still plays."""
+        with self._starting:
+            self.closed.set()
         for slot in self.slots:
             if slot.process is not None:
                 with contextlib.suppress(ProcessLookupError):

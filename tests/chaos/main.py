@@ -165,6 +165,8 @@ class Main:
                 pace = now + self.chance.uniform(0.1, 0.6)
             if finished != before:
                 before, moved = finished, now
+            if self.hosts[0].closed.is_set():
+                return  # somebody ends the suite
             if now - moved > PATIENCE:
                 self.diary.note("surprise", message=f"nothing has ended for {PATIENCE:g} s")
                 break
@@ -232,8 +234,6 @@ class Main:
         }
 
     def close(self) -> None:
-        while self.endings:
-            self._end_faults(at_once=True)
         for host in self.hosts:
             host.close()
 

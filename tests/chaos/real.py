@@ -42,6 +42,7 @@ class Real:
         self.diary = Diary(self.run / "diary.jsonl")
         self.launches: list[subprocess.Popen[str]] = []
         self.hit: dict[str, int] = {}
+        self._starting, self._closed = threading.Lock(), False
         self.server = EmbeddedServer(self.home)
         self.server.join()
         self._prepare()
@@ -78,15 +79,18 @@ class Real:
         words = ["launch", "--space", self.space, "--data", self.data, "--study", study]
         words += ["--trials", self.trials, "--sampler", "random", "--pruner", "none"]
         words += ["--devices", "cpu", "--per-device", 2, "--heartbeat", "3s", "--json"]
-        launch = subprocess.Popen(
-            [sys.executable, "-m", "paropt", *map(str, words)],
-            env={**os.environ, "PAROPT_HOME": str(self.home), "OMP_NUM_THREADS": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.launches.append(launch)
+        with self._starting:
+            if self._closed:
+                raise RuntimeError("somebody ends the suite")
+            launch = subprocess.Popen(
+                [sys.executable, "-m", "paropt", *map(str, words)],
+                env={**os.environ, "PAROPT_HOME": str(self.home), "OMP_NUM_THREADS": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            self.launches.append(launch)
         # nobody reads what it says until its end: it must not wait for a reader
         launch.said = []  # type: ignore[attr-defined]
         threading.Thread(target=self._listen, args=(launch,), daemon=True).start()
@@ -159,6 +163,9 @@ class Real:
         return str(self.server.url.password)
 
     def close(self) -> None:
+        """End everything here, also while it still plays."""
+        with self._starting:
+            self._closed = True
         for launch in self.launches:
             launch.kill()
             launch.wait()

@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import json
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -47,6 +48,8 @@ def main() -> int:
     parser.add_argument("--mutation", choices=MUTATIONS, help="a promise to break")
     parser.add_argument("--keep", action="store_true", help="leave the records where they are")
     options = parser.parse_args()
+    # whoever ends this ends its slots, servers and mounts as well
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     run = Path(tempfile.mkdtemp(prefix="paropt-chaos-", dir="/tmp"))
     run.chmod(0o711)
     server = Server()
