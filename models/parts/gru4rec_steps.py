@@ -1,0 +1,327 @@
+"""GRU4Rec's training steps: forward, backward and update, by hand.
+
+Whatever a step needs beside the model's state is worked out for many steps at once; see
+``docs/gru4rec.md``, "How it is fast".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from models.parts.activations import Activation
+from models.parts.adagrad import DenseAdagrad, RowAdagrad, Rule
+from models.parts.contract import SessionParallelPlan
+from models.parts.losses import LOSSES, bpr_max_gradient_, softmax_gradient_
+from models.parts.noise import blocks
+from models.parts.rows import distinct, occurrences
+from models.parts.scratch import Scratch
+
+if TYPE_CHECKING:
+    from models.gru4rec import Gru4Rec
+
+SOFTMAX_OF = {"cross-entropy": "softmax", "xe_logit": "softmax_logit"}
+# "auto" is what the official versions take where nothing is said
+AUTO_ACT = {"bpr-max": "elu-0.5"}
+
+
+@dataclass(frozen=True, slots=True)
+class StepRows:
+    """What a step with M rows reads.
+
+    ``items`` are the distinct rows of the output table, first the C that are scored, ``scored``
+    [C], then, in shared mode, those that are only read. ``own`` [M]: places of the targets among
+    them. ``read``: the distinct rows of a separate input table. ``inputs`` [M]: places of the
+    inputs in ``read``, or in ``items`` in shared mode. Fast losses have ``weight`` [C], the
+    logarithm of the items' summed weight as columns, and ``share`` [M, 1] (see
+    :mod:`models.parts.losses`). Plain ones have ``columns`` [M + n_sample], places among
+    ``items``, and ``shift``, what logQ adds to each column.
+    """
+
+    items: Tensor
+    scored: Tensor
+    own: Tensor
+    read: Tensor | None
+    inputs: Tensor
+    weight: Tensor | None = None
+    share: Tensor | None = None
+    columns: Tensor | None = None
+    shift: Tensor | None = None
+
+
+class Steps:
+    """The training steps of one model on one device: optimisers, hidden state, buffers."""
+
+    def __init__(self, model: Gru4Rec) -> None:
+        self.model = model
+        p = self.params = model.params
+        self.device, dtype = model.output.device, model.output.dtype
+        self.scratch = Scratch(self.device, dtype)
+        rule = Rule(p["learning_rate"], p["momentum"], p["lmbd"])
+        self.dense = DenseAdagrad(model.cells.parameters(), rule)
+        self.output = RowAdagrad(model.output, rule, self.scratch, "output")
+        self.bias = RowAdagrad(model.bias, rule, self.scratch, "bias")
+        self.embedding = (
+            None
+            if model.embedding is None
+            else RowAdagrad(model.embedding, rule, self.scratch, "embedding")
+        )
+        # fixed shapes and no waiting, where waiting for the device would cost
+        self.static = self.device.type != "cpu"
+        self.cells = list(model.recurrent())
+        self.hidden: list[Tensor] = []
+        self.done = 0  # steps since the first of the first epoch
+        self.loss = p["loss"]
+        # a fast loss sums equal columns; logQ differs between the two kinds of column, which a
+        # softmax can weigh and BPR-max cannot
+        self.fast = not p["smoothing"] and (
+            self.loss in SOFTMAX_OF or (self.loss == "bpr-max" and not p["logq"])
+        )
+        self.act = Activation("linear")
+        if self.loss not in SOFTMAX_OF:
+            auto = AUTO_ACT.get(self.loss, "linear")
+            self.act = Activation.named(auto if p["final_act"] == "auto" else p["final_act"])
+        log_support = model.catalogue.support.clamp(min=1).to(self.device, torch.float64).log()
+        # a column's score is lowered by logq·log q: q is the support of an item of the batch, and
+        # support^sample_alpha of a sampled one; the last entry is for padding
+        shift = torch.cat([-p["logq"] * log_support, log_support.new_zeros(1)])
+        self.shift_target = shift.to(dtype)
+        self.shift_sample = (p["sample_alpha"] * shift).to(dtype)
+        self._noise: tuple[int, Tensor, list[Tensor | None]] | None = None
+
+    @property
+    def attached(self) -> bool:
+        """Whether the model's parameters still are the ones moved here."""
+        return all(owner.attached for owner in self._optimisers().values())
+
+    def _optimisers(self) -> dict[str, DenseAdagrad | RowAdagrad]:
+        owners: dict[str, DenseAdagrad | RowAdagrad]
+        owners = {"cells": self.dense, "output": self.output, "bias": self.bias}
+        return owners if self.embedding is None else {**owners, "embedding": self.embedding}
+
+    # -- state ------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        state: dict[str, Any] = {"step": self.done}
+        for k, hidden in enumerate(self.hidden):
+            state[f"hidden.{k}"] = hidden
+        for name, owner in self._optimisers().items():
+            for what, tensor in owner.state().items():
+                state[f"{name}.{what}"] = tensor
+        return state
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.done = int(state["step"])
+        self.hidden = [
+            state[f"hidden.{k}"].to(self.scratch.device, self.scratch.dtype, copy=True)
+            for k in range(len(self.cells))
+            if f"hidden.{k}" in state
+        ]
+        for name, owner in self._optimisers().items():
+            for what, tensor in owner.state().items():
+                tensor.copy_(state[f"{name}.{what}"])
+
+    # -- running ----------------------------------------------------------------------------
+
+    def run(self, plan: SessionParallelPlan, begin: int, end: int) -> Tensor:
+        slots = plan.inputs.shape[1]
+        if begin == 0:
+            self.hidden = [self.model.output.new_zeros(slots, cell.size) for cell in self.cells]
+        losses = self.model.output.new_zeros(end - begin)
+        offset = self.done - begin  # from steps of this epoch to steps since the first
+        size = self.model.block
+        for block, first, last in blocks(begin + offset, end + offset, size):
+            samples, masks = self._draw(block)
+            for n_valid, run in groupby(range(first, last), lambda g: plan.n_valid[g - offset]):
+                steps = list(run)
+                a, b = steps[0], steps[-1] + 1
+                part = slice(a - offset, b - offset)
+                inputs = plan.inputs[part, :n_valid].to(self.device)
+                targets = plan.targets[part, :n_valid].to(self.device)
+                resets = plan.resets[part, :n_valid, None].to(self.device)
+                drawn = slice(a - block * size, b - block * size)
+                rows = self._prepare(inputs, targets, samples[drawn])
+                for t, step in enumerate(rows):
+                    dropped = [m if m is None else m[drawn.start + t, :n_valid] for m in masks]
+                    loss = self._step(step, resets[t], dropped, plan.batch_size)
+                    losses[a - offset - begin + t].copy_(loss)
+        self.done += end - begin
+        return losses
+
+    def _draw(self, block: int) -> tuple[Tensor, list[Tensor | None]]:
+        """The negatives [block, n_sample] and dropout masks [block, B, width] of a block."""
+        if self._noise is None or self._noise[0] != block:
+            model, dtype = self.model, self.scratch.dtype
+            samples = model.negatives.draw(block, model.block, self.device)
+            masks = model.masks.draw(block, model.block, self.device, dtype)
+            self._noise = block, samples, masks
+        return self._noise[1:]
+
+    def _prepare(self, inputs: Tensor, targets: Tensor, samples: Tensor) -> list[StepRows]:
+        """Work out the rows of steps with equally many rows: inputs, targets [T, M]."""
+        n, m = samples.shape[1], targets.shape[1]
+        static, padding = self.static, self.model.catalogue.n_items
+        shared = self.embedding is None
+        ids = torch.cat([targets, samples, inputs] if shared else [targets, samples], 1)
+        out = distinct(ids, m + n, padding, static)
+        own, columns, places = (
+            out.position[:, a:b] for a, b in ((0, m), (0, m + n), (m + n, len(ids[0])))
+        )
+        read = None if shared else distinct(inputs, m, padding, static)
+        if read is not None:
+            places = read.position
+        weight = share = shift = None
+        if self.fast:
+            weight, share = self._weigh(out.ids[:, : m + n], targets, own, columns[:, m:])
+        else:
+            shift = torch.cat([self.shift_target[targets], self.shift_sample[samples]], 1)
+        return [
+            StepRows(
+                items=out.ids[t, : out.used[t]],
+                scored=out.ids[t, :c],
+                own=own[t],
+                read=None if read is None else read.ids[t, : read.used[t]],
+                inputs=places[t],
+                weight=None if weight is None else weight[t, :c],
+                share=None if share is None else share[t],
+                columns=None if self.fast else columns[t],
+                shift=None if shift is None else shift[t],
+            )
+            for t, c in enumerate(out.leading)
+        ]
+
+    def _weigh(
+        self, ids: Tensor, targets: Tensor, own: Tensor, sampled: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """``StepRows.weight`` [T, K] and ``share`` [T, M, 1] from ids [T, K] and places.
+
+        What stands beyond the scored ids gets weight 0, which is −∞ here.
+        """
+        k = ids.shape[1]
+        as_target, as_sample = (
+            occurrences(places, k).to(self.scratch.dtype) for places in (own, sampled)
+        )
+        if self.params["logq"]:
+            # by logarithms: a power of a large support leaves float32
+            weight = torch.logaddexp(
+                as_target.log_().add_(self.shift_target[ids]),
+                as_sample.log_().add_(self.shift_sample[ids]),
+            )
+        else:
+            weight = as_target.add_(as_sample).log_()
+        at_own = weight.gather(1, own)
+        if self.loss in SOFTMAX_OF:
+            share = self.shift_target[targets] - at_own
+        else:
+            share = torch.log1p(-torch.exp(-at_own).clamp_(max=1))
+        return weight, share.unsqueeze(2)
+
+    # -- one step ---------------------------------------------------------------------------
+
+    def _step(
+        self, step: StepRows, resets: Tensor, masks: list[Tensor | None], batch_size: int
+    ) -> Tensor:
+        """Forward, backward and update; returns the loss, a scalar on the device."""
+        m = len(resets)
+        items = self.output.gather(step.items)
+        bias = self.bias.gather(step.scored)
+        if self.embedding is None or step.read is None:
+            table = items
+        else:
+            table = self.embedding.gather(step.read)
+        x = torch.index_select(table, 0, step.inputs, out=self.scratch("x", m, table.shape[1]))
+        if masks[0] is not None:
+            x.mul_(masks[0])
+        states = [hidden[:m].masked_fill_(resets, 0) for hidden in self.hidden]
+        inputs = [x]
+        for k, cell in enumerate(self.cells):
+            out = cell.step(inputs[k], states[k], self.scratch, f"cell{k}")
+            mask = masks[k + 1]
+            inputs.append(out if mask is None else out.mul_(mask))
+        loss, grad = self._score(step, inputs[-1], items, bias, batch_size)
+        for k in reversed(range(len(self.cells))):
+            mask = masks[k + 1]
+            if mask is not None:
+                grad.mul_(mask)
+            grad = self.cells[k].backward(grad, inputs[k], states[k], self.scratch, f"cell{k}")
+        if masks[0] is not None:
+            grad.mul_(masks[0])
+        if self.embedding is None or step.read is None:
+            self.output.grad(len(step.items)).index_add_(0, step.inputs, grad)
+        else:
+            self.embedding.grad(len(step.read)).zero_().index_add_(0, step.inputs, grad)
+        self._update(step)
+        for state, out in zip(states, inputs[1:], strict=True):
+            state.copy_(out)
+        return loss
+
+    def _score(
+        self, step: StepRows, top: Tensor, items: Tensor, bias: Tensor, batch_size: int
+    ) -> tuple[Tensor, Tensor]:
+        """The loss of the scores top·itemsᵀ + bias, and the gradient of ``top`` [M, H].
+
+        Writes the gradients of the items' rows and biases where the optimisers read them.
+        """
+        if step.weight is None or step.share is None:
+            return self._score_plain(step, top, items, bias, batch_size)
+        scratch, c = self.scratch, len(bias)
+        scored, own = items[:c], step.own.unsqueeze(1)
+        scores = scratch("scores", len(top), c)
+        rows = torch.full_like(own, 1 / batch_size, dtype=top.dtype)
+        if self.loss in SOFTMAX_OF:
+            torch.addmm(bias + step.weight, top, scored.t(), out=scores)
+            logits = self.loss == "xe_logit"
+            losses, d, factor = softmax_gradient_(scores, own, step.share, logits)
+            if factor is not None:
+                rows.mul_(factor)
+        else:
+            torch.addmm(bias, top, scored.t(), out=scores)
+            losses, d = bpr_max_gradient_(
+                scores, own, step.weight, step.share, self.act, self.params["bpreg"], scratch
+            )
+        grad = self.output.grad(len(items))
+        grad[c:].zero_()
+        torch.mm(d.t(), torch.mul(top, rows, out=scratch("top", *top.shape)), out=grad[:c])
+        torch.mv(d.t(), rows.squeeze(1), out=self.bias.grad(c))
+        back = torch.mm(d, scored, out=scratch("dtop", *top.shape)).mul_(rows)
+        return losses.sum() / batch_size, back
+
+    def _score_plain(
+        self, step: StepRows, top: Tensor, items: Tensor, bias: Tensor, batch_size: int
+    ) -> tuple[Tensor, Tensor]:
+        """As :meth:`_score` with one column per target and sample, the loss by autograd."""
+        assert step.columns is not None and step.shift is not None
+        table = items.index_select(0, step.columns)
+        shift = bias.index_select(0, step.columns) + step.shift
+        with torch.enable_grad():
+            scores = torch.addmm(shift, top, table.t()).requires_grad_()
+            per_row = LOSSES[self.loss]
+            losses = per_row(self.act(scores), self.params["bpreg"], self.params["smoothing"])
+            loss = losses.sum() / batch_size
+            (d,) = torch.autograd.grad(loss, scores)
+        self.output.grad(len(items)).zero_().index_add_(0, step.columns, d.t() @ top)
+        self.bias.grad(len(bias)).zero_().index_add_(0, step.columns, d.sum(0))
+        return loss.detach(), d @ table
+
+    def _update(self, step: StepRows) -> None:
+        """Move the cells and the touched rows by their gradients."""
+        tables = [(self.output, step.items), (self.bias, step.scored)]
+        if self.embedding is not None and step.read is not None:
+            tables.append((self.embedding, step.read))
+        if self.params["grad_cap"]:
+            self._cap([self.dense.grad, *(table.grad(len(rows)) for table, rows in tables)])
+        self.dense.step()
+        for table, rows in tables:
+            table.step(rows)
+
+    def _cap(self, grads: Iterable[Tensor]) -> None:
+        """Scale all gradients down together where their norm is above ``grad_cap``."""
+        grads = list(grads)
+        norm = torch.stack([grad.square().sum() for grad in grads]).sum().sqrt_()
+        for grad in grads:
+            grad.mul_(torch.clamp(self.params["grad_cap"] / norm, max=1))
