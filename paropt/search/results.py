@@ -42,6 +42,11 @@ def described(record: Record, metric: str) -> dict[str, Any]:
     }
 
 
+def diagnostics(record: Record) -> list[dict[str, Any]]:
+    """What the model said of itself after each epoch (``Model.end_epoch``)."""
+    return [extra or {} for extra in record.curves.get("extra", [])]
+
+
 def summary(
     definition: StudyDefinition,
     space: Space,

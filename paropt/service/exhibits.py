@@ -11,7 +11,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sqlalchemy import URL
@@ -19,15 +19,12 @@ from sqlalchemy import URL
 from paropt.errors import ParoptError
 from paropt.search.definition import StudyDefinition
 from paropt.search.study import Study
+from paropt.service.figures.description import Figure
+from paropt.service.figures.of_study import figures
+from paropt.service.figures.plotly import plotly
 
 FRESH = 5.0  # seconds that a note and plots are shown before they are made anew,
 RESPITE = 20  # and at least so many times as long as it took to make them
-# curves beyond these cannot be told apart
-MOST_CURVES = 100
-BLUE, ORANGE, GREY = "#2563eb", "#ea580c", "#6b7280"
-FLOORS = {"popularity": "dot", "cooccurrence": "dash"}
-
-Json = dict[str, Any]
 
 
 class Exhibits:
@@ -59,8 +56,7 @@ class Exhibits:
             if study is None:
                 return {}
             summary = study.summary()
-            made = figures(study.definition.metric, study.trials(), summary["floor"])
-            return as_attributes(note(study.definition, summary), made)
+            return as_attributes(note(study.definition, summary), figures(study))
         except (ParoptError, KeyError, TypeError, ValueError) as error:
             # rows that another program wrote must not take the page away
             logging.getLogger(__name__).debug("nothing to show of %r: %s", name, error)
@@ -114,113 +110,16 @@ def note(definition: StudyDefinition, summary: Mapping[str, Any]) -> str:
     return "\n".join([*lines, versions, ""])
 
 
-def figures(
-    metric: str, trials: Sequence[Mapping[str, Any]], floor: Mapping[str, Mapping[str, float]]
-) -> dict[str, Json]:
-    """Plotly figures by id: progress over device-time, learning curves, best per model."""
-    made = {
-        "Best-over-device-time": over_time(metric, trials, floor),
-        "Learning-curves": learning_curves(metric, trials),
-    }
-    if len({trial["model"] for trial in trials}) > 1:
-        made["Best-per-model"] = per_model(metric, trials)
-    return made
-
-
-def over_time(
-    metric: str, trials: Sequence[Mapping[str, Any]], floor: Mapping[str, Mapping[str, float]]
-) -> Json:
-    """The best value so far against the device-hours spent on all trials till then."""
-    hours, best = 0.0, float("-inf")
-    xs: list[float] = []
-    ys: list[float] = []
-    for trial in trials:
-        hours += trial["seconds"] / 3600
-        if trial["value"] is not None and trial["value"] > best:
-            best = trial["value"]
-            xs.append(round(hours, 6))
-            ys.append(best)
-    if ys:
-        xs.append(round(hours, 6))
-        ys.append(best)
-    traces = [_line(xs, ys, "best so far", BLUE, shape="hv")]
-    for name, values in floor.items():
-        if metric in values:
-            ends = [0.0, round(hours, 6)]
-            traces.append(_line(ends, [values[metric]] * 2, name, GREY, dash=FLOORS.get(name)))
-    return _figure(traces, f"Best {metric} over device-time", "device-hours", metric)
-
-
-def learning_curves(metric: str, trials: Sequence[Mapping[str, Any]]) -> Json:
-    """Each trial's value per epoch; pruned ones faded, the best in front."""
-    run = [trial for trial in trials if trial["curve"]]
-    scored = [trial for trial in run if trial["value"] is not None]
-    best = max(scored, key=lambda trial: trial["value"], default=None)
-    traces = []
-    for trial in run[-MOST_CURVES:]:
-        if best is None or trial["trial"] != best["trial"]:
-            faded = 0.2 if trial["state"] == "pruned" else 0.6
-            traces.append(_curve(trial, GREY, faded, 1))
-    if best is not None:
-        traces.append(_curve(best, ORANGE, 1.0, 3))
-    return _figure(traces, "Learning curves", "epoch", metric, legend=False)
-
-
-def per_model(metric: str, trials: Sequence[Mapping[str, Any]]) -> Json:
-    """The best value of each model."""
-    best: dict[str, float] = {}
-    for trial in trials:
-        if trial["value"] is not None:
-            best[trial["model"]] = max(trial["value"], best.get(trial["model"], float("-inf")))
-    ranked = sorted(best.items(), key=lambda pair: -pair[1])
-    bars = {
-        "type": "bar",
-        "x": [model for model, _ in ranked],
-        "y": [value for _, value in ranked],
-        "marker": {"color": BLUE},
-    }
-    return _figure([bars], f"Best {metric} per model", "", metric, legend=False)
-
-
-def as_attributes(text: str, made: Mapping[str, Json]) -> dict[str, Any]:
+def as_attributes(text: str, made: Iterable[Figure]) -> dict[str, Any]:
     """As optuna-dashboard reads them from a study's system attributes.
 
     Its note and plots lie in numbered pieces; version 0 of a note is one that nobody has edited.
     """
     plots = {
-        f"dashboard:plot_data:{name}:0": json.dumps(figure, allow_nan=False)
-        for name, figure in made.items()
+        f"dashboard:plot_data:{figure.name}:0": json.dumps(plotly(figure), allow_nan=False)
+        for figure in made
     }
     return {"dashboard:note_ver": 0, "dashboard:note_str:0": text, **plots}
-
-
-def _curve(trial: Mapping[str, Any], color: str, opacity: float, width: int) -> Json:
-    epochs = list(range(1, len(trial["curve"]) + 1))
-    name = f"trial {trial['trial']} ({trial['state']})"
-    return {**_line(epochs, trial["curve"], name, color, width=width), "opacity": opacity}
-
-
-def _line(xs: Iterable[Any], ys: Iterable[Any], name: str, color: str, **line: Any) -> Json:
-    style = {"color": color, **{key: value for key, value in line.items() if value}}
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "x": list(xs),
-        "y": list(ys),
-        "name": name,
-        "line": style,
-    }
-
-
-def _figure(traces: list[Json], title: str, x: str, y: str, *, legend: bool = True) -> Json:
-    layout = {
-        "title": {"text": title},
-        "xaxis": {"title": {"text": x}},
-        "yaxis": {"title": {"text": y}},
-        "showlegend": legend,
-        "hovermode": "closest",
-    }
-    return {"data": traces, "layout": layout}
 
 
 def _plain(text: Any) -> str:

@@ -7,13 +7,15 @@ from html import escape
 from typing import Any
 
 from paropt.service import written
-from paropt.service.figures import Mark, Series, intervals, lines
+from paropt.service.figures.description import COLOURS, Lines, Mark, Series
+from paropt.service.figures.of_study import over_time
+from paropt.service.figures.svg import intervals, svg
 
 Report = Mapping[str, Any]
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c1c1e; --dim: #6b7280; --rule: #d4d4d8; --paper: #fff;
-  --c0: #2563eb; --c1: #ea580c; --c2: #6b7280; --c3: #059669; --c4: #9333ea; --c5: #b45309; }
+  LIGHT; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e5e7eb; --dim: #9ca3af; --rule: #3f3f46;
   --paper: #18181b; --c0: #60a5fa; --c1: #fb923c; --c2: #9ca3af; --c3: #34d399; --c4: #c084fc;
   --c5: #fbbf24; } }
@@ -30,7 +32,7 @@ th, td { text-align: left; vertical-align: top; padding: .25rem .7rem .25rem 0;
 pre { overflow-x: auto; font-size: .85rem; border: 1px solid var(--rule); padding: .6rem; }
 svg { max-width: 100%; height: auto; } svg text { fill: var(--ink); font: 12px system-ui; }
 svg .dim { fill: var(--dim); font-size: 11px; } svg .rule { stroke: var(--rule); }
-"""
+""".replace("LIGHT", "; ".join(f"--c{i}: {colour}" for i, colour in enumerate(COLOURS)))
 
 
 def page(report: Report) -> str:
@@ -114,26 +116,12 @@ def _choice_figure(report: Report) -> Iterable[str]:
         if not entry["failures"]
     ]
     title = f"{report['metric']} on valid, mean of {len(report['seeds'])} seeds"
-    yield lines(series, title, "epoch", whole=True)
+    yield svg(Lines("choice", title, "epoch", report["metric"], series, whole=True))
 
 
 def _search_figure(report: Report) -> str:
-    """Trials as dots, the best so far as a line, floors as dashes, against device time."""
-    found, metric = report["search"], report["metric"]
-    longest = max((point["spent"] for point in found["points"]), default=0.0)
-    unit, size = ("hours", 3600) if longest > 7200 else ("minutes", 60)
-    dots = [
-        (point["spent"] / size, point["value"])
-        for point in found["points"]
-        if point["value"] is not None
-    ]
-    best = [(p["spent"] / size, p["best"]) for p in found["points"] if p["best"] is not None]
-    series = [Series("best so far", best, steps=True), Series("trials", dots, dots=True)]
-    for name, values in found["floor"].items():
-        if metric in values:
-            ends = [(0.0, values[metric]), (longest / size, values[metric])]
-            series.append(Series(name, ends, dashed=True))
-    return lines(series, f"{metric} on valid against time spent", f"device {unit}")
+    found = report["search"]
+    return svg(over_time(report["metric"], found["points"], found["floor"]))
 
 
 # -- words --------------------------------------------------------------------------------------

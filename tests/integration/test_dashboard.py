@@ -326,14 +326,15 @@ def test_note_and_plots_of_a_study(database_url: str) -> None:
         plots = {
             plot["id"]: json.loads(plot["graph_object"]) for plot in told["plotly_graph_objects"]
         }
-        assert set(plots) == {"Best-over-device-time", "Learning-curves"}
-        best, floor = plots["Best-over-device-time"]["data"]
+        assert set(plots) == {"over-time", "learning-curves"}
+        best, trials, floor = plots["over-time"]["data"]
         assert (best["x"], best["y"]) == ([1.0, 2.0], [0.25, 0.25])  # device-hours
+        assert (trials["mode"], trials["y"]) == ("markers", [0.25, 0.125])
         assert floor["x"] == [0.0, 2.0]
         assert floor["y"] == [0.0625, 0.0625]
-        curves = plots["Learning-curves"]["data"]
+        curves = plots["learning-curves"]["data"]
         assert [curve["y"] for curve in curves] == [[0.125, 0.0625], [0.25, 0.125]]
-        assert curves[-1]["opacity"] == 1.0
+        assert curves[-1]["line"]["width"] > curves[0]["line"]["width"]
     study.close()
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from paropt.errors import ParoptError
 from paropt.service import written
-from paropt.service.figures import Mark, Series, intervals, lines
+from paropt.service.figures.description import Lines, Mark, Series
+from paropt.service.figures.svg import intervals, svg
 from paropt.service.page import page
 
 NAMES = [f"{measure}@{k}" for measure in ("recall", "mrr") for k in (1, 20)]
@@ -172,7 +173,7 @@ def test_paramfiles_of_a_test_say_how_to_train_it_again(report: dict[str, Any]) 
 
 def test_plots_take_one_point_equal_values_and_gaps() -> None:
     one = [Series("a", [(1.0, 0.5)]), Series("empty", []), Series("gap", [(1.0, None), (2.0, 0.5)])]
-    text = lines(one, "title", "x", whole=True)
+    text = svg(Lines("name", "title", "x", "y", one, whole=True))
     assert "empty" not in text and "gap" in text and "nan" not in text
     assert "nan" not in intervals([Mark("a", 0.0), Mark("b", 0.0, [0.0, 0.0])], "title")
     # the value lies in the picture where its axis says: the middle of equal margins
