@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 
 class Duration(click.ParamType[float]):
@@ -45,6 +47,62 @@ class Choice(click.ParamType[dict[str, Any]]):
         except ValueError as error:
             self.fail(f"{text} is no JSON: {error}", param, ctx)
         return chosen
+
+
+class SpaceFile(click.ParamType[Path]):
+    """A space's file, or the name of a shipped one."""
+
+    name = "FILE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        import difflib
+
+        from paropt.search import shipped
+
+        if (found := shipped.find_space(value)) is not None:
+            return found
+        path, names = Path(value), shipped.spaces()
+        if path.is_dir():
+            self.fail(f"{value} is a directory, not a space", param, ctx)
+        close = difflib.get_close_matches(path.stem, names, 1)
+        hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names)}"
+        message = f"there is no file {value}, and paropt has no space of that name; {hint}"
+        return self.fail(message, param, ctx)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        from paropt.search import shipped
+
+        names = [name for name in shipped.spaces() if name.startswith(incomplete)]
+        return [*map(CompletionItem, names), CompletionItem(incomplete, type="file")]
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def data_option(help: str, **settings: Any) -> Callable[[Function], Function]:
+    """``--data``: a dataset directory, or event files that are prepared on the fly."""
+    return click.option(
+        "--data",
+        multiple=True,
+        type=click.Path(),
+        metavar="DIR|FILE",
+        help=f"{help}, or event files to prepare and keep; repeatable.",
+        **settings,
+    )
+
+
+def say(line: str) -> None:
+    """Something that people should know, on stderr."""
+    click.echo(line, err=True)
+
+
+def directory_of(data: tuple[str, ...]) -> Path:
+    """The dataset directory that ``--data`` names, prepared if it has to be."""
+    from paropt.service.datasets import named_data
+
+    return named_data(data, say)
 
 
 storage_option = click.option(

@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import click
 
-from paropt.cli._study import storage_option
+from paropt.cli._study import data_option, say, storage_option
 from paropt.errors import EXIT_FAILURE
 
 
 @click.command()
 @storage_option
-@click.option(
-    "--data",
-    envvar="PAROPT_DATASET",
-    show_envvar=True,
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="A dataset directory; all of it is read.",
-)
-@click.option("--space", type=click.Path(path_type=Path), metavar="FILE", help="A space.")
+@data_option("A dataset directory, of which all is read", envvar="PAROPT_DATASET", show_envvar=True)
+@click.option("--space", metavar="FILE|NAME", help="A space.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def check(
-    ctx: click.Context, storage: str | None, data: Path | None, space: Path | None, as_json: bool
+    ctx: click.Context, storage: str | None, data: tuple[str, ...], space: str | None, as_json: bool
 ) -> None:
     """Check that everything paropt needs works here.
 
@@ -40,7 +32,7 @@ def check(
     from paropt.service.checking import checks
 
     done = []
-    for checked in checks(storage, data, space):
+    for checked in checks(storage, data, space, say):
         done.append(checked)
         if not as_json:
             click.echo(checked.line())

@@ -7,12 +7,13 @@ from typing import Any
 
 import click
 
+from paropt.cli._study import data_option, directory_of, say
 from paropt.cli._training import DIRECTORY, judging_options, show
 
 
 @click.command()
 @click.argument("directory", metavar="DIR", type=DIRECTORY)
-@click.option("--data", required=True, type=DIRECTORY, metavar="DIR", help="A dataset directory.")
+@data_option("A dataset directory", required=True)
 @click.option(
     "--split",
     type=click.Choice(["search", "full"]),
@@ -20,7 +21,9 @@ from paropt.cli._training import DIRECTORY, judging_options, show
     help="search: test on valid; full: test on test.",
 )
 @judging_options
-def evaluate(directory: Path, data: Path, split: str | None, as_json: bool, **judging: Any) -> None:
+def evaluate(
+    directory: Path, data: tuple[str, ...], split: str | None, as_json: bool, **judging: Any
+) -> None:
     """Test a saved model.
 
     \b
@@ -30,9 +33,9 @@ def evaluate(directory: Path, data: Path, split: str | None, as_json: bool, **ju
 
     outcome = runs.test(
         directory,
-        data,
+        directory_of(data),
         split=split,
-        note=lambda message: click.echo(message, err=True),
+        note=say,
         **judging,
     )
     show(outcome, as_json)

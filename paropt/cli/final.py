@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from paropt.cli._study import slot_options, storage_option
+from paropt.cli._study import data_option, say, slot_options, storage_option
 
 
 @click.command()
@@ -32,11 +32,9 @@ from paropt.cli._study import slot_options, storage_option
     metavar="DIR",
     help="Write the report there, with paramfiles.",
 )
-@click.option(
-    "--data",
-    metavar="DIR",
+@data_option(
+    "The study's dataset directory on this machine",
     show_default="where the study was launched with it",
-    help="The study's dataset directory on this machine.",
 )
 @slot_options
 @storage_option
@@ -48,7 +46,7 @@ def final(
     control: Path | None,
     again: bool,
     out: Path | None,
-    data: str | None,
+    data: tuple[str, ...],
     devices: str,
     per_device: int | None,
     checkpoint_dir: str | None,
@@ -72,7 +70,7 @@ def final(
     slots = places(devices, per_device)
     wish = finals.Wish(study, top, seeds, control, again, storage, data)
     checkpoints = Path(checkpoint_dir) if checkpoint_dir else None
-    report = finals.run(wish, slots, checkpoints, note=lambda line: click.echo(line, err=True))
+    report = finals.run(wish, slots, checkpoints, note=say)
     if out:
         written.write(report, out)
         click.echo(f"the report is in {out}", err=True)

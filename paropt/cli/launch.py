@@ -8,22 +8,26 @@ from typing import Any
 
 import click
 
-from paropt.cli._study import Choice, Duration, slot_options, storage_option
+from paropt.cli._study import (
+    Choice,
+    Duration,
+    SpaceFile,
+    data_option,
+    say,
+    slot_options,
+    storage_option,
+)
 
 
 @click.command()
 @click.option(
     "--space",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="The parameter space; not needed to go on with a --study.",
+    type=SpaceFile(),
+    metavar="FILE|NAME",
+    show_default="for a new study, one made to suit the data",
+    help="The parameter space: a file, or one of paropt's own.",
 )
-@click.option(
-    "--data",
-    metavar="DIR",
-    show_default="the space's, or PAROPT_DATASET",
-    help="A dataset directory.",
-)
+@data_option("A dataset directory", show_default="the space's, or PAROPT_DATASET")
 @click.option("--study", metavar="NAME", show_default="from space and data", help="Its name.")
 @click.option(
     "--trials",
@@ -63,8 +67,9 @@ def launch(
     does not wait for checkpoints.
 
     \b
-    paropt launch --space paramspaces/demo.json
-    paropt launch --space paramspaces/gru4rec_xe_shared.json --data data/shop --trials 50
+    paropt launch --data events.csv
+    paropt launch --space demo
+    paropt launch --space gru4rec_xe_shared --data data/shop --trials 50
     paropt launch --study gru4rec_xe_shared-shop --trials 100 --devices 0,1 --per-device 2
     """
     from paropt.service.devices import places
@@ -73,7 +78,7 @@ def launch(
 
     slots = places(devices, per_device)
     asked = Wish(sampler=sampler or {}, pruner=pruner or {}, **wish)
-    with create_or_resume(asked, note=lambda line: click.echo(line, err=True)) as joined:
+    with create_or_resume(asked, note=say) as joined:
         announce(joined)
         checkpoints = Path(checkpoint_dir) if checkpoint_dir else None
         status = work(joined, slots, checkpoints=checkpoints, floor=True, report=not as_json)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from paropt.cli._study import data_option, directory_of
 from paropt.errors import ModelError
 
 if TYPE_CHECKING:
@@ -75,16 +75,10 @@ def show(ctx: click.Context, name: str, as_json: bool) -> None:
 @models.command()
 @click.argument("name")
 @click.option("--params", metavar="K=V,…", default="", help="Parameters other than the defaults.")
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    show_default="a small made-up log",
-    help="A dataset directory to check it on.",
-)
+@data_option("A dataset directory to check it on", show_default="a small made-up log")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
-def check(ctx: click.Context, name: str, params: str, data: Path | None, as_json: bool) -> None:
+def check(ctx: click.Context, name: str, params: str, data: tuple[str, ...], as_json: bool) -> None:
     """Check that a model keeps the contract: causal, repeatable, resumable, saved, declared.
 
     \b
@@ -94,7 +88,9 @@ def check(ctx: click.Context, name: str, params: str, data: Path | None, as_json
     from paropt.training.conformance import check_model
     from paropt.training.runs import parse_params
 
-    results = check_model(name, parse_params(params) if params else {}, data)
+    results = check_model(
+        name, parse_params(params) if params else {}, directory_of(data) if data else None
+    )
     if as_json or ctx.obj["as_json"]:
         click.echo(json.dumps([asdict(result) for result in results], indent=1))
     else:

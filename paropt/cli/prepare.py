@@ -218,9 +218,8 @@ def _show(dataset: Dataset) -> None:
         table.add_row(name, *counts, _span(split), f"{density:.3%}")
     # a log or a pipe gets whole lines too, however narrow it says it is
     Console(width=max(Console().width, 100)).print(table)
-    space = "paramspaces/gru4rec_xe_shared.json"
     click.echo(f"\nfingerprint  {dataset.fingerprint}")
-    click.echo(f"next         paropt launch --space {space} --data {dataset.path}")
+    click.echo(f"next         paropt launch --data {dataset.path}")
 
 
 def _span(split: dict[str, Any]) -> str:

@@ -7,19 +7,21 @@ from pathlib import Path
 
 import click
 
+from paropt.cli._study import SpaceFile
+
 
 @click.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=SpaceFile(), metavar="FILE|NAME")
 @click.option("--fixed", multiple=True, metavar="K=V,…", help="Parameters that FILE leaves out.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def space(file: Path, fixed: tuple[str, ...], as_json: bool) -> None:
     """Show a parameter space as a table.
 
-    FILE is a JSON object as in paramspaces/, or a space in GRU4Rec's own JSON lines. It is checked
-    against the parameters that its models declare.
+    FILE is a JSON object as in paramspaces/, or a space in GRU4Rec's own JSON lines; NAME is one of
+    paropt's own. It is checked against the parameters that its models declare.
 
     \b
-    paropt space paramspaces/gru4rec_bprmax_shared.json
+    paropt space gru4rec_bprmax_shared
     paropt space gru4rec_xe_standard_parspace.json --fixed loss=cross-entropy,logq=1
     """
     from paropt.search.declared import read_checked_space

@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
+from paropt.cli._study import data_option, directory_of, say
 from paropt.cli._training import DIRECTORY, judging_options, progress, show
 from paropt.errors import ParamError
 
 
 @click.command()
 @click.option("--params", required=True, metavar="FILE|K=V,…", help="A paramfile, or parameters.")
-@click.option("--data", required=True, type=DIRECTORY, metavar="DIR", help="A dataset directory.")
+@data_option("A dataset directory", required=True)
 @click.option("--model", show_default="the paramfile's, or gru4rec", help="The model.")
 @click.option(
     "--split",
@@ -34,7 +35,7 @@ from paropt.errors import ParamError
 @judging_options
 def train(
     params: str,
-    data: Path,
+    data: tuple[str, ...],
     model: str | None,
     split: str | None,
     seed: int | None,
@@ -54,15 +55,16 @@ def train(
 
     given = {"split": split, "seed": seed, "epochs": epochs, "threads": threads}
     wish, provenance = _wish(params, model, given, judging)
+    directory = directory_of(data)
     with progress() as (on_epoch, on_progress):
         outcome = runs.train(
             wish,
-            data,
+            directory,
             save=save,
             on_epoch=on_epoch,
             on_progress=on_progress,
             provenance=provenance,
-            note=lambda message: click.echo(message, err=True),
+            note=say,
         )
     show(outcome, as_json)
 

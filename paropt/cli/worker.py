@@ -7,24 +7,22 @@ from pathlib import Path
 
 import click
 
-from paropt.cli._study import slot_options, storage_option
+from paropt.cli._study import data_option, say, slot_options, storage_option
 
 
 @click.command()
 @click.option("--study", required=True, metavar="NAME", help="The study to work on.")
 @storage_option
-@click.option(
-    "--data",
-    metavar="DIR",
+@data_option(
+    "The study's dataset directory on this machine",
     show_default="where the study was launched with it",
-    help="The study's dataset directory on this machine.",
 )
 @slot_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def worker(
     study: str,
     storage: str | None,
-    data: str | None,
+    data: tuple[str, ...],
     devices: str,
     per_device: int | None,
     checkpoint_dir: str | None,
@@ -43,7 +41,7 @@ def worker(
     from paropt.service.launcher import work
 
     slots = places(devices, per_device)
-    with join(study, storage, data) as joined:
+    with join(study, storage, data, say) as joined:
         checkpoints = Path(checkpoint_dir) if checkpoint_dir else None
         status = work(joined, slots, checkpoints=checkpoints, report=not as_json)
     if as_json:

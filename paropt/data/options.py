@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -173,15 +174,41 @@ def _check(plan: Plan) -> None:
         if not _FILE_NAME.fullmatch(name):
             raise DataError(f"column {name!r} cannot be kept: its name makes no file name")
     for layout in plan.layouts:
-        _check_time_key(layout, plan)
+        _check_keys(layout, plan)
 
 
-def _check_time_key(layout: Layout, plan: Plan) -> None:
-    key = plan.schema.time_key
-    if key is not None and key not in layout.names and plan.options.time_key is None:
+def _check_keys(layout: Layout, plan: Plan) -> None:
+    """Refuse a file without the columns of sessions, items and times, all of them at once."""
+    schema, options = plan.schema, plan.options
+    keys = {
+        "--session-key": (schema.session_key, options.session_key),
+        "--item-key": (schema.item_key, options.item_key),
+        "--time-key": (schema.time_key, options.time_key),
+    }
+    missing = {
+        option: (key, said)
+        for option, (key, said) in keys.items()
+        if key is not None and key not in layout.names
+    }
+    for _, said in missing.values():
+        if said is not None:
+            require(layout, said)
+    if len(missing) > 1:
+        names = _listed([repr(key) for key, _ in missing.values()])
         raise DataError(
-            f"{layout.path} has no column {key!r} (it has {', '.join(layout.names)});"
+            f"{layout.path} has no columns {names} (it has {', '.join(layout.names)}); "
+            f"name its own with {_listed(list(missing))}"
+        )
+    if "--time-key" in missing:
+        raise DataError(
+            f"{layout.path} has no column {schema.time_key!r} (it has {', '.join(layout.names)});"
             " name its times with --time-key, or its order with --order-column"
         )
-    for name in (plan.schema.session_key, plan.schema.item_key):
-        require(layout, name)
+    for option, (key, _) in missing.items():
+        close = difflib.get_close_matches(str(key), layout.names, 1)
+        hint = f"did you mean {close[0]!r}? " if close else f"it has {', '.join(layout.names)}; "
+        raise DataError(f"{layout.path} has no column {key!r}; {hint}name it with {option}")
+
+
+def _listed(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}"

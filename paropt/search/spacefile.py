@@ -48,10 +48,23 @@ def read_space(path: str | Path, fixed: Iterable[str] = ()) -> Space:
         source, lines = _load(text)
     except positions.JsonError as error:
         raise SpaceError(f"{path}:{error.line}: {error}") from None
+    return of_object(source, fixed, str(path), lines)
+
+
+def of_object(
+    source: Any,
+    fixed: Iterable[str] = (),
+    name: str = "space",
+    lines: Mapping[positions.Path, int] | None = None,
+) -> Space:
+    """The space of a JSON object from anywhere; ``fixed`` as in :func:`read_space`.
+
+    ``name`` stands in errors, with the line of ``lines`` where that is known.
+    """
     given = parse_fixed(fixed)
     if "elu_param" in given and isinstance(source, dict) and source.get("model") == "gru4rec":
         given.setdefault("final_act", final_act_of(given.pop("elu_param")))
-    reader = _Reader(Origin(str(path), lines, frozenset(given)))
+    reader = _Reader(Origin(name, lines or {}, frozenset(given)))
     return reader.space(reader.with_fixed(source, given))
 
 

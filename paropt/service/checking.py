@@ -14,6 +14,7 @@ from typing import Literal
 from sqlalchemy import text
 
 from paropt.errors import ParoptError
+from paropt.service.datasets import Given, Note, named_data, silent
 from paropt.service.devices import find_gpus, usable_cores
 from paropt.service.storage import open_storage
 
@@ -62,17 +63,19 @@ class Check:
         return f"{mark:<7} {self.name:<9} {self.found}{remedy}"
 
 
-def checks(storage: str | None, data: Path | None, space: Path | None) -> Iterator[Check]:
+def checks(
+    storage: str | None, data: Given | None, space: str | Path | None, note: Note = silent
+) -> Iterator[Check]:
     """Try one thing after the other."""
     yield _try("python", check_python)
     yield _try("torch", check_torch)
     yield _try("database", lambda: check_database(storage))
-    if data is None:
-        yield Check("data", "skipped", "not checked", "give --data DIR")
+    if not data:
+        yield Check("data", "skipped", "not checked", "give --data DIR or FILE")
     else:
-        yield _try("data", lambda: check_data(data))
+        yield _try("data", lambda: check_data(named_data(data, note)))
     if space is None:
-        yield Check("space", "skipped", "not checked", "give --space FILE")
+        yield Check("space", "skipped", "not checked", "give --space FILE or NAME")
     else:
         yield _try("space", lambda: check_space(space))
 
@@ -158,12 +161,13 @@ def check_data(data: Path) -> str:
     )
 
 
-def check_space(space: Path) -> str:
+def check_space(space: str | Path) -> str:
     """A space's models and size, and that the models declare all of it."""
+    from paropt.search import shipped
     from paropt.search.declared import read_checked_space
     from paropt.search.table import as_object
 
-    described = as_object(read_checked_space(space))
+    described = as_object(read_checked_space(shipped.find_space(space) or space))
     count = described["configurations"]
     size = "infinitely many" if count is None else f"{count:,}"
     return f"{space}: {'/'.join(described['models'])}, {size} configurations"

@@ -16,6 +16,7 @@ from paropt.errors import StudyError
 from paropt.search import final as planning
 from paropt.search.final import Judged, Look, Plan
 from paropt.search.study import Study
+from paropt.service.datasets import Given
 from paropt.service.devices import Place
 from paropt.service.joining import Joined, join, versions
 from paropt.service.launcher import work
@@ -37,7 +38,7 @@ class Wish:
     control: Path | None = None
     again: bool = False
     storage: str | None = None
-    data: str | None = None
+    data: Given | None = None
 
 
 def run(
@@ -50,7 +51,7 @@ def run(
             interrupted; another call goes on.
         ParoptError, StorageUnreachable: as ``launch``.
     """
-    with join(wish.study, wish.storage, wish.data) as joined:
+    with join(wish.study, wish.storage, wish.data, note) as joined:
         search = joined.study
         if search.definition.plan:
             raise StudyError(

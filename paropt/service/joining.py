@@ -6,15 +6,13 @@ import importlib.metadata
 import os
 import platform
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paropt.errors import DataError, ParoptError, StudyError
+from paropt.service.datasets import DEMO, Given, Note, demo_set, named_data, open_data, silent
 from paropt.service.leases import HEARTBEAT, create_tables
-from paropt.service.postgres.embedded import paropt_home
-from paropt.service.postgres.locks import FileLock
 from paropt.service.storage import Storage, open_storage
 
 if TYPE_CHECKING:
@@ -22,13 +20,10 @@ if TYPE_CHECKING:
     from paropt.search.space import Space
     from paropt.search.study import Study
 
-DEMO = "demo"
 METRIC = "mrr@20"
+AUTO = "auto"  # begins the name of a study whose space was made for its data
 DEFAULT_TRIALS = 100
 CUTOFF = 20  # always reported, whichever the metric is
-
-
-Note = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -36,7 +31,7 @@ class Wish:
     """What ``launch`` was asked for; None where nothing was said."""
 
     space: Path | None = None
-    data: str | None = None
+    data: Given | None = None
     study: str | None = None
     trials: int | None = None
     timeout: float | None = None
@@ -83,14 +78,14 @@ def create_or_resume(wish: Wish, note: Note) -> Joined:
         StudyError: it doesn't match the study of that name.
         StorageUnreachable: no database.
     """
-    if wish.space is None:
-        return _resume_by_name(wish, note)
     cutoffs(wish.metric or METRIC)
+    if wish.space is None:
+        return _without_space(wish, note)
     from paropt.search.declared import read_checked_space
 
     space = read_checked_space(wish.space, wish.fixed)
-    dataset = open_data(find_data(wish, space))
-    name = wish.study or default_name(wish.space, dataset.path)
+    dataset = open_data(find_data(wish, space, note))
+    name = wish.study or default_name(wish.space.stem, dataset.path)
     storage = open_storage(wish.storage, listen=wish.listen, wait=database_wait())
     try:
         known = name in _names(storage)
@@ -137,36 +132,58 @@ def _create(
     return Joined(storage, study, dataset.path, known)
 
 
-def _resume_by_name(wish: Wish, note: Note) -> Joined:
-    """``launch --study NAME``: everything is as the study has it."""
-    if wish.study is None:
-        raise ParoptError("launch needs --space FILE, or --study NAME to go on with a study")
-    from paropt.search.study import Study
-
+def _without_space(wish: Wish, note: Note) -> Joined:
+    """The study of that name goes on as it is; a new one searches what suits its data."""
+    named = wish.data or (None if wish.study else os.environ.get("PAROPT_DATASET"))
+    if wish.study is None and not named:
+        raise ParoptError(
+            "launch needs --data to search what suits it, --space FILE, or --study NAME to go on "
+            "with a study"
+        )
+    dataset = open_data(named_data(named, note)) if named else None
     storage = open_storage(wish.storage, listen=wish.listen, wait=database_wait())
     try:
-        recorded = _recorded(storage, wish.study)
-        for given, has in (("metric", recorded.metric), ("seed", recorded.seed)):
-            said = getattr(wish, given)
-            if said is not None and said != has:
-                raise StudyError(f"study {wish.study!r} has the {given} {has}, not {said}")
-        if wish.fixed:
-            raise StudyError("--fixed changes a space; give --space too")
-        check_semantics(wish.study, recorded.semantics)
-        data = matching_data(wish.study, recorded, wish.data)
-        note(f"study {wish.study!r} goes on")
-        create_tables(storage.engine())
-        study = Study.create(storage.url, recorded, budget=wish.trials, timeout=wish.timeout)
-        return Joined(storage, study, data, True)
+        name = wish.study or default_name(AUTO, dataset.path if dataset else Path())
+        if dataset is None or name in _names(storage):
+            found = dataset.path if dataset else None
+            return _resume(replace(wish, study=name, data=found), storage, note)
+        from paropt.search.suiting import suited_space
+
+        space, reasons = suited_space(dataset, wish.fixed)
+        note("no --space, so one is made for this data:")
+        for reason in reasons:
+            note(f"  {reason}")
+        note(f"the study is named {name!r}; launch again to go on with it")
+        return _create(wish, storage, name, False, space, dataset)
     except BaseException:
         storage.close()
         raise
 
 
+def _resume(wish: Wish, storage: Storage, note: Note) -> Joined:
+    """Everything is as the study has it."""
+    from paropt.search.study import Study
+
+    assert wish.study is not None
+    recorded = _recorded(storage, wish.study)
+    for given, has in (("metric", recorded.metric), ("seed", recorded.seed)):
+        said = getattr(wish, given)
+        if said is not None and said != has:
+            raise StudyError(f"study {wish.study!r} has the {given} {has}, not {said}")
+    if wish.fixed:
+        raise StudyError("--fixed changes a space; give --space too")
+    check_semantics(wish.study, recorded.semantics)
+    data = matching_data(wish.study, recorded, wish.data, note)
+    note(f"study {wish.study!r} goes on")
+    create_tables(storage.engine())
+    study = Study.create(storage.url, recorded, budget=wish.trials, timeout=wish.timeout)
+    return Joined(storage, study, data, True)
+
+
 # -- worker ---------------------------------------------------------------------------------
 
 
-def join(name: str, storage_url: str | None, data: str | None) -> Joined:
+def join(name: str, storage_url: str | None, data: Given | None, note: Note = silent) -> Joined:
     """An existing study, for a worker.
 
     Raises:
@@ -179,7 +196,7 @@ def join(name: str, storage_url: str | None, data: str | None) -> Joined:
     try:
         study = Study.load(storage.url, name)
         check_semantics(name, study.definition.semantics)
-        path = matching_data(name, study.definition, data)
+        path = matching_data(name, study.definition, data, note)
         create_tables(storage.engine())
         return Joined(storage, study, path, True)
     except BaseException:
@@ -198,13 +215,13 @@ def check_semantics(name: str, recorded: int) -> None:
         )
 
 
-def matching_data(name: str, definition: Any, given: str | None) -> Path:
+def matching_data(name: str, definition: Any, given: Given | None, note: Note = silent) -> Path:
     """The dataset directory of a study, as it lies on this machine.
 
     Raises:
         StudyError: it isn't there, or another one is; both fingerprints are named.
     """
-    place = named_data(given) if given else Path(definition.data_path)
+    place = named_data(given, note) if given else Path(definition.data_path)
     try:
         dataset = open_data(place)
     except DataError as error:
@@ -225,51 +242,33 @@ def matching_data(name: str, definition: Any, given: str | None) -> Path:
 # -- parts ----------------------------------------------------------------------------------
 
 
-def find_data(wish: Wish, space: Space) -> Path:
+def find_data(wish: Wish, space: Space, note: Note = silent) -> Path:
     """``--data``, else the space's, else ``PAROPT_DATASET``; ``demo`` is made if it is not there.
 
+    A space means the demo set by ``demo``, whatever lies in the current directory.
+
     Raises:
-        DataError: nothing is named.
+        DataError: nothing is named, or what is named cannot be used.
     """
     if wish.data:
-        return named_data(wish.data)
+        return named_data(wish.data, note)
+    if space.data == DEMO:
+        return demo_set()
     if space.data:
         assert wish.space is not None
         beside = wish.space.parent / space.data
-        return beside if beside.is_dir() else named_data(space.data)
+        return named_data(beside if beside.exists() else space.data, note)
     if named := os.environ.get("PAROPT_DATASET"):
-        return named_data(named)
+        return named_data(named, note)
     raise DataError(
-        "no data: give --data DIR, name it in the space, or set PAROPT_DATASET "
-        "('paropt prepare' makes such a directory)"
+        "no data: give --data DIR or event files, name a directory in the space, or set "
+        "PAROPT_DATASET ('paropt prepare' makes such a directory)"
     )
 
 
-def named_data(name: str) -> Path:
-    """A directory by its path; the demo set by its name."""
-    if name != DEMO or Path(name).is_dir():
-        return Path(name)
-    path = paropt_home() / "datasets" / DEMO
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")) as lock:
-        lock.exclude()
-        if not (path / "meta.json").exists():
-            from paropt.data.prepare import prepare_demo
-
-            prepare_demo(path)
-    return path
-
-
-def open_data(path: Path) -> Dataset:
-    """See :func:`paropt.data.open_dataset`."""
-    from paropt.data import open_dataset
-
-    return open_dataset(path.absolute())
-
-
-def default_name(space: Path, data: Path) -> str:
+def default_name(stem: str, data: Path) -> str:
     """The same for the same space file and dataset, so that launching twice is resuming."""
-    stem, directory = space.stem, data.name
+    directory = data.name
     return stem if stem == directory else f"{stem}-{directory}"
 
 

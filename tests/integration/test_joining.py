@@ -135,8 +135,10 @@ def test_data_is_looked_for_in_its_order(
     monkeypatch.chdir(tmp_path)
     plain, named = read_space(space), tmp_path / "named.json"
     named.write_text(json.dumps(SPACE | {"data": "beside"}))
+    (tmp_path / "given").mkdir()
     assert joining.find_data(wish(data="given"), plain) == Path("given")
-    assert joining.find_data(wish(data=None, space=named), read_space(named)) == Path("beside")
+    with pytest.raises(DataError, match="--data beside does not exist"):
+        joining.find_data(wish(data=None, space=named), read_space(named))
     (tmp_path / "beside").mkdir()
     found = joining.find_data(wish(data=None, space=named), read_space(named))
     assert found == tmp_path / "beside"

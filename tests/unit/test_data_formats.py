@@ -268,7 +268,7 @@ def test_own_columns_make_a_guessed_log_generic(tmp_path: Path) -> None:
 
 def test_a_format_whose_columns_a_file_lacks_is_refused(tmp_path: Path) -> None:
     log = write(tmp_path / "log.csv", "a,b,c", ["1,2,3"])
-    with pytest.raises(DataError, match="has no column 'event_time'"):
+    with pytest.raises(DataError, match="has no columns 'user_id', 'product_id' and 'event_time'"):
         prepare([log], tmp_path / "out", options=Options(format="rees46"))
 
 

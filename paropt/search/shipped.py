@@ -1,0 +1,29 @@
+"""The parameter spaces that come with paropt, wherever it is installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+def spaces() -> dict[str, Path]:
+    """The shipped spaces by name; a checkout has them beside the package, an installation in it."""
+    for folder in (_PACKAGE / "paramspaces", _PACKAGE.parent / "paramspaces"):
+        if found := sorted(folder.glob("*.json")):
+            return {path.stem: path for path in found}
+    return {}
+
+
+def find_space(given: str | Path) -> Path | None:
+    """The file of a space: one that is there, or the shipped one of that name.
+
+    ``demo``, ``demo.json`` and ``paramspaces/demo.json`` all mean the shipped one where no such
+    file is.
+    """
+    path = Path(given)
+    if path.is_file():
+        return path
+    if str(path.parent) not in (".", "paramspaces") or path.suffix not in ("", ".json"):
+        return None
+    return spaces().get(path.stem)

@@ -1,0 +1,147 @@
+"""Which models suit which data: the rules, and that what they compose is a space."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paropt.errors import SpaceError
+from paropt.search import shipped
+from paropt.search.declared import checked
+from paropt.search.spacefile import of_object, read_space
+from paropt.search.suiting import Facts, compose, facts_of, merged, suited_space
+
+SHOP = Facts(
+    items=5_000,
+    sessions=40_000,
+    events=200_000,
+    typical=5,
+    covering=14,
+    has_times=True,
+    whole_histories=False,
+)
+
+
+def composed(**facts: Any) -> tuple[Any, str]:
+    source, reasons = compose(replace(SHOP, **facts))
+    return checked(of_object(source)), " | ".join(reasons)
+
+
+@pytest.mark.parametrize(
+    ("facts", "models"),
+    [
+        ({"typical": 9}, ["gru4rec"]),
+        ({"typical": 10}, ["gru4rec", "sasrec", "hstu"]),
+        ({"typical": 50}, ["gru4rec", "sasrec", "hstu"]),
+        ({"typical": 51}, ["sasrec", "hstu"]),
+        ({"typical": 4, "whole_histories": True}, ["sasrec", "hstu"]),
+        ({"typical": 20, "has_times": False}, ["gru4rec", "sasrec"]),
+    ],
+)
+def test_models_by_the_length_of_histories(facts: dict[str, Any], models: list[str]) -> None:
+    space, said = composed(**facts)
+    assert space.models == models
+    assert ("no hstu" in said) == (facts.get("has_times") is False)
+    assert str(facts["typical"]) in said or "leave-one-out" in said
+
+
+@pytest.mark.parametrize(
+    ("items", "losses"),
+    [
+        (10_000, ["cross-entropy"]),
+        (10_001, ["cross-entropy", "sampled-softmax", "gbce"]),
+        (100_000, ["cross-entropy", "sampled-softmax", "gbce"]),
+        (100_001, ["sampled-softmax", "gbce"]),
+    ],
+)
+def test_losses_by_the_size_of_the_catalogue(items: int, losses: list[str]) -> None:
+    space, said = composed(items=items, typical=80)
+    sasrec = [p for p in space.parameters if p.name == "loss" and "hstu" not in p.when_text()]
+    assert list(sasrec[0].choices) == losses
+    assert f"{items:,} items" in said
+    assert space.start, "points to start from survive"
+
+
+def test_sizes_by_the_amount_of_data() -> None:
+    def range_of(name: str, **facts: Any) -> Any:
+        space, _ = composed(**facts)
+        return next(p for p in space.parameters if p.name == name)
+
+    assert range_of("layers").high == 512
+    assert range_of("layers", events=99_999).high == 256
+    # 12 B × 1,000,000 items × layers within 4 GiB: 357, so 352 on the grid 64 + 32 k
+    assert range_of("layers", items=1_000_000).high == 352
+    assert range_of("batch_size").high == 256
+    assert range_of("batch_size", sessions=1_000).high == 96
+    assert range_of("n_sample", items=30).choices == (8,)
+    assert range_of("n_sample").choices == (2048,)
+    long: dict[str, Any] = {"typical": 80}
+    assert range_of("max_length", **long, covering=50).choices == (50,)
+    assert range_of("max_length", **long, covering=51).choices == (50, 100)
+    assert range_of("max_length", **long, covering=999).choices == (50, 100, 200)
+    assert range_of("n_epochs", **long).choices == (40,)
+    assert range_of("n_epochs", **long, events=3_000_000).choices == (10,)
+    # 16 B × 2,000,000 items × dim within 4 GiB: 134
+    assert max(range_of("dim", **long, items=2_000_000).choices) == 128
+
+
+def test_a_merged_space_says_once_what_is_alike() -> None:
+    space, _ = composed()
+    labels = {p.label for p in space.searched}
+    assert "layers" in labels and "bpreg" in labels and "loss" in labels
+    by_name = {p.name: p for p in space.parameters}
+    assert by_name["layers"].when == {}
+    assert by_name["bpreg"].when == {"loss": ("bpr-max",)}
+    assert by_name["logq"].when == {"loss": ("cross-entropy",)}
+    assert {point["loss"] for point in space.start} == {"cross-entropy", "bpr-max"}
+
+
+def test_one_space_merged_is_itself() -> None:
+    source = json.loads(shipped.spaces()["sasrec"].read_text())
+    assert merged("model", {"sasrec": source}) == source
+
+
+def test_of_a_dataset(tmp_path: Path) -> None:
+    from paropt.data.prepare import prepare
+
+    log = tmp_path / "log.tsv"
+    rows = ["SessionId\tItemId\tTime"]
+    for session in range(60):
+        rows += [
+            f"{session}\t{(session + k) % 6}\t{1_000_000 + session * 5_000 + k}" for k in range(4)
+        ]
+    log.write_text("\n".join(rows))
+    dataset = prepare([log], tmp_path / "set")
+    facts = facts_of(dataset)
+    train = dataset.split("train")
+    assert (facts.typical, facts.covering, facts.items) == (4, 4, 6)
+    assert (facts.sessions, facts.events) == (train.n_sessions, train.n_events)
+    space, reasons = suited_space(dataset, ("n_epochs=3",))
+    assert space.models == ["gru4rec"] and len(reasons) == 4
+    assert next(p for p in space.parameters if p.name == "n_epochs").choices == (3,)
+    with pytest.raises(SpaceError, match="both fixed by --fixed and searched"):
+        suited_space(dataset, ("layers=64",))
+
+
+def test_shipped_spaces_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert {"demo", "all", "sasrec"} <= shipped.spaces().keys()
+    for given in ("demo", "demo.json", "paramspaces/demo.json"):
+        assert shipped.find_space(given) == shipped.spaces()["demo"]
+    for given in ("nix", "elsewhere/demo.json", "demo.txt", "."):
+        assert shipped.find_space(given) is None
+    (tmp_path / "demo.json").write_text('{"model": "gru4rec"}')
+    assert shipped.find_space("demo.json") == Path("demo.json"), "one's own file comes first"
+    read_space(shipped.spaces()["all"])
+
+
+def test_a_wheel_holds_the_shipped_spaces() -> None:
+    import tomllib
+
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert included["paramspaces"] == "paropt/paramspaces"
