@@ -335,7 +335,8 @@ class Study:
             return None
         ledger.set_state(connection, record.id, "RUNNING")
         ledger.set_attrs(connection, "system", record.id, {ledger.OWNER: {**owner, "token": token}})
-        ledger.set_attrs(connection, "user", record.id, _shown_owner(owner))
+        shown = {"model": record.meta["model"], "attempt": record.meta["attempt"]}
+        ledger.set_attrs(connection, "user", record.id, {**shown, **_shown_owner(owner)})
         return Trial(self, record, token)
 
     def _new(

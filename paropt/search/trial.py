@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import Connection
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from paropt.search.history import Record
     from paropt.search.study import Study
 
+MIB = 1 << 20
 # of the trainer's "epoch" event, beside its metrics
 _PER_EPOCH = ("loss", "seconds", "train_seconds", "events_per_second", "peak_memory", "extra")
 
@@ -50,6 +52,7 @@ class Trial:
         self.epochs = int(record.meta["epochs"])
         self.once = bool(record.meta.get("once"))
         self.prune_reason: str | None = None
+        self.resumed = ""  # where this attempt began, if not at zero for the first time
 
     @property
     def best(self) -> tuple[int, float] | None:
@@ -85,6 +88,7 @@ class Trial:
         with self._study.transaction() as connection:
             self._hold(connection)
             ledger.set_curve(connection, self.id, self._curves, metric)
+            ledger.set_attrs(connection, "user", self.id, self._reached())
             self._study.history.refresh(connection)
         self.prune_reason = self._reason_to_prune(metric)
         return self.prune_reason is not None
@@ -159,23 +163,34 @@ class Trial:
                 metric = self._study.definition.metric
                 ledger.set_curve(connection, self.id, self._curves, metric)
             ledger.set_attrs(connection, "system", self.id, system)
-            ledger.set_attrs(connection, "user", self.id, self._shown(end, best))
+            ledger.set_attrs(connection, "user", self.id, self._shown(end))
             ledger.set_state(connection, self.id, state, best[1] if best else None)
 
-    def _shown(self, end: Mapping[str, Any], best: tuple[int, float] | None) -> dict[str, Any]:
+    def _shown(self, end: Mapping[str, Any]) -> dict[str, Any]:
         """What people see of an ended trial in the dashboard."""
-        shown: dict[str, Any] = {
-            "why": f"{end['why']}: {end['message']}" if end["message"] else end["why"]
-        }
-        epochs = [len(values) for values in self._curves.values()]
-        shown["epochs"] = max(epochs, default=0)
-        if best:
+        why = f"{end['why']}: {end['message']}" if end["message"] else end["why"]
+        return {"why": why, **self._reached()}
+
+    def _reached(self) -> dict[str, Any]:
+        """What they see of it from its first epoch on; metrics are those of the best one."""
+        shown: dict[str, Any] = {}
+        if self.resumed:
+            shown["resumed_from"] = self.resumed
+        shown["epochs"] = max((len(values) for values in self._curves.values()), default=0)
+        if best := self.best:
             shown["epoch"] = best[0]
             shown |= metrics_at(self._curves, best[0])
-        seconds = [s for s in self._curves.get("seconds", []) if s is not None]
-        if seconds:
+        if seconds := self._told("seconds"):
             shown["seconds"] = round(sum(seconds), 3)
+            shown["seconds_per_epoch"] = round(fmean(seconds), 3)
+        if speeds := self._told("events_per_second"):
+            shown["events_per_second"] = round(fmean(speeds), 1)
+        if peaks := self._told("peak_memory"):
+            shown["peak_memory_mib"] = round(max(peaks) / MIB, 1)
         return shown
+
+    def _told(self, kind: str) -> list[float]:
+        return [value for value in self._curves.get(kind, []) if value is not None]
 
     def _hold(self, connection: Connection) -> None:
         self._check(ledger.hold(connection, self.id))

@@ -184,8 +184,10 @@ class Attempt:
         slot.record("started", trial=number, resumed_epoch=resumed, why_from_zero=why, idle=idle)
         slot.outbox.put(slot.study.think_ahead)
         if resumed is not None:
+            self.trial.resumed = f"epoch {resumed}"
             log.info("trial %d goes on after epoch %d", number, resumed)
         elif why:
+            self.trial.resumed = f"zero: {why}"
             log.info("trial %d starts from zero: %s", number, why)
 
     def _epoch(self, message: Message) -> None:

@@ -113,6 +113,7 @@ class Fit:
         self.name, self.view, self.seed = model, view, seed
         self.at, self.ties, self.filter_seen, self.evaluate = tuple(at), ties, filter_seen, evaluate
         self.device = ground.usable_device(device)
+        ground.forget_peak(self.device)
         self.random = ground.RandomStream(seed, self.device)
         with self._on_own_ground():
             self.model = build(model, params, catalogue(view), seed).to(self.device)

@@ -6,7 +6,8 @@ import os
 import resource
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -127,8 +128,17 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0]
 
 
+def forget_peak(device: torch.device) -> None:
+    """Let :func:`peak_memory` begin anew; on a CPU where the system can, which is Linux."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory(device: torch.device) -> int:
-    """Bytes at most in use so far: of the device, or of this process on a CPU."""
+    """Bytes at most in use since :func:`forget_peak`, of the device; of this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -114,6 +114,17 @@ class Workshop:
     def said(self, place: str = "cpu-0") -> str:
         return (self.directory / f"{place}.log").read_text()
 
+    def stored(self) -> list[Any]:
+        """The trials as Optuna has them."""
+        from paropt.search.storage import open_rdb
+
+        storage = open_rdb(self.url)
+        try:
+            found: list[Any] = storage.get_all_trials(storage.get_study_id_from_name("tried"))
+            return found
+        finally:
+            storage._backend.engine.dispose()
+
     def trained(self) -> list[tuple[int, int, int]]:
         """(root, attempt, epoch) of every epoch that any trainer trained, in order."""
         lines = self.log.read_text().split("\n")[:-1] if self.log.exists() else []

@@ -57,6 +57,9 @@ def test_a_crashed_trainer_costs_an_attempt_and_goes_on_from_its_checkpoint(
     assert (second["state"], second["value"], second["root"]) == ("complete", 0.75, 0)
     assert "SIGKILL" in study.trials()[0]["message"]
     assert [e for e in workshop.trained() if e[0] == 0] == [(0, 1, 1), (0, 2, 2), (0, 2, 3)]
+    shown = {t.number: t.user_attrs for t in workshop.stored()}
+    assert shown[second["trial"]]["resumed_from"] == "epoch 1"
+    assert "resumed_from" not in shown[0]
     assert study.counts() | {"complete": 2, "failed": 0} == study.counts()
 
 

@@ -102,6 +102,33 @@ def test_a_trial_is_worth_its_best_epoch(study_of: Open, stored: Stored) -> None
     assert abs(found.datetime_complete.replace(tzinfo=UTC).timestamp() - time.time()) < 120
 
 
+def test_the_dashboard_shows_what_a_trial_reached_and_where_it_began(
+    study_of: Open, stored: Stored
+) -> None:
+    study = study_of()
+    trial = take(study)
+    trial.report(epoch(1, 0.2, peak_memory=3 << 20))
+    running = stored(trial).user_attrs
+    assert (running["epochs"], running["recall@20"]) == (1, 0.2 + 0.1)
+    assert (running["seconds_per_epoch"], running["events_per_second"]) == (2.0, 100.0)
+    assert "resumed_from" not in running and "why" not in running
+    trial.report(epoch(2, 0.3, peak_memory=5 << 20, seconds=4.0, events_per_second=50.0))
+    assert study.requeue(trial.id, "its host fell silent")
+    lost = stored(trial).user_attrs
+    assert (lost["why"], lost["epochs"]) == ("lost: its host fell silent", 2)
+
+    second = take(study)
+    second.resumed = "epoch 1"
+    second.report(epoch(2, 0.25, peak_memory=4 << 20, seconds=6.0, events_per_second=60.0))
+    second.diverged(3, "the loss became nan")
+    found = stored(second).user_attrs
+    assert found["why"] == "diverged: epoch 3: the loss became nan"
+    assert (found["resumed_from"], found["attempt"], found["model"]) == ("epoch 1", 2, "gru4rec")
+    assert (found["seconds"], found["seconds_per_epoch"]) == (8.0, 4.0)
+    assert (found["events_per_second"], found["peak_memory_mib"]) == (80.0, 4.0)
+    assert found["host"] == OWNER["host"]
+
+
 def test_pruned_trials_keep_their_best_epochs_value(study_of: Open, stored: Stored) -> None:
     study = study_of(pruner={"name": "median", "startup": 2, "warmup": 1}, budget=4)
     for mrr in (0.3, 0.4):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from paropt.data import View, open_dataset
 from paropt.data.prepare import prepare
 from paropt.errors import CheckpointError, Diverged, ParamError, TrainingError
 from paropt.training import fit as fit_module
+from paropt.training import ground
 from paropt.training.fit import Epoch, Fit
 
 STAGED = '''
@@ -429,3 +431,13 @@ def test_a_checkpoint_is_plain_safetensors(checkpoint: Path) -> None:
         assert "model/items.weight" in file.keys()  # noqa: SIM118  # it is no dict
     assert header["model"] == MODEL
     assert header["seed"] == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux forgets a process's peak")
+def test_peak_memory_is_that_of_one_fit() -> None:
+    device = torch.device("cpu")
+    block = bytearray(256 << 20)
+    del block
+    with_the_block = ground.peak_memory(device)
+    ground.forget_peak(device)
+    assert with_the_block - ground.peak_memory(device) > 128 << 20
