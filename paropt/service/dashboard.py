@@ -8,20 +8,22 @@ was allowed, its database sessions are read-only as well.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import re
 import secrets
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from socketserver import ThreadingMixIn
-from typing import Any
+from typing import Any, BinaryIO
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import optuna
 import sqlalchemy
+from optuna.artifacts.exceptions import ArtifactNotFound
 
 from paropt.errors import ParoptError
 from paropt.search.storage import initialise, open_rdb
@@ -67,8 +69,37 @@ class Handler(WSGIRequestHandler):
         pass
 
 
+class Files:
+    """An artifact store: the files that paropt makes of its studies, then those of a folder."""
+
+    def __init__(self, exhibits: Exhibits, folder: Path | None) -> None:
+        self._exhibits = exhibits
+        self._uploaded = None
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._uploaded = optuna.artifacts.FileSystemArtifactStore(folder)
+
+    def open_reader(self, artifact_id: str) -> BinaryIO:
+        if made := self._exhibits.file(artifact_id):
+            return io.BytesIO(made.content)
+        return self._folder().open_reader(artifact_id)
+
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        self._folder().write(artifact_id, content_body)
+
+    def remove(self, artifact_id: str) -> None:
+        """What paropt made goes with its study, and without a folder there is nothing else."""
+        if self._uploaded is not None and self._exhibits.file(artifact_id) is None:
+            self._uploaded.remove(artifact_id)
+
+    def _folder(self) -> optuna.artifacts.FileSystemArtifactStore:
+        if self._uploaded is None:
+            raise ArtifactNotFound("this dashboard has no --artifacts folder")
+        return self._uploaded
+
+
 class Annotated(optuna.storages._CachedStorage):
-    """Optuna's cached storage; studies that paropt made come with a note and plots of ours.
+    """Optuna's cached storage; studies that paropt made come with a note, plots and files of ours.
 
     They are added to what is read, and never written. A note that somebody saved goes first.
     """
@@ -85,13 +116,13 @@ class Annotated(optuna.storages._CachedStorage):
     def get_all_studies(self) -> list[Any]:
         studies = super().get_all_studies()
         for study in studies:
-            ours = self.exhibits.of(study._study_id, study.study_name)
+            ours = self.exhibits.of(study._study_id, study.study_name).attributes
             study.system_attrs = _merged(ours, study.system_attrs)
         return studies
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
         stored = super().get_study_system_attrs(study_id)
-        ours = self.exhibits.of(study_id, self.get_study_name_from_id(study_id))
+        ours = self.exhibits.of(study_id, self.get_study_name_from_id(study_id)).attributes
         return _merged(ours, stored)
 
     def close(self) -> None:
@@ -185,15 +216,12 @@ class Dashboard:
         self._optuna.close()
 
 
-def application(storage: optuna.storages.BaseStorage, artifacts: Path | None) -> Application:
+def application(storage: Annotated, artifacts: Path | None) -> Application:
     """Optuna's web application; the storage is a cached one, or each look would read it all."""
     import optuna_dashboard
 
-    store = None
-    if artifacts is not None:
-        artifacts.mkdir(parents=True, exist_ok=True)
-        store = optuna.artifacts.FileSystemArtifactStore(artifacts)
-    app: Application = optuna_dashboard.wsgi(storage, artifact_store=store)
+    files = Files(storage.exhibits, artifacts)
+    app: Application = optuna_dashboard.wsgi(storage, artifact_store=files)
     return app
 
 
@@ -222,7 +250,7 @@ def _handlers(handler: Callable[..., None]) -> Iterator[None]:
             signal.signal(number, before)
 
 
-def _merged(ours: dict[str, Any], stored: dict[str, Any]) -> dict[str, Any]:
+def _merged(ours: Mapping[str, Any], stored: dict[str, Any]) -> dict[str, Any]:
     if "dashboard:note_ver" in stored:
         ours = {key: value for key, value in ours.items() if ":note_" not in key}
     return {**ours, **stored}

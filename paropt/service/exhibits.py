@@ -1,6 +1,6 @@
-"""What the dashboard shows of a study besides Optuna's own: a note, and plots.
+"""What the dashboard shows of a study besides Optuna's own: a note, plots, and files of trials.
 
-Both are made when somebody looks, and stored nowhere: they are never out of date, and the study
+They are made when somebody looks, and stored nowhere: they are never out of date, and the study
 isn't burdened with kilobytes that every listing would read. Plots are Plotly's JSON, which the
 browser draws; no plotting library is needed here.
 """
@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import URL
@@ -19,27 +20,36 @@ from sqlalchemy import URL
 from paropt.errors import ParoptError
 from paropt.search.definition import StudyDefinition
 from paropt.search.study import Study
+from paropt.service.artifacts import Artifact, artifacts
 from paropt.service.figures.description import Figure
 from paropt.service.figures.of_study import figures
 from paropt.service.figures.plotly import plotly
 
-FRESH = 5.0  # seconds that a note and plots are shown before they are made anew,
+FRESH = 5.0  # seconds that they are shown before they are made anew,
 RESPITE = 20  # and at least so many times as long as it took to make them
 
 
+@dataclass(frozen=True)
+class Exhibit:
+    """Of one study: system attributes for optuna-dashboard, and files by their artifact's id."""
+
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, Artifact] = field(default_factory=dict)
+
+
 class Exhibits:
-    """Note and plots of a database's studies, made at most every few seconds. Threads share it."""
+    """What a database's studies show, made at most every few seconds. Threads share it."""
 
     def __init__(self, url: URL) -> None:
         self._url = url
         self._studies: dict[int, Study | None] = {}
-        self._made: dict[int, tuple[float, dict[str, Any]]] = {}
+        self._made: dict[int, tuple[float, Exhibit]] = {}
         self._making = threading.Lock()
 
-    def of(self, study_id: int, name: str) -> dict[str, Any]:
-        """System attributes for optuna-dashboard; none for a study that paropt didn't make."""
+    def of(self, study_id: int, name: str) -> Exhibit:
+        """An empty one for a study that paropt didn't make."""
         with self._making:
-            good_until, found = self._made.get(study_id, (float("-inf"), {}))
+            good_until, found = self._made.get(study_id, (float("-inf"), Exhibit()))
             begin = time.monotonic()
             if begin > good_until:
                 found = self._make(study_id, name)
@@ -47,20 +57,28 @@ class Exhibits:
                 self._made[study_id] = begin + max(FRESH, RESPITE * took), found
             return found
 
-    def _make(self, study_id: int, name: str) -> dict[str, Any]:
+    def file(self, artifact_id: str) -> Artifact | None:
+        """A file of a study that was looked at."""
+        with self._making:
+            found = [made.files.get(artifact_id) for _, made in self._made.values()]
+        return next((file for file in found if file is not None), None)
+
+    def _make(self, study_id: int, name: str) -> Exhibit:
         try:
             if study_id not in self._studies:
                 ours = name in Study.names(self._url)
                 self._studies[study_id] = Study.load(self._url, name) if ours else None
             study = self._studies[study_id]
             if study is None:
-                return {}
-            summary = study.summary()
-            return as_attributes(note(study.definition, summary), figures(study))
+                return Exhibit()
+            made = figures(study)  # reads what is new
+            files = artifacts(study)
+            text = note(study.definition, study.summary())
+            return Exhibit(as_attributes(text, made, files), {file.id: file for file in files})
         except (ParoptError, KeyError, TypeError, ValueError) as error:
             # rows that another program wrote must not take the page away
             logging.getLogger(__name__).debug("nothing to show of %r: %s", name, error)
-            return {}
+            return Exhibit()
 
     def close(self) -> None:
         """Give the connections back."""
@@ -110,7 +128,7 @@ def note(definition: StudyDefinition, summary: Mapping[str, Any]) -> str:
     return "\n".join([*lines, versions, ""])
 
 
-def as_attributes(text: str, made: Iterable[Figure]) -> dict[str, Any]:
+def as_attributes(text: str, made: Iterable[Figure], files: Iterable[Artifact]) -> dict[str, Any]:
     """As optuna-dashboard reads them from a study's system attributes.
 
     Its note and plots lie in numbered pieces; version 0 of a note is one that nobody has edited.
@@ -119,7 +137,8 @@ def as_attributes(text: str, made: Iterable[Figure]) -> dict[str, Any]:
         f"dashboard:plot_data:{figure.name}:0": json.dumps(plotly(figure), allow_nan=False)
         for figure in made
     }
-    return {"dashboard:note_ver": 0, "dashboard:note_str:0": text, **plots}
+    listed = dict(file.as_attribute() for file in files)
+    return {"dashboard:note_ver": 0, "dashboard:note_str:0": text, **plots, **listed}
 
 
 def _plain(text: Any) -> str:

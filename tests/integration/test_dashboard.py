@@ -335,7 +335,59 @@ def test_note_and_plots_of_a_study(database_url: str) -> None:
         curves = plots["learning-curves"]["data"]
         assert [curve["y"] for curve in curves] == [[0.125, 0.0625], [0.25, 0.125]]
         assert curves[-1]["line"]["width"] > curves[0]["line"]["width"]
+        check_files(dashboard, told["trials"][0])
     study.close()
+
+
+def check_files(dashboard: Dashboard, trial: dict[str, Any]) -> None:
+    """The files of a trial are what its epochs were, and only for who shows the token."""
+    files = {file["filename"]: file for file in trial["artifacts"]}
+    assert set(files) == {"trial0.json", "trial0-curve.svg", "trial0-epochs.csv"}
+    found = {}
+    for name, file in files.items():
+        path = f"/artifacts/1/{trial['trial_id']}/{file['artifact_id']}"
+        assert ask(dashboard.port, path).status == 401
+        found[name] = ask(dashboard.port, path, token=dashboard.token)
+        assert found[name].headers["content-type"].partition(";")[0] == file["mimetype"]
+        assert found[name].headers["content-disposition"] == "attachment"
+        assert found[name].headers["content-security-policy"].startswith("sandbox;")
+    paramfile = found["trial0.json"].json
+    assert (paramfile["model"], paramfile["provenance"]["value"]) == ("gru4rec", 0.25)
+    assert found["trial0-epochs.csv"].body.decode().splitlines() == [
+        "epoch,mrr@20,recall@20,loss,seconds",
+        "1,0.25,0.25,1.0,1800.0",
+        "2,0.125,0.25,1.0,1800.0",
+    ]
+    svg = found["trial0-curve.svg"].body
+    assert svg.startswith(b"<svg ") and b'xmlns="http://www.w3.org/2000/svg"' in svg
+    other = f"/artifacts/1/{trial['trial_id']}/00000000-0000-0000-0000-000000000000"
+    assert ask(dashboard.port, other, token=dashboard.token).status == 404
+
+
+def test_made_files_go_with_their_study(database_url: str) -> None:
+    definition = StudyDefinition(
+        "shop", SPACE, "mrr@20", [20], "data/shop", "f" * 64, pruner={"name": "none"}
+    )
+    study = Study.create(database_url, definition, budget=1)
+    trial = study.next_trial({"host": "rome"})
+    assert trial
+    trial.report({"epoch": 1, "metrics": {"mrr@20": 0.5}})
+    trial.complete()
+    study.close()
+    with open_storage(database_url) as opened, served(opened, writable=True) as dashboard:
+        told = ask(dashboard.port, "/api/studies/1", token=dashboard.token).json
+        assert len(told["trials"][0]["artifacts"]) == 3
+        body = json.dumps({"remove_associated_artifacts": True})
+        gone = ask(
+            dashboard.port,
+            "/api/studies/1",
+            method="DELETE",
+            token=dashboard.token,
+            body=body,
+            Content_Type="application/json",
+        )
+        assert gone.status == 204
+        assert not Study.names(database_url)
 
 
 def test_saved_note_goes_before_ours(database_url: str) -> None:
