@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-_PACKAGE = Path(__file__).parents[1]
+# beside the package, in a checkout and where it is installed
+_FOLDER = Path(__file__).parents[2] / "paramspaces"
 
 
 def spaces() -> dict[str, Path]:
-    """The shipped spaces by name; a checkout has them beside the package, an installation in it."""
-    for folder in (_PACKAGE / "paramspaces", _PACKAGE.parent / "paramspaces"):
-        if found := sorted(folder.glob("*.json")):
-            return {path.stem: path for path in found}
-    return {}
+    """The shipped spaces by name."""
+    return {path.stem: path for path in sorted(_FOLDER.glob("*.json"))}
 
 
 def find_space(given: str | Path) -> Path | None:

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import signal
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from paropt.service.joining import Joined
 from paropt.service.live import View, make_view
 from paropt.service.postgres.embedded import paropt_home
 from paropt.service.seat import slots_directory
+from paropt.service.signals import caught_signals
 from paropt.service.status import study_status
 
 LOOK_SECONDS = 0.25  # between two looks at this machine's slots
@@ -107,7 +106,7 @@ def _run(joined: Joined, crew: Crew, view: View) -> int:
     """Start the crew and look on until it is over; how often a signal asked us to stop."""
     watch = Watch(joined)
     answered = 0
-    with _caught_signals() as signals:
+    with caught_signals() as signals:
         crew.start()
         while not crew.over:
             signals.news.wait(LOOK_SECONDS)
@@ -135,30 +134,6 @@ def _show(watch: Watch, crew: Crew, view: View) -> None:
         view.ended(trial, watch.status)
     rows = [{**member.state, "name": member.place.name} for member in crew.members]
     view.update(watch.status, [*rows, *watch.elsewhere(rows)], watch.trouble)
-
-
-class _Signals:
-    def __init__(self) -> None:
-        self.count = 0
-        self.news = threading.Event()
-
-    def take(self, number: int, frame: object) -> None:
-        self.count += 1
-        self.news.set()
-
-
-@contextmanager
-def _caught_signals() -> Iterator[_Signals]:
-    """SIGINT and SIGTERM are counted instead of ending this process."""
-    signals = _Signals()
-    before = {
-        number: signal.signal(number, signals.take) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield signals
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Watch:

@@ -11,6 +11,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from paropt.service.fitting import fitted, on_a_terminal, summary
+
 ROOM_FOR_WORDS = 3  # lines for what slots have to say
 
 Status = Mapping[str, Any]
@@ -37,7 +39,7 @@ class View(Protocol):
 def make_view(metric: str, slots: int) -> View:
     """The view for this process's stderr."""
     console = Console(stderr=True, highlight=False)
-    if console.is_terminal:
+    if on_a_terminal(console):
         return Screen(console, metric)
     return Lines(console, metric, slots)
 
@@ -160,7 +162,7 @@ class Screen:
     def __init__(self, console: Console, metric: str) -> None:
         self.console, self.metric = console, metric
         self.pace = Pace()
-        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._live = Live(console=console, auto_refresh=False)
 
     def __enter__(self) -> Screen:
         self._live.start()
@@ -180,15 +182,25 @@ class Screen:
         self._live.update(self.render(status, rows, trouble), refresh=True)
 
     def render(self, status: Status | None, rows: Sequence[Row], trouble: str) -> RenderableType:
-        room = max(1, self.console.height - 8 - ROOM_FOR_WORDS)
-        shown = list(rows[:room])
-        parts: list[RenderableType] = [slots_table(shown, self.metric)]
+        """A frame no taller than the terminal: slots beyond its room are summed up in a line."""
+
+        def frame(shown: int, said: int) -> RenderableType:
+            return self._frame(status, rows, trouble, shown, said)
+
+        return fitted(self.console, frame, (len(rows), ROOM_FOR_WORDS), (1, 1))
+
+    def _frame(
+        self, status: Status | None, rows: Sequence[Row], trouble: str, shown: int, said: int
+    ) -> RenderableType:
+        parts: list[RenderableType] = []
+        if shown:
+            parts.append(slots_table(rows[:shown], self.metric))
+        if len(rows) > shown:
+            parts.append(summary(rows[shown:], more=shown > 0))
         words = [
-            Text(line, no_wrap=True, overflow="ellipsis") for line in map(_words, shown) if line
+            Text(line, no_wrap=True, overflow="ellipsis") for line in map(_words, rows) if line
         ]
-        parts += words[:ROOM_FOR_WORDS]
-        if len(rows) > room:
-            parts.append(Text(f"… and {len(rows) - room} more slots", style="dim"))
+        parts += words[:said]
         if status is not None:
             parts += [Text(), self._progress(status)]
             parts += [Text(line) for line in best_line(status).split("; ")]
@@ -207,7 +219,7 @@ class Screen:
 def slots_table(rows: Sequence[Row], metric: str) -> Table:
     """A line per slot. Wide enough for what matters at 80 columns; parameters only beyond."""
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("slot", no_wrap=True, max_width=24)
+    table.add_column("slot", overflow="ellipsis", max_width=24)  # gives way to the numbers
     for column in ("trial", "epoch", "step", "events/s", metric):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True, max_width=20)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import time
+import functools
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -15,7 +15,9 @@ from rich.text import Text
 
 from paropt.errors import StorageUnreachable
 from paropt.search.study import Study
+from paropt.service.fitting import fitted, on_a_terminal, summary
 from paropt.service.leases import Rhythm, Slots
+from paropt.service.signals import caught_signals
 from paropt.service.storage import Storage
 
 SHOWN_BEST = 10
@@ -49,8 +51,8 @@ def all_statuses(storage: Storage) -> list[dict[str, Any]]:
 # -- for people -------------------------------------------------------------------------------
 
 
-def studies_table(statuses: list[dict[str, Any]]) -> RenderableType:
-    """One line per study."""
+def studies_table(statuses: list[dict[str, Any]], room: int | None = None) -> RenderableType:
+    """One line per study; of more than ``room`` the latest."""
     if not statuses:
         return Text("no studies yet; start one with paropt launch --space SPACE --data DIR")
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -59,7 +61,8 @@ def studies_table(statuses: list[dict[str, Any]]) -> RenderableType:
     for column in ("done", *COUNTED[2:], "slots"):
         table.add_column(column, justify="right")
     table.add_column("state")
-    for status in statuses:
+    shown = statuses if room is None else statuses[max(0, len(statuses) - room) :]
+    for status in shown:
         best, counts = status["best"] or {}, status["counts"]
         table.add_row(
             status["study"],
@@ -72,17 +75,31 @@ def studies_table(statuses: list[dict[str, Any]]) -> RenderableType:
             str(len(status["workers"])),
             status["state"],
         )
-    return table
+    if len(shown) == len(statuses):
+        return table
+    return Group(Text(f"… {len(statuses) - len(shown)} earlier studies", style="dim"), table)
 
 
-def study_report(status: Mapping[str, Any], study: Study) -> RenderableType:
-    """One study: its counts, floor, best trials, failures and slots."""
+def study_report(
+    status: Mapping[str, Any],
+    study: Study,
+    slots: int | None = None,
+    failed: int = SHOWN_FAILED,
+    best: int = SHOWN_BEST,
+) -> RenderableType:
+    """One study: its counts, floor, best trials, failures and slots; so many of each."""
+    working = status["workers"]
+    shown = working if slots is None else working[:slots]
     parts: list[RenderableType] = [Text(line) for line in _headline(status)]
-    if status["best"]:
-        parts += [Text(), _best_table(status["metric"], study)]
-    if status["counts"]["failed"]:
-        parts += [Text(), _failures(study)]
-    parts += [Text(), _slots_table(status["workers"])]
+    if status["best"] and best:
+        parts += [Text(), _best_table(status["metric"], study, best)]
+    if status["counts"]["failed"] and failed:
+        parts += [Text(), _failures(study, failed)]
+    parts.append(Text())
+    if shown or not working:
+        parts.append(_slots_table(shown))
+    if len(shown) < len(working):
+        parts.append(summary([slot["state"] for slot in working[len(shown) :]], more=bool(shown)))
     return Group(*parts)
 
 
@@ -102,7 +119,7 @@ def _headline(status: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _best_table(metric: str, study: Study) -> Table:
+def _best_table(metric: str, study: Study, count: int) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("trial", justify="right")
     table.add_column(metric, justify="right")
@@ -110,7 +127,7 @@ def _best_table(metric: str, study: Study) -> Table:
     table.add_column("state")
     table.add_column("parameters")
     names = {parameter.name for parameter in study.space.searched}
-    for trial in study.best(SHOWN_BEST):
+    for trial in study.best(count):
         searched = {k: v for k, v in trial["params"].items() if k in names}
         table.add_row(
             str(trial["trial"]),
@@ -122,7 +139,7 @@ def _best_table(metric: str, study: Study) -> Table:
     return table
 
 
-def _failures(study: Study) -> Table:
+def _failures(study: Study, count: int) -> Table:
     ended = [t for t in study.trials() if t["state"] in ("fail", "pruned")]
     failed = [t for t in ended if t["value"] is None and t["why"] != "lost"]
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -130,7 +147,7 @@ def _failures(study: Study) -> Table:
     table.add_column("epoch", justify="right")
     table.add_column("why", no_wrap=True)
     table.add_column("message")
-    for trial in failed[-SHOWN_FAILED:]:
+    for trial in failed[-count:]:
         message = " ".join(str(trial["message"]).split())
         table.add_row(str(trial["trial"]), str(trial["epochs"]), str(trial["why"]), message)
     return table
@@ -140,10 +157,12 @@ def _slots_table(slots: list[dict[str, Any]]) -> RenderableType:
     if not slots:
         return Text("no slot works on it now")
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("slot", "host", "device", "doing"):
-        table.add_column(column, no_wrap=column != "doing")
+    table.add_column("slot", no_wrap=True)
+    table.add_column("host", overflow="ellipsis")  # the one that gives way to the numbers
+    table.add_column("device", no_wrap=True)
+    table.add_column("doing", no_wrap=True)
     for column in ("trial", "epoch", "value", "events/s", "seen"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for slot in slots:
         state = slot["state"]
         at_work = state.get("trial") is not None
@@ -199,34 +218,43 @@ class Looking:
             return study_status(self.storage, self.study)
         return all_statuses(self.storage)
 
-    def show(self) -> RenderableType:
-        """The same for people."""
-        found = self.look()
-        return study_report(found, self.study) if self.study else studies_table(found)
-
     def print(self) -> None:
         """To stdout, as wide as it is; where nobody watches, as wide as it needs to be."""
         console = Console()
         if not console.is_terminal:
             console = Console(width=200)
-        console.print(self.show(), soft_wrap=not console.is_terminal)
+        found = self.look()
+        shown = study_report(found, self.study) if self.study else studies_table(found)
+        console.print(shown, soft_wrap=not console.is_terminal)
 
     def watch(self, seconds: float = 1.0) -> None:
-        """Stay until Ctrl-C; off a terminal the same as :meth:`print`."""
+        """Stay until Ctrl-C, which leaves the last frame; off a terminal as :meth:`print`."""
         console = Console()
-        if not console.is_terminal:
-            return self.print()
+        if not on_a_terminal(console):
+            self.print()
+            return
+        # a second Ctrl-C does not wait for a database that is silent
         with (
             contextlib.suppress(KeyboardInterrupt),
-            Live(self.show(), console=console, auto_refresh=False) as live,
+            caught_signals(only=1) as signals,
+            Live(console=console, auto_refresh=False) as live,
         ):
-            while True:
-                time.sleep(seconds)
-                live.update(self._show_or_trouble(), refresh=True)
-        return None
+            while not signals.count:
+                live.update(self._frame(console), refresh=True)
+                signals.news.wait(seconds)
 
-    def _show_or_trouble(self) -> RenderableType:
+    def _frame(self, console: Console) -> RenderableType:
+        """What fits the terminal, or why there is nothing to show."""
         try:
-            return self.show()
+            found = self.look()
+            if self.study is None:
+
+                def listed(room: int) -> RenderableType:
+                    return studies_table(found, room)
+
+                return fitted(console, listed, (len(found),), (1,))
+            report = functools.partial(study_report, found, self.study)
+            wanted = (len(found["workers"]), SHOWN_FAILED, SHOWN_BEST)
+            return fitted(console, report, wanted, (4, 1, 3))
         except StorageUnreachable as error:
             return Text(str(error), style="red")

@@ -137,32 +137,3 @@ def test_errors_are_one_sentence(database_url: str, run_paropt: Callable[..., An
         assert "secret" not in text
         assert "Traceback" not in text
     assert run_paropt("status", "--json", "--watch").rc == 2
-
-
-def test_interrupted_watch_leaves_cleanly(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    from io import StringIO
-
-    from rich.console import Console
-
-    from paropt.service import status
-    from paropt.service.storage import Storage
-
-    screen = StringIO()
-    console = Console(file=screen, force_terminal=True, width=80)
-    monkeypatch.setattr(status, "Console", lambda: console)
-    looks = iter([None, None])
-
-    def tick(_: float) -> None:
-        try:
-            next(looks)
-        except StopIteration:
-            raise KeyboardInterrupt from None
-
-    monkeypatch.setattr(status.time, "sleep", tick)
-    storage = Storage(study.url)
-    with status.Looking(storage, "shop") as looking:
-        looking.watch()
-    storage.close()
-    shown = screen.getvalue()
-    assert "shop" in shown
-    assert shown.endswith("\x1b[?25h"), "the cursor is shown again"

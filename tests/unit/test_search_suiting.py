@@ -143,5 +143,5 @@ def test_a_wheel_holds_the_shipped_spaces() -> None:
     import tomllib
 
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
-    included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
-    assert included["paramspaces"] == "paropt/paramspaces"
+    included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert {"paropt", "models", "paramspaces"} <= set(included)

@@ -1,0 +1,44 @@
+"""SIGINT and SIGTERM as news, so that whoever paints a screen ends a frame before it ends."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Signals:
+    """How often we were asked to stop; ``news`` is set each time."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.news = threading.Event()
+
+    def take(self, number: int, frame: object) -> None:
+        self.count += 1
+        self.news.set()
+
+
+@contextmanager
+def caught_signals(only: int | None = None) -> Iterator[Signals]:
+    """SIGINT and SIGTERM are counted instead of ending this process; after ``only`` they end it."""
+    signals = Signals()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def take(number: int, frame: object) -> None:
+        signals.take(number, frame)
+        if signals.count == only:
+            restore()
+
+    for number in numbers:
+        signal.signal(number, take)
+    try:
+        yield signals
+    finally:
+        restore()
