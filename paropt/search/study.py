@@ -69,6 +69,8 @@ class Study:
         self._asking = threading.Lock()
         self._unanswered: str | None = None
         self._proposal: Proposal | None = None
+        self._informed = False  # the sampler has a say by now
+        self._proposed_at, self._crowded = 0, False  # trials known then; others came since
         self.definition = definition
         self.space = from_json(definition.space, f"study {definition.name!r}")
         self.sampler = Sampler(
@@ -253,17 +255,29 @@ class Study:
             token = self._unanswered or secrets.token_hex(8)
             self._unanswered = token
             proposal, self._proposal = self._proposal, None
-            salt = ""
+            if proposal is None and self._informed:
+                self.refresh()
+                proposal = self._propose(token)
             decided = self._ask(owner, token, proposal)
             while isinstance(decided, Undrawn):
-                # without the lock: that of one worker must not keep all others waiting
-                proposal = self.sampler.propose(self.history, salt)
+                self._informed = True
+                proposal = self._propose(token)
                 decided = self._ask(owner, token, proposal)
-                salt = token
             self._unanswered = None
+            if decided is None:
+                self._informed = False  # who waits for others need not think each time
         if isinstance(decided, StudyEnded):
             raise decided
         return decided
+
+    def _propose(self, token: str) -> Proposal | None:
+        """The sampler's proposal, made without the lock: nobody has to wait while it thinks.
+
+        If others were given trials meanwhile the last time, they now draw from the same history as
+        we do: then the token makes ours a proposal of its own.
+        """
+        self._proposed_at = len(self.history.records)
+        return self.sampler.propose(self.history, token if self._crowded else "")
 
     def _ask(
         self, owner: Mapping[str, Any], token: str, proposal: Proposal | None
@@ -271,6 +285,8 @@ class Study:
         with self.transaction() as connection:
             lock(connection, "study", self._id)
             self.history.refresh(connection)
+            if proposal is not None:
+                self._crowded = len(self.history.records) > self._proposed_at
             return self._decide(connection, dict(owner), token, proposal)
 
     def think_ahead(self) -> None:
@@ -279,6 +295,7 @@ class Study:
             self.refresh()
             if not self.jobs and len(self.history.records) >= AHEAD:
                 self._proposal = self.sampler.propose(self.history)
+                self._proposed_at = len(self.history.records)
 
     def _warm_up(self) -> None:
         """Imports, and reads a long history, before the lock that all workers queue for."""
