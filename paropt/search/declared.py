@@ -40,6 +40,8 @@ def checked(space: Space, declare: Declare = registry.declaration) -> Space:
     for parameter in space.parameters:
         if parameter.name != "model":
             _check(space, parameter, declared)
+    for parameter in space.idle:
+        _check_idle(space, parameter, declared)
     epochs = {m: int(params[EPOCHS].default) for m, params in declared.items() if EPOCHS in params}
     space = replace(space, epochs=epochs)
     _check_together(space)
@@ -75,6 +77,30 @@ def _check(space: Space, parameter: Parameter, declared: Mapping[str, Mapping[st
             )
         if misfit := _misfit(parameter, params[parameter.name]):
             space.origin.fail(parameter.where, f'"{parameter.name}" {misfit}')
+
+
+def _check_idle(
+    space: Space, parameter: Parameter, declared: Mapping[str, Mapping[str, Param]]
+) -> None:
+    """What is not in force now must fit as well, and its conditions must be able to hold."""
+    names = {name for params in declared.values() for name in params}
+    for name, ranges in [(parameter.name, parameter), *_conditions(parameter)]:
+        misfits = [_misfit(ranges, params[name]) for params in declared.values() if name in params]
+        if not misfits and name != "model":
+            message = f'{" and ".join(declared)} has no parameter "{name}"; {suggest(name, names)}'
+            space.origin.fail(parameter.where, message)
+        if misfits and all(misfits):
+            why = f'"{name}" {misfits[0]}' if ranges is parameter else f"{name} {misfits[0]}"
+            if ranges is not parameter:
+                why = f'"{parameter.name}": "when" can\'t hold, {why}'
+            space.origin.fail(parameter.where, why)
+
+
+def _conditions(parameter: Parameter) -> Iterable[tuple[str, Parameter]]:
+    """What its conditions demand of others, as ranges."""
+    for name, values in parameter.when.items():
+        for value in values:
+            yield name, Parameter(name, "value", name, choices=(value,))
 
 
 def _misfit(parameter: Parameter, declared: Param) -> str | None:

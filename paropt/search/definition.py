@@ -11,6 +11,7 @@ from paropt.errors import StudyError
 
 FORMAT = 1
 DEFAULT_SEED = 42
+SHOWN = 12  # characters of a fingerprint in messages
 
 _NAMES = {
     "metric": "metric",
@@ -79,6 +80,8 @@ class StudyDefinition:
         for key, words in _NAMES.items():
             ours, theirs = getattr(self, key), getattr(recorded, key)
             if ours != theirs:
+                if key == "fingerprint":
+                    ours, theirs = ours[:SHOWN], theirs[:SHOWN]
                 raise StudyError(
                     f"study {self.name!r} has the {words} {theirs!r}, not {ours!r}; "
                     "give it what it has, or launch under another name"
@@ -98,7 +101,10 @@ class StudyDefinition:
         if difference := _difference(_plain(self.plan), _plain(recorded.plan)):
             raise StudyError(f"study {self.name!r} follows another plan: {difference}")
         if self.seed is not None and self.seed != recorded.seed:
-            raise StudyError(f"study {self.name!r} has the seed {recorded.seed}, not {self.seed}")
+            raise StudyError(
+                f"study {self.name!r} has the seed {recorded.seed}, not {self.seed}; "
+                "leave it out, or launch under another name"
+            )
         return recorded
 
     def filled(self, sampler: Mapping[str, Any], pruner: Mapping[str, Any]) -> StudyDefinition:

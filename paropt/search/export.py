@@ -33,7 +33,10 @@ def export(
     """
     best = study.best(top)
     if not best:
-        raise StudyError(f"study {study.name!r} has no trial with a value yet")
+        raise StudyError(
+            f"study {study.name!r} has no trial with a value yet; "
+            f"'paropt launch --study {study.name}' goes on with it"
+        )
     ending = "json" if format == "json" else "py"
     written = []
     texts = {}

@@ -155,7 +155,10 @@ def make_plan(
     lineages = study.history.lineages()
     candidates = _candidates(study, best_first(lineages), top)
     if not candidates:
-        raise StudyError(f"study {study.name!r} has no trial with a value yet")
+        raise StudyError(
+            f"study {study.name!r} has no trial with a value yet; "
+            f"'paropt launch --study {study.name}' goes on with it"
+        )
     if control:
         controls = [_given(*control)]
     else:

@@ -71,8 +71,12 @@ def read_paramfile(path: str | Path) -> Paramfile:
             content = file.read(_LARGEST + 1)
         text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise SpaceError(f"{path}: cannot be read: {reason}") from None
+        if isinstance(error, OSError):
+            raise SpaceError(f"{path}: cannot be read: {error.strerror}") from None
+        raise SpaceError(
+            f"{path} is a binary file, and pickles are never loaded; a paramfile is the JSON that "
+            "'paropt export' writes, or one of GRU4Rec's"
+        ) from None
     if len(content) > _LARGEST:
         raise SpaceError(f"{path}: is larger than {_LARGEST >> 20} MiB, so no paramfile")
     return _read_json(str(path), text) if text.lstrip()[:1] == "{" else _read_module(path, text)

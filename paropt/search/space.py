@@ -24,6 +24,7 @@ class Space:
     ``parameters`` holds constants and ranges, the model among them (named ``model``), each after
     those that its conditions mention. ``epochs`` is the number of epochs by model where no
     parameter says it. ``source`` is the JSON object that it was read from, ``--fixed`` included.
+    ``idle`` are the ranges that are not in force as long as other parameters are fixed as they are.
     """
 
     parameters: tuple[Parameter, ...]
@@ -32,6 +33,7 @@ class Space:
     source: Mapping[str, Any] = field(default_factory=dict)
     epochs: Mapping[str, int] = field(default_factory=dict)
     origin: Origin = field(default=Origin("space"), compare=False, repr=False)
+    idle: tuple[Parameter, ...] = ()
 
     @property
     def models(self) -> list[str]:
@@ -86,7 +88,7 @@ class Space:
         config = self.walk(take)
         for name, value in left.items():
             if name not in config:
-                known = any(parameter.name == name for parameter in self.parameters)
+                known = any(p.name == name for p in (*self.parameters, *self.idle))
                 why = "is not in force there" if known else "is not in the space"
                 raise ValueError(f'"{name}" {why}')
             if not same(config[name], value):

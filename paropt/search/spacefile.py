@@ -219,12 +219,14 @@ class _Reader:
         for name, value in search.items():
             if name != "model":
                 parameters += self._ranges(name, value, ("search", name))
-        ordered = self._ordered(parameters)
+        ordered, idle = self._apart(self._ordered(parameters))
         self._check_conditions(ordered)
         data = source.get("data")
         if data is not None and not isinstance(data, str):
             self.fail(("data",), f'"data" should be a path, not {_short(data)}')
-        space = Space(tuple(ordered), (), data, source, self._epochs(source), self.origin)
+        space = Space(
+            tuple(ordered), (), data, source, self._epochs(source), self.origin, tuple(idle)
+        )
         return replace(space, start=self._start(space, source.get("start", [])))
 
     def _fields(
@@ -398,6 +400,30 @@ class _Reader:
             ordered += ready
             left = [p for p in left if p not in ready]
         return ordered
+
+    def _apart(self, ordered: list[Parameter]) -> tuple[list[Parameter], list[Parameter]]:
+        """What may come into force, and what can't while other parameters are fixed as they are.
+
+        A space whose loss is fixed may well say what else to search for another loss:
+        ``--fixed`` brings that into force.
+        """
+        by_name: dict[str, list[Parameter]] = {}
+        idle: list[Parameter] = []
+        for p in ordered:
+            if any(self._excluded(name, values, by_name) for name, values in p.when.items()):
+                idle.append(p)
+            else:
+                by_name.setdefault(p.name, []).append(p)
+        return [p for p in ordered if p not in idle], idle
+
+    @staticmethod
+    def _excluded(
+        name: str, values: tuple[Any, ...], by_name: Mapping[str, list[Parameter]]
+    ) -> bool:
+        known = by_name.get(name, [])
+        if name == "model" or any(q.searched for q in known):
+            return False
+        return not any(q.can_be(value) for q in known for value in values)
 
     def _check_conditions(self, ordered: list[Parameter]) -> None:
         """Refuse conditions that can never hold, those of what they depend on included."""

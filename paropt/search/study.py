@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import secrets
 import threading
 from collections.abc import Iterator, Mapping
@@ -136,12 +137,11 @@ class Study:
         engine = open_engine(url, application_name)
         known = cls.names(url)
         if name not in known:
-            hint = f"there are {', '.join(known[:5])}" if known else "there are no studies yet"
-            raise StudyError(f"no study {name!r}; {hint}")
+            raise StudyError(f"there is no study {name!r}; {_hint(name, known)}")
         with transaction(engine) as connection:
             found = ledger.find_study(connection, name)
             if found is None:
-                raise StudyError(f"no study {name!r}; it was deleted just now")
+                raise StudyError(f"there is no study {name!r}; it was deleted just now")
             return cls(engine, found, _recorded(connection, found))
 
     @staticmethod
@@ -526,3 +526,12 @@ def _overdue(connection: Connection, attrs: Mapping[str, Any]) -> bool:
 
 def _shown_owner(owner: Mapping[str, Any]) -> dict[str, Any]:
     return {key: owner[key] for key in ("host", "device", "slot") if key in owner}
+
+
+def _hint(name: str, known: list[str]) -> str:
+    """What somebody may have meant who asks for a study that isn't there."""
+    if not known:
+        return "there are none here yet, 'paropt launch' makes one"
+    if close := difflib.get_close_matches(name, known, 1):
+        return f"did you mean {close[0]!r}?"
+    return f"'paropt status' lists them, {known[-1]!r} is the latest"

@@ -30,6 +30,7 @@ def as_object(space: Space) -> dict[str, Any]:
             }
             for p in space.searched
         ],
+        "idle": [p.name for p in space.idle],
         "start": [dict(point) for point in space.start],
         "configurations": int(size) if math.isfinite(size) else None,
     }
@@ -42,6 +43,8 @@ def as_text(space: Space) -> str:
         count = f"{p.count:,.0f}" if math.isfinite(p.count) else "∞"
         kind = p.kind if p.searched else "fixed"
         rows.append((p.name, kind, p.range_text(), count if p.searched else "", p.when_text()))
+    for p in space.idle:
+        rows.append((p.name, "idle", p.range_text(), "", p.when_text()))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     return "\n".join([*lines, "", _total(space)])

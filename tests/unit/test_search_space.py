@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paropt.errors import SpaceError
+from paropt.search.declared import checked
 from paropt.search.parameter import Parameter
 from paropt.search.sampling import uniformly
 from paropt.search.space import Space
@@ -316,6 +317,48 @@ def test_two_ranges_of_one_name_must_exclude_each_other(tmp_path: Path) -> None:
     one = {"type": "int", "low": 1, "high": 2}
     text = json.dumps({"model": "gru4rec", "search": {"x": [one, one]}})
     assert "can hold together" in refused(tmp_path, text)
+
+
+FIXED_LOSS: dict[str, Any] = {
+    "model": "gru4rec",
+    "fixed": {"loss": "cross-entropy"},
+    "search": {
+        "layers": {"type": "int", "low": 32, "high": 96, "step": 32},
+        "final_act": {
+            "type": "categorical",
+            "choices": ["elu-0.5", "linear"],
+            "when": {"loss": "bpr-max"},
+        },
+        "bpreg": {
+            "type": "float", "low": 0, "high": 1, "step": 0.5, "when": {"final_act": "linear"},
+        },
+    },
+}  # fmt: skip
+
+
+def test_what_a_fixed_value_rules_out_is_idle(tmp_path: Path) -> None:
+    text = json.dumps(FIXED_LOSS)
+    space = checked(read(tmp_path, text))
+    assert [p.name for p in space.idle] == ["final_act", "bpreg"]
+    assert space.size() == 3
+    assert "final_act" not in space.walk(uniformly(random.Random(1)))
+    other = checked(read(tmp_path, text, "loss=bpr-max"))
+    assert other.idle == ()
+    assert other.size() == 3 * (3 + 1)  # bpreg only where linear
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("bpr-max", "bpr-maxx", '"final_act": "when" can\'t hold, loss must be one of'),
+        ("final_act", "final_akt", "no parameter \"final_akt\"; did you mean 'final_act'?"),
+        ("elu-0.5", "elux", "\"final_act\" 'elux' is not"),
+    ],
+)
+def test_what_is_idle_must_fit_as_well(tmp_path: Path, old: str, new: str, message: str) -> None:
+    with pytest.raises(SpaceError) as caught:
+        checked(read(tmp_path, json.dumps(FIXED_LOSS).replace(old, new)))
+    assert message in str(caught.value)
 
 
 def test_fixed_by_the_command_line_and_searched(tmp_path: Path) -> None:
