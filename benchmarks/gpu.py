@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -50,6 +51,15 @@ SEQUENCE_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "hstu": ("hstu", {k: SASREC[k] for k in ("dim", "blocks", "max_length", "batch_size")}),
     "sasrec+moe": ("sasrec", {**SASREC, "experts": 8, "top_k": 2}),
 }
+
+EQUAL: tuple[dict[str, Any], ...] = (
+    {"loss": "cross-entropy", "logq": 1.0},
+    {"loss": "xe_logit", "constrained_embedding": False, "embedding": "layersize"},
+    {"loss": "bpr-max", "final_act": "elu-0.5", "momentum": 0.4, "dropout_p_hidden": 0.2},
+    {"loss": "bpr-max", "constrained_embedding": False, "layers": "32/16"},
+    {"loss": "top1-max", "final_act": "tanh"},
+)
+GRAPHS = ("graph", "graph-unordered")
 
 
 @dataclass
@@ -133,13 +143,8 @@ class Bench:
 def gru4rec_equal(bench: Bench) -> Iterator[tuple[str, Any]]:
     """Losses on the device against the CPU's, dropout off: largest relative difference."""
     log = Log.make(500, 400, 5.0)
-    for params in (
-        {"loss": "cross-entropy", "logq": 1.0},
-        {"loss": "xe_logit", "constrained_embedding": False, "embedding": "layersize"},
-        {"loss": "bpr-max", "final_act": "elu-0.5", "momentum": 0.4},
-        {"loss": "bpr-max", "constrained_embedding": False, "layers": "32/16"},
-        {"loss": "top1-max", "final_act": "tanh"},
-    ):
+    for chosen in EQUAL:
+        params = {**chosen, "dropout_p_hidden": 0.0}
         given = {"layers": "32", "batch_size": 16, "n_sample": 64, "learning_rate": 0.05, **params}
         shared = torch.randint(0, log.n_items, (4096, 64), generator=torch.Generator())
         losses = []
@@ -187,6 +192,125 @@ def gru4rec_speed(bench: Bench) -> Iterator[tuple[str, Any]]:
         rate = steps / statistics.median(took[1:])
         yield f"{name} mini-batches/s", round(rate, 1)
         yield f"{name} events/s", round(rate * params["batch_size"])
+
+
+def gru4rec_graph_equal(bench: Bench) -> Iterator[tuple[str, Any]]:
+    """Losses of replayed steps against those told call by call: largest relative difference."""
+    log = Log.make(500, 400, 5.0)
+    small = {"layers": "32", "batch_size": 16, "n_sample": 64, "learning_rate": 0.05}
+    for params in EQUAL:
+        given = {**small, **params}
+        plain = bench.train(bench.gru4rec(log, given, bench.device), log, 400, bench.device)
+        for accelerate in GRAPHS:
+            model = bench.gru4rec(log, {**given, "accelerate": accelerate}, bench.device)
+            found = bench.train(model, log, 400, bench.device)
+            name = " ".join(f"{k}={v}" for k, v in params.items())
+            yield f"{accelerate} {name}", float(((found - plain).abs() / plain.abs()).max())
+
+
+def gru4rec_graph_repeat(bench: Bench) -> Iterator[tuple[str, Any]]:
+    """Whether replayed steps give the same bits in one range and in ranges of other sizes."""
+    log = Log.make(bench.size(37_000, 500), bench.size(20_000, 300), 5.0)
+    for name, params in (("retailrocket", RETAILROCKET), ("yoochoose", YOOCHOOSE)):
+        given = {**params, "accelerate": "graph"}
+        plan = plans.session_parallel(log, log.n_items, params["batch_size"])
+        there = plans.on_device(plan, bench.device)
+        found = []
+        for size in (300, 300, 70, 1):
+            model = bench.gru4rec(log, given, bench.device)
+            ends = range(0, min(300, plan.steps), size)
+            run: Callable[..., torch.Tensor] = model.run_steps  # type: ignore[assignment]
+            parts = [run(there, a, min(a + size, 300, plan.steps)) for a in ends]
+            found.append(torch.cat(parts).cpu())
+        yield f"{name}, again", bool(torch.equal(found[0], found[1]))
+        yield f"{name}, in ranges", all(torch.equal(found[0], other) for other in found[2:])
+
+
+def gru4rec_graph_speed(bench: Bench) -> Iterator[tuple[str, Any]]:
+    """Mini-batches/s of steps told call by call and replayed, in turns: medians of five."""
+    log = Log.make(bench.size(37_000, 500), bench.size(60_000, 2_000), 5.0)
+    steps = bench.size(500, 10)
+    for name, params in (("retailrocket", RETAILROCKET), ("yoochoose", YOOCHOOSE)):
+        plan = plans.on_device(
+            plans.session_parallel(log, log.n_items, params["batch_size"]), bench.device
+        )
+        ways = ("none", *GRAPHS)
+        models = {
+            way: bench.gru4rec(log, {**params, "accelerate": way}, bench.device) for way in ways
+        }
+        took: dict[str, list[float]] = {way: [] for way in ways}
+        for k in range(6):  # the first warms up
+            for way, model in models.items():
+                work = partial(model.run_steps, plan, k * steps, (k + 1) * steps)
+                took[way].append(bench.seconds(work))
+        for way in ways:
+            yield f"{name} {way}", round(steps / statistics.median(took[way][1:]), 1)
+
+
+def gru4rec_graph_profile(bench: Bench) -> Iterator[tuple[str, Any]]:
+    """What a replayed step is made of: kernels, their time, and those that take most of it."""
+    log = Log.make(bench.size(37_000, 500), bench.size(20_000, 2_000), 5.0)
+    gpu = bench.device.type == "cuda"
+    kind = torch.profiler.ProfilerActivity.CUDA if gpu else torch.profiler.ProfilerActivity.CPU
+    for name, params in (("retailrocket", RETAILROCKET), ("yoochoose", YOOCHOOSE)):
+        model = bench.gru4rec(log, {**params, "accelerate": "graph"}, bench.device)
+        plan = plans.on_device(
+            plans.session_parallel(log, log.n_items, params["batch_size"]), bench.device
+        )
+        steps = bench.size(64, 8)
+        model.run_steps(plan, 0, steps)  # type: ignore[operator]
+        bench.wait()
+        with torch.profiler.profile(activities=[kind]) as profile:
+            model.run_steps(plan, steps, 2 * steps)  # type: ignore[operator]
+            bench.wait()
+
+        def time_of(event: Any) -> float:
+            return float(event.self_device_time_total if gpu else event.self_cpu_time_total)
+
+        events = sorted(profile.key_averages(), key=time_of, reverse=True)
+        yield f"{name} kernels per step", round(sum(e.count for e in events) / steps, 1)
+        yield f"{name} µs per step", round(sum(map(time_of, events)) / steps, 1)
+        for event in events[:12]:
+            shown = f"{time_of(event) / steps:.1f} µs, {event.count / steps:.2f} a step"
+            yield f"{name} {event.key[:70]}", shown
+
+
+def gru4rec_packed(bench: Bench) -> Iterator[tuple[str, Any]]:
+    """Events/s of 1, 2, 4 and 8 processes together that train on the device at the same time."""
+    for accelerate in ("none", "graph"):
+        for count in (1, 2, 4, 8):
+            command = [sys.executable, __file__, "--device", str(bench.device), "--alone",
+                       accelerate] + ["--small"] * bench.small  # fmt: skip
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            crew = [subprocess.Popen(command, text=True, **pipes) for _ in range(count)]  # type: ignore[call-overload]
+            for one in crew:
+                one.stdout.readline()  # it is warm
+            for one in crew:
+                one.stdin.write("go\n")
+                one.stdin.flush()
+            rates = [float(one.communicate()[0]) for one in crew]
+            yield f"{accelerate}, {count} together, events/s", round(sum(rates))
+
+
+def train_alone(bench: Bench, accelerate: str) -> None:
+    """One of :func:`gru4rec_packed`'s processes: when told, train for ten seconds."""
+    log = Log.make(bench.size(37_000, 500), bench.size(60_000, 2_000), 5.0)
+    model = bench.gru4rec(log, {**RETAILROCKET, "accelerate": accelerate}, bench.device)
+    plan = plans.session_parallel(log, log.n_items, RETAILROCKET["batch_size"])
+    plan = plans.on_device(plan, bench.device)
+    run: Callable[..., torch.Tensor] = model.run_steps  # type: ignore[assignment]
+    size = bench.size(64, 4)
+    run(plan, 0, size)
+    bench.wait()
+    print("warm", flush=True)
+    sys.stdin.readline()
+    step, done, began, limit = size, 0, time.perf_counter(), bench.size(10, 1)
+    while time.perf_counter() - began < limit:
+        step = 0 if step + size > plan.n_full else step
+        run(plan, step, step + size)
+        bench.wait()
+        step, done = step + size, done + size
+    print(done * plan.batch_size / (time.perf_counter() - began), flush=True)
 
 
 def ranking_large(bench: Bench) -> Iterator[tuple[str, Any]]:
@@ -256,6 +380,11 @@ CHECKS: dict[str, Callable[[Bench], Iterator[tuple[str, Any]]]] = {
     "gru4rec-equal": gru4rec_equal,
     "gru4rec-repeat": gru4rec_repeat,
     "gru4rec-speed": gru4rec_speed,
+    "gru4rec-graph-equal": gru4rec_graph_equal,
+    "gru4rec-graph-repeat": gru4rec_graph_repeat,
+    "gru4rec-graph-speed": gru4rec_graph_speed,
+    "gru4rec-graph-profile": gru4rec_graph_profile,
+    "gru4rec-packed": gru4rec_packed,
     "ranking-large": ranking_large,
     "sequence-equal": sequence_equal,
     "sequence-speed": sequence_speed,
@@ -268,7 +397,13 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--small", action="store_true")
+    parser.add_argument("--alone", choices=("none", *GRAPHS), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.alone:
+        bench = Bench(options.device, options.small)
+        with deterministic(bench.device):
+            train_alone(bench, options.alone)
+        return
     unknown = set(options.checks) - set(CHECKS)
     if unknown:
         parser.error(f"no check {', '.join(sorted(unknown))}; there are {', '.join(CHECKS)}")

@@ -76,6 +76,10 @@ class Gru4Rec(Model):
         Param("sigma", "float", 0.0, "scale of the initial weights; 0: √(6/(rows + columns))",
               low=0, source="Glorot and Bengio 2010"),
         Param("init_as_normal", "bool", False, "initial weights are normal instead of uniform"),
+        Param("accelerate", "str", "none",
+              "graph: a GPU repeats a recorded step by itself, equal rows summed in a fixed order; "
+              "graph-unordered: in any order, so that runs differ in their last bits",
+              choices=("none", "graph", "graph-unordered")),
         Param("adapt", "str", "adagrad", "step size rule", choices=("adagrad",)),
         Param("time_sort", "bool", True, "sessions are trained in time order"),
         Param("train_random_order", "bool", False, "sessions are shuffled in every epoch"),

@@ -21,11 +21,16 @@ _ONE = torch.ones(())  # the kernel's step count, which only a decaying rate loo
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How far a gradient moves its parameters. ``decay`` shrinks them first, by lr·decay."""
+    """How far a gradient moves its parameters. ``decay`` shrinks them first, by lr·decay.
+
+    Without ``host``, also on a CPU, it is done by what every device has, in the order in which
+    a graph replays it.
+    """
 
     learning_rate: float
     momentum: float
     decay: float = 0.0
+    host: bool = True
 
     def apply(
         self, weight: Tensor, grad: Tensor, squares: Tensor, velocity: Tensor | None, spare: Tensor
@@ -41,7 +46,7 @@ class Rule:
 
     def _descend(self, moved: Tensor, grad: Tensor, squares: Tensor, spare: Tensor) -> None:
         """A ← A + g², moved ← moved − lr·g/√A."""
-        if moved.device.type == "cpu":
+        if self.host and moved.device.type == "cpu":
             # the kernel of torch.optim.Adagrad(fused=True): one pass over memory instead of three
             torch.ops.aten._fused_adagrad_(
                 [moved], [grad], [squares], [_ONE], lr=self.learning_rate,
@@ -128,10 +133,10 @@ class RowAdagrad:
         velocity = None if self.velocity is None else self._read(self.velocity, rows, "velocity")
         spare = self.scratch(f"{self.name}.spare", k, *self.rest)
         self.rule.apply(weight, self.grad(k), squares, velocity, spare)
-        _write(self.weight, rows, weight)
-        _write(self.squares, rows, squares)
+        self._write(self.weight, rows, weight)
+        self._write(self.squares, rows, squares)
         if self.velocity is not None and velocity is not None:
-            _write(self.velocity, rows, velocity)
+            self._write(self.velocity, rows, velocity)
 
     def state(self) -> dict[str, Tensor]:
         """The accumulators of the parameter's rows: views on what the next step changes."""
@@ -142,15 +147,14 @@ class RowAdagrad:
         out = self.scratch(f"{self.name}.{what}", len(rows), *self.rest)
         return torch.index_select(table, 0, rows, out=out)
 
+    def _write(self, table: Tensor, rows: Tensor, values: Tensor) -> None:
+        """table[rows] = values; the rows are distinct."""
+        if self.rule.host and table.device.type == "cpu":
+            # NumPy copies whole rows, index_copy_ number by number
+            table.numpy()[rows.numpy()] = values.numpy()
+        else:
+            table.index_copy_(0, rows, values)
+
 
 def _named(squares: Tensor, velocity: Tensor | None) -> dict[str, Tensor]:
     return {"squares": squares} if velocity is None else {"squares": squares, "velocity": velocity}
-
-
-def _write(table: Tensor, rows: Tensor, values: Tensor) -> None:
-    """table[rows] = values; the rows are distinct."""
-    if table.device.type == "cpu":
-        # NumPy copies whole rows, index_copy_ number by number
-        table.numpy()[rows.numpy()] = values.numpy()
-    else:
-        table.index_copy_(0, rows, values)

@@ -19,7 +19,8 @@ from models.parts.adagrad import DenseAdagrad, RowAdagrad, Rule
 from models.parts.contract import SessionParallelPlan
 from models.parts.losses import LOSSES, bpr_max_gradient_, softmax_gradient_
 from models.parts.noise import blocks
-from models.parts.rows import distinct, occurrences
+from models.parts.replay import Feed, Replay, order_kept_by_hand
+from models.parts.rows import Groups, add_groups_, distinct, groups, occurrences
 from models.parts.scratch import Scratch
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ class StepRows:
     inputs in ``read``, or in ``items`` in shared mode. Fast losses have ``weight`` [C], the
     logarithm of the items' summed weight as columns, and ``share`` [M, 1] (see
     :mod:`models.parts.losses`). Plain ones have ``columns`` [M + n_sample], places among
-    ``items``, and ``shift``, what logQ adds to each column.
+    ``items``, and ``shift``, what logQ adds to each column. ``input_sums`` and ``column_sums``
+    group the places of inputs and columns, where they are summed so (:func:`add_groups_`).
     """
 
     items: Tensor
@@ -52,6 +54,57 @@ class StepRows:
     share: Tensor | None = None
     columns: Tensor | None = None
     shift: Tensor | None = None
+    input_sums: Sums | None = None
+    column_sums: Sums | None = None
+
+
+Sums = tuple[Tensor, Tensor, Tensor]  # one step's Groups
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What :class:`StepRows` has, for several steps with equally many rows.
+
+    ``fields`` are [T, …]. Of each step's ``items`` the first ``scored[t]`` and ``items[t]`` count,
+    of its ``read`` the first ``read[t]``.
+    """
+
+    fields: dict[str, Tensor]
+    scored: list[int]
+    items: list[int]
+    read: list[int]
+
+    def step(self, t: int) -> StepRows:
+        now = {name: field[t] for name, field in self.fields.items()}
+        return rows_of(now, self.scored[t], self.items[t], self.read[t] if self.read else 0)
+
+    def __len__(self) -> int:
+        return len(self.scored)
+
+
+def rows_of(now: Mapping[str, Tensor], scored: int, items: int, read: int) -> StepRows:
+    """One step's fields, cut to the rows that count."""
+
+    def sums(name: str) -> Sums | None:
+        parts = [now.get(f"{name}.{what}") for what in ("order", "places", "bounds")]
+        order, places, bounds = parts
+        if order is None or places is None or bounds is None:
+            return None
+        return order, places, bounds
+
+    return StepRows(
+        items=now["items"][:items],
+        scored=now["items"][:scored],
+        own=now["own"],
+        read=now["read"][:read] if "read" in now else None,
+        inputs=now["inputs"],
+        weight=now["weight"][:scored] if "weight" in now else None,
+        share=now.get("share"),
+        columns=now.get("columns"),
+        shift=now.get("shift"),
+        input_sums=sums("input_sums"),
+        column_sums=sums("column_sums"),
+    )
 
 
 class Steps:
@@ -62,7 +115,8 @@ class Steps:
         p = self.params = model.params
         self.device, dtype = model.output.device, model.output.dtype
         self.scratch = Scratch(self.device, dtype)
-        rule = Rule(p["learning_rate"], p["momentum"], p["lmbd"])
+        self.graph = p["accelerate"] != "none"
+        rule = Rule(p["learning_rate"], p["momentum"], p["lmbd"], host=not self.graph)
         self.dense = DenseAdagrad(model.cells.parameters(), rule)
         self.output = RowAdagrad(model.output, rule, self.scratch, "output")
         self.bias = RowAdagrad(model.bias, rule, self.scratch, "bias")
@@ -72,7 +126,9 @@ class Steps:
             else RowAdagrad(model.embedding, rule, self.scratch, "embedding")
         )
         # fixed shapes and no waiting, where waiting for the device would cost
-        self.static = self.device.type != "cpu"
+        self.static = self.graph or self.device.type != "cpu"
+        self.grouped = p["accelerate"] == "graph"
+        self._replay: StepReplay | None = None
         self.cells = list(model.recurrent())
         self.hidden: list[Tensor] = []
         self.done = 0  # steps since the first of the first epoch
@@ -117,6 +173,7 @@ class Steps:
 
     def load(self, state: Mapping[str, Any]) -> None:
         self.done = int(state["step"])
+        self._replay = None  # it moves the hidden state that was
         self.hidden = [
             state[f"hidden.{k}"].to(self.scratch.device, self.scratch.dtype, copy=True)
             for k in range(len(self.cells))
@@ -129,9 +186,14 @@ class Steps:
     # -- running ----------------------------------------------------------------------------
 
     def run(self, plan: SessionParallelPlan, begin: int, end: int) -> Tensor:
-        slots = plan.inputs.shape[1]
+        if not self.graph:
+            return self._run(plan, begin, end)
+        with order_kept_by_hand():
+            return self._run(plan, begin, end)
+
+    def _run(self, plan: SessionParallelPlan, begin: int, end: int) -> Tensor:
         if begin == 0:
-            self.hidden = [self.model.output.new_zeros(slots, cell.size) for cell in self.cells]
+            self._forget(plan.inputs.shape[1])
         losses = self.model.output.new_zeros(end - begin)
         offset = self.done - begin  # from steps of this epoch to steps since the first
         size = self.model.block
@@ -146,12 +208,52 @@ class Steps:
                 resets = plan.resets[part, :n_valid, None].to(self.device)
                 drawn = slice(a - block * size, b - block * size)
                 rows = self._prepare(inputs, targets, samples[drawn])
-                for t, step in enumerate(rows):
-                    dropped = [m if m is None else m[drawn.start + t, :n_valid] for m in masks]
-                    loss = self._step(step, resets[t], dropped, plan.batch_size)
-                    losses[a - offset - begin + t].copy_(loss)
+                dropped = [m if m is None else m[drawn, :n_valid] for m in masks]
+                out = losses[a - offset - begin : b - offset - begin]
+                if self.graph and n_valid == plan.n_valid[0]:
+                    self._play(rows, resets, dropped, plan.batch_size, out)
+                else:
+                    self._step_by_step(rows, resets, dropped, plan.batch_size, out)
         self.done += end - begin
         return losses
+
+    def _forget(self, slots: int) -> None:
+        """All states are zero where an epoch begins; their memory stays."""
+        if self.hidden and len(self.hidden[0]) == slots:
+            for hidden in self.hidden:
+                hidden.zero_()
+        else:
+            new_zeros = self.model.output.new_zeros
+            self.hidden = [new_zeros(slots, cell.size) for cell in self.cells]
+            self._replay = None
+
+    def _step_by_step(
+        self,
+        rows: Block,
+        resets: Tensor,
+        masks: list[Tensor | None],
+        batch_size: int,
+        losses: Tensor,
+    ) -> None:
+        """The steps of ``rows``, each told to the device call by call."""
+        for t in range(len(rows)):
+            dropped = [m if m is None else m[t] for m in masks]
+            losses[t].copy_(self._step(rows.step(t), resets[t], dropped, batch_size))
+
+    def _play(
+        self,
+        rows: Block,
+        resets: Tensor,
+        masks: list[Tensor | None],
+        batch_size: int,
+        losses: Tensor,
+    ) -> None:
+        """The same by :class:`StepReplay`, recorded anew when the memory it knows has moved."""
+        fields = {**rows.fields, "resets": resets}
+        fields |= {f"masks.{k}": mask for k, mask in enumerate(masks) if mask is not None}
+        if self._replay is None or self._replay.version != self.scratch.version:
+            self._replay = StepReplay(self, rows, fields, batch_size)
+        self._replay.run(fields, losses)
 
     def _draw(self, block: int) -> tuple[Tensor, list[Tensor | None]]:
         """The negatives [block, n_sample] and dropout masks [block, B, width] of a block."""
@@ -162,7 +264,7 @@ class Steps:
             self._noise = block, samples, masks
         return self._noise[1:]
 
-    def _prepare(self, inputs: Tensor, targets: Tensor, samples: Tensor) -> list[StepRows]:
+    def _prepare(self, inputs: Tensor, targets: Tensor, samples: Tensor) -> Block:
         """Work out the rows of steps with equally many rows: inputs, targets [T, M]."""
         n, m = samples.shape[1], targets.shape[1]
         static, padding = self.static, self.model.catalogue.n_items
@@ -172,28 +274,22 @@ class Steps:
         own, columns, places = (
             out.position[:, a:b] for a, b in ((0, m), (0, m + n), (m + n, len(ids[0])))
         )
-        read = None if shared else distinct(inputs, m, padding, static)
-        if read is not None:
-            places = read.position
-        weight = share = shift = None
+        fields = {"items": out.ids, "own": own}
+        read: list[int] = []
+        if not shared:
+            found = distinct(inputs, m, padding, static)
+            fields["read"], places, read = found.ids, found.position, found.used
+        fields["inputs"] = places
         if self.fast:
             weight, share = self._weigh(out.ids[:, : m + n], targets, own, columns[:, m:])
+            fields |= {"weight": weight, "share": share}
         else:
             shift = torch.cat([self.shift_target[targets], self.shift_sample[samples]], 1)
-        return [
-            StepRows(
-                items=out.ids[t, : out.used[t]],
-                scored=out.ids[t, :c],
-                own=own[t],
-                read=None if read is None else read.ids[t, : read.used[t]],
-                inputs=places[t],
-                weight=None if weight is None else weight[t, :c],
-                share=None if share is None else share[t],
-                columns=None if self.fast else columns[t],
-                shift=None if shift is None else shift[t],
-            )
-            for t, c in enumerate(out.leading)
-        ]
+            fields |= {"columns": columns, "shift": shift}
+        if self.grouped:
+            fields |= _named("input_sums", groups(places))
+            fields |= {} if self.fast else _named("column_sums", groups(columns))
+        return Block(fields, out.leading, out.used, read)
 
     def _weigh(
         self, ids: Tensor, targets: Tensor, own: Tensor, sampled: Tensor
@@ -252,9 +348,10 @@ class Steps:
         if masks[0] is not None:
             grad.mul_(masks[0])
         if self.embedding is None or step.read is None:
-            self.output.grad(len(step.items)).index_add_(0, step.inputs, grad)
+            read = self.output.grad(len(step.items))
         else:
-            self.embedding.grad(len(step.read)).zero_().index_add_(0, step.inputs, grad)
+            read = self.embedding.grad(len(step.read)).zero_()
+        _add_rows_(read, grad, step.inputs, step.input_sums)
         self._update(step)
         for state, out in zip(states, inputs[1:], strict=True):
             state.copy_(out)
@@ -304,8 +401,9 @@ class Steps:
             losses = per_row(self.act(scores), self.params["bpreg"], self.params["smoothing"])
             loss = losses.sum() / batch_size
             (d,) = torch.autograd.grad(loss, scores)
-        self.output.grad(len(items)).zero_().index_add_(0, step.columns, d.t() @ top)
-        self.bias.grad(len(bias)).zero_().index_add_(0, step.columns, d.sum(0))
+        columns, sums = step.columns, step.column_sums
+        _add_rows_(self.output.grad(len(items)).zero_(), d.t() @ top, columns, sums)
+        _add_rows_(self.bias.grad(len(bias)).zero_(), d.sum(0), columns, sums)
         return loss.detach(), d @ table
 
     def _update(self, step: StepRows) -> None:
@@ -325,3 +423,51 @@ class Steps:
         norm = torch.stack([grad.square().sum() for grad in grads]).sum().sqrt_()
         for grad in grads:
             grad.mul_(torch.clamp(self.params["grad_cap"] / norm, max=1))
+
+
+class StepReplay:
+    """The step with all rows in use, in a form that a device can repeat by itself."""
+
+    def __init__(
+        self, steps: Steps, rows: Block, fields: Mapping[str, Tensor], batch_size: int
+    ) -> None:
+        """``rows`` and ``fields`` are those of any such steps; only their shapes count."""
+        self.steps, self.batch_size = steps, batch_size
+        self.feed = Feed(fields, steps.model.block)
+        self.rows = rows_of(
+            self.feed.now, rows.scored[0], rows.items[0], rows.read[0] if rows.read else 0
+        )
+        self.masks = [self.feed.now.get(f"masks.{k}") for k in range(1 + len(steps.cells))]
+        self.losses = steps.model.output.new_zeros(steps.model.block)
+        self.replay = Replay(self.step, steps.device)
+        self.version = steps.scratch.version
+
+    def run(self, fields: Mapping[str, Tensor], losses: Tensor) -> None:
+        """As many steps as ``losses`` has places, which it fills."""
+        self.feed.fill(fields)
+        self.replay.run(len(losses))
+        losses.copy_(self.losses[: len(losses)])
+        self.version = self.steps.scratch.version
+
+    def step(self) -> None:
+        """The step at the feed's cursor, and on to the next."""
+        self.feed.fetch()
+        loss = self.steps._step(self.rows, self.feed.now["resets"], self.masks, self.batch_size)
+        self.losses.index_copy_(0, self.feed.cursor, loss.reshape(1))
+        self.feed.cursor.add_(1)
+
+
+def _named(name: str, found: Groups) -> dict[str, Tensor]:
+    return {
+        f"{name}.order": found.order,
+        f"{name}.places": found.places,
+        f"{name}.bounds": found.bounds,
+    }
+
+
+def _add_rows_(table: Tensor, values: Tensor, places: Tensor, sums: Sums | None) -> None:
+    """Add ``values`` [n, …] to the rows ``places`` [n] of ``table``, some of which may be equal."""
+    if sums is None:
+        table.index_add_(0, places, values)
+    else:
+        add_groups_(table, values, *sums)

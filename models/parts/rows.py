@@ -32,7 +32,7 @@ def distinct(ids: Tensor, leading: int, padding: int, static: bool) -> Distinct:
     otherwise the rest follow close, and the numbers are read from the device once per call.
     """
     steps, k = ids.shape
-    ordered, order = _sorted(ids)
+    ordered, order = _sorted(ids, static)
     first = torch.ones_like(ordered, dtype=torch.bool)
     torch.ne(ordered[:, 1:], ordered[:, :-1], out=first[:, 1:])
     # of equal ids the earliest place comes first, so it tells whether the id is a leading one
@@ -53,10 +53,11 @@ def distinct(ids: Tensor, leading: int, padding: int, static: bool) -> Distinct:
     return Distinct(unique, position, n_leading.squeeze(1).tolist(), used)
 
 
-def _sorted(ids: Tensor) -> tuple[Tensor, Tensor]:
+def _sorted(ids: Tensor, static: bool) -> tuple[Tensor, Tensor]:
     """Each row's ids, ascending, and the places they come from; equal ids in their order."""
-    if ids.device.type != "cpu":
-        return torch.sort(ids, dim=1, stable=True)
+    if static:
+        ordered, order = torch.sort(ids, dim=1, stable=True)
+        return ordered, order
     # id and place in one number: NumPy sorts numbers, in place, several times faster than torch
     # sorts with places
     k = ids.shape[1]
@@ -70,3 +71,46 @@ def occurrences(position: Tensor, k: int) -> Tensor:
     """How often each of k places is named in each row of ``position`` [steps, n]: [steps, k]."""
     counts = torch.zeros(len(position), k, device=position.device)
     return counts.scatter_add_(1, position, torch.ones_like(position, dtype=counts.dtype))
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """What is to be summed where, for values that name places of which several may be equal.
+
+    ``order`` [steps, n]: the values, sorted by place. ``places`` [steps, n]: the distinct places,
+    ascending; behind them, for no values, place 0. ``bounds`` [steps, n + 1]: where in ``order``
+    each place's values begin, and the end.
+    """
+
+    order: Tensor
+    places: Tensor
+    bounds: Tensor
+
+
+def groups(position: Tensor) -> Groups:
+    """Group the values at ``position`` [steps, n] (int64) by place; shapes depend on n alone."""
+    steps, n = position.shape
+    ordered, order = torch.sort(position, dim=1, stable=True)
+    first = torch.ones_like(ordered, dtype=torch.bool)
+    torch.ne(ordered[:, 1:], ordered[:, :-1], out=first[:, 1:])
+    run = first.cumsum(1).sub_(1)
+    # all values of a run write the same place, and all that do not begin one write the last bound
+    places = torch.zeros_like(ordered).scatter_(1, run, ordered)
+    bounds = ordered.new_full((steps, n + 1), n)
+    begins = torch.arange(n, device=position.device).expand_as(run)
+    target = torch.where(first, run, n)
+    bounds.scatter_(1, target, torch.where(first, begins, n))
+    return Groups(order, places, bounds)
+
+
+def add_groups_(
+    table: Tensor, values: Tensor, order: Tensor, places: Tensor, bounds: Tensor
+) -> Tensor:
+    """Add ``values`` [n, …] to rows of ``table``, equal places summed in the order of the values.
+
+    The rest are one step's :class:`Groups`. No place is added to twice (but for zeros, to place
+    0), so the sum does not depend on which is written first.
+    """
+    ordered = values.index_select(0, order)
+    sums = torch.segment_reduce(ordered, "sum", offsets=bounds, unsafe=True, initial=0)
+    return table.index_add_(0, places, sums)

@@ -17,6 +17,7 @@ class Scratch:
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self.device = device
         self.dtype = dtype
+        self.version = 0  # rises whenever a buffer is new memory
         self._buffers: dict[str, Tensor] = {}
         self._views: dict[tuple[str, tuple[int, ...]], Tensor] = {}
 
@@ -31,6 +32,7 @@ class Scratch:
         if buffer is None or len(buffer) < size:
             buffer = torch.zeros(size, device=self.device, dtype=self.dtype)
             self._buffers[name] = buffer
+            self.version += 1
             self._views = {key: view for key, view in self._views.items() if key[0] != name}
         view = buffer[:size].view(shape)
         self._views[name, shape] = view

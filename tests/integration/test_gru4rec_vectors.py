@@ -114,8 +114,12 @@ def test_schedule(run: Run) -> None:
         assert sorted(mine) == sorted(theirs)
 
 
-def test_losses_and_final_weights(run: Run, request: pytest.FixtureRequest) -> None:
-    model = build(run.params, run.support, run.weights("init"))
+@pytest.mark.parametrize("accelerate", ["none", "graph", "graph-unordered"])
+def test_losses_and_final_weights(
+    run: Run, accelerate: str, request: pytest.FixtureRequest
+) -> None:
+    params = run.params | {"accelerate": accelerate}
+    model = build(params, run.support, run.weights("init"))
     model.negatives = RecordedNegatives(run.arrays["samples"])
     plan = torch_plan(run.plan, run.params["batch_size"])
     losses = torch.cat([model.run_steps(plan, 0, plan.steps) for _ in range(2)]).numpy()

@@ -37,9 +37,11 @@ def under(arrays: Arrays, prefix: str) -> Arrays:
     return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
 
-def set_up(arrays: Arrays, dtype: torch.dtype) -> tuple[Gru4Rec, SessionParallelPlan]:
+def set_up(
+    arrays: Arrays, dtype: torch.dtype, accelerate: str = "none"
+) -> tuple[Gru4Rec, SessionParallelPlan]:
     """The model before its first step, and the epoch's plan."""
-    params = json.loads(str(arrays["params"]))
+    params = json.loads(str(arrays["params"])) | {"accelerate": accelerate}
     support = np.bincount(arrays["sessions"], minlength=N_ITEMS)
     model = build(params, support, under(arrays, "init."), dtype=dtype)
     model.negatives = RecordedNegatives(arrays["samples"])
@@ -55,12 +57,12 @@ def trained(model: Gru4Rec, plan: SessionParallelPlan) -> torch.Tensor:
     return torch.cat([model.run_steps(plan, 0, plan.steps) for _ in range(EPOCHS)])
 
 
-@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("way", ["flexible", "static", "graph", "graph-unordered"])
 @pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-9), (torch.float32, 2e-4)])
-def test_follows_the_vectors(case: Arrays, dtype: torch.dtype, rtol: float, static: bool) -> None:
-    """Also with shapes that are the same in every step, as on a GPU."""
-    model, plan = set_up(case, dtype)
-    model.training_steps().static = static
+def test_follows_the_vectors(case: Arrays, dtype: torch.dtype, rtol: float, way: str) -> None:
+    """Also with shapes that are the same in every step, as on a GPU, and as a graph has them."""
+    model, plan = set_up(case, dtype, way if way.startswith("graph") else "none")
+    model.training_steps().static = way != "flexible"
     np.testing.assert_allclose(trained(model, plan), case["loss"], rtol=rtol)
     for name, value in under(case, "final.").items():
         found = model.state_dict()[name]
