@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -57,12 +57,7 @@ class Trial:
     @property
     def best(self) -> tuple[int, float] | None:
         """The best epoch (from 1; of equals the first) and its value; None before any."""
-        values = self._curves.get(self._study.definition.metric, [])
-        seen = [(value, -epoch) for epoch, value in enumerate(values, 1) if value is not None]
-        if not seen:
-            return None
-        value, minus_epoch = max(seen)
-        return -minus_epoch, value
+        return _best(self._curves.get(self._study.definition.metric, []))
 
     def check(self) -> None:
         """Raises :class:`TrialLost` if the trial is not ours any more."""
@@ -172,25 +167,9 @@ class Trial:
         return {"why": why, **self._reached()}
 
     def _reached(self) -> dict[str, Any]:
-        """What they see of it from its first epoch on; metrics are those of the best one."""
-        shown: dict[str, Any] = {}
-        if self.resumed:
-            shown["resumed_from"] = self.resumed
-        shown["epochs"] = max((len(values) for values in self._curves.values()), default=0)
-        if best := self.best:
-            shown["epoch"] = best[0]
-            shown |= metrics_at(self._curves, best[0])
-        if seconds := self._told("seconds"):
-            shown["seconds"] = round(sum(seconds), 3)
-            shown["seconds_per_epoch"] = round(fmean(seconds), 3)
-        if speeds := self._told("events_per_second"):
-            shown["events_per_second"] = round(fmean(speeds), 1)
-        if peaks := self._told("peak_memory"):
-            shown["peak_memory_mib"] = round(max(peaks) / MIB, 1)
-        return shown
-
-    def _told(self, kind: str) -> list[float]:
-        return [value for value in self._curves.get(kind, []) if value is not None]
+        """What they see of it from its first epoch on."""
+        resumed = {"resumed_from": self.resumed} if self.resumed else {}
+        return {**resumed, **reached(self._curves, self._study.definition.metric)}
 
     def _hold(self, connection: Connection) -> None:
         self._check(ledger.hold(connection, self.id))
@@ -205,6 +184,33 @@ class Trial:
             f"trial {self.number} is no longer this worker's: it is {held.state.lower()}"
             + (f" ({why})" if why else "")
         )
+
+
+def reached(curves: Mapping[str, list[Any]], metric: str) -> dict[str, Any]:
+    """A trial so far in the words of its attributes; metrics are those of the best epoch."""
+
+    def told(kind: str) -> list[float]:
+        return [value for value in curves.get(kind, []) if value is not None]
+
+    found: dict[str, Any] = {"epochs": max(map(len, curves.values()), default=0)}
+    if best := _best(curves.get(metric, [])):
+        found |= {"epoch": best[0], **metrics_at(curves, best[0])}
+    if seconds := told("seconds"):
+        found["seconds"] = round(sum(seconds), 3)
+        found["seconds_per_epoch"] = round(fmean(seconds), 3)
+    if speeds := told("events_per_second"):
+        found["events_per_second"] = round(fmean(speeds), 1)
+    if peaks := told("peak_memory"):
+        found["peak_memory_mib"] = round(max(peaks) / MIB, 1)
+    return found
+
+
+def _best(values: Sequence[float | None]) -> tuple[int, float] | None:
+    seen = [(value, -epoch) for epoch, value in enumerate(values, 1) if value is not None]
+    if not seen:
+        return None
+    value, minus_epoch = max(seen)
+    return -minus_epoch, value
 
 
 def metrics_at(curves: Mapping[str, list[Any]], epoch: int) -> dict[str, Any]:

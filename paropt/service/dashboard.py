@@ -15,7 +15,7 @@ import secrets
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any, BinaryIO
@@ -27,7 +27,7 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 
 from paropt.errors import ParoptError
 from paropt.search.storage import initialise, open_rdb
-from paropt.service.exhibits import Exhibits
+from paropt.service.exhibits import Exhibits, merged
 from paropt.service.gatekeeper import Application, Gatekeeper, is_loopback, served_hosts
 from paropt.service.storage import Storage
 
@@ -99,7 +99,7 @@ class Files:
 
 
 class Annotated(optuna.storages._CachedStorage):
-    """Optuna's cached storage; studies that paropt made come with a note, plots and files of ours.
+    """Optuna's cached storage; studies that paropt made come with notes, plots and files of ours.
 
     They are added to what is read, and never written. A note that somebody saved goes first.
     """
@@ -117,13 +117,13 @@ class Annotated(optuna.storages._CachedStorage):
         studies = super().get_all_studies()
         for study in studies:
             ours = self.exhibits.of(study._study_id, study.study_name).attributes
-            study.system_attrs = _merged(ours, study.system_attrs)
+            study.system_attrs = merged(ours, study.system_attrs)
         return studies
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
         stored = super().get_study_system_attrs(study_id)
         ours = self.exhibits.of(study_id, self.get_study_name_from_id(study_id)).attributes
-        return _merged(ours, stored)
+        return merged(ours, stored)
 
     def close(self) -> None:
         """Give all connections back."""
@@ -248,12 +248,6 @@ def _handlers(handler: Callable[..., None]) -> Iterator[None]:
     finally:
         for number, before in zip(numbers, old, strict=True):
             signal.signal(number, before)
-
-
-def _merged(ours: Mapping[str, Any], stored: dict[str, Any]) -> dict[str, Any]:
-    if "dashboard:note_ver" in stored:
-        ours = {key: value for key, value in ours.items() if ":note_" not in key}
-    return {**ours, **stored}
 
 
 def _make_read_only(engine: sqlalchemy.Engine) -> None:

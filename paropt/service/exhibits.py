@@ -1,4 +1,4 @@
-"""What the dashboard shows of a study besides Optuna's own: a note, plots, and files of trials.
+"""What the dashboard shows of a study besides Optuna's own: notes, plots, and files of trials.
 
 They are made when somebody looks, and stored nowhere: they are never out of date, and the study
 isn't burdened with kilobytes that every listing would read. Plots are Plotly's JSON, which the
@@ -11,21 +11,23 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import URL
 
 from paropt.errors import ParoptError
-from paropt.search.definition import StudyDefinition
+from paropt.search.history import Record, best_first
 from paropt.search.study import Study
 from paropt.service.artifacts import Artifact, artifacts
 from paropt.service.figures.description import Figure
 from paropt.service.figures.of_study import figures
 from paropt.service.figures.plotly import plotly
+from paropt.service.notes import study_note, trial_note
 
 FRESH = 5.0  # seconds that they are shown before they are made anew,
+MOST_NOTES = 100  # of trials
 RESPITE = 20  # and at least so many times as long as it took to make them
 
 
@@ -73,8 +75,12 @@ class Exhibits:
                 return Exhibit()
             made = figures(study)  # reads what is new
             files = artifacts(study)
-            text = note(study.definition, study.summary())
-            return Exhibit(as_attributes(text, made, files), {file.id: file for file in files})
+            notes: dict[int | None, str] = {
+                record.id: trial_note(record, study.definition.metric)
+                for record in _noted(study.history.all())
+            }
+            notes[None] = study_note(study.definition, study.summary())
+            return Exhibit(as_attributes(notes, made, files), {file.id: file for file in files})
         except (ParoptError, KeyError, TypeError, ValueError) as error:
             # rows that another program wrote must not take the page away
             logging.getLogger(__name__).debug("nothing to show of %r: %s", name, error)
@@ -87,64 +93,37 @@ class Exhibits:
                 study.close()
 
 
-def note(definition: StudyDefinition, summary: Mapping[str, Any]) -> str:
-    """Markdown: what is searched on which data, the floor, the best, how to get it again."""
-    counts = summary["counts"]
-    metric = definition.metric
-    lines = [
-        f"## {_code(definition.name)}",
-        "",
-        f"{_code(summary['model'])} by {_code(metric)} on {_code(definition.data_path)}, "
-        f"fingerprint {_code(definition.fingerprint[:12])}, view {_code(definition.view)}, "
-        f"seed {definition.seed}.",
-        "",
-        "| | trial | epoch | " + metric + " |",
-        "|---|---|---|---|",
-    ]
-    for name, values in summary["floor"].items():
-        if metric in values:
-            lines.append(f"| {_plain(name)} (no training) | | | {values[metric]:.4f} |")
-    if best := summary["best"]:
-        lines.append(f"| **best** | {best['trial']} | {best['epoch']} | **{best['value']:.4f}** |")
-    lines += [
-        "",
-        ", ".join(f"{number} {state}" for state, number in counts.items())
-        + (f"; budget {summary['budget']}" if summary["budget"] else ""),
-        "",
-    ]
-    if best:
-        searched = definition.space.get("search", {})
-        shown = {name: value for name, value in best["params"].items() if name in searched}
-        lines += [
-            f"Best parameters: {', '.join(_code(f'{k}={v}') for k, v in shown.items())}",
-            "",
-            "Again, and on the test set:",
-            "",
-            f"    paropt export {definition.name} --out best",
-            f"    paropt train --params best/*.json --data {definition.data_path} --split full",
-            "",
-        ]
-    versions = ", ".join(f"{_plain(name)} {_plain(v)}" for name, v in definition.versions.items())
-    return "\n".join([*lines, versions, ""])
-
-
-def as_attributes(text: str, made: Iterable[Figure], files: Iterable[Artifact]) -> dict[str, Any]:
+def as_attributes(
+    notes: Mapping[int | None, str], made: Iterable[Figure], files: Iterable[Artifact]
+) -> dict[str, Any]:
     """As optuna-dashboard reads them from a study's system attributes.
 
-    Its note and plots lie in numbered pieces; version 0 of a note is one that nobody has edited.
+    Its notes and plots lie in numbered pieces; version 0 of a note is one that nobody has edited.
+    ``notes`` are by the trial's id; None: the study's.
     """
-    plots = {
-        f"dashboard:plot_data:{figure.name}:0": json.dumps(plotly(figure), allow_nan=False)
-        for figure in made
-    }
-    listed = dict(file.as_attribute() for file in files)
-    return {"dashboard:note_ver": 0, "dashboard:note_str:0": text, **plots, **listed}
+    found: dict[str, Any] = {}
+    for trial, text in notes.items():
+        of = "dashboard" if trial is None else f"dashboard:{trial}"
+        found |= {f"{of}:note_ver": 0, f"{of}:note_str:0": text}
+    for figure in made:
+        found[f"dashboard:plot_data:{figure.name}:0"] = json.dumps(plotly(figure), allow_nan=False)
+    return found | dict(file.as_attribute() for file in files)
 
 
-def _plain(text: Any) -> str:
-    """Without what Markdown would read: names and paths come from whoever made the study."""
-    return "".join(c for c in str(text) if c not in "`<>|[]()*_\\\n\r")
+def merged(ours: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+    """What is stored goes first, and a stored note replaces all of ours."""
+
+    def replaced(key: str) -> bool:
+        owner, note, _ = key.rpartition(":note_")
+        if note:  # the rest is "ver" or "str:0"
+            return f"{owner}:note_ver" in stored
+        return False
+
+    return {**{key: value for key, value in ours.items() if not replaced(key)}, **stored}
 
 
-def _code(text: Any) -> str:
-    return f"`{' '.join(str(text).replace('`', '').split())}`"
+def _noted(records: Sequence[Record]) -> list[Record]:
+    """The best trials and the latest: the dashboard compares every trial with every note."""
+    best = best_first(records)[: MOST_NOTES // 2]
+    latest = records[-(MOST_NOTES - len(best)) :]
+    return list({record.id: record for record in [*best, *latest]}.values())

@@ -56,10 +56,14 @@ class Figure:
 
 @dataclass(frozen=True)
 class Lines(Figure):
-    """Several series against a common x. ``whole``: x is counted, so that no tick is a fraction."""
+    """Several series against a common x.
+
+    ``whole``: x is counted, so that no tick is a fraction. ``zero``: the y axis begins there.
+    """
 
     series: Sequence[Series] = field(default_factory=list)
     whole: bool = False
+    zero: bool = False
 
     @property
     def shown(self) -> list[tuple[Series, int]]:

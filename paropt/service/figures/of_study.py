@@ -22,14 +22,15 @@ from paropt.service.figures.description import (
 )
 
 MOST_CURVES = 100  # beyond these they cannot be told apart
-FADED, PLAIN = 0.25, 0.7
+FADED, PLAIN = 0.35, 0.8
 LONG = 7200  # seconds from which on time is counted in hours
+NAMES = {"cooccurrence": "co-occurrence"}
 DASHED: dict[str, Literal["dot"]] = {"popularity": "dot"}  # other floors have dashes
 KINDS: dict[str, Literal["", "dash"]] = {"positive": "", "negative": "dash"}
 BALANCE = {
-    "max_violation": ("Load of the busiest expert over the mean, less 1", "max violation"),
+    "max_violation": ("Busiest expert: load / mean − 1", "max violation"),
     "entropy": ("Evenness of the experts' load", "entropy / log(experts)"),
-    "dead": ("Dead experts: below a tenth of the mean load", "experts"),
+    "dead": ("Dead experts: load under a tenth of the mean", "experts"),
 }
 
 Trial = Mapping[str, Any]
@@ -83,7 +84,8 @@ def over_time(
     for name, values in floor.items():
         if metric in values and spent:
             ends = [(0.0, values[metric]), (round(longest / size, 6), values[metric])]
-            series.append(Series(name, ends, dash=DASHED.get(name, "dash"), colour=GREY))
+            dash = DASHED.get(name, "dash")
+            series.append(Series(NAMES.get(name, name), ends, dash=dash, colour=GREY))
     title = f"{metric} on valid against time spent"
     return Lines("over-time", title, f"device {unit}", metric, series)
 
@@ -142,7 +144,7 @@ def similarity(said: Mapping[str, Epochs]) -> list[Lines]:
             points = _points(_number(one, kind) for one in epochs)
             label = f"{name.partition(',')[0]}: {kind}s"
             series.append(Series(f"{name}: {kind}s", points, dash=dash, label=label, colour=index))
-    title = "Similarity of positives and negatives, best trials"
+    title = "Similarity of positives and negatives"
     return [Lines("similarity", title, "epoch", "mean cosine", series, whole=True)]
 
 
@@ -158,7 +160,8 @@ def experts(said: Mapping[str, Epochs]) -> list[Figure]:
                 for layer in range(_layers(epochs))
             ]
             file = f"{slug}-{measure.replace('_', '-')}"
-            found.append(Lines(file, f"{title} ({name})", "epoch", y, series, whole=True))
+            full = f"{title} ({name})"
+            found.append(Lines(file, full, "epoch", y, series, whole=True, zero=True))
     return found
 
 

@@ -13,11 +13,12 @@ FEW = 12  # counted values that each get a tick of their own
 def plotly(figure: Figure) -> Json:
     """``{"data": traces, "layout": …}``."""
     layout = {
-        "title": {"text": figure.title},
+        # below the tools that Plotly shows at the top right
+        "title": {"text": figure.title, "font": {"size": 15}, "x": 0.02, "y": 0.9},
         "xaxis": {"title": {"text": figure.x}},
         "yaxis": {"title": {"text": figure.y}},
         "hovermode": "closest",
-        "margin": {"t": 60, "r": 20},
+        "margin": {"t": 75, "r": 20},
         "showlegend": False,
     }
     match figure:
@@ -66,6 +67,8 @@ def _lines(figure: Lines, layout: Json) -> Json:
     last = max((x for one, _ in figure.shown for x, _ in one.points), default=0)
     if figure.whole and last <= FEW:
         layout["xaxis"]["dtick"] = 1
+    if figure.zero:
+        layout["yaxis"]["rangemode"] = "tozero"
     return {"data": traces, "layout": layout}
 
 

@@ -88,6 +88,8 @@ def _lines(figure: Lines) -> str:
     points = [point for one, _ in figure.shown for point in one.known]
     xs = axis((x for x, _ in points), LEFT, WIDTH - RIGHT, 0.02)
     ys = axis((y for _, y in points), HEIGHT - BOTTOM, TOP)
+    if figure.zero:
+        ys = Axis(0.0, ys.high, ys.begin, ys.end)
     parts = [*_ruled(ys), *_counted(xs, figure.whole), _below(figure.x)]
     entry = 0
     for one, place in figure.shown:
