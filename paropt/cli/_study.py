@@ -94,6 +94,31 @@ def data_option(help: str, **settings: Any) -> Callable[[Function], Function]:
 
 
 def say(line: str) -> None:
+def complete_study(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Studies that this machine has worked on: a look at a directory, not at the database."""
+    from paropt.service.home import paropt_home
+
+    # PAROPT_HOME/slots/STUDY-HASH, see paropt.service.seat
+    names = {path.name.rpartition("-")[0] for path in paropt_home().glob("slots/*-*")}
+    return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
+
+
+class DataVerb(click.Command):
+    """A verb with ``--data``, which says how several files are given."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        typed = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            if "unexpected extra argument" in error.message and "--data" in typed:
+                hint = "several files are given as --data FILE --data FILE"
+                raise click.UsageError(f"{error.message}; {hint}", ctx) from None
+            raise
+
+
     """Something that people should know, on stderr."""
     click.echo(line, err=True)
 
@@ -124,7 +149,7 @@ def slot_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--per-device",
             type=click.IntRange(min=1),
             show_default="1 on a GPU; on the CPU one per core, at most 8",
-            help="Slots on each device.",
+            help="Slots on each device; auto finds out while they run.",
         ),
         click.option(
             "--checkpoint-dir",

@@ -6,11 +6,11 @@ import json
 
 import click
 
-from paropt.cli._study import data_option, say, storage_option
+from paropt.cli._study import DataVerb, data_option, say, storage_option
 from paropt.errors import EXIT_FAILURE
 
 
-@click.command()
+@click.command(cls=DataVerb)
 @storage_option
 @data_option("A dataset directory, of which all is read", envvar="PAROPT_DATASET", show_envvar=True)
 @click.option("--space", metavar="FILE|NAME", help="A space.")

@@ -6,11 +6,11 @@ import json
 
 import click
 
-from paropt.cli._study import storage_option
+from paropt.cli._study import complete_study, storage_option
 
 
 @click.command()
-@click.argument("studies", nargs=-1, required=True, metavar="STUDY…")
+@click.argument("studies", nargs=-1, required=True, metavar="STUDY…", shell_complete=complete_study)
 @storage_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def compare(studies: tuple[str, ...], storage: str | None, as_json: bool) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from paropt.cli._study import data_option, directory_of, say
+from paropt.cli._study import DataVerb, data_option, directory_of, say
 from paropt.cli._training import DIRECTORY, judging_options, show
 
 
-@click.command()
+@click.command(cls=DataVerb)
 @click.argument("directory", metavar="DIR", type=DIRECTORY)
 @data_option("A dataset directory", required=True)
 @click.option(

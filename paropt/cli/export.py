@@ -7,12 +7,14 @@ from pathlib import Path
 
 import click
 
+from paropt.cli._study import complete_study
+
 # as paropt.search.paramfiles.FORMATS; repeated because help needs none of that room
 FORMATS = ("json", "gru4rec-theano", "gru4rec-pytorch")
 
 
 @click.command()
-@click.argument("study")
+@click.argument("study", shell_complete=complete_study)
 @click.option("--top", type=click.IntRange(min=1), default=1, help="How many of the best trials.")
 @click.option(
     "--out",

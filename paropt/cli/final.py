@@ -7,11 +7,18 @@ from pathlib import Path
 
 import click
 
-from paropt.cli._study import data_option, say, slot_options, storage_option
+from paropt.cli._study import (
+    DataVerb,
+    complete_study,
+    data_option,
+    say,
+    slot_options,
+    storage_option,
+)
 
 
-@click.command()
-@click.argument("study")
+@click.command(cls=DataVerb)
+@click.argument("study", shell_complete=complete_study)
 @click.option(
     "--top", type=click.IntRange(min=1), show_default="3", help="Best configurations to try again."
 )

@@ -10,8 +10,10 @@ import click
 
 from paropt.cli._study import (
     Choice,
+    DataVerb,
     Duration,
     SpaceFile,
+    complete_study,
     data_option,
     say,
     slot_options,
@@ -19,7 +21,7 @@ from paropt.cli._study import (
 )
 
 
-@click.command()
+@click.command(cls=DataVerb)
 @click.option(
     "--space",
     type=SpaceFile(),
@@ -28,7 +30,13 @@ from paropt.cli._study import (
     help="The parameter space: a file, or one of paropt's own.",
 )
 @data_option("A dataset directory", show_default="the space's, or PAROPT_DATASET")
-@click.option("--study", metavar="NAME", show_default="from space and data", help="Its name.")
+@click.option(
+    "--study",
+    metavar="NAME",
+    show_default="from space and data",
+    shell_complete=complete_study,
+    help="Its name.",
+)
 @click.option(
     "--trials",
     type=click.IntRange(min=1),

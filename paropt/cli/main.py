@@ -35,6 +35,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "recommend": ("recommend", "Next items for the sessions of a file."),
     "check": ("check", "Check that everything paropt needs works here."),
 }
+    "completion": ("completion", "Print what makes a shell complete paropt's words."),
 
 
 class LazyGroup(click.Group):

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from paropt.cli._study import storage_option
+from paropt.cli._study import complete_study, storage_option
 
 
 @click.command()
-@click.argument("source", metavar="DIR|STUDY")
+@click.argument("source", metavar="DIR|STUDY", shell_complete=complete_study)
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),

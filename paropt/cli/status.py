@@ -6,11 +6,11 @@ import json
 
 import click
 
-from paropt.cli._study import storage_option
+from paropt.cli._study import complete_study, storage_option
 
 
 @click.command()
-@click.argument("study", required=False)
+@click.argument("study", required=False, shell_complete=complete_study)
 @storage_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--watch", is_flag=True, help="Stay, and show every change (on a terminal).")

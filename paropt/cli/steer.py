@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from paropt.cli._study import storage_option
+from paropt.cli._study import complete_study, storage_option
 
 
 @click.command()
-@click.argument("study")
+@click.argument("study", shell_complete=complete_study)
 @click.option("--host", metavar="NAME", help="Only release this machine's slots.")
 @click.option("--slot", metavar="ID", help="Only release this slot (an id of paropt status).")
 @storage_option
@@ -30,7 +30,7 @@ def stop(study: str, host: str | None, slot: str | None, storage: str | None) ->
 
 
 @click.command()
-@click.argument("study")
+@click.argument("study", shell_complete=complete_study)
 @storage_option
 def pause(study: str, storage: str | None) -> None:
     """Pause a study: trials are handed back, workers wait.
@@ -44,7 +44,7 @@ def pause(study: str, storage: str | None) -> None:
 
 
 @click.command()
-@click.argument("study")
+@click.argument("study", shell_complete=complete_study)
 @storage_option
 def resume(study: str, storage: str | None) -> None:
     """Let a paused or stopped study go on.

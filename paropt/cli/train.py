@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from paropt.cli._study import data_option, directory_of, say
+from paropt.cli._study import DataVerb, data_option, directory_of, say
 from paropt.cli._training import DIRECTORY, judging_options, progress, show
 from paropt.errors import ParamError
 
 
-@click.command()
+@click.command(cls=DataVerb)
 @click.option("--params", required=True, metavar="FILE|K=V,…", help="A paramfile, or parameters.")
 @data_option("A dataset directory", required=True)
 @click.option("--model", show_default="the paramfile's, or gru4rec", help="The model.")
@@ -79,7 +79,8 @@ def _wish(
     values: dict[str, Any]
     provenance: dict[str, Any] = {}
     if "=" in params and not Path(params).exists():
-        name, values = model or "gru4rec", dict(parse_params(params))
+        values = dict(parse_params(params))
+        name = model or values.pop("model", "gru4rec")
     else:
         file = read_paramfile(Path(params))
         if model is not None and model != file.model:

@@ -7,11 +7,24 @@ from pathlib import Path
 
 import click
 
-from paropt.cli._study import data_option, say, slot_options, storage_option
+from paropt.cli._study import (
+    DataVerb,
+    complete_study,
+    data_option,
+    say,
+    slot_options,
+    storage_option,
+)
 
 
-@click.command()
-@click.option("--study", required=True, metavar="NAME", help="The study to work on.")
+@click.command(cls=DataVerb)
+@click.option(
+    "--study",
+    required=True,
+    metavar="NAME",
+    shell_complete=complete_study,
+    help="The study to work on.",
+)
 @storage_option
 @data_option(
     "The study's dataset directory on this machine",

@@ -264,7 +264,12 @@ def check_out(out: Path, overwrite: bool) -> None:
         DataError: ``out`` exists and is not to be, or must not be, replaced.
     """
     if not (out.exists() or out.is_symlink()):
+        above = next(parent for parent in out.absolute().parents if parent.exists())
+        if not above.is_dir():
+            raise DataError(f"{out} cannot be written: {above} is a file; choose another --out")
         return
+    if not out.is_dir():
+        raise DataError(f"{out} is a file, not a directory; choose another --out")
     if not overwrite:
         raise DataError(f"{out} exists; choose another --out, or say --overwrite to replace it")
     if "fingerprint" not in _read_meta(out):

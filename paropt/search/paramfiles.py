@@ -276,13 +276,18 @@ def write_text(path: str | Path, text: str, *, overwrite: bool = False) -> None:
     Raises:
         SpaceError: it exists and ``overwrite`` is False, or it cannot be written.
     """
+    write_bytes(path, text.encode(), overwrite=overwrite)
+
+
+def write_bytes(path: str | Path, content: bytes, *, overwrite: bool = False) -> None:
+    """As :func:`write_text`."""
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(beside, 0o666 & ~_umask())

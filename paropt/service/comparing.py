@@ -27,7 +27,10 @@ def compare(storage: Storage, names: Sequence[str]) -> dict[str, Any]:
         found = {study.name: points(study) for study in studies}
         for name, ended in found.items():
             if not any(point.value is not None for point in ended):
-                raise StudyError(f"study {name!r} has no trial with a value yet")
+                raise StudyError(
+                    f"study {name!r} has no trial with a value yet; "
+                    f"'paropt launch --study {name}' goes on with it"
+                )
         spend = min(ended[-1].spent for ended in found.values())
         return {
             "metric": studies[0].definition.metric,

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paropt.errors import DataError
-from paropt.service.postgres.embedded import paropt_home
+from paropt.service.home import paropt_home
 from paropt.service.postgres.locks import FileLock
 
 if TYPE_CHECKING:

@@ -89,7 +89,10 @@ def choose(devices: str) -> list[Device]:
     for label in labels:
         if label not in known:
             there = f"GPUs 0 to {len(gpus) - 1}" if gpus else "no GPU"
-            raise ParoptError(f"--devices {devices}: there is {there} here")
+            raise ParoptError(
+                f"--devices {devices}: there is {there} here; "
+                f"{'name those, or ' if gpus else ''}say --devices cpu ('paropt check' tells more)"
+            )
     return [known[label] for label in labels]
 
 

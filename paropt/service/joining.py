@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.metadata
 import os
 import platform
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 METRIC = "mrr@20"
 AUTO = "auto"  # begins the name of a study whose space was made for its data
 DEFAULT_TRIALS = 100
+RANKED = ("mrr", "recall", "ndcg")  # what ranking reports, at any cut-off
 CUTOFF = 20  # always reported, whichever the metric is
 
 
@@ -78,12 +80,16 @@ def create_or_resume(wish: Wish, note: Note) -> Joined:
         StudyError: it doesn't match the study of that name.
         StorageUnreachable: no database.
     """
+    if wish.study is not None and not wish.study.strip():
+        raise ParoptError("--study is empty; give a name")
     cutoffs(wish.metric or METRIC)
+    _check_choices(wish)
     if wish.space is None:
         return _without_space(wish, note)
     from paropt.search.declared import read_checked_space
 
     space = read_checked_space(wish.space, wish.fixed)
+    _check_search(wish, space)
     dataset = open_data(find_data(wish, space, note))
     name = wish.study or default_name(wish.space.stem, dataset.path)
     storage = open_storage(wish.storage, listen=wish.listen, wait=database_wait())
@@ -150,6 +156,7 @@ def _without_space(wish: Wish, note: Note) -> Joined:
         from paropt.search.suiting import suited_space
 
         space, reasons = suited_space(dataset, wish.fixed)
+        _check_search(wish, space)
         note("no --space, so one is made for this data:")
         for reason in reasons:
             note(f"  {reason}")
@@ -169,7 +176,10 @@ def _resume(wish: Wish, storage: Storage, note: Note) -> Joined:
     for given, has in (("metric", recorded.metric), ("seed", recorded.seed)):
         said = getattr(wish, given)
         if said is not None and said != has:
-            raise StudyError(f"study {wish.study!r} has the {given} {has}, not {said}")
+            raise StudyError(
+                f"study {wish.study!r} has the {given} {has}, not {said}; leave --{given} out, or "
+                "give --space and another name"
+            )
     if wish.fixed:
         raise StudyError("--fixed changes a space; give --space too")
     check_semantics(wish.study, recorded.semantics)
@@ -222,6 +232,11 @@ def matching_data(name: str, definition: Any, given: Given | None, note: Note = 
         StudyError: it isn't there, or another one is; both fingerprints are named.
     """
     place = named_data(given, note) if given else Path(definition.data_path)
+    if not given and not place.exists():
+        raise StudyError(
+            f"study {name!r} recorded its data in {place}, which is not on this machine; say where "
+            "it is with --data DIR"
+        )
     try:
         dataset = open_data(place)
     except DataError as error:
@@ -233,8 +248,8 @@ def matching_data(name: str, definition: Any, given: Given | None, note: Note = 
         ) from None
     if dataset.fingerprint != definition.fingerprint:
         raise StudyError(
-            f"study {name!r} has the data fingerprint {definition.fingerprint}, and {place} has "
-            f"{dataset.fingerprint}; give the study's data with --data DIR"
+            f"study {name!r} has the data fingerprint {definition.fingerprint[:12]}, and {place} "
+            f"has {dataset.fingerprint[:12]}; give the study's data with --data DIR"
         )
     return dataset.path
 
@@ -287,6 +302,37 @@ def cutoffs(metric: str) -> list[int]:
     if not found:
         raise ParoptError(f"--metric is a name like mrr@20 or recall@20, not {metric!r}")
     return sorted({CUTOFF, int(found[2] or CUTOFF)})
+
+
+def _check_choices(wish: Wish) -> None:
+    """Refuse a sampler or pruner that there isn't, before the database is touched."""
+    from paropt.search.pruning import complete_pruner
+    from paropt.search.sampling import complete_sampler
+
+    complete_sampler(wish.sampler)
+    complete_pruner(wish.pruner)
+
+
+def _check_search(wish: Wish, space: Space) -> None:
+    """Refuse what no trial could report, and what cannot be sampled.
+
+    Raises:
+        ParoptError: no model of the space reports that metric.
+        StudyError: the sampler cannot draw from the space.
+    """
+    from paropt.search.sampling import Sampler, complete_sampler
+    from paropt.training import registry
+
+    metric = wish.metric or METRIC
+    name, _, cutoff = metric.partition("@")
+    if (name not in RANKED or not cutoff) and not any(map(registry.judges_itself, space.models)):
+        close = difflib.get_close_matches(name, RANKED, 1)
+        best = f"{close[0] if close else 'mrr'}@{cutoff or CUTOFF}"
+        raise ParoptError(
+            f"--metric {metric}: {' and '.join(space.models)} report {', '.join(RANKED)} at a "
+            f"cut-off, such as {best}"
+        )
+    Sampler(space, complete_sampler(wish.sampler), 0, metric)
 
 
 def versions() -> dict[str, str]:

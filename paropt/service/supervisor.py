@@ -373,9 +373,12 @@ class Supervisor:
     def _why_unusable(self, status: str) -> str:
         said = [m["message"] for m in self.heard if m.get("event") == "unusable"]
         reason = said[0] if said else status
+        remedy = ""
+        if self.place.device.kind == "cuda":
+            remedy = "; free the GPU or mend its driver ('paropt check'), or use --devices cpu"
         return (
             f"the trainer on {self.place.device.label} cannot start: {reason} "
-            f"(its log is {self.seat.file('log')})"
+            f"(its log is {self.seat.file('log')}){remedy}"
         )
 
     def drop_trainer(self) -> str:

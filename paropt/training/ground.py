@@ -29,7 +29,10 @@ def usable_device(name: str) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
-            raise TrainingError(f"no device {name!r}: torch sees {count} CUDA devices here")
+            raise TrainingError(
+                f"no device {name!r}: torch sees {count or 'no'} CUDA device{'s' * (count != 1)} "
+                "here; use --device cpu ('paropt check' says what is wrong)"
+            )
         # cuBLAS is deterministic only with a workspace of its own; read when CUDA starts
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         return torch.device("cuda", device.index or 0)

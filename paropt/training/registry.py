@@ -142,6 +142,15 @@ def build(name: str, params: Mapping[str, Any], catalogue: Catalogue, seed: int)
     return model_class(name)(complete, catalogue, seed)
 
 
+def judges_itself(name: str) -> bool:
+    """Whether a model reports metrics of its own, whose names only it knows.
+
+    Raises:
+        ModelError: see :func:`model_class`.
+    """
+    return model_class(name).evaluate is not Model.evaluate
+
+
 def summary(name: str) -> str:
     """The first sentence of a model's documentation."""
     text = inspect.getdoc(model_class(name)) or ""

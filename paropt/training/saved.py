@@ -74,7 +74,9 @@ def check_place(directory: str | Path) -> None:
     parent = directory.parent
     while not parent.exists():
         parent = parent.parent
-    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+    if not parent.is_dir():
+        raise DataError(f"{directory} cannot be made: {parent} is a file; choose another directory")
+    if not os.access(parent, os.W_OK):
         raise DataError(f"{directory} cannot be made: no permission to write to {parent}")
 
 

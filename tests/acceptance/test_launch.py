@@ -324,7 +324,7 @@ def test_pause_resume_and_stop_from_elsewhere(
     rc, _, err = launched.end()
     assert rc == 0 and "was stopped" in err
     missing = run_paropt("pause", "nothing", *storage)
-    assert missing.rc == 1 and "no study 'nothing'; there are shop" in missing.err
+    assert missing.rc == 1 and "there is no study 'nothing'; 'paropt status' lists" in missing.err
 
 
 def test_what_cannot_start_ends_with_one_sentence_and_leaves_nothing(

@@ -229,4 +229,4 @@ def test_from_a_log_to_a_study_in_one_line(
     fixed = run_paropt("launch", "--data", log, "--fixed", "n_epochs=1", *words)
     assert fixed.rc == 1 and "--fixed changes a space" in fixed.err
     other = run_paropt("launch", "--study", "nix", "--trials", "3", *words)
-    assert other.rc == 1 and "no study 'nix'" in other.err
+    assert other.rc == 1 and "there is no study 'nix'" in other.err

@@ -121,7 +121,7 @@ def test_a_study_of_something_else_is_refused(create: Create, module_database_ur
     other = StudyDefinition(study.name, SMALL, "mrr@20", [20], "/data", "xyz")
     with pytest.raises(StudyError, match="data fingerprint 'abc', not 'xyz'"):
         Study.create(module_database_url, other)
-    with pytest.raises(StudyError, match="no study 'nothing'; there are "):
+    with pytest.raises(StudyError, match="there is no study 'nothing'; 'paropt status' lists them"):
         Study.load(module_database_url, "nothing")
 
 

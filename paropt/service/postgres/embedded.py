@@ -30,7 +30,9 @@ from pathlib import Path
 from sqlalchemy import URL
 
 from paropt.errors import ParoptError, StorageUnreachable
-from paropt.service.postgres.binaries import SYSTEM_ROOT, find_binaries
+from paropt.service.home import SYSTEM_ROOT
+from paropt.service.home import paropt_home as paropt_home
+from paropt.service.postgres.binaries import find_binaries
 from paropt.service.postgres.cluster import DATABASE, PATIENCE, ROLE, Cluster
 from paropt.service.postgres.locks import FileLock
 
@@ -47,21 +49,6 @@ SETTINGS: dict[str, str | int] = {
     "log_min_error_statement": "panic",  # statements hold users' data, and errors are expected
     "update_process_title": "off",
 }
-
-
-def paropt_home() -> Path:
-    """``PAROPT_HOME``, else the place where this user's programs keep their data.
-
-    For root that is ``/var/lib/paropt``: the server runs as another user, who can't enter
-    ``/root``.
-    """
-    named = os.environ.get("PAROPT_HOME")
-    if named:
-        return Path(named).expanduser().absolute()
-    if os.geteuid() == 0:
-        return SYSTEM_ROOT
-    share = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(share).expanduser().absolute() / "paropt"
 
 
 @dataclass(frozen=True, slots=True)
