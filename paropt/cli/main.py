@@ -26,6 +26,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "pause": ("steer", "Pause a study: trials are handed back, workers wait."),
     "resume": ("steer", "Let a paused or stopped study go on."),
     "dashboard": ("dashboard", "Serve optuna-dashboard over the studies."),
+    "plot": ("plot", "Write a study's figures as SVG or PNG files."),
     "export": ("export", "Write a study's best paramfiles."),
     "final": ("final", "Test a study's result once, with fresh seeds."),
     "report": ("report", "Render a report as one HTML page."),
@@ -34,8 +35,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "evaluate": ("evaluate", "Test a saved model."),
     "recommend": ("recommend", "Next items for the sessions of a file."),
     "check": ("check", "Check that everything paropt needs works here."),
-}
     "completion": ("completion", "Print what makes a shell complete paropt's words."),
+}
 
 
 class LazyGroup(click.Group):

@@ -90,7 +90,7 @@ def _lines(figure: Lines) -> str:
     ys = axis((y for _, y in points), HEIGHT - BOTTOM, TOP)
     if figure.zero:
         ys = Axis(0.0, ys.high, ys.begin, ys.end)
-    parts = [*_ruled(ys), *_counted(xs, figure.whole), _below(figure.x)]
+    parts = [*_ruled(ys), *_counted(xs, figure.whole), _below(figure.x), _beside(figure.y)]
     entry = 0
     for one, place in figure.shown:
         colour = _colour(place)
@@ -106,7 +106,7 @@ def _bars(figure: Bars) -> str:
     ys = axis([0.0, *(value for _, value in figure.bars)], HEIGHT - BOTTOM, TOP)
     ys = Axis(0.0, ys.high, ys.begin, ys.end)
     place = (WIDTH - RIGHT - LEFT) / max(1, len(figure.bars))
-    parts = [*_ruled(ys), _below(figure.x)]
+    parts = [*_ruled(ys), _below(figure.x), _beside(figure.y)]
     for index, (name, value) in enumerate(figure.bars):
         middle, top = LEFT + place * (index + 0.5), ys(value)
         wide = min(80.0, place * 0.6)
@@ -132,6 +132,7 @@ def _cells(figure: Cells) -> str:
                 parts += [_rect(LEFT + wide * column, y, wide, tall, colour, f"{value:.4f}")]
     centres = Axis(0.5, figure.width + 0.5, LEFT, WIDTH - RIGHT)
     parts += [*_counted(centres, True, height), _below(figure.x, height), *_scale(figure)]
+    parts += [_beside(figure.y, height)]
     return _svg(height, figure.title, parts)
 
 
@@ -150,7 +151,7 @@ def _scale(figure: Cells) -> Iterable[str]:
 
 
 def _ruled(ys: Axis) -> Iterable[str]:
-    for tick in ys.ticks(5):
+    for tick in ys.ticks():
         yield _line(LEFT, ys(tick), WIDTH - RIGHT, ys(tick), "rule")
         yield _text(LEFT - 8, ys(tick) + 4, f"{tick:g}", "end", "dim")
 
@@ -162,6 +163,13 @@ def _counted(xs: Axis, whole: bool, height: float = HEIGHT) -> Iterable[str]:
 
 def _below(label: str, height: float = HEIGHT) -> str:
     return _text((LEFT + WIDTH - RIGHT) / 2, height - 8, label, "middle")
+
+
+def _beside(label: str, height: float = HEIGHT) -> str:
+    """What the y axis counts, upwards at its left."""
+    y = (TOP + height - BOTTOM) / 2
+    turned = f'<g transform="rotate(-90 14 {y:.1f})">'
+    return f"{turned}{_text(14, y, label, 'middle')}</g>" if label else ""
 
 
 def _drawn(one: Series, colour: str, xs: Axis, ys: Axis) -> str:

@@ -1,0 +1,56 @@
+"""``paropt plot``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from paropt.cli._study import storage_option
+
+
+@click.command()
+@click.argument("study")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=".",
+    metavar="DIR",
+    help="Where to write them.",
+)
+@click.option(
+    "--format",
+    type=click.Choice(["svg", "png"]),
+    default="svg",
+    help="png needs paropt[plot].",
+)
+@click.option("--overwrite", is_flag=True, help="Replace files that exist.")
+@storage_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def plot(
+    study: str, out: Path, format: str, overwrite: bool, storage: str | None, as_json: bool
+) -> None:
+    """Write a study's figures as SVG or PNG files.
+
+    They are those of the dashboard: the metric against device time, learning curves, the best per
+    model, and what models say of themselves (similarities, the load of experts).
+
+    \b
+    paropt plot shop --out figures
+    paropt plot shop --out figures --format png --overwrite
+    """
+    from paropt.service.plotting import plot
+
+    files = plot(
+        study,
+        out,
+        format=format,  # type: ignore[arg-type]  # click.Choice lets nothing else through
+        overwrite=overwrite,
+        storage_url=storage,
+    )
+    if as_json:
+        click.echo(json.dumps(files, indent=2))
+    else:
+        for file in files:
+            click.echo(file["file"])

@@ -1,0 +1,166 @@
+"""Figures: one description, three drawings that show the same; what they show of a study."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from PIL import Image
+
+from paropt.errors import ParoptError
+from paropt.service.figures import of_study, png
+from paropt.service.figures.description import Bars, Cells, Figure, Lines, Series, blend
+from paropt.service.figures.plotly import plotly
+from paropt.service.figures.svg import document
+
+LINES = Lines(
+    "curves",
+    "Curves & <more>",
+    "epoch",
+    "mrr@20",
+    [
+        Series("best", [(1, 0.25), (2, 0.5), (3, None), (4, 0.75)], dash="dash", width=3.0),
+        Series("dots", [(1.5, 0.3)], dots=True, colour=1),
+        Series("quiet", [(1, 0.3), (2, 0.4)], label="", opacity=0.25),
+        Series("empty", [(1, None)]),
+    ],
+    whole=True,
+)
+BARS = Bars("bars", "Best", "", "mrr@20", [("gru4rec", 0.5), ("hstu", 0.25)])
+CELLS = Cells("cells", "Load", "epoch", "layer.expert", [("1.1", [2.0, 0.5]), ("1.2", [0.0])])
+
+
+@pytest.mark.parametrize("figure", [LINES, BARS, CELLS])
+def test_every_figure_is_drawn_in_every_way(figure: Figure) -> None:
+    found = plotly(figure)
+    assert found["layout"]["title"]["text"] == figure.title
+    root = ElementTree.fromstring(document(figure))
+    words = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert figure.title in words and figure.y in words
+    content = png.png(figure)
+    assert content == png.png(figure)
+    with Image.open(io.BytesIO(content)) as picture:
+        assert picture.format == "PNG" and picture.size == (1290, 600)
+        assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 10
+
+
+def test_lines_are_the_same_numbers_in_plotly_and_svg() -> None:
+    best, dots, quiet = plotly(LINES)["data"]
+    assert (best["x"], best["y"]) == ([1, 2, 3, 4], [0.25, 0.5, None, 0.75])
+    assert (best["line"]["dash"], best["line"]["width"], best["mode"]) == ("dash", 3.0, "lines")
+    assert (dots["mode"], dots["y"]) == ("markers", [0.3])
+    assert (quiet["showlegend"], quiet["opacity"]) == (False, 0.25)
+    assert plotly(LINES)["layout"]["xaxis"]["dtick"] == 1
+    text = document(LINES)
+    assert text.count("<path") == 2 and 'stroke-dasharray="6 4"' in text
+    assert "quiet" not in text and "empty" not in text
+    assert "var(" not in text  # not every reader of SVG knows CSS variables
+    # y of 0.25 and 0.75, the least and most of all, lie 5 % inside the axis: 296 to 34
+    path = re.search(r'<path d="M[\d.]+ ([\d.]+)L[\d.]+ ([\d.]+)L[\d.]+ ([\d.]+)"', text)
+    assert path
+    low, middle, high = map(float, path.groups())
+    assert low == pytest.approx(296 - 262 * 0.025 / 0.55, abs=0.06)
+    assert middle == pytest.approx((low + high) / 2, abs=0.06)
+
+
+def test_cells_are_paler_for_less() -> None:
+    (trace,) = plotly(CELLS)["data"]
+    assert (trace["z"], trace["y"], trace["zmax"]) == ([[2.0, 0.5], [0.0]], ["1.1", "1.2"], 2.0)
+    assert trace["colorscale"] == [[0, "rgb(255,255,255)"], [1, "rgb(29,78,216)"]]
+    assert (blend(0.0), blend(1.0), blend(7.0)) == ((255, 255, 255), (29, 78, 216), (29, 78, 216))
+    text = document(CELLS)
+    for value in (2.0, 0.5, 0.0):
+        red, green, blue = blend(value / 2)
+        assert f'fill="rgb({red},{green},{blue})"><title>{value:.4f}' in text
+
+
+def test_without_matplotlib_png_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    png.require()
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ParoptError, match=r"pip install 'paropt\[plot\]'.*--format svg"):
+        png.require()
+
+
+# -- of a study ---------------------------------------------------------------------------------
+
+
+def test_time_is_counted_in_what_suits_it() -> None:
+    points = [
+        {"spent": 60.0, "value": 0.2, "best": 0.2},
+        {"spent": 90.0, "value": None, "best": 0.2},  # failed: it cost time
+        {"spent": 120.0, "value": 0.1, "best": 0.2},
+    ]
+    floor = {"popularity": {"mrr@20": 0.05}, "cooccurrence": {"recall@20": 0.4}}
+    short = of_study.over_time("mrr@20", points, floor)
+    best, trials, popularity = short.series
+    assert short.x == "device minutes"
+    assert best.points == [(1.0, 0.2), (1.5, 0.2), (2.0, 0.2)]
+    assert trials.points == [(1.0, 0.2), (2.0, 0.1)]
+    assert popularity.points == [(0.0, 0.05), (2.0, 0.05)]
+    long = of_study.over_time("mrr@20", [{"spent": 7200.0, "value": 0.2, "best": 0.2}], floor)
+    assert (long.x, long.series[1].points) == ("device hours", [(2.0, 0.2)])
+
+
+def test_pruned_curves_are_faded_and_the_best_is_in_front() -> None:
+    def trial(number: int, state: str, value: float | None, curve: list[float]) -> dict[str, Any]:
+        return {"trial": number, "state": state, "value": value, "curve": curve}
+
+    found = of_study.learning_curves(
+        "mrr@20",
+        [
+            trial(0, "complete", 0.5, [0.1, 0.5]),
+            trial(1, "pruned", 0.1, [0.1]),
+            trial(2, "pruned", 0.2, [0.2]),
+            trial(3, "complete", 0.4, [0.4, 0.3]),
+            trial(4, "fail", None, []),
+        ],
+    )
+    assert [series.name[:7] for series in found.series] == [
+        "trial 1",
+        "trial 2",
+        "trial 3",
+        "trial 0",
+    ]
+    assert [series.legend for series in found.series] == [
+        "pruned",
+        "",
+        "others",
+        "trial 0, the best",
+    ]
+    pruned, _, other, best = found.series
+    assert pruned.opacity < other.opacity < best.opacity
+    assert best.width > other.width
+
+
+def test_similarities_and_experts_epoch_by_epoch() -> None:
+    said = [
+        {"positive": 0.5, "negative": 0.25},
+        {"positive": 0.75, "negative": "none"},  # a user's model may say anything
+    ]
+    (similar,) = of_study.similarity({"hstu, trial 3": said})
+    assert [series.legend for series in similar.series] == ["hstu: positives", "hstu: negatives"]
+    assert similar.series[0].points == [(1, 0.5), (2, 0.75)]
+    assert similar.series[1].points == [(1, 0.25), (2, None)]
+
+    def layer(load: list[float]) -> dict[str, Any]:
+        return {"load": load, "max_violation": max(load) * 2 - 1, "entropy": 0.5, "dead": 1}
+
+    epochs = [[layer([0.75, 0.25]), layer([0.5, 0.5])], [layer([0.5, 0.5]), {}], None]
+    load, violation, entropy, dead = of_study.experts({"hstu, trial 3": epochs})
+    assert isinstance(load, Cells) and isinstance(violation, Lines)
+    assert load.rows == [
+        ("1.1", [1.5, 1.0, None]),
+        ("1.2", [0.5, 1.0, None]),
+        ("2.1", [1.0, None, None]),
+        ("2.2", [1.0, None, None]),
+    ]
+    assert violation.series[0].points == [(1, 0.5), (2, 0.0), (3, None)]
+    assert violation.series[1].points == [(1, 0.0), (2, None), (3, None)]
+    assert [figure.name for figure in (entropy, dead)] == [
+        "experts-hstu-entropy",
+        "experts-hstu-dead",
+    ]
