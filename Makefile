@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP_ARGS ?=
 
-.PHONY: help demo test check lint types imports bench chaos clean
+.PHONY: help demo test check lint types imports docs bench chaos clean
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
 
@@ -46,6 +46,10 @@ types: $(BIN)/.paropt-dev
 
 imports: $(BIN)/.paropt-dev
 	$(BIN)/lint-imports
+
+docs: $(BIN)/.paropt  ## the pages that are made from the code
+	$(BIN)/python docs/cli.py
+	$(BIN)/python -m paropt.training.declarations docs/models.md
 
 check: lint types imports test  ## lint, types, import contracts, tests
 

@@ -81,19 +81,6 @@ class SpaceFile(click.ParamType[Path]):
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def data_option(help: str, **settings: Any) -> Callable[[Function], Function]:
-    """``--data``: a dataset directory, or event files that are prepared on the fly."""
-    return click.option(
-        "--data",
-        multiple=True,
-        type=click.Path(),
-        metavar="DIR|FILE",
-        help=f"{help}, or event files to prepare and keep; repeatable.",
-        **settings,
-    )
-
-
-def say(line: str) -> None:
 def complete_study(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
@@ -132,6 +119,19 @@ def directory_of(data: tuple[str, ...]) -> Path:
 
 storage_option = click.option(
     "--storage",
+def data_option(help: str, **settings: Any) -> Callable[[Function], Function]:
+    """``--data``: a dataset directory, or event files that are prepared on the fly."""
+    return click.option(
+        "--data",
+        multiple=True,
+        type=click.Path(),
+        metavar="DIR|FILE",
+        help=f"{help}, or event files to prepare and keep; repeatable.",
+        **settings,
+    )
+
+
+def say(line: str) -> None:
     envvar="PAROPT_STORAGE",
     metavar="URL",
     show_envvar=True,

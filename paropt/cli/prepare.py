@@ -30,20 +30,24 @@ FORMATS = (
 
 def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
     """``30m``, ``1h``, ``1d`` as milliseconds."""
+    if value is None:
+        return None
     from paropt.data.times import parse_duration
 
     try:
-        return None if value is None else parse_duration(value)
+        return parse_duration(value)
     except ValueError as error:
         raise click.BadParameter(str(error), ctx, param) from None
 
 
 def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
     """An ISO 8601 time as milliseconds."""
+    if value is None:
+        return None
     from paropt.data.times import parse_moment
 
     try:
-        return None if value is None else parse_moment(value)
+        return parse_moment(value)
     except ValueError as error:
         raise click.BadParameter(str(error), ctx, param) from None
 
