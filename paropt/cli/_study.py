@@ -106,19 +106,6 @@ class DataVerb(click.Command):
             raise
 
 
-    """Something that people should know, on stderr."""
-    click.echo(line, err=True)
-
-
-def directory_of(data: tuple[str, ...]) -> Path:
-    """The dataset directory that ``--data`` names, prepared if it has to be."""
-    from paropt.service.datasets import named_data
-
-    return named_data(data, say)
-
-
-storage_option = click.option(
-    "--storage",
 def data_option(help: str, **settings: Any) -> Callable[[Function], Function]:
     """``--data``: a dataset directory, or event files that are prepared on the fly."""
     return click.option(
@@ -132,6 +119,19 @@ def data_option(help: str, **settings: Any) -> Callable[[Function], Function]:
 
 
 def say(line: str) -> None:
+    """Something that people should know, on stderr."""
+    click.echo(line, err=True)
+
+
+def directory_of(data: tuple[str, ...]) -> Path:
+    """The dataset directory that ``--data`` names, prepared if it has to be."""
+    from paropt.service.datasets import named_data
+
+    return named_data(data, say)
+
+
+storage_option = click.option(
+    "--storage",
     envvar="PAROPT_STORAGE",
     metavar="URL",
     show_envvar=True,
