@@ -129,6 +129,12 @@ def test_train_for_people(paropt: Paropt, shop: Path) -> None:
     assert done.stderr.startswith("epoch 1/1  loss ")
 
 
+def test_the_model_may_stand_among_the_parameters(paropt: Paropt, shop: Path) -> None:
+    params = "model=sasrec,dim=8,heads=1,blocks=1,max_length=8,n_epochs=1"
+    done = paropt("train", "--params", params, "--data", shop, "--threads", "1", "--json")
+    assert json.loads(done.stdout)["model"] == "sasrec"
+
+
 @pytest.mark.parametrize(
     ("params", "message"),
     [
