@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from paropt.errors import DataError, ParoptError, StudyError
 from paropt.service.datasets import DEMO, Given, Note, demo_set, named_data, open_data, silent
 from paropt.service.leases import HEARTBEAT, create_tables
-from paropt.service.storage import Storage, open_storage
+from paropt.service.storage import Storage, check_storage, open_storage
 
 if TYPE_CHECKING:
     from paropt.data import Dataset
@@ -82,6 +82,7 @@ def create_or_resume(wish: Wish, note: Note) -> Joined:
     """
     if wish.study is not None and not wish.study.strip():
         raise ParoptError("--study is empty; give a name")
+    check_storage(wish.storage, wish.listen)
     cutoffs(wish.metric or METRIC)
     _check_choices(wish)
     if wish.space is None:

@@ -151,15 +151,32 @@ def open_storage(url: str | None = None, *, listen: str | None = None, wait: flo
         StorageUnreachable: no answer, no such database, wrong password, or too old a server.
         ParoptError: not a PostgreSQL URL, or a ``listen`` that can't be had.
     """
+    check_storage(url, listen)
     named = url or os.environ.get("PAROPT_STORAGE")
     if not named:
         return _open_embedded(listen)
-    if listen:
+    return _answering(Storage(parse_url(named)), wait)
+
+
+def check_storage(url: str | None, listen: str | None) -> None:
+    """Refuse what :func:`open_storage` could only refuse, before anything is made or asked.
+
+    Raises:
+        ParoptError: not a PostgreSQL URL, or a ``listen`` that can't be had.
+    """
+    named = url or os.environ.get("PAROPT_STORAGE")
+    if named:
+        parse_url(named)
+    if not listen:
+        return
+    if named:
         raise ParoptError(
             "--listen opens paropt's embedded database, and --storage names another one; "
             "leave one of them out"
         )
-    return _answering(Storage(parse_url(named)), wait)
+    from paropt.service.postgres.embedded import EmbeddedServer, paropt_home
+
+    EmbeddedServer(paropt_home()).check_listen(listen)
 
 
 def _open_embedded(listen: str | None) -> Storage:

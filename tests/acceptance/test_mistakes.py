@@ -151,6 +151,12 @@ MISTAKES: list[tuple[str, int, list[str]]] = [
     ("status --storage {wrong}", 3, ["does not accept the password for paropt; set PGPASSWORD"]),
     ("status --storage {missing}", 3, ["does not exist on 127.0.0.1", "createdb"]),
     ("status --storage sqlite:///x.db", 1, ["is a sqlite URL", "postgresql://USER@HOST"]),
+    ("PAROPT_STORAGE= launch --space demo --listen here", 1, ["0.0.0.0:5433", "not 'here'"]),
+    (
+        "PAROPT_STORAGE= launch --space demo --listen 127.0.0.1:{port}",
+        1,
+        ["--listen 127.0.0.1:{port} cannot be had (Address already in use)", "another port"],
+    ),
     (f"{LAUNCH} --listen 127.0.0.1:5555", 1, ["--storage names another one; leave one of them"]),
     ("dashboard --port {port}", 1, ["127.0.0.1:{port} (Address already in use)", "another --port"]),
     ("dashboard --host 0.0.0.0 --no-token", 1, ["would let everybody in; leave out one of them"]),
@@ -291,6 +297,8 @@ def test_a_mistake_is_told_in_one_sentence_and_changes_nothing(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     before = shop.state()
     argv = [word.format(**shop.names) for word in shlex.split(typed)]
+    if argv[0] == "PAROPT_STORAGE=":
+        monkeypatch.delenv(argv.pop(0).rstrip("="))
     with pytest.raises(SystemExit) as end:
         run(argv)
     said = capsys.readouterr()

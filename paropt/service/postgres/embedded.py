@@ -122,6 +122,17 @@ class EmbeddedServer:
             self.leave()
             raise
 
+    def check_listen(self, listen: str) -> None:
+        """Refuse an address that a new server could not have; writes nothing.
+
+        Raises:
+            ParoptError: it is none, or taken and not by the server that is here.
+        """
+        address = parse_listen(listen)
+        found = self._read() if self.folder.is_dir() else None
+        if address and (found is None or found.listen != format_listen(address)):
+            _check_port_free(listen)
+
     def revive(self) -> None:
         """Between :meth:`join` and :meth:`leave`: have it running again, should it have crashed.
 
