@@ -49,25 +49,29 @@ class Choice(click.ParamType[dict[str, Any]]):
         return chosen
 
 
+class PerDevice(click.ParamType[int | str]):
+    """A number of slots, or ``auto``."""
+
+    name = "N|auto"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | str:
+        if value == "auto":
+            return "auto"
+        return int(click.IntRange(min=1).convert(value, param, ctx))
+
+
 class SpaceFile(click.ParamType[Path]):
     """A space's file, or the name of a shipped one."""
 
     name = "FILE"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        import difflib
-
         from paropt.search import shipped
 
-        if (found := shipped.find_space(value)) is not None:
-            return found
-        path, names = Path(value), shipped.spaces()
-        if path.is_dir():
-            self.fail(f"{value} is a directory, not a space", param, ctx)
-        close = difflib.get_close_matches(path.stem, names, 1)
-        hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names)}"
-        message = f"there is no file {value}, and paropt has no space of that name; {hint}"
-        return self.fail(message, param, ctx)
+        found = shipped.find_space(value)
+        return found if found is not None else self.fail(shipped.missing(value), param, ctx)
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
@@ -147,7 +151,8 @@ def slot_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--per-device",
-            type=click.IntRange(min=1),
+            type=PerDevice(),
+            metavar="N|auto",
             show_default="1 on a GPU; on the CPU one per core, at most 8",
             help="Slots on each device; auto finds out while they run.",
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -55,7 +56,7 @@ def final(
     out: Path | None,
     data: tuple[str, ...],
     devices: str,
-    per_device: int | None,
+    per_device: int | Literal["auto"] | None,
     checkpoint_dir: str | None,
     storage: str | None,
     as_json: bool,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -62,7 +62,7 @@ from paropt.cli._study import (
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def launch(
     devices: str,
-    per_device: int | None,
+    per_device: int | Literal["auto"] | None,
     checkpoint_dir: str | None,
     as_json: bool,
     sampler: dict[str, Any] | None,

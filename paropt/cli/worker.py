@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -37,7 +38,7 @@ def worker(
     storage: str | None,
     data: tuple[str, ...],
     devices: str,
-    per_device: int | None,
+    per_device: int | Literal["auto"] | None,
     checkpoint_dir: str | None,
     as_json: bool,
 ) -> None:

@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 Wish = Literal["prune", "hand back", "give up"]
 Kind = Literal["done", "pruned", "handed back", "lost", "failed", "died"]
+PROGRESS = ("epoch", "step", "steps", "events_per_second", "events", "busy")
 STOP_SECONDS = 30.0  # from "stop" to the end of a fit; a range of steps takes a fraction of one
 
 
@@ -66,6 +67,7 @@ class Attempt:
             # whatever else was on the device may have been to blame, our own leftovers included
             log.warning("trial %d: %s; once more, alone", self.trial.number, outcome.message)
             self.slot.record("out of memory", trial=self.trial.number)
+            self.slot.show(out_of_memory=int(self.slot.view.get("out_of_memory", 0)) + 1)
             self.slot.drop_trainer()
             outcome = self._fit(alone=True)
             if outcome.failure == "oom":
@@ -82,6 +84,8 @@ class Attempt:
             step=0,
             steps=0,
             events_per_second=None,
+            events=0,
+            busy=0.0,
             value=None,
             model=self.trial.model,
             params=self.trial.params,
@@ -157,7 +161,7 @@ class Attempt:
             case "started":
                 self._started(message)
             case "progress":
-                self.slot.show(**_only(message, "epoch", "step", "steps", "events_per_second"))
+                self.slot.show(**_only(message, *PROGRESS))
             case "epoch":
                 self._epoch(message)
             case "warning":

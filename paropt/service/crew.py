@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,9 @@ class Crew:
     """All slots of this machine for one study. Close it when the launch ends."""
 
     def __init__(self, places: Sequence[Place], post: Post) -> None:
+        self.post = post
         self.members = [Member(place, post) for place in places]
+        self.leaving: list[Member] = []  # sent home while the others go on
         post.seats.mkdir(parents=True, exist_ok=True, mode=0o700)
         # held by every launch that watches these seats
         self._watched = FileLock(post.seats / "watched.lock")
@@ -166,8 +169,28 @@ class Crew:
             member.start()
 
     def look(self) -> None:
-        for member in self.members:
+        for member in [*self.members, *self.leaving]:
             member.look()
+        self.leaving = [member for member in self.leaving if member.ended is None]
+
+    def on(self, label: str) -> list[Member]:
+        """Those on one device."""
+        return [member for member in self.members if member.place.device.label == label]
+
+    def resize(self, label: str, slots: int) -> None:
+        """Put so many slots on a device; those that go hand their trials to the others."""
+        here = self.on(label)
+        for member in here[slots:]:
+            member.dismiss(adopted=True)
+            self.members.remove(member)
+            self.leaving.append(member)
+        everybody = [*self.members, *self.leaving]
+        used = {m.place.index for m in everybody if m.place.device.label == label}
+        free = (index for index in itertools.count() if index not in used)
+        for index in itertools.islice(free, max(0, slots - len(here))):
+            member = Member(replace(here[0].place, index=index), self.post)
+            self.members.append(member)
+            member.start()
 
     def dismiss(self) -> None:
         """Send the slots home; those of another launch only if it has gone itself."""
@@ -178,7 +201,7 @@ class Crew:
     @property
     def over(self) -> bool:
         """No slot is left that does something or will."""
-        return all(member.ended is not None for member in self.members)
+        return all(member.ended is not None for member in [*self.members, *self.leaving])
 
     @property
     def endings(self) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from paropt.errors import ParoptError
 
@@ -38,24 +39,28 @@ class Place:
     index: int
     threads: int
     environment: Mapping[str, str] = field(default_factory=dict)
+    packed: bool = False  # others may come beside it, as many as are of use
 
     @property
     def name(self) -> str:
         return f"{self.device.label}-{self.index}"
 
 
-def places(devices: str = "auto", per_device: int | None = None) -> list[Place]:
+def places(devices: str = "auto", per_device: int | Literal["auto"] | None = None) -> list[Place]:
     """The slots of this machine.
 
     ``devices`` is ``auto`` (all GPUs, else the CPU), ``cpu``, or numbers of GPUs (``0,1``).
     ``per_device`` is the number of slots on each: by default one on a GPU; on a CPU one per core,
-    at most 8. The CPU's cores are divided among all slots.
+    at most 8. The CPU's cores are divided among all slots. ``auto`` begins with one on each, to
+    which others come (:mod:`paropt.service.packer`): one thread each.
 
     Raises:
         ParoptError: no such device, or nothing that could be read as one.
     """
     chosen = choose(devices)
     cores = usable_cores()
+    if per_device == "auto":
+        return [Place(device, 0, 1, environment(device, 1), packed=True) for device in chosen]
     each = per_device or (min(cores, MOST_CPU_SLOTS) if chosen[0].label == "cpu" else 1)
     threads = max(1, cores // (each * len(chosen)))
     return [

@@ -19,9 +19,10 @@ from paropt.errors import EXIT_STORAGE, StorageUnreachable, StudyError
 from paropt.service.crew import Crew, Post
 from paropt.service.devices import Place
 from paropt.service.ending import print_ending
+from paropt.service.home import paropt_home
 from paropt.service.joining import Joined
 from paropt.service.live import View, make_view
-from paropt.service.postgres.embedded import paropt_home
+from paropt.service.packer import Packing
 from paropt.service.seat import slots_directory
 from paropt.service.signals import caught_signals
 from paropt.service.status import study_status
@@ -41,7 +42,7 @@ def work(
     """Run slots at ``places`` until the study ends or somebody stops us; the study's last status.
 
     ``floor`` computes what needs no training if the study lacks it; ``report`` prints the result
-    for people on stdout.
+    for people on stdout. Where places are packed, slots come and go on their devices meanwhile.
 
     Raises:
         StudyError: the study paused itself, because its trials fail alike.
@@ -55,7 +56,7 @@ def work(
             view.note(_introduction(joined, places))
             if floor:
                 _compute_floor(joined)
-            signals = _run(joined, crew, view)
+            signals = _run(joined, crew, view, Packing(crew) if places[0].packed else None)
         return _finish(joined, crew, signals, report)
     finally:
         crew.close()
@@ -102,7 +103,7 @@ def _introduction(joined: Joined, places: Sequence[Place]) -> str:
 # -- looking on -----------------------------------------------------------------------------
 
 
-def _run(joined: Joined, crew: Crew, view: View) -> int:
+def _run(joined: Joined, crew: Crew, view: View, packing: Packing | None) -> int:
     """Start the crew and look on until it is over; how often a signal asked us to stop."""
     watch = Watch(joined)
     answered = 0
@@ -116,6 +117,9 @@ def _run(joined: Joined, crew: Crew, view: View) -> int:
                 answered = signals.count
                 view.note(_farewell(answered))
                 crew.dismiss()
+            elif packing is not None and not answered:
+                for line in packing.look():
+                    view.note(line)
             _show(watch, crew, view)
         watch.stop()
         _show(watch, crew, view)

@@ -279,9 +279,16 @@ class _Training:
 
     def _progress(self) -> Any:
         last = 0.0
+        earlier = [0.0, 0.0]  # events and seconds of the epochs before
+        latest = (0, 0.0, 0.0)  # epoch, its events and its seconds
 
         def told(epoch: int, step: int, steps: int, events_per_second: float) -> None:
-            nonlocal last
+            nonlocal last, latest
+            if epoch != latest[0]:
+                earlier[0] += latest[1]
+                earlier[1] += latest[2]
+            seconds = self.fit.train_seconds
+            latest = (epoch, events_per_second * seconds, seconds)
             if self.supervisor.wish:
                 self.fit.stop()  # the wish may have come before epochs() began
             now = time.monotonic()
@@ -293,6 +300,8 @@ class _Training:
                     step=step,
                     steps=steps,
                     events_per_second=events_per_second,
+                    events=round(earlier[0] + latest[1]),
+                    busy=round(earlier[1] + latest[2], 3),
                 )
 
         return told

@@ -59,6 +59,10 @@ def test_gpus_come_first_one_slot_each(machine: Any) -> None:
         ("gpu0-0", 4),
         ("gpu0-1", 4),
     ]
+    begun = devices.places("2,0", "auto")
+    assert spread(begun) == [("gpu2-0", 1), ("gpu0-0", 1)]
+    assert all(place.packed for place in begun)
+    assert not any(place.packed for place in devices.places())
     assert devices.places("2")[0].environment["CUDA_VISIBLE_DEVICES"] == "GPU-cccc"
     assert devices.places("cpu")[0].device.kind == "cpu"
     assert devices.places()[0].device.kind == "cuda"
