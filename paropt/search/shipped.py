@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 # beside the package, in a checkout and where it is installed
@@ -25,3 +26,13 @@ def find_space(given: str | Path) -> Path | None:
     if str(path.parent) not in (".", "paramspaces") or path.suffix not in ("", ".json"):
         return None
     return spaces().get(path.stem)
+
+
+def missing(given: str | Path) -> str:
+    """The sentence that there is no such space, with what may have been meant."""
+    path, names = Path(given), spaces()
+    if path.is_dir():
+        return f"{given} is a directory, not a space"
+    close = difflib.get_close_matches(path.stem, names, 1)
+    hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names)}"
+    return f"there is no file {given}, and paropt has no space of that name; {hint}"

@@ -126,7 +126,8 @@ def check_torch() -> str:
             f"{found['torch']} does not see {', '.join(there)}",
             "install torch built for the driver's CUDA version, or use --devices cpu",
         )
-    devices = ", ".join(found["gpus"]) or f"CPU with {usable_cores()} cores"
+    cores = usable_cores()
+    devices = ", ".join(found["gpus"]) or f"CPU with {cores} core{'s' * (cores != 1)}"
     return f"{found['torch']} on {devices}"
 
 
@@ -167,7 +168,10 @@ def check_space(space: str | Path) -> str:
     from paropt.search.declared import read_checked_space
     from paropt.search.table import as_object
 
-    described = as_object(read_checked_space(shipped.find_space(space) or space))
+    found = shipped.find_space(space)
+    if found is None:
+        raise Broken(shipped.missing(space))
+    described = as_object(read_checked_space(found))
     count = described["configurations"]
     size = "infinitely many" if count is None else f"{count:,}"
     return f"{space}: {'/'.join(described['models'])}, {size} configurations"

@@ -40,6 +40,30 @@ def test_all_is_well(
     assert "3 configurations" in done.out
 
 
+def test_event_files_and_shipped_spaces_by_name(
+    database_url: str, tmp_path: Path, paropt_home: Path, run_paropt: Callable[..., Any]
+) -> None:
+    log = tmp_path / "log.tsv"
+    rows = [
+        f"{session}\t{(session + step) % 6}\t{1_700_000_000 + session * 10_000 + step}"
+        for session in range(60)
+        for step in range(4)
+    ]
+    log.write_text("\n".join(["SessionId\tItemId\tTime", *rows]))
+    done = run_paropt("check", "--storage", database_url, "--data", log, "--space", "sasrec")
+    assert done.rc == 0, done.out + done.err
+    *_, data, space = done.out.splitlines()
+    assert data.startswith("ok") and str(paropt_home / "datasets" / "log-") in data
+    assert space.startswith("ok") and "sasrec, infinitely many configurations" in space
+    log.write_text("user\titem\tts\n1\t2\t3\n")
+    done = run_paropt("check", "--storage", database_url, "--data", log, "--space", "sasrek")
+    assert done.rc == 1
+    lines = done.out.splitlines()
+    assert [line.split()[:2] for line in lines[3:]] == [["FAILED", "data"], ["FAILED", "space"]]
+    assert "--session-key" in lines[3] and "paropt prepare" in lines[3]
+    assert "did you mean 'sasrec'?" in lines[4]
+
+
 def test_each_failure_has_a_remedy(
     space: Path, tmp_path: Path, run_paropt: Callable[..., Any]
 ) -> None:
