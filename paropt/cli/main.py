@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import io
 import os
 import sys
 from typing import Any
@@ -92,6 +93,8 @@ def cli(ctx: click.Context, verbose: bool) -> None:
 def run(argv: list[str] | None = None) -> Any:
     """The console script: turns errors into one line and their exit code."""
     arguments = sys.argv[1:] if argv is None else argv
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 gets its table too
     try:
         return cli(arguments, prog_name="paropt", standalone_mode=True)
     except ParoptError as error:

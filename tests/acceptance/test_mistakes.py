@@ -312,6 +312,24 @@ def test_a_mistake_is_told_in_one_sentence_and_changes_nothing(
     assert shop.state() == before
 
 
+@pytest.mark.parametrize(
+    "wrong", ["--sampler tpee", "--pruner halving", "--metric auc", "--data data/b --study ''"]
+)
+def test_an_empty_database_stays_empty(
+    wrong: str, shop: Shop, database_url: str, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    from paropt.cli.main import run
+
+    monkeypatch.chdir(shop.directory)
+    with pytest.raises(SystemExit):
+        run([*shlex.split(f"{LAUNCH} {wrong}"), "--storage", database_url])
+    assert "Error: " in capsys.readouterr().err
+    engine = open_engine(database_url)
+    assert sqlalchemy.inspect(engine).get_table_names() == []
+    engine.dispose()
+
+
 def test_a_gpu_that_is_busy(
     run_paropt: Any, shop: Shop, paropt_home: Path, tmp_path: Path, postgres_server: Any
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -30,6 +31,23 @@ def test_every_verb_is_there_with_its_own_help(verb: str) -> None:
     assert result.exit_code == 0, result.output
     first_line = main.VERBS[verb][1]
     assert first_line.rstrip(".") in " ".join(result.output.split())
+
+
+def test_a_terminal_without_utf8_gets_its_output() -> None:
+    """Results have bars and dashes in them; an old locale must not end in a traceback."""
+    program = (
+        "from paropt.cli.main import run\n"
+        "try:\n    run(['--version'])\nexcept SystemExit:\n    pass\n"
+        "from rich.console import Console\n"
+        "Console().print('layers ▇▇▇')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "layers ???"), done.stderr
 
 
 def test_misspelt_verb_and_option_are_usage_errors() -> None:
