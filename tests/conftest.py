@@ -19,8 +19,10 @@ import pytest
 # small tensors: threads cost more than they give; read when torch is first imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# set by .ci/run where everything that a test may need is at hand
+# set by .ci/run where everything that a test may need is at hand,
 _NO_SKIP = bool(os.environ.get("PAROPT_NO_SKIP"))
+# and this where a browser could not be had after all: the reason
+_NO_BROWSER = bool(os.environ.get("PAROPT_NO_BROWSER"))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -29,7 +31,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A skipped test is a failed one when PAROPT_NO_SKIP is set."""
     report = yield
-    if _NO_SKIP and report.skipped and call.excinfo is not None:
+    excused = _NO_BROWSER and item.get_closest_marker("browser") is not None
+    if _NO_SKIP and not excused and report.skipped and call.excinfo is not None:
         report.outcome = "failed"
         report.longrepr = f"skipped though PAROPT_NO_SKIP is set: {call.excinfo.value}"
     return report

@@ -22,11 +22,14 @@ Headers = list[tuple[str, str]]
 
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 READING = ("GET", "HEAD")
+MOST_READ = 1 << 20  # bytes of a request that is refused
 # of files that trials uploaded: never run in our origin
 SANDBOXED = [
     ("Content-Security-Policy", "sandbox; default-src 'none'"),
     ("Content-Disposition", "attachment"),
 ]
+# of pages and data: once the token is taken away, nothing of them is left in the browser
+UNKEPT = [("Cache-Control", "no-store")]
 EVERYWHERE = [
     ("X-Content-Type-Options", "nosniff"),
     ("X-Frame-Options", "DENY"),
@@ -59,17 +62,20 @@ class Gatekeeper:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         host = host_of(environ.get("HTTP_HOST", ""))
         if not self._serves(host):
-            return _refuse(start_response, "403 Forbidden", f"{host or 'no host'}: not served here")
+            return _refuse(
+                environ, start_response, "403 Forbidden", f"{host or 'no host'}: not served here"
+            )
         method = environ["REQUEST_METHOD"]
         if method not in READING and not self.writable:
             return _refuse(
+                environ,
                 start_response,
                 "405 Method Not Allowed",
                 "this dashboard only reads; start it with --writable",
                 [("Allow", ", ".join(READING))],
             )
         if method not in READING and not self._same_origin(environ):
-            return _refuse(start_response, "403 Forbidden", "this comes from another site")
+            return _refuse(environ, start_response, "403 Forbidden", "this comes from another site")
         if self.token is not None:
             query = parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True)
             shown = [value for name, value in query if name == "token"]
@@ -77,6 +83,7 @@ class Gatekeeper:
                 return self._keep_in_cookie(environ, start_response, query)
             if not self._known(environ):
                 return _refuse(
+                    environ,
                     start_response,
                     "401 Unauthorized",
                     "open the address that paropt dashboard printed: its ?token=… lets you in",
@@ -84,7 +91,9 @@ class Gatekeeper:
                 )
         # bottle, too, takes //artifacts/ for /artifacts/
         path = "/" + environ.get("PATH_INFO", "").lstrip("/")
-        return self.app(environ, _hardened(start_response, path.startswith("/artifacts")))
+        ours = [*EVERYWHERE, *([] if path.startswith("/static/") else UNKEPT)]
+        ours += SANDBOXED if path.startswith("/artifacts") else []
+        return self.app(environ, _hardened(start_response, ours))
 
     def _serves(self, host: str) -> bool:
         return host in self.hosts or (self.any_address and _is_address(host))
@@ -119,7 +128,7 @@ class Gatekeeper:
             [
                 ("Location", f"{place}?{rest}" if rest else place),
                 ("Set-Cookie", f"{self.cookie}={self.token}; Path=/; HttpOnly; SameSite=Lax"),
-                ("Cache-Control", "no-store"),
+                *UNKEPT,
                 *EVERYWHERE,
             ],
         )
@@ -157,9 +166,8 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _hardened(start_response: StartResponse, sandboxed: bool) -> StartResponse:
+def _hardened(start_response: StartResponse, ours: Headers) -> StartResponse:
     """Replaces what the application says about how far its answers may be trusted."""
-    ours = [*EVERYWHERE, *SANDBOXED] if sandboxed else EVERYWHERE
     replaced = {name.lower() for name, _ in ours} | {"access-control-allow-origin"}
 
     def start(status: str, headers: Headers, *rest: Any) -> Any:
@@ -170,16 +178,30 @@ def _hardened(start_response: StartResponse, sandboxed: bool) -> StartResponse:
 
 
 def _refuse(
-    start_response: StartResponse, status: str, why: str, headers: Headers | None = None
+    environ: Environ,
+    start_response: StartResponse,
+    status: str,
+    why: str,
+    headers: Headers | None = None,
 ) -> Iterable[bytes]:
+    _read_rest(environ)
     body = f"{status}: {why}\n".encode()
     start_response(
         status,
         [
             ("Content-Type", "text/plain; charset=utf-8"),
             ("Content-Length", str(len(body))),
+            *UNKEPT,
             *EVERYWHERE,
             *(headers or []),
         ],
     )
     return [body]
+
+
+def _read_rest(environ: Environ) -> None:
+    """What was sent along: a connection that is closed with something unread is reset, and who sent
+    it may never see the answer."""
+    length = environ.get("CONTENT_LENGTH") or "0"
+    if length.isdecimal() and (size := min(int(length), MOST_READ)):
+        environ["wsgi.input"].read(size)

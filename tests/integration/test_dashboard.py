@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import signal
 import socket
@@ -108,7 +109,8 @@ def test_token_lets_in(reading: Dashboard) -> None:
     assert ask(port, "/api/studies?token=").status == 401
     assert ask(port, token="").status == 401
     answer = ask(port, token=token)
-    assert answer.status == 200
+    assert (answer.status, answer.headers["cache-control"]) == (200, "no-store")
+    assert "no-store" not in ask(port, "/static/bundle.js", token=token).headers.values()
     assert [study["study_name"] for study in answer.json["study_summaries"]] == ["shop"]
 
 
@@ -124,6 +126,7 @@ def test_token_in_the_address_becomes_a_cookie(reading: Dashboard) -> None:
     assert page.status == 200
     assert b"<html" in page.body
     assert page.headers["x-frame-options"] == "DENY"
+    assert page.headers["cache-control"] == "no-store"  # a browser shows it without asking, else
     assert ask(reading.port, "/dashboard", Cookie=kept[:-1]).status == 401
     assert ask(reading.port, "/dashboard", Cookie="[]=;;;").status == 401
 
@@ -463,3 +466,17 @@ def test_gate_without_a_token_is_never_passed_by_an_empty_one() -> None:
     environ = {"HTTP_HOST": "localhost", "REQUEST_METHOD": "GET", "QUERY_STRING": "token="}
     list(gate(environ, lambda status, headers: seen.append(status)))
     assert seen == ["401 Unauthorized"]
+
+
+def test_gate_reads_what_it_refuses() -> None:
+    """A server that closes with something unread resets the connection, and the refusal is lost."""
+    gate = Gatekeeper(lambda *_: [b""], "secret", frozenset({"localhost"}))
+    for host, length, rest in (
+        ("localhost", "5", 0),
+        ("evil.example", "3", 2),
+        ("localhost", "", 5),
+    ):
+        sent = io.BytesIO(b"12345")
+        environ = {"HTTP_HOST": host, "REQUEST_METHOD": "DELETE", "PATH_INFO": "/api/studies/1"}
+        list(gate({**environ, "CONTENT_LENGTH": length, "wsgi.input": sent}, lambda *_: None))
+        assert len(sent.read()) == rest
