@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from paropt.errors import StudyError
+from paropt.search import shape
 
 FORMAT = 1
 DEFAULT_SEED = 42
@@ -56,7 +57,7 @@ class StudyDefinition:
         """Reads what :meth:`to_json` gave.
 
         Raises:
-            StudyError: it is of a newer format, or no definition at all.
+            StudyError: it is of a newer format, damaged, or no definition at all.
         """
         if not isinstance(stored, Mapping) or not isinstance(stored.get("format"), int):
             raise StudyError("the study was not made by paropt")
@@ -66,10 +67,13 @@ class StudyDefinition:
                 "use the version that made it"
             )
         known = {f.name for f in fields(cls)}
-        try:
-            return cls(**{key: value for key, value in stored.items() if key in known})
-        except TypeError as error:
-            raise StudyError(f"the study's definition is damaged: {error}") from None
+        fault = shape.DEFINITION.fault(stored, "definition")
+        if fault or (
+            stored.get("plan", {}) != {}
+            and (fault := shape.PLAN.fault(stored["plan"], "definition.plan"))
+        ):
+            raise StudyError(f"the study's definition is damaged: {fault}")
+        return cls(**{key: value for key, value in stored.items() if key in known})
 
     def joined_to(self, recorded: StudyDefinition) -> StudyDefinition:
         """The recorded definition, if this one may go on with it.

@@ -97,9 +97,16 @@ class Plan:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Plan:
-        """Reads what :meth:`to_json` gave."""
-        entries = tuple(Entry(**entry) for entry in stored["entries"])
-        return cls(**{**stored, "entries": entries, "seeds": tuple(stored["seeds"])})
+        """Reads what :meth:`to_json` gave.
+
+        Raises:
+            StudyError: it isn't a plan that this paropt can read.
+        """
+        try:
+            entries = tuple(Entry(**entry) for entry in stored["entries"])
+            return cls(**{**stored, "entries": entries, "seeds": tuple(stored["seeds"])})
+        except (KeyError, TypeError) as error:
+            raise StudyError(f"the study's plan cannot be read: {error}") from None
 
     def jobs(self) -> list[Job]:
         """All trainings, one seed of every entry after the other."""
@@ -116,12 +123,7 @@ def jobs_of(plan: Mapping[str, Any]) -> list[Job]:
     Raises:
         StudyError: it isn't a plan that this paropt can read.
     """
-    if not plan:
-        return []
-    try:
-        return Plan.from_json(plan).jobs()
-    except (KeyError, TypeError) as error:
-        raise StudyError(f"the study's plan cannot be read: {error}") from None
+    return Plan.from_json(plan).jobs() if plan else []
 
 
 def part_name(study: str, number: int, part: str) -> str:

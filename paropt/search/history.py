@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +14,7 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from paropt.search import ledger
+from paropt.search import ledger, shape
 from paropt.search.pruning import Curve
 
 OPEN = ("RUNNING", "WAITING")
@@ -81,41 +83,46 @@ class Record:
         return values
 
 
-def _loads(attrs: Mapping[str, str], key: str) -> dict[str, Any]:
-    try:
-        value = json.loads(attrs.get(key, "{}"))
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _record(row: Any) -> Record | None:
+def _record(row: Any, meta: shape.Shape) -> Record | None:
+    """A row of :func:`ledger.read_trials`; None if it is damaged, in whichever part."""
     trial, number, state, started, ended, value, attrs = row
-    attrs = attrs or {}
-    meta = _loads(attrs, ledger.META)
-    if not {"root", "index", "attempt", "model", "params", "searched", "seed"} <= meta.keys():
-        return None  # not made by paropt
-    return Record(
-        id=trial,
-        number=number,
-        state=state,
-        value=value,
-        started=started,
-        ended=ended,
-        meta=meta,
-        owner=_loads(attrs, ledger.OWNER),
-        curves=_loads(attrs, ledger.CURVE),
-        end=_loads(attrs, ledger.END),
+    if number is None or not shape.is_value(value) or (state == "COMPLETE" and value is None):
+        return None
+    parts = []
+    for key, kind in (*ledger.TRIAL.items(),):
+        part = ledger.trial_attr(key, attrs.get(key, "{}"), meta if key == ledger.META else kind)
+        if part is None:
+            return None
+        parts.append(part)
+    return Record(trial, number, state, value, started, ended, *parts)
+
+
+@functools.cache  # said once by a process, however often it looks
+def _tell(study: str, unread: int) -> None:
+    trials = "1 trial" if unread == 1 else f"{unread} trials"
+    logging.getLogger(__name__).warning(
+        "%s of study %r cannot be read, because another program changed what is stored of "
+        "them; they are left out",
+        trials,
+        study,
     )
 
 
 @dataclass
 class History:
-    """The records of a study by id. Trials that other programs added are not among them."""
+    """The records of a study by id.
+
+    Trials that other programs added, the ``strangers``, are not among them, nor are those that
+    cannot be read any more, ``unread``: every process leaves out the same ones. ``meta`` is what a
+    trial of this study may say of itself.
+    """
 
     study: int
+    name: str = ""
+    meta: shape.Shape = shape.META
     records: dict[int, Record] = field(default_factory=dict)
     strangers: int = 0
+    _unread: set[int] = field(default_factory=set)
     _open: set[int] = field(default_factory=set)
     _last: int = -1
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -124,14 +131,30 @@ class History:
         """Reads what is new, and again what had not ended."""
         with self._lock:
             for row in ledger.read_trials(connection, self.study, self._last, sorted(self._open)):
-                trial = row[0]
-                self._last = max(self._last, trial)
-                record = _record(row)
-                if record is None:
-                    self.strangers += 1
-                    continue
-                self.records[trial] = record
-                (self._open.add if record.open else self._open.discard)(trial)
+                self._last = max(self._last, row[0])
+                self._take(row)
+        if self._unread:
+            _tell(self.name, self.unread)
+
+    def _take(self, row: Any) -> None:
+        trial, state, attrs = row[0], row[2], row[6] or {}
+        if ledger.META not in attrs:
+            self.strangers += 1
+            return
+        record = _record(row, self.meta)
+        if record is None:
+            self.records.pop(trial, None)
+            self._unread.add(trial)
+        else:
+            self.records[trial] = record
+            self._unread.discard(trial)
+        # a damaged one that still runs may be written anew
+        (self._open.add if state in OPEN else self._open.discard)(trial)
+
+    @property
+    def unread(self) -> int:
+        """How many trials cannot be read."""
+        return len(self._unread)
 
     def all(self) -> list[Record]:
         with self._lock:
@@ -146,8 +169,8 @@ class History:
 
     def in_state(self, *states: str) -> list[Record]:
         with self._lock:
-            held = [self.records[trial] for trial in sorted(self._open)]
-        return [record for record in held if record.state in states]
+            held = [self.records.get(trial) for trial in sorted(self._open)]
+        return [record for record in held if record is not None and record.state in states]
 
 
 def counts(lineages: Iterable[Record]) -> dict[str, int]:

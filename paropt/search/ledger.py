@@ -18,11 +18,43 @@ from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
 from paropt.errors import StudyError
+from paropt.search import shape
+from paropt.search.reported import REPORT as REPORTED
 
 META = "paropt:trial"  # what the trial is: never changes
 OWNER = "paropt:owner"  # who runs it, with the token that its writes must carry
 CURVE = "paropt:curve"  # what every epoch reported
 END = "paropt:end"  # how it ended, or why it waits again
+
+TRIAL: Mapping[str, shape.Shape] = {
+    META: shape.META,
+    OWNER: shape.OWNER,
+    CURVE: shape.CURVES,
+    END: shape.END,
+}
+
+DEFINITION = "paropt:definition"
+STATE = "paropt:state"
+BUDGET = "paropt:budget"
+DEADLINE = "paropt:deadline"
+FLOOR = "paropt:floor"
+NOTE = "paropt:note"
+REPORT = "paropt:report"
+# what it holds, and what mends it
+STUDY: Mapping[str, tuple[shape.Shape, str]] = {
+    STATE: (shape.STATE, "; 'paropt resume STUDY' writes it anew"),
+    BUDGET: (
+        shape.optional(shape.whole()),
+        "; 'paropt launch --study STUDY --trials N' writes it anew",
+    ),
+    DEADLINE: (
+        shape.optional(shape.number()),
+        "; 'paropt launch --study STUDY --timeout 2h' writes it anew",
+    ),
+    FLOOR: (shape.FLOOR, ""),
+    NOTE: (shape.TEXT, ""),
+    REPORT: (REPORTED, "; 'paropt final STUDY --again' makes another"),
+}
 
 NOW = "(now() AT TIME ZONE 'UTC')"  # Optuna keeps naive UTC; the server's clock is the only one
 
@@ -70,7 +102,31 @@ def find_study(connection: Connection, name: str) -> int | None:
     return found
 
 
-def study_attrs(connection: Connection, study: int) -> dict[str, Any]:
+class StudyAttributes:
+    """A study's attributes that paropt wrote, each checked when it is asked for."""
+
+    def __init__(self, texts: Mapping[str, Any]) -> None:
+        self._texts = texts
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """
+        Raises:
+            StudyError: another program wrote something else there.
+        """
+        if key not in self._texts:
+            return default
+        kind, remedy = STUDY.get(key, (shape.ANYTHING, ""))
+        try:
+            value = shape.loads(self._texts[key])
+            fault = kind.fault(value, "it")
+        except ValueError as error:
+            fault = str(error)
+        if fault:
+            raise StudyError(f"the study's attribute {key!r} is damaged: {fault}{remedy}")
+        return value
+
+
+def study_attrs(connection: Connection, study: int) -> StudyAttributes:
     """The study's attributes that paropt wrote."""
     rows = connection.execute(
         text(
@@ -79,7 +135,7 @@ def study_attrs(connection: Connection, study: int) -> dict[str, Any]:
         ),
         {"study": study},
     )
-    return {key: json.loads(value) for key, value in rows}
+    return StudyAttributes({key: value for key, value in rows})
 
 
 def set_study_attrs(connection: Connection, study: int, attrs: Mapping[str, Any]) -> None:
@@ -156,15 +212,14 @@ def set_attrs(connection: Connection, kind: str, trial: int, attrs: Mapping[str,
 
 @dataclass(frozen=True)
 class Held:
-    """A trial's row, locked until the transaction ends."""
+    """A trial's row, locked until the transaction ends, without attributes that are damaged."""
 
     state: str
     attrs: Mapping[str, Any]
 
     @property
     def token(self) -> str | None:
-        owner = self.attrs.get(OWNER) or {}
-        token: str | None = owner.get("token")
+        token: str | None = self.attrs.get(OWNER, {}).get("token")
         return token
 
 
@@ -183,7 +238,17 @@ def hold(connection: Connection, trial: int) -> Held | None:
         ),
         {"trial": trial},
     )
-    return Held(state, {key: json.loads(value) for key, value in rows})
+    found = {key: trial_attr(key, value, TRIAL[key]) for key, value in rows if key in TRIAL}
+    return Held(state, {key: value for key, value in found.items() if value is not None})
+
+
+def trial_attr(key: str, text: Any, kind: shape.Shape) -> dict[str, Any] | None:
+    """The object that an attribute of a trial holds; None if it is damaged."""
+    try:
+        value: dict[str, Any] = shape.loads(text)
+    except ValueError:
+        return None
+    return None if kind.fault(value, key) else value
 
 
 def set_state(connection: Connection, trial: int, state: str, value: float | None = None) -> None:
@@ -254,6 +319,11 @@ def copy_trial(
     return copy, number
 
 
+def _known(column: str) -> str:
+    """A time if Python has it, else null: PostgreSQL knows infinity and the year 20000."""
+    return f"CASE WHEN t.{column} BETWEEN '0001-01-02' AND '9999-12-30' THEN t.{column} END"
+
+
 def read_trials(connection: Connection, study: int, after: int, also: Sequence[int]) -> list[Any]:
     """Trials with an id above ``after`` or in ``also``, in the order of their ids.
 
@@ -263,8 +333,8 @@ def read_trials(connection: Connection, study: int, after: int, also: Sequence[i
     return list(
         connection.execute(
             text(
-                "SELECT t.trial_id, t.number, CAST(t.state AS text), t.datetime_start,"
-                " t.datetime_complete, v.value, a.attrs FROM trials t"
+                f"SELECT t.trial_id, t.number, CAST(t.state AS text), {_known('datetime_start')},"
+                f" {_known('datetime_complete')}, v.value, a.attrs FROM trials t"
                 " LEFT JOIN trial_values v ON v.trial_id = t.trial_id AND v.objective = 0"
                 " LEFT JOIN LATERAL (SELECT json_object_agg(s.key, s.value_json) AS attrs"
                 "  FROM trial_system_attributes s"

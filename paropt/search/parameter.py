@@ -92,6 +92,12 @@ class Parameter:
             raise ValueError(f"{value} is not on the grid {self.low} + k·{self.step}")
         return self.nth(round(index))
 
+    def within(self, value: Any) -> bool:
+        """Whether it is a choice or a number of the range, on the grid or not."""
+        if self.kind in ("value", "categorical"):
+            return any(same(choice, value) for choice in self.choices)
+        return type(value) in (int, float) and self.low <= value <= self.high
+
     def snap(self, value: float) -> Any:
         """The grid's value nearest to what a sampler drew."""
         if self.kind in ("value", "categorical"):

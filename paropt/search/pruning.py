@@ -49,7 +49,7 @@ def complete_choice(
     """``"name"``, ``{"name": …, option: …}`` or nothing, with the defaults filled in."""
     asked = {"name": given} if isinstance(given, str) else dict(given or {})
     name = asked.pop("name", default)
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise StudyError(f"no {what} {name!r}; there are {', '.join(known)}")
     options = dict(known[name])
     for key, value in asked.items():

@@ -55,6 +55,7 @@ def summary(
     budget: int | None,
     state: Mapping[str, Any],
     floor: Mapping[str, Any],
+    unread: int = 0,
 ) -> dict[str, Any]:
     """A study as a JSON object; its keys are promised in docs/json.md."""
     best = best_first(lineages)[:1]
@@ -73,6 +74,7 @@ def summary(
         if best
         else None,
         "floor": dict(floor),
+        "unread": unread,
         "epochs": spent(lineages, definition.metric),
     }
 

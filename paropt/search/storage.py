@@ -91,7 +91,8 @@ def storage_errors(url: str | URL) -> Iterator[None]:
     """Turns what the database's driver raises into :class:`StorageUnreachable`.
 
     Everything that calls paropt's own statements again would cure counts: no answer, a dropped
-    connection, a restart, a timeout, a full disk, a standby. Errors of another kind pass.
+    connection, a restart, a timeout, a full disk, a standby. What the database refuses because its
+    tables are not as they were made is a :class:`StudyError`. Errors of another kind pass.
     """
     try:
         yield
@@ -101,15 +102,23 @@ def storage_errors(url: str | URL) -> Iterator[None]:
     except exc.DBAPIError as error:
         if error.connection_invalidated:
             raise StorageUnreachable(_sentence(url, error.orig)) from error
+        if isinstance(error, exc.ProgrammingError | exc.DataError | exc.IntegrityError):
+            raise StudyError(
+                f"the tables at {place(url)} are not as this paropt needs them "
+                f"({_reason(url, error.orig)}); use the versions of paropt and Optuna that made "
+                "them, or another database"
+            ) from error
         raise
 
 
 def _sentence(url: str | URL, cause: BaseException | None) -> str:
+    return f"no answer from PostgreSQL at {place(url)}: {_reason(url, cause)}"
+
+
+def _reason(url: str | URL, cause: BaseException | None) -> str:
     reason = next(iter(str(cause).strip().splitlines()), "") or type(cause).__name__
     password = parse_url(url).password
-    if password:
-        reason = reason.replace(password, "***")
-    return f"no answer from PostgreSQL at {place(url)}: {reason}"
+    return reason.replace(password, "***") if password else reason
 
 
 @contextmanager

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from sqlalchemy import exc, text
+from sqlalchemy import text
 from sqlalchemy.engine import URL, Connection, Engine
 
 from paropt.errors import StudyError
-from paropt.search import failures, ledger, results
+from paropt.search import failures, ledger, results, shape
 from paropt.search.definition import StudyDefinition
 from paropt.search.final import DEFAULT_EPOCHS, Job, jobs_of
 from paropt.search.history import LOST, History, Record, best_first, counts
@@ -31,14 +31,6 @@ Why = Literal["budget", "space", "stopped", "timeout", "failures"]
 MAX_ATTEMPTS = 3
 # from so many trials on, one more tells the sampler little, and it takes long to think
 AHEAD = 1000
-
-_DEFINITION = "paropt:definition"
-_STATE = "paropt:state"
-_BUDGET = "paropt:budget"
-_DEADLINE = "paropt:deadline"
-_FLOOR = "paropt:floor"
-_NOTE = "paropt:note"
-_REPORT = "paropt:report"
 
 
 class StudyEnded(StudyError):
@@ -77,8 +69,10 @@ class Study:
         self.sampler = Sampler(
             self.space, definition.sampler, definition.seed or 0, definition.metric
         )
-        self.history = History(study)
         self.jobs: list[Job] = jobs_of(definition.plan)
+        jobs = {job.entry for job in self.jobs} if self.jobs else None
+        ours = shape.meta(shape.searched(self.space.searched), jobs)
+        self.history = History(study, definition.name, ours)
 
     # -- opening --------------------------------------------------------------------------------
 
@@ -116,12 +110,13 @@ class Study:
                     connection,
                     definition.name,
                     definition.metric,
-                    {_DEFINITION: definition.to_json(), _BUDGET: budget},
+                    {ledger.DEFINITION: definition.to_json(), ledger.BUDGET: budget},
                 )
             else:
-                definition = _completed(definition).joined_to(_recorded(connection, found))
+                recorded = _recorded(connection, found, definition.name)
+                definition = _completed(definition).joined_to(recorded)
                 if budget is not None:
-                    ledger.set_study_attrs(connection, found, {_BUDGET: budget})
+                    ledger.set_study_attrs(connection, found, {ledger.BUDGET: budget})
             study = cls(engine, found, definition)
             study._begin(connection, timeout)
             return study
@@ -142,7 +137,7 @@ class Study:
             found = ledger.find_study(connection, name)
             if found is None:
                 raise StudyError(f"there is no study {name!r}; it was deleted just now")
-            return cls(engine, found, _recorded(connection, found))
+            return cls(engine, found, _recorded(connection, found, name))
 
     @staticmethod
     def names(url: str | URL) -> list[str]:
@@ -150,16 +145,16 @@ class Study:
         engine = open_engine(url)
         try:
             with transaction(engine) as connection:
+                if not connection.execute(text("SELECT to_regclass('studies')")).scalar():
+                    return []
                 rows = connection.execute(
                     text(
                         "SELECT study_name FROM studies JOIN study_user_attributes USING (study_id)"
                         " WHERE key = :key ORDER BY study_id"
                     ),
-                    {"key": _DEFINITION},
+                    {"key": ledger.DEFINITION},
                 )
                 return [name for (name,) in rows]
-        except exc.ProgrammingError:
-            return []  # no tables yet
         finally:
             engine.dispose()
 
@@ -184,19 +179,17 @@ class Study:
     def _begin(self, connection: Connection, timeout: float | None) -> None:
         now = _now(connection)
         attrs = ledger.study_attrs(connection, self._id)
-        deadline = attrs.get(_DEADLINE)
-        if timeout is not None:
-            deadline = now + timeout
-        elif deadline is not None and deadline <= now:
+        deadline = attrs.get(ledger.DEADLINE) if timeout is None else now + timeout
+        if deadline is not None and deadline <= now and timeout is None:
             deadline = None
-        changed: dict[str, Any] = {_DEADLINE: deadline}
-        if attrs.get(_STATE, {}).get("state") != "run":
-            changed[_STATE] = {"state": "run", "since": now}
+        changed: dict[str, Any] = {ledger.DEADLINE: deadline}
+        if attrs.get(ledger.STATE, {}).get("state") != "run":
+            changed[ledger.STATE] = {"state": "run", "since": now}
         ledger.set_study_attrs(connection, self._id, changed)
 
     # -- steering -------------------------------------------------------------------------------
 
-    def _attrs(self) -> dict[str, Any]:
+    def _attrs(self) -> ledger.StudyAttributes:
         with self.transaction() as connection:
             return ledger.study_attrs(connection, self._id)
 
@@ -206,7 +199,7 @@ class Study:
             attrs = ledger.study_attrs(connection, self._id)
             if _overdue(connection, attrs):
                 return "stop"
-        found: State = attrs.get(_STATE, {}).get("state", "run")
+        found: State = attrs.get(ledger.STATE, {}).get("state", "run")
         return found
 
     def set_state(self, state: State, why: str = "") -> None:
@@ -216,26 +209,27 @@ class Study:
 
     def _set_state(self, connection: Connection, state: State, more: Mapping[str, Any]) -> None:
         value = {"state": state, "since": _now(connection), **more}
-        ledger.set_study_attrs(connection, self._id, {_STATE: value})
+        ledger.set_study_attrs(connection, self._id, {ledger.STATE: value})
 
     def set_floor(self, floor: Mapping[str, Mapping[str, float]]) -> None:
         """What needs no training: ``{"popularity": {"mrr@20": …}, "cooccurrence": {…}}``."""
         with self.transaction() as connection:
-            ledger.set_study_attrs(connection, self._id, {_FLOOR: floor})
+            ledger.set_study_attrs(connection, self._id, {ledger.FLOOR: floor})
 
     def set_note(self, markdown: str) -> None:
         """A text about the study for its readers."""
         with self.transaction() as connection:
-            ledger.set_study_attrs(connection, self._id, {_NOTE: markdown})
+            ledger.set_study_attrs(connection, self._id, {ledger.NOTE: markdown})
 
     def set_report(self, report: Mapping[str, Any]) -> None:
         """What a final test found (see docs/final.md)."""
         with self.transaction() as connection:
-            ledger.set_study_attrs(connection, self._id, {_REPORT: report})
+            ledger.set_study_attrs(connection, self._id, {ledger.REPORT: report})
 
     def report(self) -> dict[str, Any] | None:
         """What :meth:`set_report` was given; None before."""
-        return self._attrs().get(_REPORT)
+        found: dict[str, Any] | None = self._attrs().get(ledger.REPORT)
+        return found
 
     # -- trials ---------------------------------------------------------------------------------
 
@@ -317,20 +311,20 @@ class Study:
         attrs = ledger.study_attrs(connection, self._id)
         if ended := self._ended(connection, attrs):
             return ended
-        if attrs.get(_STATE, {}).get("state") == "pause":
+        if attrs.get(ledger.STATE, {}).get("state") == "pause":
             return None
         for record in self.history.in_state("WAITING"):
             if taken := self._take(connection, record, owner, token):
                 return taken
-        meta = self._next_job() if self.jobs else self._draw(attrs.get(_BUDGET), proposal)
+        meta = self._next_job() if self.jobs else self._draw(attrs.get(ledger.BUDGET), proposal)
         if isinstance(meta, Undrawn):
             return meta
         if isinstance(meta, StudyEnded):
             return None if running else meta
         return self._new(connection, meta, owner, token)
 
-    def _ended(self, connection: Connection, attrs: Mapping[str, Any]) -> StudyEnded | None:
-        state = attrs.get(_STATE, {})
+    def _ended(self, connection: Connection, attrs: ledger.StudyAttributes) -> StudyEnded | None:
+        state = attrs.get(ledger.STATE, {})
         if state.get("state") == "stop":
             return StudyEnded("stopped", f"study {self.name!r} was stopped")
         if state.get("state") == "pause":
@@ -387,8 +381,9 @@ class Study:
 
     def _next_job(self) -> dict[str, Any] | StudyEnded:
         """The plan's next job, whatever became of the earlier ones."""
-        index = len(self.history.lineages())
-        if index >= len(self.jobs):
+        done = {record.meta["index"] for record in self.history.lineages()}
+        index = next((index for index in range(len(self.jobs)) if index not in done), None)
+        if index is None:
             return StudyEnded("budget", f"study {self.name!r} has trained all of its plan")
         return {"index": index, "attempt": 1, "searched": {}, **self.jobs[index].to_meta()}
 
@@ -418,7 +413,9 @@ class Study:
             held = ledger.hold(connection, trial_id)
             if held is None or held.state != "RUNNING" or (token and held.token != token):
                 return False
-            meta = held.attrs[ledger.META]
+            meta = held.attrs.get(ledger.META)
+            if meta is None:  # damaged: nobody can go on with it
+                return False
             again = meta["attempt"] < MAX_ATTEMPTS
             end: dict[str, Any] = {"why": LOST if again else "given up", "message": reason}
             if again:
@@ -489,9 +486,10 @@ class Study:
             self.definition,
             self.space,
             self.history.lineages(),
-            budget=attrs.get(_BUDGET),
-            state=attrs.get(_STATE, {}),
-            floor=attrs.get(_FLOOR, {}),
+            budget=attrs.get(ledger.BUDGET),
+            state=attrs.get(ledger.STATE, {}),
+            floor=attrs.get(ledger.FLOOR, {}),
+            unread=self.history.unread,
         )
 
     def importances(self) -> dict[str, float]:
@@ -509,8 +507,12 @@ def _completed(definition: StudyDefinition) -> StudyDefinition:
     )
 
 
-def _recorded(connection: Connection, study: int) -> StudyDefinition:
-    return StudyDefinition.from_json(ledger.study_attrs(connection, study).get(_DEFINITION, {}))
+def _recorded(connection: Connection, study: int, name: str) -> StudyDefinition:
+    """What the study was made with, by the name that the database gives it now."""
+    stored = ledger.study_attrs(connection, study).get(ledger.DEFINITION, {})
+    recorded = StudyDefinition.from_json(stored)
+    sampler, pruner = complete_sampler(recorded.sampler), complete_pruner(recorded.pruner)
+    return replace(recorded, name=name, sampler=sampler, pruner=pruner)
 
 
 def _now(connection: Connection) -> float:
@@ -519,8 +521,8 @@ def _now(connection: Connection) -> float:
     return float(found)
 
 
-def _overdue(connection: Connection, attrs: Mapping[str, Any]) -> bool:
-    deadline = attrs.get(_DEADLINE)
+def _overdue(connection: Connection, attrs: ledger.StudyAttributes) -> bool:
+    deadline = attrs.get(ledger.DEADLINE)
     return deadline is not None and _now(connection) >= deadline
 
 

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sqlalchemy import Engine, text
-from sqlalchemy.exc import DBAPIError
 
-from paropt.errors import StorageUnreachable
+from paropt.errors import StorageUnreachable, StudyError
+from paropt.search import shape
 from paropt.search.storage import lock, transaction
 
 # the period, in seconds, that promises are made in: two of them, and a lost trial is taken over
@@ -154,10 +154,11 @@ def create_tables(engine: Engine) -> None:
             lock(connection, "slots")
             for statement in filter(str.strip, TABLES.split(";")):
                 connection.execute(text(statement))
-    except DBAPIError as error:
-        if getattr(error.orig, "pgcode", None) != INSUFFICIENT_PRIVILEGE:
+    except StudyError as error:
+        refused = getattr(error.__cause__, "orig", None)
+        if getattr(refused, "pgcode", None) != INSUFFICIENT_PRIVILEGE:
             raise
-        first = str(error.orig).strip().splitlines()[0]
+        first = str(refused).strip().splitlines()[0]
         raise StorageUnreachable(
             f"this user may not make paropt's tables ({first}); "
             "let it own the database, or GRANT CREATE ON SCHEMA public"
@@ -222,8 +223,8 @@ class Leases:
             run = connection.execute(text("SELECT pg_postmaster_start_time()::text")).scalar_one()
             rows = connection.execute(
                 text(
-                    "SELECT trial_id, owner, beats, machine, pid, born, extract(epoch FROM"
-                    " clock_timestamp() - lease.beaten_at)::float8 AS age FROM paropt_lease lease"
+                    "SELECT trial_id, owner, beats, machine, pid, born,"
+                    f" coalesce({_since('lease.beaten_at')}, 0) AS age FROM paropt_lease lease"
                     " LEFT JOIN paropt_slot slot ON slot.id = lease.owner"
                     " WHERE lease.study = :study ORDER BY trial_id"
                 ),
@@ -315,16 +316,16 @@ class Slots:
                 return []  # no worker was ever here, and who only looks makes no tables
             rows = connection.execute(
                 text(
-                    "SELECT id, study, host, pid, device, slot, state, command,"
-                    " extract(epoch FROM clock_timestamp() - started)::float8 AS uptime,"
-                    " extract(epoch FROM clock_timestamp() - beaten_at)::float8 AS quiet"
+                    "SELECT id, study, host, pid, device, slot, CAST(state AS text) AS state,"
+                    f" command, {_since('started')} AS uptime, {_since('beaten_at')} AS quiet"
                     " FROM paropt_slot WHERE (CAST(:study AS text) IS NULL OR study = :study)"
+                    " AND isfinite(started) AND isfinite(beaten_at)"
                     " AND beaten_at > clock_timestamp() - make_interval(secs => :within)"
                     " ORDER BY study, host, slot, id"
                 ),
                 {"study": study, "within": within},
             ).all()
-        return [Slot(**row._mapping) for row in rows]
+        return [Slot(**{**row._mapping, "state": shape.said(row.state)}) for row in rows]
 
     def command(
         self,
@@ -413,6 +414,12 @@ class Observer:
         if lease is None:
             return Stale(trial, None, 0, still, "no lease")
         return Stale(trial, lease.owner, lease.beats, still, "no heartbeat")
+
+
+def _since(column: str) -> str:
+    """The seconds since a time; null of one that is infinite, which somebody else wrote."""
+    seconds = f"extract(epoch FROM clock_timestamp() - {column})::float8"
+    return f"CASE WHEN isfinite({column}) THEN {seconds} END"
 
 
 def _sign_of_life(lease: Lease | None) -> tuple[str, int, bool] | None:

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from paropt.errors import StorageUnreachable
+from paropt.errors import ParoptError, StorageUnreachable
 from paropt.search.study import Study
 from paropt.service.fitting import fitted, on_a_terminal, summary
 from paropt.service.leases import Rhythm, Slots
@@ -36,16 +36,21 @@ def workers(storage: Storage, study: str, heartbeat: float) -> list[dict[str, An
     return [asdict(slot) for slot in Slots(storage.engine()).alive(study, within=grace)]
 
 
-def all_statuses(storage: Storage) -> list[dict[str, Any]]:
-    """Every study of the storage, in the order of their making."""
-    found = []
+def all_statuses(storage: Storage) -> tuple[list[dict[str, Any]], list[str]]:
+    """Every study of the storage, in the order of their making; why some cannot be shown."""
+    found, damaged = [], []
     for name in Study.names(storage.url):
-        study = Study.load(storage.url, name)
         try:
-            found.append(study_status(storage, study))
-        finally:
-            study.close()
-    return found
+            study = Study.load(storage.url, name)
+            try:
+                found.append(study_status(storage, study))
+            finally:
+                study.close()
+        except StorageUnreachable:
+            raise
+        except ParoptError as error:
+            damaged.append(f"study {name!r} cannot be shown: {error}")
+    return found, damaged
 
 
 # -- for people -------------------------------------------------------------------------------
@@ -113,6 +118,8 @@ def _headline(status: Mapping[str, Any]) -> list[str]:
     ]
     if status["state"] != "run" or status.get("why"):
         lines.append(f"state {status['state']} {status.get('why') or ''}".rstrip())
+    if unread := status.get("unread"):
+        lines.append(f"{unread} trial{'s' * (unread > 1)} more cannot be read")
     floors = [f"{name} {_number(m.get(status['metric']))}" for name, m in status["floor"].items()]
     if floors:
         lines.append(f"floor {', '.join(floors)}")
@@ -203,6 +210,7 @@ class Looking:
 
     def __init__(self, storage: Storage, name: str | None) -> None:
         self.storage = storage
+        self._said: set[str] = set()
         self.study = Study.load(storage.url, name) if name else None
 
     def __enter__(self) -> Looking:
@@ -216,7 +224,12 @@ class Looking:
         """The study as a JSON object, or a list of all of them."""
         if self.study:
             return study_status(self.storage, self.study)
-        return all_statuses(self.storage)
+        found, damaged = all_statuses(self.storage)
+        for line in damaged:
+            if line not in self._said:
+                self._said.add(line)
+                Console(stderr=True).print(Text(line), soft_wrap=True)
+        return found
 
     def print(self) -> None:
         """To stdout, as wide as it is; where nobody watches, as wide as it needs to be."""
