@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import termios
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -18,6 +21,29 @@ def on_a_terminal(console: Console) -> bool:
     """
     isatty = getattr(console.file, "isatty", lambda: False)
     return console.is_terminal and not console.is_dumb_terminal and bool(isatty())
+
+
+@contextmanager
+def quiet_keys(console: Console) -> Iterator[None]:
+    """What is typed is not shown meanwhile: an Enter, or the ``^C``, would break into a frame."""
+    try:
+        terminal = console.file.fileno()
+        before = termios.tcgetattr(terminal)
+        # a process in the background that changes its terminal is stopped
+        ours = os.tcgetpgrp(terminal) == os.getpgrp()
+    except (OSError, ValueError, termios.error):
+        ours = False
+    if not ours:
+        yield
+        return
+    quiet = [*before]
+    quiet[3] &= ~termios.ECHO
+    termios.tcsetattr(terminal, termios.TCSANOW, quiet)
+    try:
+        yield
+    finally:
+        if os.tcgetpgrp(terminal) == os.getpgrp():
+            termios.tcsetattr(terminal, termios.TCSANOW, before)
 
 
 class Cropped:
@@ -41,8 +67,8 @@ def fitted(
     """What ``build(*counts)`` gives, with as many rows of each kind as the terminal has room for.
 
     Counts start from ``wanted`` and are lowered in their order, first to ``least`` and then to
-    nothing. An empty line follows, where the terminal writes the ``^C`` that somebody types: after
-    a full line it would begin another one, and the frame could not be painted over.
+    nothing. An empty line follows, where keys are shown if :func:`quiet_keys` cannot keep them
+    away: after a full line they would begin another one, and the frame not be painted over.
     """
     room = max(1, console.height - 2)  # the empty line, and the one that the shell goes on in
     counts = list(wanted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 from rich.console import Console, Group, RenderableType
@@ -11,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from paropt.service.fitting import fitted, on_a_terminal, summary
+from paropt.service.fitting import fitted, on_a_terminal, quiet_keys, summary
 
 ROOM_FOR_WORDS = 3  # lines for what slots have to say
 
@@ -163,13 +164,15 @@ class Screen:
         self.console, self.metric = console, metric
         self.pace = Pace()
         self._live = Live(console=console, auto_refresh=False)
+        self._open = ExitStack()
 
     def __enter__(self) -> Screen:
-        self._live.start()
+        self._open.enter_context(quiet_keys(self.console))
+        self._open.enter_context(self._live)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._live.stop()
+        self._open.close()
 
     def note(self, line: str) -> None:
         self.console.print(line, markup=False)

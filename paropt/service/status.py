@@ -15,7 +15,7 @@ from rich.text import Text
 
 from paropt.errors import ParoptError, StorageUnreachable
 from paropt.search.study import Study
-from paropt.service.fitting import fitted, on_a_terminal, summary
+from paropt.service.fitting import fitted, on_a_terminal, quiet_keys, summary
 from paropt.service.leases import Rhythm, Slots
 from paropt.service.signals import caught_signals
 from paropt.service.storage import Storage
@@ -250,6 +250,7 @@ class Looking:
         with (
             contextlib.suppress(KeyboardInterrupt),
             caught_signals(only=1) as signals,
+            quiet_keys(console),
             Live(console=console, auto_refresh=False) as live,
         ):
             while not signals.count:

@@ -137,6 +137,10 @@ class Terminal:
         self._stream.feed(new)
         return bool(new)
 
+    @property
+    def echoes(self) -> bool:
+        return bool(termios.tcgetattr(self._ours)[3] & termios.ECHO)
+
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
@@ -220,6 +224,7 @@ def test_status_watch(
         "-m", "paropt", "status", name, "--watch", PAROPT_STORAGE=database_url
     )  # fmt: skip
     watched.until(watched.shows(name, "0.3000"))
+    watched.type(b"\r" * 30 + b"some words")
     watched.until(watched.frames(2))
     assert watched.screen.cursor.hidden, "while it is painted over"
     if stopped_by == "^C":
@@ -230,6 +235,7 @@ def test_status_watch(
     watched.assert_clean()
     assert watched.scrolled == [], "a frame that is too tall leaves its copies behind"
     assert watched.lines[0].startswith(f"{name}: gru4rec")
+    assert watched.echoes, "the terminal is as it was"
     text = "\n".join(watched.lines)
     assert "CUDA wanted" in text and "0.3000" in text
     assert ("together" in text) == (slots == 32)
@@ -309,6 +315,7 @@ def test_a_launch_interrupted(terminal: Any, study: str) -> None:
     launched.type(b"\x03")
     assert launched.end() == 0
     launched.assert_clean()
+    assert launched.echoes
     text = "\n".join([*launched.scrolled, *launched.lines])
     assert "handing trials back" in text
     assert text.count("no trial has ended yet") == 2, "the last frame is kept, then the report"
