@@ -89,7 +89,7 @@ def trial_note(record: Record, metric: str) -> str:
     found = reached(record.curves, metric)
     owner = record.owner
     memory = found.get("peak_memory_mib")
-    cells = {
+    cells: dict[str, Any] = {
         metric: _rounded(found.get(metric)),
         **{name: _rounded(found[name]) for name in ("recall@20", "mrr@20") if name in found},
         "best epoch": f"{found['epoch']} of {found['epochs']} run" if "epoch" in found else "",

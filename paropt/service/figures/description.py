@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Point = tuple[float, float | None]
+Dash = Literal["", "dash", "dot"]
 
 # the colours of series, in their order; a page has others for the dark (paropt/service/page.py)
 COLOURS = ("#2563eb", "#ea580c", "#6b7280", "#059669", "#9333ea", "#b45309")
@@ -29,7 +30,7 @@ class Series:
     points: Sequence[Point]
     steps: bool = False
     dots: bool = False
-    dash: Literal["", "dash", "dot"] = ""
+    dash: Dash = ""
     label: str | None = None
     colour: int | None = None
     opacity: float = 1.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from paropt.search.history import Record, best_first
 from paropt.search.results import described, diagnostics
@@ -15,6 +15,7 @@ from paropt.service.figures.description import (
     ORANGE,
     Bars,
     Cells,
+    Dash,
     Figure,
     Lines,
     Point,
@@ -25,8 +26,8 @@ MOST_CURVES = 100  # beyond these they cannot be told apart
 FADED, PLAIN = 0.35, 0.8
 LONG = 7200  # seconds from which on time is counted in hours
 NAMES = {"cooccurrence": "co-occurrence"}
-DASHED: dict[str, Literal["dot"]] = {"popularity": "dot"}  # other floors have dashes
-KINDS: dict[str, Literal["", "dash"]] = {"positive": "", "negative": "dash"}
+DASHED: dict[str, Dash] = {"popularity": "dot"}  # other floors have dashes
+KINDS: dict[str, Dash] = {"positive": "", "negative": "dash"}
 BALANCE = {
     "max_violation": ("Busiest expert: load / mean − 1", "max violation"),
     "entropy": ("Evenness of the experts' load", "entropy / log(experts)"),
@@ -116,9 +117,10 @@ def _curve(trial: Trial, label: str, colour: int, opacity: float, width: float) 
 
 def one_curve(metric: str, trial: Trial) -> Lines:
     """A trial's own value per epoch."""
-    series = [Series(metric, list(enumerate(trial["curve"], 1)), colour=ORANGE, width=3.0)]
-    number = trial["trial"]
-    return Lines(f"trial{number}-curve", f"Trial {number}", "epoch", metric, series, whole=True)
+    points = list(enumerate(trial["curve"], 1))
+    series = [Series(metric, points, label="", colour=ORANGE, width=3.0)]
+    name, title = f"trial{trial['trial']}-curve", f"Trial {trial['trial']}: {metric}"
+    return Lines(name, title, "epoch", metric, series, whole=True)
 
 
 def per_model(metric: str, trials: Sequence[Trial]) -> Bars:
