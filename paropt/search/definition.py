@@ -67,12 +67,8 @@ class StudyDefinition:
                 "use the version that made it"
             )
         known = {f.name for f in fields(cls)}
-        fault = shape.DEFINITION.fault(stored, "definition")
-        if fault or (
-            stored.get("plan", {}) != {}
-            and (fault := shape.PLAN.fault(stored["plan"], "definition.plan"))
-        ):
-            raise StudyError(f"the study's definition is damaged: {fault}")
+        if fault := shape.DEFINITION.fault(stored):
+            raise StudyError(f"the study's definition is damaged: it{fault}")
         return cls(**{key: value for key, value in stored.items() if key in known})
 
     def joined_to(self, recorded: StudyDefinition) -> StudyDefinition:

@@ -118,11 +118,10 @@ class StudyAttributes:
         kind, remedy = STUDY.get(key, (shape.ANYTHING, ""))
         try:
             value = shape.loads(self._texts[key])
-            fault = kind.fault(value, "it")
         except ValueError as error:
-            fault = str(error)
-        if fault:
-            raise StudyError(f"the study's attribute {key!r} is damaged: {fault}{remedy}")
+            raise StudyError(f"the study's {key!r} is damaged: {error}{remedy}") from None
+        if fault := kind.fault(value):
+            raise StudyError(f"the study's {key!r} is damaged: it{fault}{remedy}")
         return value
 
 
@@ -248,7 +247,7 @@ def trial_attr(key: str, text: Any, kind: shape.Shape) -> dict[str, Any] | None:
         value: dict[str, Any] = shape.loads(text)
     except ValueError:
         return None
-    return None if kind.fault(value, key) else value
+    return None if kind.fault(value) else value
 
 
 def set_state(connection: Connection, trial: int, state: str, value: float | None = None) -> None:

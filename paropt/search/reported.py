@@ -113,17 +113,17 @@ _REPORT = Members(
 class _Report:
     """Members, and what they say of each other."""
 
-    def fault(self, value: Any, name: str) -> str:
-        if found := _REPORT.fault(value, name):
+    def fault(self, value: Any) -> str:
+        if found := _REPORT.fault(value):
             return found
         for entry in value["entries"]:
             of = _FAILED if entry["failures"] else _TRAINED
-            if found := of.fault(entry, f"{name}.entries"):
-                return found
+            if found := of.fault(entry):
+                return f".entries{found}"
         test, metric = value["test"], value["metric"]
         for role in ("chosen", "control"):
             if test[role] is not None and metric not in test[role]["metrics"]:
-                return f"{name}.test.{role}.metrics has no {metric}"
+                return f".test.{role}.metrics has no {metric!r}"
         return ""
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, Protocol
@@ -17,13 +16,9 @@ from typing import Any, NoReturn, Protocol
 from paropt.search.parameter import Parameter
 
 LARGEST = 1e100  # of any number: sums and squares of such stay finite
-DEEPEST = 40  # nested lists and objects: deeper than anything that paropt writes
+DEEPEST = 200  # nested lists and objects; recursion ends not far beyond
 INT4 = 2**31 - 1
 INT8 = 2**63 - 1
-
-# a text without these, and with few brackets, needs no second look: half a surrogate, NUL, numbers
-# beyond the largest
-_SUSPECT = re.compile(r"\\u(?:0000|[dD][89a-fA-F])|[eE]\+?\d{3}|\d{100}")
 
 
 def loads(text: Any) -> Any:
@@ -41,16 +36,30 @@ def loads(text: Any) -> Any:
         raise ValueError("it is no JSON") from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    if text.count("[") + text.count("{") > DEEPEST or _SUSPECT.search(text):
+    # most texts need no second look
+    if "\\u" in text or text.count("[") + text.count("{") > DEEPEST:
         _look_through(value, DEEPEST)
     return value
 
 
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"it holds {constant}")
+def _constant(text: str) -> NoReturn:
+    raise ValueError(f"it holds {text}")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse)
+def _float(text: str) -> float:
+    value = float(text)
+    if abs(value) > LARGEST:
+        raise ValueError("it holds a number beyond all measure")
+    return value
+
+
+def _int(text: str) -> int:
+    if len(text) > 100:
+        raise ValueError("it holds a number beyond all measure")
+    return int(text)
+
+
+_DECODER = json.JSONDecoder(parse_float=_float, parse_int=_int, parse_constant=_constant)
 
 
 def _look_through(value: Any, depth: int) -> None:
@@ -63,11 +72,8 @@ def _look_through(value: Any, depth: int) -> None:
     elif isinstance(value, list):
         for item in value:
             _look_through(item, depth - 1)
-    elif isinstance(value, str):
-        if "\0" in value or not (value.isascii() or _encodes(value)):
-            raise ValueError("it holds a character that no file can hold")
-    elif value is not None and abs(value) > LARGEST:
-        raise ValueError("it holds a number beyond all measure")
+    elif isinstance(value, str) and ("\0" in value or not (value.isascii() or _encodes(value))):
+        raise ValueError("it holds a character that no file can hold")
 
 
 def _encodes(text: str) -> bool:
@@ -84,8 +90,8 @@ def _encodes(text: str) -> bool:
 class Shape(Protocol):
     """What a JSON value may be."""
 
-    def fault(self, value: Any, name: str) -> str:
-        """A clause on what is wrong with a value; empty if nothing is. ``name`` is its path."""
+    def fault(self, value: Any) -> str:
+        """What follows the value's name in a sentence about what is wrong; empty if nothing is."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +101,8 @@ class Kind:
     words: str
     holds: Callable[[Any], bool]
 
-    def fault(self, value: Any, name: str) -> str:
-        return "" if self.holds(value) else f"{name} is {short(value)}, not {self.words}"
+    def fault(self, value: Any) -> str:
+        return "" if self.holds(value) else f" is {short(value)}, not {self.words}"
 
 
 @dataclass(frozen=True)
@@ -106,17 +112,17 @@ class Members:
     needed: Mapping[str, Shape]
     allowed: Mapping[str, Shape] = field(default_factory=dict)
 
-    def fault(self, value: Any, name: str) -> str:
+    def fault(self, value: Any) -> str:
         if not isinstance(value, dict):
-            return f"{name} is {short(value)}, not an object"
+            return f" is {short(value)}, not an object"
         for key, shape in self.needed.items():
             if key not in value:
-                return f"{name} has no {key}"
-            if found := shape.fault(value[key], f"{name}.{key}"):
-                return found
+                return f" has no {key!r}"
+            if found := shape.fault(value[key]):
+                return f".{key}{found}"
         for key, shape in self.allowed.items():
-            if key in value and (found := shape.fault(value[key], f"{name}.{key}")):
-                return found
+            if key in value and (found := shape.fault(value[key])):
+                return f".{key}{found}"
         return ""
 
 
@@ -127,14 +133,14 @@ class Every:
     of: Shape
     container: type[list[Any]] | type[dict[str, Any]] = list
 
-    def fault(self, value: Any, name: str) -> str:
+    def fault(self, value: Any) -> str:
         if not isinstance(value, self.container):
             kind = "a list" if self.container is list else "an object"
-            return f"{name} is {short(value)}, not {kind}"
+            return f" is {short(value)}, not {kind}"
         items: Iterable[tuple[Any, Any]]
         items = value.items() if isinstance(value, dict) else enumerate(value)
-        faults = (self.of.fault(item, f"{name}.{short(key)}") for key, item in items)
-        return next(filter(None, faults), "")
+        faults = ((key, self.of.fault(item)) for key, item in items)
+        return next((f"[{short(key)}]{found}" for key, found in faults if found), "")
 
 
 @dataclass(frozen=True)
@@ -144,8 +150,8 @@ class Unless:
     empty: Any
     of: Shape
 
-    def fault(self, value: Any, name: str) -> str:
-        return "" if value == self.empty else self.of.fault(value, name)
+    def fault(self, value: Any) -> str:
+        return "" if value == self.empty else self.of.fault(value)
 
 
 def short(value: Any) -> str:
@@ -298,6 +304,7 @@ DEFINITION = Members(
         "pruner": OBJECT,
         "versions": Every(TEXT, dict),
         "heartbeat": number(0.01, 1e6),
+        "plan": Unless({}, PLAN),
     },
 )
 

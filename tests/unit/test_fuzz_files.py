@@ -28,7 +28,7 @@ SPACE = {
         "layers": {"type": "int", "low": 32, "high": 512, "step": 32},
         "learning_rate": {"type": "float", "low": 0.01, "high": 0.3, "log": True},
         "final_act": {"type": "categorical", "choices": ["elu-0.5", "linear"]},
-        "bpreg": {"type": "float", "low": 0.0, "high": 2.0, "if": {"loss": ["bpr-max"]}},
+        "bpreg": {"type": "float", "low": 0.0, "high": 2.0, "when": {"loss": ["bpr-max"]}},
     },
     "start": [{"layers": 64}],
 }
