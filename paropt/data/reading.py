@@ -142,6 +142,8 @@ def _head(path: Path, gzipped: bool) -> bytes:
         raise DataError(f"{path} is a binary file, not TSV, CSV or Parquet")
     if not head.strip():
         raise DataError(f"{path} is empty")
+    if head.lstrip().startswith((b"{", b"[")):
+        raise DataError(f"{path} is JSON; save it as CSV or Parquet, one event per row")
     return head
 
 

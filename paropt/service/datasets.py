@@ -43,10 +43,13 @@ def named_data(given: Given, note: Note = silent) -> Path:
     Raises:
         DataError: there is nothing of that name, or these are no events; nothing is written then.
     """
-    places = [Path(place) for place in ([given] if isinstance(given, str | Path) else given)]
+    words = [str(word) for word in ([given] if isinstance(given, str | Path) else given)]
+    if "" in words:
+        raise DataError(f"--data is empty; {_WHAT_DATA_IS}")
+    places = list(map(Path, words))
     first = places[0]
     if len(places) == 1 and first.is_dir():
-        if str(given) == DEMO or list(map(str, places)) == [DEMO]:
+        if words == [DEMO]:
             note(f"--data {DEMO} is the directory of that name here, not the demo set")
         return first
     if places == [Path(DEMO)] and not first.exists():

@@ -63,6 +63,8 @@ MISTAKES: list[tuple[str, int, list[str]]] = [
     ("launch --data data/c", 1, ["--data data/c does not exist", "event files, or a directory"]),
     ("launch --data a.tvs", 1, ["--data a.tvs does not exist", "did you mean a.tsv?"]),
     ("launch --data data", 1, ["has no meta.json", "paropt prepare"]),
+    ("launch --data ''", 1, ["--data is empty; give event files, or a directory"]),
+    ("launch --data ring.json", 1, ["ring.json is JSON; save it as CSV or Parquet"]),
     ("launch --data empty.csv", 1, ["empty.csv is empty"]),
     ("launch --data header.csv", 1, ["header.csv has a header but no events"]),
     ("launch --data binary.csv", 1, ["binary.csv is a binary file, not TSV, CSV or Parquet"]),
