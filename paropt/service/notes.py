@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,16 +50,17 @@ def study_note(definition: StudyDefinition, summary: Mapping[str, Any]) -> str:
     lines += ["", f"{counted}{budget}.", "", *_published(definition)]
     if best:
         shown = [
-            f"{name}={_short(value)}" for name, value in best["params"].items() if name in searched
+            f"{key}={_short(value)}" for key, value in best["params"].items() if key in searched
         ]
+        name, data = _word(definition.name), _word(definition.data_path)
         lines += [
             f"Best parameters: {', '.join(map(_code, shown))}",
             "",
             "Again, and on the test set:",
             "",
-            f"    paropt export {definition.name} --out best",
-            f"    paropt train --params best/*.json --data {definition.data_path} --split full",
-            f"    paropt final {definition.name}",
+            f"    paropt export {name} --out best",
+            f"    paropt train --params best/*.json --data {data} --split full",
+            f"    paropt final {name}",
             "",
         ]
     versions = ", ".join(f"{_plain(name)} {_plain(v)}" for name, v in definition.versions.items())
@@ -120,6 +122,11 @@ def _short(value: Any) -> str:
 def _plain(text: Any) -> str:
     """Without what Markdown would read: names and paths come from whoever made the study."""
     return "".join(c for c in str(text) if c not in "`<>|[]()*_\\\n\r")
+
+
+def _word(text: str) -> str:
+    """As one types it in a shell; on one line, so that it stays within a block of code."""
+    return shlex.quote(" ".join(text.split()))
 
 
 def _code(text: Any) -> str:

@@ -367,12 +367,12 @@ def check_files(dashboard: Dashboard, trial: dict[str, Any]) -> None:
     assert ask(dashboard.port, other, token=dashboard.token).status == 404
 
 
-def test_made_files_go_with_their_study(database_url: str) -> None:
+def test_own_notes_stay_and_made_files_go_with_their_study(database_url: str) -> None:
     definition = StudyDefinition(
         "shop", SPACE, "mrr@20", [20], "data/shop", "f" * 64, pruner={"name": "none"}
     )
     study = Study.create(database_url, definition, budget=1)
-    trial = study.next_trial({"host": "rome"})
+    trial = study.next_trial({"host": "rome", "device": "cpu"})
     assert trial
     trial.report({"epoch": 1, "metrics": {"mrr@20": 0.5}})
     trial.complete()
@@ -380,6 +380,21 @@ def test_made_files_go_with_their_study(database_url: str) -> None:
     with open_storage(database_url) as opened, served(opened, writable=True) as dashboard:
         told = ask(dashboard.port, "/api/studies/1", token=dashboard.token).json
         assert len(told["trials"][0]["artifacts"]) == 3
+        assert "| mrr@20 | 0.5000 |" in told["trials"][0]["note"]["body"]
+        assert "| device | cpu on rome |" in told["trials"][0]["note"]["body"]
+        mine = {"body": "look at this one", "version": 1}
+        kept = ask(
+            dashboard.port,
+            "/api/studies/1/1/note",
+            method="PUT",
+            token=dashboard.token,
+            body=json.dumps(mine),
+            Content_Type="application/json",
+        )
+        assert kept.status == 204
+        told = ask(dashboard.port, "/api/studies/1", token=dashboard.token).json
+        assert told["trials"][0]["note"] == mine
+        assert "paropt export" in told["note"]["body"]  # the study's is still ours
         body = json.dumps({"remove_associated_artifacts": True})
         gone = ask(
             dashboard.port,
