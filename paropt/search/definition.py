@@ -59,7 +59,7 @@ class StudyDefinition:
         Raises:
             StudyError: it is of a newer format, damaged, or no definition at all.
         """
-        if not isinstance(stored, Mapping) or not isinstance(stored.get("format"), int):
+        if not isinstance(stored, Mapping) or type(stored.get("format")) is not int:
             raise StudyError("the study was not made by paropt")
         if stored["format"] > FORMAT:
             raise StudyError(

@@ -17,6 +17,8 @@ from sqlalchemy.engine import Connection
 from paropt.search import ledger, shape
 from paropt.search.pruning import Curve
 
+log = logging.getLogger(__name__)
+
 OPEN = ("RUNNING", "WAITING")
 LOST = "lost"  # why an attempt ended that another one continues
 
@@ -99,12 +101,12 @@ def _record(row: Any, meta: shape.Shape) -> Record | None:
 
 @functools.cache  # said once by a process, however often it looks
 def _tell(study: str, unread: int) -> None:
-    trials = "1 trial" if unread == 1 else f"{unread} trials"
-    logging.getLogger(__name__).warning(
-        "%s of study %r cannot be read, because another program changed what is stored of "
-        "them; they are left out",
-        trials,
+    log.warning(
+        "study %r is shown without %d trial%s, which cannot be read: another program changed what "
+        "is stored of %s",
         study,
+        unread,
+        *(("", "it") if unread == 1 else ("s", "them")),
     )
 
 

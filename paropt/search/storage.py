@@ -194,6 +194,8 @@ def _open_rdb(
                 )
             )
         except optuna.exceptions.StorageInternalError as error:
+            if isinstance(error.__cause__, exc.DBAPIError):
+                raise error.__cause__ from None
             raise StorageUnreachable(_sentence(parsed, error.__cause__ or error)) from error
         except exc.ProgrammingError as error:
             reason = str(error.orig).strip().splitlines()[0]

@@ -18,6 +18,9 @@ RECORDED = StudyDefinition(
 )  # fmt: skip
 
 
+STORED = json.loads(json.dumps(RECORDED.to_json()))
+
+
 def test_round_trip() -> None:
     stored = json.loads(json.dumps(RECORDED.to_json()))
     assert StudyDefinition.from_json(stored) == RECORDED
@@ -60,9 +63,20 @@ def test_what_changes_numbers_is_refused(change: dict[str, Any], message: str) -
     [
         ({}, "not made by paropt"),
         ({"format": 99}, "of format 99, and this paropt reads up to 1"),
-        ({"format": 1, "name": "x"}, "damaged"),
+        ({"format": 1, "name": "x"}, "damaged: it has no 'space'"),
+        ({**STORED, "sampler": 5}, "it.sampler is 5, not an object"),
+        ({**STORED, "metric": 3}, "it.metric is 3, not a name"),
+        ({**STORED, "heartbeat": "x"}, "it.heartbeat is 'x', not a number"),
+        ({**STORED, "heartbeat": float("nan")}, "it.heartbeat is nan, not a number"),
+        ({**STORED, "at": {}}, "it.at is {}, not a list"),
+        ({**STORED, "at": [20, "x"]}, r"it.at\[1\] is 'x', not an integer"),
+        ({**STORED, "seed": True}, "it.seed is True, not an integer"),
+        ({**STORED, "plan": {"of": "x"}}, "it.plan has no 'number'"),
+        ({**STORED, "space": "\n" * 99}, r"it.space is '(\\n)+…, not an object"),
+        ({"format": True}, "not made by paropt"),
     ],
 )
 def test_other_definitions_are_refused(stored: dict[str, Any], message: str) -> None:
-    with pytest.raises(StudyError, match=message):
+    with pytest.raises(StudyError, match=message) as caught:
         StudyDefinition.from_json(stored)
+    assert "\n" not in str(caught.value)
