@@ -1,7 +1,7 @@
 """SASRec, HSTU and their mixtures of experts beside published values and the floors.
 
     python benchmarks/sequence_quality.py --data DIR [--set ml100k] [--case sasrec …]
-        [--seed 1 2 3] [--epochs 25] [--device cpu] [--threads 1]
+        [--seed 1 2 3] [--epochs 20] [--device cpu] [--threads 1]
 
 DIR holds ml100k/ml-100k.inter, ml1m/interactions_ordered.csv.gz and yoochoose_100k/*.tsv.gz. The
 MovieLens sets are judged by leave one out (the last event of a user is the test, the one before it
@@ -85,10 +85,13 @@ CASES: dict[str, Case] = {
     "hstu-moe": Case("hstu", EXPERTS),
 }
 SIZES = {"dim": 64, "blocks": 2, "heads": 1, "max_length": 200}
+# small logs have few steps: small batches, and a rate that falls to nothing. At a constant one the
+# last epochs of one training differ by two points of HR@10 on ML-100K, and the chosen one by luck
+FALLING = {"learning_rate": 0.002, "warmup": 0.05, "schedule": "linear"}
 SETS: dict[str, dict[str, Any]] = {
-    "ml100k": SIZES | {"dropout": 0.2, "batch_size": 32},
+    "ml100k": SIZES | FALLING | {"dropout": 0.2, "batch_size": 32},
     "ml1m": SIZES | {"dropout": 0.1, "batch_size": 128},
-    "yoochoose_100k": SIZES | {"max_length": 50, "dropout": 0.2, "batch_size": 128},
+    "yoochoose_100k": SIZES | FALLING | {"max_length": 50, "dropout": 0.2, "batch_size": 128},
 }
 FILTERED = ("ml100k", "ml1m")
 
@@ -130,7 +133,9 @@ def epochs_of(case: Case, dataset: Dataset, args: argparse.Namespace) -> int:
     """The epoch of the best NDCG@10 on the validation split."""
     fit = _fit(case, dataset, "search", args.seed[0], args)
     scores = [epoch.metrics["ndcg@10"] for epoch in _told(fit)]
-    return 1 + max(range(len(scores)), key=scores.__getitem__)
+    best = 1 + max(range(len(scores)), key=scores.__getitem__)
+    print(f"  best on the validation split: epoch {best}, {max(scores):.4f}", file=sys.stderr)
+    return best
 
 
 def judged(
@@ -163,15 +168,16 @@ def _fit(
         at=(10, 20),
         filter_seen=args.set in FILTERED,
         device=args.device,
+        evaluate=True if epochs is None else "last",
     )
 
 
 def _told(fit: Fit) -> Iterator[Any]:
     for epoch in fit.epochs():
-        ndcg = epoch.metrics["ndcg@10"]
+        judged = "".join(f", {name} {epoch.metrics[name]:.4f}" for name in METRICS if epoch.metrics)
         print(
             f"  {fit.name} {fit.view.name} seed {fit.seed} epoch {epoch.number}: loss "
-            f"{epoch.loss:.4f}, ndcg@10 {ndcg:.4f}, {epoch.train_seconds:.1f} s",
+            f"{epoch.loss:.4f}{judged}, {epoch.train_seconds:.1f} s",
             file=sys.stderr,
             flush=True,
         )
@@ -186,7 +192,7 @@ def main() -> None:
         "--case", nargs="+", choices=CASES, default=[name for name in CASES if name != "gru4rec"]
     )
     parser.add_argument("--seed", nargs="+", type=int, default=[1, 2, 3])
-    parser.add_argument("--epochs", type=int, default=25, help="at most")
+    parser.add_argument("--epochs", type=int, default=20, help="at most; rates fall until then")
     parser.add_argument("--sessions", type=int, help="about so many users of ml1m only")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
@@ -199,10 +205,12 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         dataset = prepared(args.data, args.set, args.cache or Path(folder), args.sessions)
+        print(f"fingerprint {dataset.fingerprint}", file=sys.stderr)
         found: dict[str, list[dict[str, Any]]] = {}
         filtered = args.set in FILTERED
         for name, metrics in floors(dataset.view("full"), (10, 20), filter_seen=filtered).items():
             found[name] = [{key: metrics[key] for key in METRICS}]
+            print(json.dumps({"set": args.set, "case": name, **found[name][0]}), flush=True)
         for name in args.case:
             case, began = CASES[name], time.perf_counter()
             epochs = epochs_of(case, dataset, args)
