@@ -27,7 +27,7 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 
 from paropt.errors import ParoptError
 from paropt.search.storage import initialise, open_rdb
-from paropt.service.exhibits import Exhibits, merged
+from paropt.service.exhibits import Exhibits
 from paropt.service.gatekeeper import Application, Gatekeeper, is_loopback, served_hosts
 from paropt.service.storage import Storage
 
@@ -117,13 +117,13 @@ class Annotated(optuna.storages._CachedStorage):
         studies = super().get_all_studies()
         for study in studies:
             ours = self.exhibits.of(study._study_id, study.study_name).attributes
-            study.system_attrs = merged(ours, study.system_attrs)
+            study.system_attrs = {**ours, **study.system_attrs}
         return studies
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
         stored = super().get_study_system_attrs(study_id)
         ours = self.exhibits.of(study_id, self.get_study_name_from_id(study_id)).attributes
-        return merged(ours, stored)
+        return {**ours, **stored}
 
     def close(self) -> None:
         """Give all connections back."""

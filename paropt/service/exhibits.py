@@ -110,18 +110,6 @@ def as_attributes(
     return found | dict(file.as_attribute() for file in files)
 
 
-def merged(ours: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
-    """What is stored goes first, and a stored note replaces all of ours."""
-
-    def replaced(key: str) -> bool:
-        owner, note, _ = key.rpartition(":note_")
-        if note:  # the rest is "ver" or "str:0"
-            return f"{owner}:note_ver" in stored
-        return False
-
-    return {**{key: value for key, value in ours.items() if not replaced(key)}, **stored}
-
-
 def _noted(records: Sequence[Record]) -> list[Record]:
     """The best trials and the latest: the dashboard compares every trial with every note."""
     best = best_first(records)[: MOST_NOTES // 2]

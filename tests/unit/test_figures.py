@@ -67,6 +67,13 @@ def test_lines_are_the_same_numbers_in_plotly_and_svg() -> None:
     assert middle == pytest.approx((low + high) / 2, abs=0.06)
 
 
+def test_steps_hold_their_value_until_the_next() -> None:
+    steps = Lines("steps", "t", "x", "y", [Series("best", [(0, 0.0), (1, 1.0)], steps=True)])
+    assert plotly(steps)["data"][0]["line"]["shape"] == "hv"
+    # along to the next x first, then up
+    assert re.search(r'<path d="M[\d.]+ [\d.]+H[\d.]+V[\d.]+"', document(steps))
+
+
 def test_cells_are_paler_for_less() -> None:
     (trace,) = plotly(CELLS)["data"]
     assert (trace["z"], trace["y"], trace["zmax"]) == ([[2.0, 0.5], [0.0]], ["1.1", "1.2"], 2.0)
