@@ -25,11 +25,18 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x.float(), self.shape, self.gain, eps=1e-6).to(x.dtype)
 
 
+class LayerNorm(nn.LayerNorm):
+    """LayerNorm (arXiv 1607.06450), statistics in float32 whatever the autocast."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float()).to(x.dtype)
+
+
 def make_norm(kind: str, dim: int, affine: bool = True) -> nn.Module:
     """``kind`` is "layer" or "rms"."""
     if kind == "rms":
         return RMSNorm(dim, affine)
-    return nn.LayerNorm(dim, eps=1e-6, elementwise_affine=affine)
+    return LayerNorm(dim, eps=1e-6, elementwise_affine=affine)
 
 
 def linear(n_in: int, n_out: int, bias: bool = True) -> nn.Linear:

@@ -50,7 +50,8 @@ TRAINING_PARAMS: tuple[Param, ...] = (
         "precision",
         "str",
         "fp32",
-        "of matrix products on a GPU; weights, norms, losses stay fp32",
+        "of matrix products in training (bf16: for GPUs; slow on most CPUs); "
+        "weights, gradients, norms, losses and ranking stay fp32",
         choices=("fp32", "bf16"),
     ),
 )

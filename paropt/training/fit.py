@@ -117,6 +117,7 @@ class Fit:
         self.random = ground.RandomStream(seed, self.device)
         with self._on_own_ground():
             self.model = build(model, params, catalogue(view), seed).to(self.device)
+            ground.half_precision(self.model.params.get("precision", "fp32"), self.device)
             self.plans = Plans(model, self.model, view, seed, self.device)
         self.params = self.model.params
         declared = int(self.params.get("n_epochs", 10))

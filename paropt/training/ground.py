@@ -41,6 +41,20 @@ def usable_device(name: str) -> torch.device:
     return device
 
 
+def half_precision(precision: str, device: torch.device) -> bool:
+    """Whether matrix products are bfloat16's: ``precision`` is "fp32" or "bf16".
+
+    Raises:
+        TrainingError: the device has no bfloat16.
+    """
+    if precision != "bf16":
+        return False
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        name = torch.cuda.get_device_name(device)
+        raise TrainingError(f"{name} has no bfloat16, so precision bf16 can't be; set it to fp32")
+    return True
+
+
 @contextmanager
 def deterministic(device: torch.device) -> Iterator[None]:
     """Deterministic algorithms within; the process's own setting again after.

@@ -46,6 +46,7 @@ class LossSteps:
         """``first``: how many steps the epochs before had."""
         self.model, self.batches, self.optimiser, self.first = model, batches, optimiser, first
         self.weights = batches.n_targets
+        self.half = model.params.get("precision") == "bf16"
 
     def run(self, begin: int, end: int) -> Tensor:
         losses = []
@@ -58,9 +59,8 @@ class LossSteps:
 
     def _loss(self, batch: SequenceBatch) -> Tensor:
         device = batch.items.device
-        # master weights stay float32; only a GPU computes bfloat16 faster
-        half = self.model.params.get("precision") == "bf16" and device.type == "cuda"
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+        # weights, their gradients and the optimiser's state stay float32
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.half):
             return self.model.loss(batch)
 
 

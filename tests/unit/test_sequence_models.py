@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.parts import sequence_losses as losses
+from models.parts.blocks import make_norm
 from models.parts.contract import Catalogue, Facts, SequenceBatch
 from models.parts.packing import Layout
 from models.parts.sequence_model import SequenceModel
@@ -198,6 +200,38 @@ def test_bfloat16_products_leave_the_loss_in_float32(form: str) -> None:
     assert rough.dtype == torch.float32 and rough.item() != exact.item()
     assert rough.item() == pytest.approx(exact.item(), rel=0.05)
     assert all(p.grad is None or p.grad.dtype == torch.float32 for p in model.parameters())
+
+
+@pytest.mark.parametrize("kind", ["layer", "rms"])
+def test_norms_compute_in_float32_under_autocast(kind: str) -> None:
+    norm = make_norm(kind, 64)
+    torch.manual_seed(0)
+    x = (300 + torch.randn(5, 64)).bfloat16()
+    exact = norm(x.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = norm(x)
+    assert torch.equal(found, exact.bfloat16())
+
+
+def test_losses_compute_in_float32_under_autocast() -> None:
+    torch.manual_seed(0)
+    h, table = 3 * torch.randn(40, 8), torch.randn(30, 8)
+    targets, negatives = torch.randint(30, (40,)), torch.randint(30, (9,))
+
+    def found() -> list[Tensor]:
+        positive = losses.positive_logits(h, table, targets)
+        negative = losses.negative_logits(h, table, targets, negatives)
+        return [
+            losses.full_cross_entropy(h, table, targets),
+            losses.sampled_softmax(positive, negative),
+            losses.gbce(positive, negative, 0.5),
+        ]
+
+    exact = found()
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = found()
+    assert all(value.dtype == torch.float32 for value in rough)
+    assert rough == exact
 
 
 def test_positions_without_a_target_cost_nothing() -> None:
