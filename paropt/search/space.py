@@ -104,7 +104,10 @@ class Space:
 
     def size(self) -> float:
         """How many different configurations there are; inf with a continuous parameter."""
-        mentioned = {name for parameter in self.parameters for name in parameter.when}
+        mentioned: dict[str, list[Any]] = {}
+        for parameter in self.parameters:
+            for name, values in parameter.when.items():
+                mentioned.setdefault(name, []).extend(values)
         return _count(self.parameters, {}, mentioned)
 
     def enumerate(self) -> Iterator[Config]:
@@ -116,8 +119,13 @@ class Space:
         return {**self.source, **({"epochs": dict(self.epochs)} if self.epochs else {})}
 
 
-def _count(parameters: Sequence[Parameter], config: Config, mentioned: set[str]) -> float:
-    """Counts without enumerating: only parameters that conditions mention need their values."""
+_OTHER = object()  # a value that no condition mentions
+
+
+def _count(
+    parameters: Sequence[Parameter], config: Config, mentioned: Mapping[str, Sequence[Any]]
+) -> float:
+    """Counts without enumerating: only the values that conditions mention make a difference."""
     total: float = 1
     for index, parameter in enumerate(parameters):
         if not parameter.holds(config):
@@ -126,10 +134,12 @@ def _count(parameters: Sequence[Parameter], config: Config, mentioned: set[str])
             total *= parameter.count
             continue
         rest = parameters[index + 1 :]
-        branches = (
-            _count(rest, {**config, parameter.name: value}, mentioned)
-            for value in parameter.values()
-        )
+        named = {
+            repr(parameter.nearest(v)): v for v in mentioned[parameter.name] if parameter.can_be(v)
+        }
+        branches = [_count(rest, {**config, parameter.name: v}, mentioned) for v in named.values()]
+        if others := parameter.count - len(named):
+            branches.append(others * _count(rest, {**config, parameter.name: _OTHER}, mentioned))
         return total * math.fsum(branches)
     return total
 

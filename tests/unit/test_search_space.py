@@ -412,3 +412,10 @@ def test_shipped_spaces_fit_their_models(path: Path) -> None:
     space = read_checked_space(path)
     assert space.size() > 1000
     assert set(space.epochs) == set(space.models)
+
+
+def test_conditions_on_a_long_range_are_counted_without_going_through_it() -> None:
+    long = {"type": "int", "low": 0, "high": 10**12}
+    three = {"type": "categorical", "choices": [1, 2, 3], "when": {"x": [1, 2, 1.0]}}
+    space = from_json({"model": "gru4rec", "search": {"x": long, "y": three}})
+    assert space.size() == 2 * 3 + 10**12 - 1
