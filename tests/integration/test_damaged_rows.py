@@ -20,7 +20,7 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -329,6 +329,7 @@ def one_row(cursor: Cursor, table: str, data: st.DataObject) -> Any:
     derandomize=True,
     database=None,
     deadline=None,
+    phases=[Phase.generate],  # an example takes a moment, so a bug is not made smaller
     suppress_health_check=list(HealthCheck),
 )
 @given(data=st.data())
