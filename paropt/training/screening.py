@@ -201,9 +201,14 @@ def _margin(norms: Tensor, own: Tensor, block: _Block, rough: Tensor) -> Tensor:
 
 
 def _where(flags: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and columns of the ones among zeros."""
-    bits = flags.view(torch.int16 if flags.dtype == torch.bfloat16 else torch.int32)
-    return np.divmod(np.flatnonzero(bits.numpy()), flags.shape[1])
+    """Rows and columns of the ones among zeros, of which there are few: looked for by the word."""
+    bits = flags.view(torch.int16 if flags.dtype == torch.bfloat16 else torch.int32).numpy()
+    lanes = 8 // bits.itemsize
+    if bits.size % lanes:
+        return np.divmod(np.flatnonzero(bits), flags.shape[1])
+    words = np.flatnonzero(bits.reshape(-1).view(np.int64))
+    word, lane = np.nonzero(bits.reshape(-1, lanes)[words])
+    return np.divmod(words[word] * lanes + lane, flags.shape[1])
 
 
 @cache

@@ -145,3 +145,11 @@ def test_evaluation_uses_it_for_large_catalogues(monkeypatch: pytest.MonkeyPatch
     assert not ranking.screens(vectors, table, bias, 1000)
     assert not ranking.screens(vectors * 1e30, table * 1e30, bias, 20)
     assert not ranking.screens(vectors.double(), table.double(), bias.double(), 20)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (4, 6), (7, 2048)])
+def test_flags_are_found_in_their_order(shape: tuple[int, int], kind: torch.dtype) -> None:
+    drawn = torch.rand(shape, generator=torch.Generator().manual_seed(9)) < 0.2
+    row, column = screening._where(drawn.to(kind))
+    wanted = drawn.nonzero()
+    assert row.tolist() == wanted[:, 0].tolist() and column.tolist() == wanted[:, 1].tolist()
