@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from paropt.search.definition import StudyDefinition
+from paropt.search.equal import by_model
 from paropt.search.history import Record, best_first, counts
 from paropt.search.space import Space
 from paropt.search.trial import metrics_at
@@ -72,6 +73,9 @@ def summary(
         "budget": budget,
         "best": {k: v for k, v in described(best[0], definition.metric).items() if k in shown}
         if best
+        else None,
+        "by_model": by_model(lineages, space.models, definition.metric)
+        if len(space.models) > 1
         else None,
         "floor": dict(floor),
         "unread": unread,

@@ -172,6 +172,11 @@ def final_act_of(elu_param: Any) -> str:
     return f"elu-{elu_param:g}" if elu_param else "linear"
 
 
+def _revalued(own: Any, value: Any) -> Any:
+    """A new value where the old one holds: under its condition, if it has one."""
+    return {**own, "value": value} if isinstance(own, dict) and "when" in own else value
+
+
 # -- the JSON object ----------------------------------------------------------------------------
 
 
@@ -188,7 +193,7 @@ class _Reader:
         self._object(source, (), "a space")
         own = source.get("fixed", {})
         self._object(own, ("fixed",), '"fixed"')
-        merged = {**own, **fixed}
+        merged = {**own, **{name: _revalued(own.get(name), value) for name, value in fixed.items()}}
         return {**source, "fixed": merged} if merged else dict(source)
 
     def _object(self, value: Any, where: Where, what: str) -> None:

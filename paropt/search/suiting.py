@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from paropt.errors import SpaceError
 from paropt.search import shipped
-from paropt.search.spacefile import EPOCHS, of_object
+from paropt.search.spacefile import EPOCHS, of_object, parse_fixed, suggest
 
 if TYPE_CHECKING:
     from paropt.data import Dataset
     from paropt.search.space import Space
 
-# Half of a log's events lie in histories up to its typical length. Below SHORT there is little for
-# attention to look back at, and GRU4Rec, whose published sets are like that, costs the least.
-SHORT = 10
+# Half of a log's events lie in histories up to its typical length. Short ones keep no model out: on
+# sessions of three clicks SASRec's search ended above GRU4Rec's (benchmarks/README.md).
 # GRU4Rec is trained without gradients through time, which costs nothing in short sessions; beyond
 # LONG, and on users' whole histories, what matters may lie further back than it learns to keep.
 LONG = 50
@@ -41,6 +41,8 @@ MANY_EVENTS_EPOCHS = 10
 # An epoch should be ten batches at the least, or Adam sees too few gradients to go by.
 BATCHES = 10
 COVERED = 0.95  # of the events should lie in histories that fit into max_length
+
+MODELS = ("gru4rec", "sasrec", "hstu")
 
 Source = dict[str, Any]
 Entry = dict[str, Any]
@@ -85,18 +87,54 @@ def facts_of(dataset: Dataset) -> Facts:
 def suited_space(dataset: Dataset, fixed: Iterable[str] = ()) -> tuple[Space, list[str]]:
     """A space for a dataset, and one sentence for each of the decisions in it.
 
+    What ``fixed`` (``k=v,…``) names is not searched: nobody wrote this space, so nobody can take
+    the range out of it.
+
     Raises:
-        SpaceError, ParamError: ``fixed`` (``k=v,…``) does not fit it.
+        SpaceError, ParamError: ``fixed`` does not fit it.
     """
     from paropt.search.declared import checked
 
-    source, reasons = compose(facts_of(dataset))
-    return checked(of_object(source, fixed, "the space made for the data")), reasons
+    given = parse_fixed(fixed)
+    model = given.pop("model", None)
+    source, reasons = compose(facts_of(dataset), model)
+    for name, value in given.items():
+        _yield_to(name, value, source)
+    texts = [f"{name}={value}" for name, value in given.items()]
+    return checked(of_object(source, texts, "the space made for the data")), reasons
 
 
-def compose(facts: Facts) -> tuple[Source, list[str]]:
-    """The space as a JSON object, and why it is so."""
+def _yield_to(name: str, value: Any, source: Source) -> None:
+    """Takes the ranges of ``name`` out, for the models that have it to be given the value."""
+    entry = source["search"].pop(name, None)
+    if entry is None:
+        return
+    ranges = entry if isinstance(entry, list) else [entry]
+    having = [r["when"]["model"] for r in ranges if "model" in r.get("when", {})]
+    models = [m for one in having for m in ([one] if isinstance(one, str) else one)]
+    if len(having) == len(ranges):
+        source["fixed"][name] = {"value": None, "when": {"model": list(dict.fromkeys(models))}}
+    # what holds only under another value of it is in no point's reach any more
+    decides = any(
+        name in r.get("when", {})
+        for other in source["search"].values()
+        for r in (other if isinstance(other, list) else [other])
+    )
+    alike = [p for p in source["start"] if not decides or p.get(name, value) == value]
+    points = [{k: v for k, v in point.items() if k != name} for point in alike]
+    source["start"] = [p for i, p in enumerate(points) if p not in points[:i]]
+
+
+def compose(facts: Facts, model: str | None = None) -> tuple[Source, list[str]]:
+    """The space as a JSON object, and why it is so; of one ``model`` if the user wants that."""
     models, reasons = _models(facts)
+    if model is not None:
+        if model not in MODELS:
+            raise SpaceError(
+                f"--fixed: without --space there are ranges of {', '.join(MODELS)}, "
+                f"not of {model!r}; {suggest(model, MODELS)}"
+            )
+        models, reasons = [model], [f"{model}: as --fixed says"]
     sources = {}
     for model in models:
         sources[model] = _gru4rec(facts) if model == "gru4rec" else _sequences(model, facts)
@@ -113,8 +151,6 @@ def _models(facts: Facts) -> tuple[list[str], list[str]]:
     length = f"half of the events are in histories of up to {facts.typical}"
     if facts.whole_histories:
         models, why = ["sasrec", "hstu"], "each sequence is a user's whole history (leave-one-out)"
-    elif facts.typical < SHORT:
-        models, why = ["gru4rec"], f"{length}, too short for attention to pay"
     elif facts.typical <= LONG:
         models, why = ["gru4rec", "sasrec", "hstu"], f"{length}, which may suit each kind of model"
     else:

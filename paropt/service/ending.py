@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from paropt.search.study import Study
-from paropt.service.live import best_line, progress_line
+from paropt.service.live import FLOOR_NAMES, best_line, progress_line
 
 TOP = 5
 BAR = 20  # characters of an importance of 1
@@ -30,6 +30,10 @@ def print_ending(console: Console, status: Mapping[str, Any], study: Study, data
         return
     say()
     console.print(_best(study), highlight=False, soft_wrap=not console.is_terminal)
+    if status["by_model"]:
+        say()
+        console.print(_models(status), highlight=False, soft_wrap=not console.is_terminal)
+        say(_equal(status))
     for line in [*_importances(study), *_saved(status)]:
         say(line)
     say()
@@ -55,6 +59,37 @@ def _best(study: Study) -> Table:
             " ".join(f"{name}={short(value)}" for name, value in searched.items()),
         )
     return table
+
+
+def _models(status: Mapping[str, Any]) -> Table:
+    """Which model wins, beside what needs no training."""
+    metric = status["metric"]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("model", no_wrap=True)
+    for column in (f"{metric} at equal spend", "trial", "of", "spent", "best at any spend"):
+        table.add_column(column, justify="right", no_wrap=True)
+    found = status["by_model"]["models"]
+    for row in sorted(found, key=lambda row: -(row["best"] or 0.0)):
+        at_spend = (_value(row["best"]), "-" if row["best"] is None else str(row["trial"]))
+        spent = f"{row['spent']:,.0f} s"
+        overall = _value(row["overall"])
+        table.add_row(row["model"], *at_spend, str(row["trials"]), spent, overall)
+    for name, values in status["floor"].items():
+        if metric in values:
+            floor = _value(values[metric])
+            table.add_row(FLOOR_NAMES.get(name, name), floor, "-", "-", "0 s", floor)
+    return table
+
+
+def _equal(status: Mapping[str, Any]) -> str:
+    return (
+        f"equal spend: {status['by_model']['spend']:,.1f} device seconds each, "
+        "as many as the model that spent least"
+    )
+
+
+def _value(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _importances(study: Study) -> list[str]:

@@ -79,14 +79,14 @@ def best_line(status: Status) -> str:
         else "no trial has ended yet"
     )
     floors = [
-        f"{_FLOOR_NAMES.get(name, name)} {values[metric]:.4f}"
+        f"{FLOOR_NAMES.get(name, name)} {values[metric]:.4f}"
         for name, values in status["floor"].items()
         if metric in values
     ]
     return words + (f"; floor: {', '.join(floors)}" if floors else "")
 
 
-_FLOOR_NAMES = {"cooccurrence": "co-occurrence"}
+FLOOR_NAMES = {"cooccurrence": "co-occurrence"}
 
 
 def duration(seconds: float) -> str:

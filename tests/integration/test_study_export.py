@@ -107,7 +107,9 @@ def test_export_writes_nothing_that_it_cannot_say(
     assert for_theano.stdout == "my-shop_1_trial0.py\n"
     assert "('n_epochs', 1)" in (tmp_path / "my-shop_1_trial0.py").read_text()
     unknown = paropt("export", "none", *storage)
-    assert "there is no study 'none'; 'paropt status' lists them, 'my shop' is the latest" in str(unknown.exception)
+    assert "there is no study 'none'; 'paropt status' lists them, 'my shop' is the latest" in str(
+        unknown.exception
+    )
 
 
 # -- paropt space ---------------------------------------------------------------------------------

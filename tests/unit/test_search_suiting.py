@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from paropt.data import Dataset
+from paropt.data.prepare import prepare
 from paropt.errors import SpaceError
 from paropt.search import shipped
 from paropt.search.declared import checked
@@ -34,8 +36,7 @@ def composed(**facts: Any) -> tuple[Any, str]:
 @pytest.mark.parametrize(
     ("facts", "models"),
     [
-        ({"typical": 9}, ["gru4rec"]),
-        ({"typical": 10}, ["gru4rec", "sasrec", "hstu"]),
+        ({"typical": 2}, ["gru4rec", "sasrec", "hstu"]),
         ({"typical": 50}, ["gru4rec", "sasrec", "hstu"]),
         ({"typical": 51}, ["sasrec", "hstu"]),
         ({"typical": 4, "whole_histories": True}, ["sasrec", "hstu"]),
@@ -90,13 +91,16 @@ def test_sizes_by_the_amount_of_data() -> None:
 
 
 def test_a_merged_space_says_once_what_is_alike() -> None:
-    space, _ = composed()
+    sources = {
+        "cross-entropy": json.loads(shipped.spaces()["gru4rec_xe_shared"].read_text()),
+        "bpr-max": json.loads(shipped.spaces()["gru4rec_bprmax_shared"].read_text()),
+    }
+    space = checked(of_object(merged("loss", sources)))
     labels = {p.label for p in space.searched}
     assert "layers" in labels and "bpreg" in labels and "loss" in labels
     by_name = {p.name: p for p in space.parameters}
     assert by_name["layers"].when == {}
     assert by_name["bpreg"].when == {"loss": ("bpr-max",)}
-    assert by_name["logq"].when == {"loss": ("cross-entropy",)}
     assert {point["loss"] for point in space.start} == {"cross-entropy", "bpr-max"}
 
 
@@ -105,9 +109,7 @@ def test_one_space_merged_is_itself() -> None:
     assert merged("model", {"sasrec": source}) == source
 
 
-def test_of_a_dataset(tmp_path: Path) -> None:
-    from paropt.data.prepare import prepare
-
+def _small(tmp_path: Path) -> Dataset:
     log = tmp_path / "log.tsv"
     rows = ["SessionId\tItemId\tTime"]
     for session in range(60):
@@ -115,16 +117,36 @@ def test_of_a_dataset(tmp_path: Path) -> None:
             f"{session}\t{(session + k) % 6}\t{1_000_000 + session * 5_000 + k}" for k in range(4)
         ]
     log.write_text("\n".join(rows))
-    dataset = prepare([log], tmp_path / "set")
+    return prepare([log], tmp_path / "set")
+
+
+def test_of_a_dataset(tmp_path: Path) -> None:
+    dataset = _small(tmp_path)
     facts = facts_of(dataset)
     train = dataset.split("train")
     assert (facts.typical, facts.covering, facts.items) == (4, 4, 6)
     assert (facts.sessions, facts.events) == (train.n_sessions, train.n_events)
     space, reasons = suited_space(dataset, ("n_epochs=3",))
-    assert space.models == ["gru4rec"] and len(reasons) == 4
-    assert next(p for p in space.parameters if p.name == "n_epochs").choices == (3,)
-    with pytest.raises(SpaceError, match="both fixed by --fixed and searched"):
-        suited_space(dataset, ("layers=64",))
+    assert space.models == ["gru4rec", "sasrec", "hstu"] and len(reasons) == 5
+    assert [p.choices for p in space.parameters if p.name == "n_epochs"] == [(3,)]
+
+
+def test_what_fixed_names_is_not_searched_in_a_space_that_nobody_wrote(tmp_path: Path) -> None:
+    source, _ = compose(SHOP)
+    assert "layers" in source["search"] and "layers" in source["start"][0]
+    dataset = _small(tmp_path)
+    space, _ = suited_space(dataset, ("layers=64",))
+    (layers,) = [p for p in space.parameters if p.name == "layers"]
+    assert layers.choices == (64,) and layers.when == {"model": ("gru4rec",)}
+    assert "layers" not in {p.name for p in space.searched}
+    assert all("layers" not in point for point in space.start)
+    with pytest.raises(SpaceError, match="layerz"):
+        suited_space(dataset, ("layerz=64",))
+    space, reasons = suited_space(dataset, ("model=gru4rec,loss=bpr-max",))
+    assert space.models == ["gru4rec"] and reasons[0] == "gru4rec: as --fixed says"
+    assert space.start and all("loss" not in point for point in space.start)
+    with pytest.raises(SpaceError, match=r"--fixed: .*'gru5rec'; did you mean 'gru4rec'"):
+        suited_space(dataset, ("model=gru5rec",))
 
 
 def test_shipped_spaces_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
