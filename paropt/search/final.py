@@ -14,9 +14,9 @@ import itertools
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
@@ -267,7 +267,7 @@ class Judged:
 
     @property
     def mean(self) -> float:
-        return float(np.mean(self.values))
+        return fmean(self.values)
 
 
 def judge(study: Study) -> list[Judged]:
@@ -285,6 +285,8 @@ def judge(study: Study) -> list[Judged]:
 
 
 def _judged(entry: Entry, records: Sequence[Record], metric: str) -> Judged:
+    import numpy as np  # here, as every verb imports this module
+
     failures = tuple(
         f"seed {r.meta['seed']}: {r.end.get('message', '')}" for r in records if not r.scored
     )
