@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -50,6 +51,16 @@ FULL = Size(320, 230, hosts=5, slots=3, epochs=8, epoch_seconds=0.4, heartbeat=2
 # by how many seconds the clocks of the hosts are wrong, and where they think that they are
 CLOCKS = (0.0, 7200.0, -10800.0, 86400.0, -1.5)
 ZONES = ("UTC", "Asia/Kolkata", "America/New_York", "", "Asia/Tokyo")
+
+
+def ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    """The end of a verb; of one that hangs it is its stack."""
+    try:
+        _, said = process.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)
+        _, said = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, "", said)
 
 
 class Main:
@@ -137,11 +148,14 @@ class Main:
                 self.diary.note("calm")
 
     def _paropt(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "paropt", *words],
-            env={**os.environ, "PAROPT_STORAGE": self.url},
-            capture_output=True,
-            text=True,
+        return ended(
+            subprocess.Popen(
+                [sys.executable, "-m", "paropt", *words],
+                env={**os.environ, "PAROPT_STORAGE": self.url, "PYTHONFAULTHANDLER": "1"},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
         )
 
     # -- the time of faults -----------------------------------------------------------------

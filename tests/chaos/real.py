@@ -19,6 +19,7 @@ from hosts import Diary
 from paropt.data.prepare import prepare
 from paropt.service.postgres.embedded import EmbeddedServer
 
+PATIENCE = 300.0  # seconds for a study, which takes some forty
 MOST_LOSSES = 2  # of one configuration: after the third it would be given up
 SPACE = {
     "model": "gru4rec",
@@ -66,7 +67,8 @@ class Real:
         self.diary.note("fault", fault="two launches at once")
         both = [self._launch("stormy") for _ in range(2)]
         hits, pause = 0, 0.0
-        while any(launch.poll() is None for launch in both):
+        give_up = time.monotonic() + PATIENCE
+        while any(launch.poll() is None for launch in both) and time.monotonic() < give_up:
             if hits < self.hits and time.monotonic() > pause and self._strike(hits):
                 hits, pause = hits + 1, time.monotonic() + 2.0
             time.sleep(0.1)
@@ -84,7 +86,12 @@ class Real:
                 raise RuntimeError("somebody ends the suite")
             launch = subprocess.Popen(
                 [sys.executable, "-m", "paropt", *map(str, words)],
-                env={**os.environ, "PAROPT_HOME": str(self.home), "OMP_NUM_THREADS": "1"},
+                env={
+                    **os.environ,
+                    "PAROPT_HOME": str(self.home),
+                    "OMP_NUM_THREADS": "1",
+                    "PYTHONFAULTHANDLER": "1",
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -93,7 +100,9 @@ class Real:
             self.launches.append(launch)
         # nobody reads what it says until its end: it must not wait for a reader
         launch.said = []  # type: ignore[attr-defined]
-        threading.Thread(target=self._listen, args=(launch,), daemon=True).start()
+        listener = threading.Thread(target=self._listen, args=(launch,), daemon=True)
+        launch.listener = listener  # type: ignore[attr-defined]
+        listener.start()
         return launch
 
     @staticmethod
@@ -102,7 +111,14 @@ class Real:
             launch.said.append(line)
 
     def _end(self, launch: Any) -> None:
-        code = launch.wait(600)
+        try:
+            code = launch.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            launch.send_signal(signal.SIGABRT)  # its stack is what it says last
+            code = launch.wait()
+            launch.listener.join(5.0)
+            self.diary.note("surprise", message=f"a launch hangs: {''.join(launch.said)}")
+            return
         if code != 0:
             self.diary.note("surprise", message=f"a launch ended with {code}: {launch.said[-3:]}")
 
