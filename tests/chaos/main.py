@@ -165,7 +165,7 @@ class Main:
         left = faults.deck(self.size.faults, self.chance)
         if self.size.only:
             left = [fault for fault in faults.FAULTS if fault.__name__ in self.size.only]
-        steering = threading.Thread(target=self._steer)
+        steering = threading.Thread(target=self._steer, daemon=True)
         steering.start()
         moved, before, pace, done = time.monotonic(), -1, 0.0, 0
         while any(not slot.ended for host in self.hosts for slot in host.slots):
