@@ -13,6 +13,7 @@ from paropt.search.study import Study
 from paropt.service.live import FLOOR_NAMES, best_line, progress_line
 
 TOP = 5
+LEAST = 0.01  # of importance to be named
 BAR = 20  # characters of an importance of 1
 
 
@@ -96,11 +97,14 @@ def _importances(study: Study) -> list[str]:
     found = study.importances()
     if not found:
         return []
-    width = max(map(len, found))
+    told = {name: value for name, value in found.items() if value >= LEAST}
+    width = max(map(len, told), default=0)
     lines = [
         f"  {name.ljust(width)} {value:5.0%} {'▇' * round(value * BAR)}"
-        for name, value in found.items()
+        for name, value in told.items()
     ]
+    if rest := len(found) - len(told):
+        lines.append(f"  {rest} other{'s' if rest > 1 else ''} less than {LEAST:.0%} each")
     return ["", "how much each parameter mattered:", *lines]
 
 
