@@ -86,6 +86,7 @@ class PostgresServer:
             "fsync": "off",
             "synchronous_commit": "off",
             "full_page_writes": "off",
+            "autovacuum": "off",  # its workers are the server's own: no other role may end them
             "timezone": "Asia/Tokyo",  # nothing may depend on it
         }
         self.cluster.start(settings, ["host all paropt 127.0.0.1/32 scram-sha-256"])
