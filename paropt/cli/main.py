@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import gc
 import importlib
 import io
 import os
@@ -93,6 +94,8 @@ def cli(ctx: click.Context, verbose: bool) -> None:
 def run(argv: list[str] | None = None) -> Any:
     """The console script: turns errors into one line and their exit code."""
     arguments = sys.argv[1:] if argv is None else argv
+    # imports and rows are many objects that stay: looking through them is a tenth of `status`
+    gc.set_threshold(50_000)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 gets its table too
     try:
