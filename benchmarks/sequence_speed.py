@@ -1,35 +1,37 @@
 """Seconds per epoch of SASRec, HSTU and experts, and of their parts beside the plain way.
 
-    python benchmarks/sequence_speed.py [--data DIR] [--threads 1] [--runs 5]
+    python benchmarks/sequence_speed.py [--data DIR [--set ml100k]] [--rectools PYTHON]
+        [--threads 1] [--runs 5]
 
-Without --data only the parts are timed. DIR holds ml100k/ml-100k.inter; RecTools' figures on that
-file were recorded apart (version 0.19, torch 2.13, one thread of a like machine, same sizes), so
-their ratio is exact only where the machine is as idle as it was then. Alternating runs, medians.
+Without --data only the parts are timed. DIR is as for sequence_quality.py. PYTHON is that of an
+environment with `rectools[torch]`, whose SASRec and HSTU train on the same events, sizes and
+threads in turn with ours (rectools_peer.py). Alternating runs, medians.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import platform
 import statistics
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from sequence_quality import prepared, write_log
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.parts.dropping import Dropout
 from models.parts.moe import MoE
 from models.parts.sequence_losses import full_cross_entropy
-from paropt.data.options import Options
-from paropt.data.prepare import prepare
 from paropt.training.fit import Fit
 
-SIZES = {"dim": 64, "blocks": 2, "heads": 1, "max_length": 200, "dropout": 0.2, "batch_size": 128}
-RECTOOLS = {"sasrec": 17.2, "hstu": 20.9}  # seconds per epoch
+SIZES = {"dim": 64, "blocks": 2, "heads": 1, "max_length": 200, "batch_size": 128}
+DROPOUT = {"ml100k": 0.2, "ml1m": 0.1}
 MODELS = {
     "sasrec": ("sasrec", {}),
     "hstu": ("hstu", {"time_mode": "query"}),
@@ -91,30 +93,51 @@ def dropout(tokens: int, dim: int, runs: int) -> None:
     show(f"dropout, {tokens} × {dim}", alternate(ways, runs), "ours")
 
 
-def epochs(data: Path, runs: int) -> None:
+def epochs(args: argparse.Namespace) -> None:
+    """Ours epoch by epoch in turns; a peer's training before and after them."""
     with tempfile.TemporaryDirectory() as folder:
-        options = Options(format="recbole", protocol="leave-one-out")
-        log = data / "ml100k" / "ml-100k.inter"
-        view = prepare([log], Path(folder) / "set", options=options).view("full")
+        view = prepared(args.data, args.set, args.cache or Path(folder), None).view("full")
+        sizes = SIZES | {"dropout": DROPOUT[args.set], "n_epochs": args.runs + 1}
         fits = {
-            name: Fit(model, SIZES | more | {"n_epochs": runs + 1}, view, seed=1, evaluate=False)
+            name: Fit(model, sizes | more, view, seed=1, evaluate=False)
             for name, (model, more) in MODELS.items()
         }
         seconds: dict[str, list[float]] = {name: [] for name in fits}
         running = {name: fit.epochs() for name, fit in fits.items()}
-        for _ in range(runs + 1):
-            for name, going in running.items():
-                seconds[name].append(next(going).train_seconds)
+        log = Path(folder) / "log.tsv"
+        write_log(args.data, args.set, log)
+        peers = {name: [] for name in ("sasrec", "hstu")} if args.rectools else {}
+        for turn in range(2):
+            for name, told in peers.items():
+                told += _rectools(args, log, name)
+            for _ in range(args.runs // 2 + 1 if turn else args.runs - args.runs // 2):
+                for name, going in running.items():
+                    seconds[name].append(next(going).train_seconds)
     for name, values in seconds.items():
         median = statistics.median(values[1:])
-        peer = RECTOOLS.get(name)
-        beside = f"; RecTools {peer} s, {peer / median:.1f}×" if peer else ""
-        print(f"ml100k {name}: {median:.2f} s per epoch{beside}", flush=True)
+        beside = ""
+        if peers.get(name):
+            peer = statistics.median(peers[name])
+            beside = f"; RecTools {peer:.2f} s, ratio {peer / median:.1f}"
+        print(f"{args.set} {name}: {median:.2f} s per epoch{beside}", flush=True)
+
+
+def _rectools(args: argparse.Namespace, log: Path, name: str) -> list[float]:
+    """Seconds of RecTools' second epoch."""
+    program = Path(__file__).with_name("rectools_peer.py")
+    words = [log, name, 2, DROPOUT[args.set], args.threads]
+    command = [args.rectools, program, *words]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=True)
+    seconds: list[float] = json.loads(done.stdout.splitlines()[-1])["seconds"]
+    return seconds[1:]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path)
+    parser.add_argument("--set", choices=DROPOUT, default="ml100k")
+    parser.add_argument("--cache", type=Path, help="keep the prepared set here")
+    parser.add_argument("--rectools", metavar="PYTHON")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--runs", type=int, default=5)
     args = parser.parse_args()
@@ -128,7 +151,7 @@ def main() -> None:
     experts(4096, 64, 8, 2, args.runs)
     dropout(25_600, 64, args.runs)
     if args.data is not None:
-        epochs(args.data, args.runs)
+        epochs(args)
 
 
 if __name__ == "__main__":
