@@ -147,18 +147,24 @@ class _Meter:
     """How fast trials train while the number of slots stays the same."""
 
     def __init__(self) -> None:
+        self._stale: dict[tuple[str, int], Reading] = {}
         self._first: dict[tuple[str, int], Reading] = {}
         self._last: dict[tuple[str, int], Reading] = {}
 
     @property
     def begun(self) -> bool:
-        return bool(self._first)
+        return bool(self._stale)
 
     def feed(self, readings: Mapping[str, Reading | None]) -> None:
-        for slot, reading in readings.items():
-            if reading is not None:
-                self._first.setdefault((slot, reading.trial), reading)
-                self._last[slot, reading.trial] = reading
+        """What slots say is a moment old: the first time it may be from before the change."""
+        known = {(slot, r.trial): r for slot, r in readings.items() if r is not None}
+        if not self.begun:
+            self._stale = known
+            return
+        for key, reading in known.items():
+            if key in self._first or reading != self._stale.get(key):
+                self._first.setdefault(key, reading)
+                self._last[key] = reading
 
     def complete(self, slots: int, window: float) -> bool:
         """Whether each slot has trained for so many seconds."""
