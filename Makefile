@@ -24,7 +24,7 @@ demo: $(BIN)/.paropt  ## a real search on a synthetic shop, ending in a paramfil
 	$(BIN)/paropt export demo --out runs/demo --overwrite
 
 test: $(BIN)/.paropt-dev  ## the tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 chaos: $(BIN)/.paropt-dev  ## the fault suite: 200 faults and more, some minutes
 	$(BIN)/python tests/chaos/run.py
