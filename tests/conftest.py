@@ -6,6 +6,7 @@ import itertools
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +19,10 @@ import pytest
 
 # small tensors: threads cost more than they give; read when torch is first imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# a shell makes its background jobs deaf to Ctrl-C, and what a test starts would inherit that
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # set by .ci/run where everything that a test may need is at hand,
 _NO_SKIP = bool(os.environ.get("PAROPT_NO_SKIP"))
