@@ -1,0 +1,138 @@
+"""A table of real learning curves, for the simulator (simulate.py): made with paropt itself.
+
+    python benchmarks/curve_table.py --data DIR --set yoochoose_100k [--rows 200] [--out FILE]
+
+DIR is as for gru4rec_accuracy.py. Random configurations of a shipped space, its start points among
+them, are trained for all their epochs without pruning, on two slots; the start points twice more
+with other seeds, which is what the noise of a seed is measured on. A second run goes on where the
+first one was stopped. Curves are of the valid part; the test part is not looked at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import io
+import json
+import platform
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from gru4rec_accuracy import prepared as whole
+
+from paropt.data.dataset import Dataset, open_dataset
+from paropt.data.options import Options
+from paropt.data.prepare import prepare
+from paropt.search.history import Record
+from paropt.search.study import Study
+from paropt.service.storage import open_storage
+
+SPACE = "gru4rec_xe_shared"
+STARTS = 5  # points that the space starts with
+SEEDS = (42, 43, 44)  # the first one trains all rows, the others only the start points
+RETAILROCKET_SESSIONS = 20_000  # the last ones of its training part
+METRIC = "mrr@20"
+
+
+def dataset(data: Path, name: str, cache: Path) -> Dataset:
+    """The set as a dataset directory, made once; of retailrocket the last sessions."""
+    if name == "yoochoose_100k":
+        return whole(data, name, cache)
+    out = cache / "retailrocket_last"
+    if out.exists():
+        return open_dataset(out)
+    log = cache / "retailrocket_last.csv"
+    log.write_text(_last_sessions(data / "retailrocket" / "sessions.csv.gz"))
+    options = Options(
+        session_key="session", item_key="item_id", order_column="pos", test_fraction=0.2
+    )
+    return prepare([log], out, options=options)
+
+
+def _last_sessions(source: Path) -> str:
+    with gzip.open(source, "rt", newline="") as lines:
+        rows = [row for row in csv.DictReader(lines) if row["split"] == "train"]
+    kept = set(list(dict.fromkeys(row["session"] for row in rows))[-RETAILROCKET_SESSIONS:])
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(["session", "pos", "item_id"])
+    writer.writerows(
+        [row["session"], row["pos"], row["item_id"]] for row in rows if row["session"] in kept
+    )
+    return out.getvalue()
+
+
+def train(path: Path, study: str, trials: int, seed: int) -> None:
+    """Runs or goes on with the study that the rows are of."""
+    words = ["launch", "--space", SPACE, "--data", path, "--study", study, "--trials", trials]
+    words += ["--sampler", "random", "--pruner", "none", "--seed", seed]
+    words += ["--devices", "cpu", "--per-device", 2, "--json"]
+    command = [sys.executable, "-m", "paropt", *map(str, words)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def read(studies: list[str]) -> tuple[Study, list[tuple[int, Record]]]:
+    """Every configuration that trained to its end, with its study's seed."""
+    rows: list[tuple[int, Record]] = []
+    with open_storage() as storage:
+        for name in studies:
+            study = Study.load(storage.url, name)
+            study.refresh()
+            seed = study.definition.seed or 0
+            rows += [(seed, r) for r in study.history.lineages() if r.outcome == "complete"]
+            study.close()
+    return study, rows
+
+
+def write(out: Path, made: dict[str, Any], names: list[str], rows: list[tuple[int, Record]]) -> None:
+    """One line of JSON that says what it is, then CSV: parameters, seconds per epoch, the curve."""
+    epochs = max(len(record.curve(METRIC)) for _, record in rows)
+    with out.open("w", newline="") as file:
+        file.write(f"# {json.dumps(made)}\n")
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*names, "seed", "seconds", *(f"epoch {k + 1}" for k in range(epochs))])
+        for seed, record in rows:
+            searched, curve = record.meta["searched"], record.curve(METRIC)
+            spent = sum(record.curves["seconds"]) / len(curve)
+            values = [f"{value:.5f}" for value in curve]
+            writer.writerow([*(searched[name] for name in names), seed, f"{spent:.3f}", *values])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--set", choices=["yoochoose_100k", "retailrocket"], required=True)
+    parser.add_argument("--rows", type=int, default=200)
+    parser.add_argument("--cache", type=Path, required=True, help="keep the prepared set here")
+    parser.add_argument("--out", type=Path, help="beside this file, in curves/")
+    args = parser.parse_args()
+    args.cache.mkdir(parents=True, exist_ok=True)
+    found = dataset(args.data, args.set, args.cache)
+    studies = {seed: f"curves-{args.set}-{seed}" for seed in SEEDS}
+    for seed, study in studies.items():
+        train(found.path, study, args.rows if seed == SEEDS[0] else STARTS, seed)
+    study, rows = read(list(studies.values()))
+    made = {
+        "command": f"curve_table.py --set {args.set} --rows {args.rows}",
+        "date": date.today().isoformat(),
+        "space": SPACE,
+        "metric": METRIC,
+        "set": found.path.name,
+        "fingerprint": found.fingerprint,
+        "split": "valid",
+        "ties": "standard",
+        "machine": f"{platform.machine()}, 2 slots of 1 thread, torch {torch.__version__}",
+    }
+    out = args.out or Path(__file__).parent / "curves" / f"{args.set}.csv"
+    out.parent.mkdir(exist_ok=True)
+    write(out, made, [p.label for p in study.space.searched], rows)
+    print(f"{len(rows)} rows in {out}")
+
+
+if __name__ == "__main__":
+    main()
