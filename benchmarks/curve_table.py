@@ -89,7 +89,9 @@ def read(studies: list[str]) -> tuple[Study, list[tuple[int, Record]]]:
     return study, rows
 
 
-def write(out: Path, made: dict[str, Any], names: list[str], rows: list[tuple[int, Record]]) -> None:
+def write(
+    out: Path, made: dict[str, Any], names: list[str], rows: list[tuple[int, Record]]
+) -> None:
     """One line of JSON that says what it is, then CSV: parameters, seconds per epoch, the curve."""
     epochs = max(len(record.curve(METRIC)) for _, record in rows)
     with out.open("w", newline="") as file:

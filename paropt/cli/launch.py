@@ -46,6 +46,14 @@ from paropt.cli._study import (
 @click.option("--timeout", type=Duration(), metavar="2h", help="Wall-clock time to stop after.")
 @click.option("--metric", metavar="mrr@20|recall@20", show_default="mrr@20", help="To maximise.")
 @click.option("--fixed", multiple=True, metavar="K=V,…", help="Parameters that FILE leaves out.")
+@click.option(
+    "--warm-start",
+    multiple=True,
+    metavar="STUDY|PARAMFILE",
+    shell_complete=complete_study,
+    help="Begin a new study with an earlier one's best configurations, or a paramfile's; "
+    "repeatable.",
+)
 @click.option("--seed", type=int, show_default="42", help="Of sampling and training.")
 @click.option("--sampler", type=Choice(), show_default="tpe", help="tpe, random or grid.")
 @click.option("--pruner", type=Choice(), show_default="median", help="median, asha or none.")

@@ -39,6 +39,7 @@ class Wish:
     timeout: float | None = None
     metric: str | None = None
     fixed: tuple[str, ...] = ()
+    warm_start: tuple[str, ...] = ()
     seed: int | None = None
     sampler: dict[str, Any] = field(default_factory=dict)
     pruner: dict[str, Any] = field(default_factory=dict)
@@ -102,10 +103,28 @@ def create_or_resume(wish: Wish, note: Note) -> Joined:
                 if known
                 else f"the study is named {name!r}; launch again to go on with it"
             )
+        space = _warmed(wish, storage, known, space, note)
         return _create(wish, storage, name, known, space, dataset)
     except BaseException:
         storage.close()
         raise
+
+
+def _warmed(wish: Wish, storage: Storage, known: bool, space: Space, note: Note) -> Space:
+    """A new study's space with the start points that were asked for."""
+    if known:
+        _ignored(wish, note)
+    if known or not wish.warm_start:
+        return space
+    from paropt.service.warming import warm_start
+
+    return warm_start(space, wish.warm_start, storage, note)
+
+
+def _ignored(wish: Wish, note: Note) -> None:
+    """The command that made a study is the one that goes on with it: no reason to refuse it."""
+    if wish.warm_start:
+        note("the study has begun, so --warm-start changes nothing")
 
 
 def _create(
@@ -161,6 +180,7 @@ def _without_space(wish: Wish, note: Note) -> Joined:
         note("no --space, so one is made for this data:")
         for reason in reasons:
             note(f"  {reason}")
+        space = _warmed(wish, storage, False, space, note)
         note(f"the study is named {name!r}; launch again to go on with it")
         return _create(wish, storage, name, False, space, dataset)
     except BaseException:
@@ -186,6 +206,7 @@ def _resume(wish: Wish, storage: Storage, note: Note) -> Joined:
     check_semantics(wish.study, recorded.semantics)
     data = matching_data(wish.study, recorded, wish.data, note)
     note(f"study {wish.study!r} goes on")
+    _ignored(wish, note)
     create_tables(storage.engine())
     study = Study.create(storage.url, recorded, budget=wish.trials, timeout=wish.timeout)
     return Joined(storage, study, data, True)

@@ -160,3 +160,61 @@ def test_the_demo_set_is_made_once(paropt_home: Path) -> None:
 def test_metrics_that_are_none(metric: str) -> None:
     with pytest.raises(ParoptError, match=r"--metric is a name like"):
         joining.cutoffs(metric)
+
+
+# -- warm start -----------------------------------------------------------------------------
+
+
+def finish(wish: Wish, values: dict[int, float]) -> None:
+    """Gives a study one complete trial for each of ``layers``, with its value."""
+    with create_or_resume(wish, lambda _: None) as joined:
+        for _ in values:
+            trial = joined.study.next_trial({"host": "here"})
+            assert trial is not None
+            value = values[trial.params["layers"]]
+            metrics = {"mrr@20": value, "recall@20": value}
+            trial.report({"epoch": 1, "metrics": metrics, "loss": 1.0, "seconds": 1.0})
+            trial.complete()
+
+
+def test_a_new_study_begins_with_an_earlier_ones_best_and_a_paramfiles(
+    wish: Any, tmp_path: Path
+) -> None:
+    finish(wish(study="before", trials=4), {8: 0.1, 16: 0.4, 24: 0.3, 32: 0.2})
+    paramfile = tmp_path / "published.json"
+    paramfile.write_text(json.dumps({"model": "gru4rec", "params": {"layers": 512}}))
+    warm = wish(study="after", warm_start=(str(paramfile), "before"))
+    definition, said = launched(warm)
+    start = [point["layers"] for point in definition.space["start"]]
+    assert start == [32, 16, 24, 8]  # the paramfile's moved into the range; then best first
+    assert said[0] == f"the study begins with 1 configuration of {paramfile}"
+    assert said[1] == "the study begins with 4 configurations of before"
+    with create_or_resume(warm, said.append) as joined:
+        trial = joined.study.next_trial({"host": "here"})
+        assert trial is not None
+        assert trial.params["layers"] == 32
+    assert "the study has begun, so --warm-start changes nothing" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("befor", r"--warm-start befor: neither a file nor a study .* did you mean 'before'\?"),
+        ("nowhere", r"'paropt status' lists the studies"),
+        ("empty", r"none of that study's trials is of a model that is searched here \(gru4rec\)"),
+        ("sasrec.json", r"the paramfile is of sasrec, and nothing of it is searched here"),
+        ("broken.json", r"broken\.json:1: "),
+    ],
+)
+def test_what_cannot_warm_a_start_is_refused_before_a_study_is_made(
+    wish: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("sasrec.json").write_text(json.dumps({"model": "sasrec", "params": {"dim": 64}}))
+    Path("broken.json").write_text("{")
+    launched(wish(study="before"))
+    launched(wish(study="empty"))
+    with pytest.raises(ParoptError, match=said):
+        launched(wish(study="after", warm_start=(name,)))
+    with pytest.raises(StudyError, match="no study 'after'"):
+        join("after", wish().storage, None)

@@ -1,0 +1,349 @@
+"""What a sampler and a pruner find with how little, replayed on real learning curves.
+
+    python benchmarks/simulate.py [--table curves/yoochoose_100k.csv] [--strategy NAME …]
+        [--seeds 50] [--workers 1] [--budget 100]
+
+Searches run with paropt's own sampler and pruning code, or Optuna's as installed, on the answers of
+a surrogate (surrogate.py) with the real noise of seeds, in simulated time. Spend is in trainings of
+all epochs: a training of average seconds is 1. Regret is how far the noiseless value of the
+configuration that the search thinks best lies below the best there is, in per cent of that. The
+last columns: at which spend the median regret is what `official` (TPE as Optuna has it, no pruning,
+one process) has with its full budget, and as a share of that budget.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from surrogate import Surrogate, read_table
+
+from paropt.search.history import History, Record
+from paropt.search.pruning import complete_pruner, reason_to_prune
+from paropt.search.sampling import Sampler, complete_sampler, derived_seed
+from paropt.search.space import Config, Space
+
+HERE = Path(__file__).parent
+TABLES = {name: HERE / "curves" / f"{name}.csv" for name in ("yoochoose_100k", "retailrocket")}
+METRIC = "mrr@20"
+MARKS = (5, 10, 25, 50, 100)  # spends at which regrets are shown
+POINTS = 5  # of an earlier study or a paramfile collection, for a warm start
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A way to search. ``start``: "space", "none", or the table whose search it is warmed by."""
+
+    sampler: str = "tpe"
+    pruner: Mapping[str, Any] | str = "none"
+    start: str = "none"
+    optuna: Callable[[int], tuple[Any, Any]] | None = None
+
+
+def _asha(seed: int) -> tuple[Any, Any]:
+    sampler = optuna.samplers.TPESampler(seed=seed)
+    return sampler, optuna.pruners.SuccessiveHalvingPruner(reduction_factor=3)
+
+
+def _hyperband(seed: int) -> tuple[Any, Any]:
+    sampler = optuna.samplers.TPESampler(seed=seed)
+    return sampler, optuna.pruners.HyperbandPruner(max_resource=10)
+
+
+def _median(seed: int) -> tuple[Any, Any]:
+    return optuna.samplers.TPESampler(seed=seed), optuna.pruners.MedianPruner()
+
+
+def _official(seed: int) -> tuple[Any, Any]:
+    return optuna.samplers.TPESampler(seed=seed), optuna.pruners.NopPruner()
+
+
+STRATEGIES = {
+    "official": Strategy(optuna=_official),
+    "random": Strategy("random"),
+    "Optuna's ASHA": Strategy(optuna=_asha),
+    "Optuna's Hyperband": Strategy(optuna=_hyperband),
+    "Optuna's median": Strategy(optuna=_median),
+    "tpe": Strategy(),
+    "tpe + median": Strategy(pruner="median"),
+    "tpe + asha": Strategy(pruner="asha"),
+    "tpe + start": Strategy(start="space"),
+    "tpe + start + median": Strategy(pruner="median", start="space"),
+    "tpe + start + asha": Strategy(pruner="asha", start="space"),
+}
+
+
+# -- the world that a search looks at -----------------------------------------------------------
+
+
+class World:
+    """Answers with the noise of seeds; the same for the same seed."""
+
+    def __init__(self, surrogate: Surrogate, seed: int) -> None:
+        self.surrogate = surrogate
+        self.seed = seed
+        average = surrogate.cost(surrogate.table.x).mean()
+        self.unit = float(average) * surrogate.table.curves.shape[1]
+
+    def train(self, config: Config, index: int) -> tuple[list[float], float, float]:
+        """The curve, what an epoch costs, and the noiseless best value."""
+        x = self.surrogate.place(config)
+        plain = self.surrogate.curve(x)[0]
+        noise = self.surrogate.table.noise
+        chosen = noise[derived_seed("noise", self.seed, index) % len(noise)]
+        cost = float(self.surrogate.cost(x)[0]) / self.unit
+        return [max(v, 0.0) for v in (plain + chosen).tolist()], cost, float(plain.max())
+
+
+@dataclass
+class Job:
+    """A trial that a worker runs."""
+
+    curve: list[float]
+    cost: float
+    plain: float
+    handle: Any
+    seen: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Trace:
+    """The noiseless value of what was thought best, after each epoch spent."""
+
+    spent: list[float] = field(default_factory=list)
+    value: list[float] = field(default_factory=list)
+    trials: int = 0
+    epochs: int = 0
+    first_epochs: int = 0  # of trials that ended with them
+
+    def at(self, spend: float) -> float:
+        place = int(np.searchsorted(self.spent, spend, side="right")) - 1
+        return self.value[place] if place >= 0 else 0.0
+
+
+class Search:
+    """What strategies have in common: ``ask`` for a job, ``report`` an epoch, ``end`` it."""
+
+    def ask(self, world: World, index: int) -> Job:
+        raise NotImplementedError
+
+    def prune(self, job: Job) -> bool:
+        raise NotImplementedError
+
+    def end(self, job: Job, pruned: bool) -> None:
+        raise NotImplementedError
+
+
+class Ours(Search):
+    """paropt's sampler and pruner on records like those of its database."""
+
+    def __init__(self, space: Space, strategy: Strategy, seed: int) -> None:
+        self.sampler = Sampler(space, complete_sampler(strategy.sampler), seed, METRIC)
+        self.pruner = complete_pruner(strategy.pruner)
+        self.history = History(0)
+
+    def ask(self, world: World, index: int) -> Job:
+        config = self.sampler.draw(self.history)
+        assert config is not None
+        meta = {"root": index, "searched": self.sampler.searched(config)}
+        record = Record(index, index, "RUNNING", None, None, None, meta, {}, {METRIC: []}, {})
+        self.history.records[index] = record
+        return Job(*world.train(config, index), index)
+
+    def _write(self, job: Job, state: str) -> None:
+        value = max(job.seen) if state != "RUNNING" else None
+        old = self.history.records[job.handle]
+        curves = {METRIC: list(job.seen)}
+        self.history.records[job.handle] = replace(old, state=state, value=value, curves=curves)
+
+    def prune(self, job: Job) -> bool:
+        self._write(job, "RUNNING")
+        others = [r for r in self.history.records.values() if r.number != job.handle]
+        ended = [r.curve(METRIC) for r in others if not r.open]
+        running = [r.curve(METRIC) for r in others if r.open]
+        return reason_to_prune(self.pruner, job.seen, ended, running) is not None
+
+    def end(self, job: Job, pruned: bool) -> None:
+        self._write(job, "PRUNED" if pruned else "COMPLETE")
+
+
+class Optunas(Search):
+    """Optuna's sampler and pruner as installed."""
+
+    def __init__(self, space: Space, strategy: Strategy, seed: int) -> None:
+        assert strategy.optuna is not None
+        sampler, pruner = strategy.optuna(seed)
+        self.study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
+        self.space = space
+        self.ranges = Sampler(space, complete_sampler("tpe"), seed, METRIC).distributions
+
+    def ask(self, world: World, index: int) -> Job:
+        trial = self.study.ask(self.ranges)
+        config = self.space.walk(lambda p: p.snap(trial.params[p.label]))
+        return Job(*world.train(config, index), trial)
+
+    def prune(self, job: Job) -> bool:
+        job.handle.report(job.seen[-1], len(job.seen))
+        return bool(job.handle.should_prune())
+
+    def end(self, job: Job, pruned: bool) -> None:
+        state = optuna.trial.TrialState.PRUNED if pruned else optuna.trial.TrialState.COMPLETE
+        self.study.tell(job.handle, max(job.seen), state=state)
+
+
+def run(search: Search, world: World, budget: float, workers: int) -> Trace:
+    """Spends ``budget`` on ``workers``, each of which takes its time for every epoch."""
+    trace, best = Trace(), (-1.0, 0.0)
+    epochs = world.surrogate.table.curves.shape[1]
+    spent, index = 0.0, 0
+    waiting: list[tuple[float, int, Job]] = []
+    for worker in range(workers):
+        job = search.ask(world, index)
+        heapq.heappush(waiting, (job.cost, worker, job))
+        index += 1
+    while spent < budget:
+        now, worker, job = heapq.heappop(waiting)
+        job.seen.append(job.curve[len(job.seen)])
+        spent += job.cost
+        trace.epochs += 1
+        if job.seen[-1] > best[0]:
+            best = job.seen[-1], job.plain
+        trace.spent.append(spent)
+        trace.value.append(best[1])
+        pruned = search.prune(job)
+        if pruned or len(job.seen) == epochs:
+            pruned = pruned and len(job.seen) < epochs
+            trace.trials += 1
+            trace.first_epochs += pruned and len(job.seen) == 1
+            search.end(job, pruned)
+            job = search.ask(world, index)
+            index += 1
+        heapq.heappush(waiting, (now + job.cost, worker, job))
+    return trace
+
+
+# -- many seeds ---------------------------------------------------------------------------------
+
+
+@cache
+def surrogate(path: Path) -> Surrogate:
+    return Surrogate(read_table(path))
+
+
+def started(space: Space, points: Sequence[Mapping[str, Any]]) -> Space:
+    return replace(space, start=tuple(points))
+
+
+def earlier(path: Path, seed: int, budget: float = 25) -> list[dict[str, Any]]:
+    """The best configurations of a search on another table, as a warm start takes them."""
+    known = surrogate(path)
+    search = Ours(started(known.table.space, ()), Strategy(pruner="median"), seed)
+    run(search, World(known, seed), budget, 1)
+    records = [r for r in search.history.records.values() if r.scored]
+    records.sort(key=lambda r: -(r.value or 0.0))
+    return [dict(r.meta["searched"]) for r in records[:POINTS]]
+
+
+def simulate(path: Path, strategy: Strategy, seed: int, budget: float, workers: int) -> Trace:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    known = surrogate(path)
+    space = known.table.space
+    points: Sequence[Mapping[str, Any]] = space.start
+    if strategy.start == "none":
+        points = ()
+    elif strategy.start != "space":
+        points = earlier(Path(strategy.start), seed)
+    kind = Optunas if strategy.optuna else Ours
+    search = kind(started(space, points), strategy, derived_seed("search", seed))
+    return run(search, World(known, seed), budget, workers)
+
+
+def regret(known: Surrogate, value: float) -> float:
+    """In per cent of the best there is."""
+    return 100 * (known.best - value) / known.best
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % of the median, by bootstrap."""
+    rng = np.random.default_rng(1)
+    drawn = rng.choice(np.asarray(values), (2000, len(values)))
+    low, high = np.quantile(np.median(drawn, axis=1), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def spend_to(known: Surrogate, traces: Sequence[Trace], target: float, budget: float) -> float:
+    """The least spend from which on the median regret is at most ``target``."""
+    grid = np.arange(0.5, budget + 0.25, 0.5)
+    found = float("inf")
+    for spend in grid[::-1]:
+        median = statistics.median(regret(known, trace.at(spend)) for trace in traces)
+        if median > target + 1e-9:
+            break
+        found = float(spend)
+    return found
+
+
+def table(
+    path: Path, names: Sequence[str], seeds: int, budget: float, workers: int, pool: Any
+) -> Iterator[str]:
+    known = surrogate(path)
+    marks = [mark for mark in MARKS if mark <= budget]
+    yield f"| | {' | '.join(f'at {m}' for m in marks)} | trials | spend to official's | share |"
+    yield "|---" * (len(marks) + 4) + "|"
+    target = None
+    for name in names:
+        way = STRATEGIES[name]
+        alone = 1 if name == "official" else workers
+        jobs = [pool.submit(simulate, path, way, s, budget, alone) for s in range(seeds)]
+        traces = [job.result() for job in jobs]
+        cells = []
+        for mark in marks:
+            values = [regret(known, trace.at(mark)) for trace in traces]
+            low, high = interval(values)
+            cells.append(f"{statistics.median(values):.2f} ({low:.2f}…{high:.2f})")
+        if target is None:
+            target = statistics.median(regret(known, trace.at(budget)) for trace in traces)
+        spend = spend_to(known, traces, target, budget)
+        trials = statistics.median(trace.trials for trace in traces)
+        share = f"{spend:.1f} | {spend / budget:.2f}" if spend <= budget else "– | –"
+        yield f"| {name} | {' | '.join(cells)} | {trials:g} | {share} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--table", type=Path, nargs="+", default=list(TABLES.values()))
+    parser.add_argument("--strategy", nargs="+", choices=STRATEGIES, default=list(STRATEGIES))
+    parser.add_argument("--seeds", type=int, default=50)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--budget", type=float, default=100)
+    parser.add_argument("--processes", type=int, default=2)
+    args = parser.parse_args()
+    names = ["official", *(name for name in args.strategy if name != "official")]
+    with ProcessPoolExecutor(args.processes) as pool:
+        for path in args.table:
+            began = time.perf_counter()
+            known = surrogate(path)
+            said = ", ".join(f"{key} {value:.4g}" for key, value in known.errors().items())
+            made = known.table.made
+            print(f"\n{made['set']} ({made['space']}, {made['metric']} on {made['split']}, "
+                  f"data {made['fingerprint'][:12]}…), {args.seeds} seeds, "
+                  f"{args.workers} worker(s)\nbest {known.best:.4f}; {said}\n")  # fmt: skip
+            for line in table(path, names, args.seeds, args.budget, args.workers, pool):
+                print(line, flush=True)
+            print(f"\n{time.perf_counter() - began:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
