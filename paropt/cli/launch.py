@@ -90,6 +90,7 @@ def launch(
     paropt launch --space demo
     paropt launch --space gru4rec_xe_shared --data data/shop --trials 50
     paropt launch --study gru4rec_xe_shared-shop --trials 100 --devices 0,1 --per-device 2
+    paropt launch --space gru4rec_xe_shared --data data/new --warm-start gru4rec_xe_shared-shop
     """
     from paropt.service.devices import places
     from paropt.service.joining import Wish, create_or_resume

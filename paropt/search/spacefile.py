@@ -41,9 +41,13 @@ def read_space(path: str | Path, fixed: Iterable[str] = ()) -> Space:
     """
     try:
         text = Path(path).read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise SpaceError(f"{path}: cannot be read: {reason}") from None
+    except OSError as error:
+        raise SpaceError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SpaceError(
+            f"{path} is not UTF-8 text; a space is JSON (and pickles are never loaded), such as "
+            "paramspaces/demo.json"
+        ) from None
     try:
         source, lines = _load(text)
     except positions.JsonError as error:
