@@ -55,7 +55,7 @@ MISTAKES: list[tuple[str, int, list[str]]] = [
     ("launch --space step.json --data data/a", 1, ["step 8 doesn't divide 8 … 31", "24"]),
     ("launch --space upside.json --data data/a", 1, ["low 32 is above high 8"]),
     ("launch --space model.json --data data/a", 1, ["no model 'gru5rec'", "'gru4rec'"]),
-    ("launch --space params.pickle --data data/a", 1, ["params.pickle", "not UTF-8 text", "is JSON"]),
+    ("launch --space params.pickle --data data/a", 1, ["not UTF-8 text", "is JSON"]),
     ("launch --space ring.json", 1, ["no data: give --data DIR or event files"]),
     ("space layrs.json", 1, ["layrs.json:1", "did you mean 'layers'?"]),
     ("models gru5rec", 1, ["no model 'gru5rec'; did you mean 'gru4rec'"]),
