@@ -22,11 +22,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
+import torch
 from surrogate import Surrogate, read_table
 
 from paropt.search.history import History, Record
@@ -198,8 +200,10 @@ class Optunas(Search):
         return bool(job.handle.should_prune())
 
     def end(self, job: Job, pruned: bool) -> None:
-        state = optuna.trial.TrialState.PRUNED if pruned else optuna.trial.TrialState.COMPLETE
-        self.study.tell(job.handle, max(job.seen), state=state)
+        if pruned:  # Optuna then takes the last value reported
+            self.study.tell(job.handle, state=optuna.trial.TrialState.PRUNED)
+        else:
+            self.study.tell(job.handle, max(job.seen))
 
 
 def run(search: Search, world: World, budget: float, workers: int) -> Trace:
@@ -331,7 +335,10 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     args = parser.parse_args()
     names = ["official", *(name for name in args.strategy if name != "official")]
-    with ProcessPoolExecutor(args.processes) as pool:
+    torch.set_num_threads(1)
+    for path in args.table:  # before the processes fork, so that they need not
+        surrogate(path)
+    with ProcessPoolExecutor(args.processes, get_context("fork")) as pool:
         for path in args.table:
             began = time.perf_counter()
             known = surrogate(path)

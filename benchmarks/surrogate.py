@@ -43,7 +43,7 @@ def read_table(path: Path) -> Table:
     with path.open(newline="") as file:
         made = json.loads(file.readline().removeprefix("#"))
         rows = list(csv.DictReader(file))
-    space = read_space(find_space(made["space"]) or made["space"])
+    space = read_space(find_space(made["space"]) or made["space"], [made["fixed"]])
     names = [p.label for p in space.searched]
     epochs = [name for name in rows[0] if name.startswith("epoch ")]
     raw = np.array([[float(row[name]) for name in names] for row in rows])

@@ -1,0 +1,164 @@
+"""The simulator's arithmetic: what answers between rows, what is counted, when something is cut."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import simulate as simulator
+from simulate import Job, Ours, Search, Strategy, Trace, World, regret, run, simulate, spend_to
+from surrogate import Surrogate, read_table
+
+from paropt.search.sampling import uniformly
+from paropt.search.shipped import find_space
+from paropt.search.spacefile import read_space
+
+SPACE, EPOCHS = "gru4rec_xe_shared", 4
+ROWS = 40
+
+
+def value(config: dict[str, Any], epoch: int) -> float:
+    """A smooth curve: best at layers 256 and a learning rate of .1."""
+    off = ((config["layers"] - 256) / 448) ** 2 + 4 * ((config["learning_rate"] - 0.1) / 0.24) ** 2
+    return 0.3 * math.exp(-off) * (1 - math.exp(-epoch))
+
+
+@pytest.fixture(scope="module")
+def table_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("curves") / "made_up.csv"
+    found = find_space(SPACE)
+    assert found is not None
+    space = read_space(found, ["n_sample=512"])
+    rng = random.Random(1)
+    configs = [space.walk(uniformly(rng)) for _ in range(ROWS)]
+    names = [p.label for p in space.searched]
+    made = {"set": "made up", "space": SPACE, "fixed": "n_sample=512", "metric": "mrr@20"}
+    with path.open("w", newline="") as file:
+        file.write(f"# {json.dumps(made)}\n")
+        writer = csv.writer(file)
+        writer.writerow([*names, "seed", "seconds", *(f"epoch {k + 1}" for k in range(EPOCHS))])
+        for seed, shift, config in [
+            *((42, 0.0, config) for config in configs),
+            (43, 0.01, configs[0]),
+            (44, -0.01, configs[0]),
+        ]:
+            curve = [value(config, k + 1) + shift for k in range(EPOCHS)]
+            writer.writerow([*(config[n] for n in names), seed, config["layers"] / 100, *curve])
+    return path
+
+
+@pytest.fixture(scope="module")
+def surrogate(table_file: Path) -> Surrogate:
+    return simulator.surrogate(table_file)
+
+
+def test_the_table_is_read_with_the_noise_of_its_seeds(table_file: Path) -> None:
+    table = read_table(table_file)
+    assert table.x.shape == (ROWS, 7)
+    assert table.curves.shape == (ROWS, EPOCHS)
+    assert table.x.min() >= 0
+    assert table.x.max() <= 1
+    # three trainings of one configuration, .01 apart: their deviations, corrected for three
+    expected = np.array([0.0, 0.01, -0.01]) * math.sqrt(3 / 2)
+    assert table.noise == pytest.approx(np.repeat(expected[:, None], EPOCHS, axis=1), abs=1e-9)
+
+
+def test_what_it_says_between_rows_is_near_the_truth(surrogate: Surrogate) -> None:
+    space, rng = surrogate.table.space, random.Random(2)
+    configs = [space.walk(uniformly(rng)) for _ in range(50)]
+    apart = [abs(surrogate.curve(surrogate.place(c))[0, -1] - value(c, EPOCHS)) for c in configs]
+    assert float(np.median(apart)) < 0.01
+    costs = [float(surrogate.cost(surrogate.place(c))[0]) / c["layers"] * 100 for c in configs]
+    assert float(np.median(costs)) == pytest.approx(1, abs=0.05)
+    assert surrogate.best == pytest.approx(0.3 * (1 - math.exp(-EPOCHS)), abs=0.015)
+    assert surrogate.best >= surrogate.curve(surrogate.table.x).max()
+
+
+def test_leaving_a_row_out_is_what_it_says(surrogate: Surrogate) -> None:
+    """The shortcut against solving again without the row."""
+    process = surrogate.curves
+    for row in (0, 17):
+        kept = np.arange(ROWS) != row
+        z = (-np.log(surrogate.top - surrogate.table.curves) - process.mean) / process.scale
+        gram = process._kernel(process.x)
+        noisy = gram[np.ix_(kept, kept)] + process.noise * np.eye(ROWS - 1)
+        without = gram[row, kept] @ np.linalg.solve(noisy, z[kept]) * process.scale + process.mean
+        assert process.left_out()[row] == pytest.approx(without, rel=1e-6)
+
+
+class Scripted(Search):
+    """Jobs with given curves and costs; what is below the limit after an epoch is cut."""
+
+    def __init__(self, jobs: list[tuple[list[float], float]], limit: float) -> None:
+        self.jobs, self.limit = jobs, limit
+        self.ended: list[tuple[int, bool, int]] = []
+
+    def ask(self, world: World, index: int) -> Job:
+        curve, cost = self.jobs[index]
+        return Job(curve, cost, max(curve), index)
+
+    def prune(self, job: Job) -> bool:
+        return job.seen[-1] < self.limit
+
+    def end(self, job: Job, pruned: bool) -> None:
+        self.ended.append((job.handle, pruned, len(job.seen)))
+
+
+def test_every_epoch_is_paid_for_and_workers_take_turns_by_their_time(
+    surrogate: Surrogate,
+) -> None:
+    jobs = [
+        ([0.1, 0.2, 0.3, 0.4], 1.0),  # on the first worker, with an epoch to go at the end
+        ([0.05, 0.9, 0.9, 0.9], 0.5),  # on the second, cut after its first epoch at .5
+        ([0.2, 0.25, 0.2, 0.2], 0.5),  # on the second from .5 until 2.5
+        ([0.5] * 4, 1.0),
+        ([0.5] * 4, 1.0),
+    ]
+    search = Scripted(jobs, limit=0.1)
+    trace = run(search, World(surrogate, 1), 6.5, 2)
+    assert search.ended == [(1, True, 1), (2, False, 4)]
+    assert trace.spent == pytest.approx([0.5, 1.5, 2.0, 2.5, 3.5, 4.0, 4.5, 5.5, 6.5])
+    # what was thought best after each: by what was seen, told by its noiseless best
+    assert trace.value == [0.9, 0.4, 0.25, 0.25, 0.25, 0.25, 0.25, 0.4, 0.5]
+    assert (trace.trials, trace.epochs, trace.first_epochs) == (2, 9, 1)
+    assert trace.at(0.4) == 0.0
+    assert trace.at(1.9) == 0.4
+
+
+def test_the_least_spend_is_the_one_from_which_on_it_holds(surrogate: Surrogate) -> None:
+    def trace(*steps: tuple[float, float]) -> Trace:
+        values = [surrogate.best * (1 - percent / 100) for _, percent in steps]
+        return Trace([spent for spent, _ in steps], values)
+
+    traces = [trace((1, 5.0), (2, 1.0), (3, 4.0), (4, 1.0)) for _ in range(3)]
+    assert regret(surrogate, traces[0].at(2)) == pytest.approx(1.0)
+    assert spend_to(surrogate, traces, 2.0, 10) == 4.0  # not 2: at 3 it was worse again
+    assert spend_to(surrogate, traces, 0.5, 10) == math.inf
+
+
+def test_the_same_seed_gives_the_same_search(table_file: Path, surrogate: Surrogate) -> None:
+    way = Strategy(pruner="asha", start="space")
+    first, again, other = (simulate(table_file, way, seed, 6, 2) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+    assert first.epochs < 4 * first.trials + 8  # something was cut
+    assert 0 < max(first.value) <= surrogate.best + 1e-9
+
+
+def test_ours_is_told_what_a_study_would_be_told(surrogate: Surrogate) -> None:
+    search = Ours(surrogate.table.space, Strategy(pruner="median", start="space"), 1)
+    job = search.ask(World(surrogate, 1), 0)
+    first = dict(surrogate.table.space.start[0])
+    record = search.history.records[0]
+    assert record.meta["searched"] == first
+    job.seen = [0.3, 0.2]
+    assert not search.prune(job)  # nothing has ended yet
+    search.end(job, pruned=True)
+    record = search.history.records[0]
+    assert (record.outcome, record.value, record.curve("mrr@20")) == ("pruned", 0.3, [0.3, 0.2])
