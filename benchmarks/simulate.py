@@ -174,7 +174,7 @@ class Ours(Search):
         others = [r for r in self.history.records.values() if r.number != job.handle]
         ended = [r.curve(METRIC) for r in others if not r.open]
         running = [r.curve(METRIC) for r in others if r.open]
-        return reason_to_prune(self.pruner, job.seen, ended, running) is not None
+        return reason_to_prune(self.pruner, job.seen, ended, running, len(job.curve)) is not None
 
     def end(self, job: Job, pruned: bool) -> None:
         self._write(job, "PRUNED" if pruned else "COMPLETE")

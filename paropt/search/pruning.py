@@ -25,7 +25,8 @@ Curve = Sequence[float | None]
 PRUNERS: dict[str, dict[str, int]] = {
     # startup: trials that must have ended before any is pruned; warmup: epochs that all may run
     "median": {"startup": 5, "warmup": 2},
-    "asha": {"startup": 0, "min_epochs": 1, "factor": 3},
+    # min_epochs: where the first rung is; 0: at a tenth of the epochs
+    "asha": {"startup": 0, "min_epochs": 0, "factor": 3},
     "none": {},
 }
 DEFAULT = "median"
@@ -56,7 +57,7 @@ def complete_choice(
         if key not in options:
             has = ", ".join(options) or "no options"
             raise StudyError(f"the {what} {name!r} has no option {key!r}; it has {has}")
-        least = 2 if key == "factor" else 1 if key == "min_epochs" else 0
+        least = 2 if key == "factor" else 0
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise StudyError(f"{what} {name!r}: {key} must be an integer of at least {least}")
         options[key] = value
@@ -70,19 +71,23 @@ def best_so_far(curve: Curve, epoch: int) -> float | None:
 
 
 def reason_to_prune(
-    pruner: Mapping[str, Any], curve: Curve, ended: Sequence[Curve], running: Sequence[Curve] = ()
+    pruner: Mapping[str, Any],
+    curve: Curve,
+    ended: Sequence[Curve],
+    running: Sequence[Curve] = (),
+    epochs: int = 0,
 ) -> str | None:
     """Why the trial with this curve should stop now, or None.
 
-    ``ended`` holds the curves of complete and pruned trials, ``running`` those of the others that
-    run; higher is better.
+    ``ended`` holds the curves of complete and pruned trials of the same model, ``running`` those of
+    the others that run; higher is better. ``epochs`` is how many the trial will have at most.
     """
     if len(ended) < pruner.get("startup", 0) or not curve:
         return None
     if pruner["name"] == "median":
         return _below_median(pruner, curve, [*ended, *running])
     if pruner["name"] == "asha":
-        return _outside_rung(pruner, curve, [*ended, *running])
+        return _outside_rung(pruner, curve, [*ended, *running], epochs)
     return None
 
 
@@ -104,10 +109,12 @@ def _below_median(pruner: Mapping[str, Any], curve: Curve, peers: Sequence[Curve
     return f"{own:.4f} after epoch {epoch} is below the median {median:.4f} of {len(theirs)} trials"
 
 
-def _outside_rung(pruner: Mapping[str, Any], curve: Curve, peers: Sequence[Curve]) -> str | None:
+def _outside_rung(
+    pruner: Mapping[str, Any], curve: Curve, peers: Sequence[Curve], epochs: int
+) -> str | None:
     """Asynchronous successive halving (Li et al., MLSys 2020, algorithm 2, its stopping form)."""
     epoch, factor = len(curve), pruner["factor"]
-    rung = pruner["min_epochs"]
+    rung = pruner["min_epochs"] or max(1, round(epochs / 10))
     while rung < epoch:
         rung *= factor
     own = best_so_far(curve, epoch)

@@ -89,12 +89,17 @@ class Trial:
         return self.prune_reason is not None
 
     def _reason_to_prune(self, metric: str) -> str | None:
-        others = [record for record in self._study.history.lineages() if record.root != self.root]
+        others = [  # of the same model: an epoch of another one is another amount of learning
+            record
+            for record in self._study.history.lineages()
+            if record.root != self.root and record.meta["model"] == self.model
+        ]
         return reason_to_prune(
             self._study.definition.pruner,
             self._curves[metric],
             [record.curve(metric) for record in others if record.scored],
             [record.curve(metric) for record in others if record.open],
+            self.epochs,
         )
 
     def complete(self, note: str | None = None) -> None:

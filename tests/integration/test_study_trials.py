@@ -407,3 +407,26 @@ def test_single_failures_do_not_pause(study_of: Open) -> None:
     for number in range(12):
         take(study).fail("error", f"error of kind {'abcdefghijkl'[number]}")
     assert take(study).number == 12
+
+
+def test_a_trial_is_compared_with_trials_of_its_own_model(study_of: Open) -> None:
+    """What GRU4Rec has learnt after an epoch says nothing about SASRec after one."""
+    layers = {"type": "int", "low": 32, "high": 512, "step": 32, "when": {"model": "gru4rec"}}
+    dim = {"type": "int", "low": 32, "high": 512, "step": 32, "when": {"model": "sasrec"}}
+    models = {"type": "categorical", "choices": ["gru4rec", "sasrec"]}
+    space = {"search": {"model": models, "layers": layers, "dim": dim}}
+    pruner = {"name": "median", "startup": 3, "warmup": 1}
+    study = study_of(space, pruner=pruner, sampler={"name": "random"})
+    ended = {"gru4rec": 0, "sasrec": 0}
+    while min(ended.values()) < 5:
+        trial = take(study)
+        value = (0.5 if trial.model == "gru4rec" else 0.1) + 0.01 * ended[trial.model]
+        assert not trial.report(epoch(1, value)), "each is its model's best so far"
+        trial.complete()
+        ended[trial.model] += 1
+    worse = {"gru4rec": 0.4, "sasrec": 0.05}
+    while worse:
+        trial = take(study)
+        low = worse.pop(trial.model, None)
+        assert trial.report(epoch(1, 0.9 if low is None else low)) == (low is not None)
+        trial.complete()

@@ -70,6 +70,20 @@ def test_asha_keeps_the_best_third_at_each_rung() -> None:
     assert asha([0.1, 0.1, 0.3], [*peers, [0.1, 0.1, 0.2]]) is None
 
 
+def test_asha_begins_at_a_tenth_of_the_epochs() -> None:
+    pruner = complete_pruner("asha")
+    peers = [[0.5] * 40] * 3
+    for epochs, rungs in ((10, [1, 3, 9]), (40, [4, 12, 36]), (4, [1, 3])):
+        cut = [n for n in range(1, epochs) if reason_to_prune(pruner, [0.1] * n, peers, (), epochs)]
+        assert cut == rungs
+    later = complete_pruner({"name": "asha", "min_epochs": 2})
+    assert [n for n in range(1, 40) if reason_to_prune(later, [0.1] * n, peers, (), 40)] == [
+        2,
+        6,
+        18,
+    ]
+
+
 def test_asha_lets_the_first_pass() -> None:
     assert asha([0.01], []) is None
 
