@@ -35,17 +35,22 @@ from paropt.search.history import History, Record
 from paropt.search.pruning import complete_pruner, reason_to_prune
 from paropt.search.sampling import Sampler, complete_sampler, derived_seed
 from paropt.search.space import Config, Space
+from paropt.search.warming import POINTS, best_points, warmed
 
 HERE = Path(__file__).parent
 TABLES = {name: HERE / "curves" / f"{name}.csv" for name in ("yoochoose_100k", "retailrocket")}
 METRIC = "mrr@20"
 MARKS = (5, 10, 25, 50, 100)  # spends at which regrets are shown
-POINTS = 5  # of an earlier study or a paramfile collection, for a warm start
+EARLIER = 25  # what the study spent that a warm start is from
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """A way to search. ``start``: "space", "none", or the table whose search it is warmed by."""
+    """A way to search.
+
+    ``start``: "space" begins with the space's own points, "none" with none; "best" also with those
+    of a search on the other table, as ``--warm-start`` does, "worst" with that search's worst.
+    """
 
     sampler: str = "tpe"
     pruner: Mapping[str, Any] | str = "none"
@@ -71,18 +76,30 @@ def _official(seed: int) -> tuple[Any, Any]:
     return optuna.samplers.TPESampler(seed=seed), optuna.pruners.NopPruner()
 
 
+def _rungs(first: int, factor: int) -> dict[str, Any]:
+    return {"name": "asha", "min_epochs": first, "factor": factor}
+
+
 STRATEGIES = {
     "official": Strategy(optuna=_official),
     "random": Strategy("random"),
+    "Optuna's median": Strategy(optuna=_median),
     "Optuna's ASHA": Strategy(optuna=_asha),
     "Optuna's Hyperband": Strategy(optuna=_hyperband),
-    "Optuna's median": Strategy(optuna=_median),
     "tpe": Strategy(),
     "tpe + median": Strategy(pruner="median"),
     "tpe + asha": Strategy(pruner="asha"),
     "tpe + start": Strategy(start="space"),
     "tpe + start + median": Strategy(pruner="median", start="space"),
-    "tpe + start + asha": Strategy(pruner="asha", start="space"),
+    **{
+        f"tpe + start + asha {first}/{factor}": Strategy(
+            pruner=_rungs(first, factor), start="space"
+        )
+        for first, factor in ((1, 2), (1, 3), (2, 2), (2, 3), (2, 4), (3, 2))
+    },
+    "warm": Strategy(pruner="asha", start="best"),
+    "warmed badly": Strategy(pruner="asha", start="worst"),
+    "paropt": Strategy(pruner="asha", start="space"),
 }
 
 
@@ -158,7 +175,8 @@ class Ours(Search):
     def ask(self, world: World, index: int) -> Job:
         config = self.sampler.draw(self.history)
         assert config is not None
-        meta = {"root": index, "searched": self.sampler.searched(config)}
+        searched = self.sampler.searched(config)
+        meta = {"root": index, "model": config["model"], "params": config, "searched": searched}
         record = Record(index, index, "RUNNING", None, None, None, meta, {}, {METRIC: []}, {})
         self.history.records[index] = record
         return Job(*world.train(config, index), index)
@@ -249,29 +267,33 @@ def started(space: Space, points: Sequence[Mapping[str, Any]]) -> Space:
     return replace(space, start=tuple(points))
 
 
-def earlier(path: Path, seed: int, budget: float = 25) -> list[dict[str, Any]]:
-    """The best configurations of a search on another table, as a warm start takes them."""
+def earlier(path: Path, seed: int, best: bool) -> list[dict[str, Any]]:
+    """The configurations of a search on another table that a warm start begins with."""
     known = surrogate(path)
-    search = Ours(started(known.table.space, ()), Strategy(pruner="median"), seed)
-    run(search, World(known, seed), budget, 1)
-    records = [r for r in search.history.records.values() if r.scored]
-    records.sort(key=lambda r: -(r.value or 0.0))
-    return [dict(r.meta["searched"]) for r in records[:POINTS]]
+    search = Ours(known.table.space, STRATEGIES["paropt"], derived_seed("earlier", seed))
+    run(search, World(known, derived_seed("earlier", seed)), EARLIER, 1)
+    records = [record for record in search.history.records.values() if record.scored]
+    if best:
+        return best_points(known.table.space, records)
+    records.sort(key=lambda record: record.value or 0.0)
+    return [dict(record.meta["searched"]) for record in records[:POINTS]]
 
 
-def simulate(path: Path, strategy: Strategy, seed: int, budget: float, workers: int) -> Trace:
+def simulate(
+    path: Path, strategy: Strategy, seed: int, budget: float, workers: int, other: Path | None
+) -> Trace:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     known = surrogate(path)
     space = known.table.space
-    points: Sequence[Mapping[str, Any]] = space.start
     if strategy.start == "none":
-        points = ()
+        space = replace(space, start=())
     elif strategy.start != "space":
-        points = earlier(Path(strategy.start), seed)
+        assert other is not None
+        space = warmed(space, earlier(other, seed, strategy.start == "best"))
     kind = Optunas if strategy.optuna else Ours
-    search = kind(started(space, points), strategy, derived_seed("search", seed))
-    return run(search, World(known, seed), budget, workers)
+    return run(kind(space, strategy, derived_seed("search", seed)), World(known, seed), budget,
+               workers)  # fmt: skip
 
 
 def regret(known: Surrogate, value: float) -> float:
@@ -299,55 +321,81 @@ def spend_to(known: Surrogate, traces: Sequence[Trace], target: float, budget: f
     return found
 
 
-def table(
-    path: Path, names: Sequence[str], seeds: int, budget: float, workers: int, pool: Any
-) -> Iterator[str]:
+@dataclass(frozen=True)
+class Runs:
+    """How often and how long to search."""
+
+    seeds: int
+    budget: float  # the official way's
+    share: float  # of it, for everybody else
+    workers: int
+    pool: Any
+
+    def of(self, path: Path, name: str, other: Path | None) -> list[Trace]:
+        alone = name == "official"
+        budget = self.budget if alone else self.share * self.budget
+        jobs = [
+            self.pool.submit(
+                simulate, path, STRATEGIES[name], seed, budget, 1 if alone else self.workers, other
+            )
+            for seed in range(self.seeds)
+        ]
+        return [job.result() for job in jobs]
+
+
+def table(path: Path, names: Sequence[str], runs: Runs, other: Path | None) -> Iterator[str]:
     known = surrogate(path)
-    marks = [mark for mark in MARKS if mark <= budget]
+    marks = [mark for mark in MARKS if mark <= runs.budget]
     yield f"| | {' | '.join(f'at {m}' for m in marks)} | trials | spend to official's | share |"
     yield "|---" * (len(marks) + 4) + "|"
-    target = None
+    target = float("nan")
     for name in names:
-        way = STRATEGIES[name]
-        alone = 1 if name == "official" else workers
-        jobs = [pool.submit(simulate, path, way, s, budget, alone) for s in range(seeds)]
-        traces = [job.result() for job in jobs]
+        traces = runs.of(path, name, other)
+        spent = min(trace.spent[-1] for trace in traces)
         cells = []
         for mark in marks:
             values = [regret(known, trace.at(mark)) for trace in traces]
             low, high = interval(values)
-            cells.append(f"{statistics.median(values):.2f} ({low:.2f}…{high:.2f})")
-        if target is None:
-            target = statistics.median(regret(known, trace.at(budget)) for trace in traces)
-        spend = spend_to(known, traces, target, budget)
+            median = f"{statistics.median(values):.2f} ({low:.2f}…{high:.2f})"
+            cells.append(median if mark <= spent + 1 else "–")
+        if name == "official":
+            target = statistics.median(regret(known, trace.at(runs.budget)) for trace in traces)
+        spend = spend_to(known, traces, target, min(spent, runs.budget))
         trials = statistics.median(trace.trials for trace in traces)
-        share = f"{spend:.1f} | {spend / budget:.2f}" if spend <= budget else "– | –"
-        yield f"| {name} | {' | '.join(cells)} | {trials:g} | {share} |"
+        found = f"{spend:.1f} | {spend / runs.budget:.2f}" if spend <= spent else "– | –"
+        yield f"| {name} | {' | '.join(cells)} | {trials:g} | {found} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--table", type=Path, nargs="+", default=list(TABLES.values()))
+    parser.add_argument("--other", type=Path, help="the table that warm starts are from")
     parser.add_argument("--strategy", nargs="+", choices=STRATEGIES, default=list(STRATEGIES))
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--budget", type=float, default=100)
+    parser.add_argument("--budget", type=float, default=100, help="the official way's")
+    parser.add_argument("--share", type=float, default=0.25, help="of it, for everybody else")
     parser.add_argument("--processes", type=int, default=2)
     args = parser.parse_args()
     names = ["official", *(name for name in args.strategy if name != "official")]
     torch.set_num_threads(1)
-    for path in args.table:  # before the processes fork, so that they need not
+    others = {args.table[k]: args.table[k - 1] for k in range(len(args.table))}
+    if args.other is not None:
+        others = dict.fromkeys(args.table, args.other)
+    for path in {*others, *others.values()}:  # before the processes fork, so that they need not
         surrogate(path)
     with ProcessPoolExecutor(args.processes, get_context("fork")) as pool:
-        for path in args.table:
+        runs = Runs(args.seeds, args.budget, args.share, args.workers, pool)
+        for path, other in others.items():
             began = time.perf_counter()
             known = surrogate(path)
             said = ", ".join(f"{key} {value:.4g}" for key, value in known.errors().items())
             made = known.table.made
             print(f"\n{made['set']} ({made['space']}, {made['metric']} on {made['split']}, "
-                  f"data {made['fingerprint'][:12]}…), {args.seeds} seeds, "
-                  f"{args.workers} worker(s)\nbest {known.best:.4f}; {said}\n")  # fmt: skip
-            for line in table(path, names, args.seeds, args.budget, args.workers, pool):
+                  f"data {made['fingerprint'][:12]}…), {len(known.table.x)} configurations, "
+                  f"{args.seeds} seeds, {args.workers} worker(s)\n"
+                  f"best {known.best:.4f}; {said}\n")  # fmt: skip
+            for line in table(path, names, runs, other):
                 print(line, flush=True)
             print(f"\n{time.perf_counter() - began:.0f} s", flush=True)
 

@@ -33,6 +33,8 @@ class Table:
     made: dict[str, Any]
     space: Space
     names: list[str]
+    low: Array  # [parameters], and
+    high: Array  # what 0 and 1 stand for
     x: Array
     curves: Array
     seconds: Array  # per epoch
@@ -57,7 +59,9 @@ def read_table(path: Path) -> Table:
     for point in np.unique(x[~first], axis=0):
         same = curves[np.all(x == point, axis=1)]
         noise.append((same - same.mean(0)) * np.sqrt(len(same) / (len(same) - 1)))
-    return Table(made, space, names, x[first], curves[first], seconds[first], np.vstack(noise))
+    return Table(
+        made, space, names, low, high, x[first], curves[first], seconds[first], np.vstack(noise)
+    )
 
 
 class Process:
@@ -116,6 +120,27 @@ def _negative_likelihood(
     return 0.5 * (half**2).sum() / outputs + root.diagonal().log().sum() + prior
 
 
+class Cost:
+    """Seconds as least squares have them: their logarithm, quadratic in the logarithms of ``raw``.
+
+    Work is a product of sizes, so in logarithms it is nearly a plane.
+    """
+
+    def __init__(self, raw: Array, seconds: Array) -> None:
+        self.middle, self.scale = np.log(raw).mean(0), np.log(raw).std(0)
+        design, wanted = self._features(raw), np.log(seconds)
+        self.weights = np.linalg.lstsq(design, wanted, rcond=None)[0]
+        hat = np.einsum("ij,ij->i", design @ np.linalg.pinv(design.T @ design), design)
+        self.left_out = np.exp(wanted - (wanted - design @ self.weights) / (1 - hat))
+
+    def _features(self, raw: Array) -> Array:
+        z = (np.log(raw) - self.middle) / self.scale
+        return np.hstack([np.ones((len(z), 1)), z, z**2])
+
+    def at(self, raw: Array) -> Array:
+        return np.asarray(np.exp(self._features(raw) @ self.weights))
+
+
 class Surrogate:
     """The curve and the seconds per epoch of any configuration of the table's space.
 
@@ -127,7 +152,8 @@ class Surrogate:
         self.table = table
         self.top = float(table.curves.max()) * 1.03
         self.curves = Process(table.x, -np.log(self.top - table.curves))
-        self.seconds = Process(table.x, np.log(table.seconds)[:, None])
+        self.sizes = table.low > 0  # whose logarithm exists
+        self.seconds = Cost(self._raw(table.x), table.seconds)
         self.best, self.best_at = self._optimum()
 
     def curve(self, x: Array) -> Array:
@@ -136,7 +162,11 @@ class Surrogate:
 
     def cost(self, x: Array) -> Array:
         """Seconds per epoch: [n]."""
-        return np.asarray(np.exp(self.seconds.at(x)[:, 0]))
+        return self.seconds.at(self._raw(x))
+
+    def _raw(self, x: Array) -> Array:
+        low, high = self.table.low[self.sizes], self.table.high[self.sizes]
+        return np.asarray(low + x[:, self.sizes] * (high - low))
 
     def place(self, config: Config) -> Array:
         """A configuration as a row of ``x``."""
@@ -163,11 +193,12 @@ class Surrogate:
         thought = (self.top - np.exp(-self.curves.left_out())).max(1)
         upper = real >= np.median(real)
         ranks = [np.argsort(np.argsort(values)) for values in (real, thought)]
-        spent = np.exp(self.seconds.left_out()[:, 0])
         return {
             "rmse": float(np.sqrt(np.mean((real - thought) ** 2))),
             "rmse_upper_half": float(np.sqrt(np.mean((real - thought)[upper] ** 2))),
             "spearman": float(np.corrcoef(ranks[0], ranks[1])[0, 1]),
-            "seconds_percent": float(100 * np.mean(np.abs(spent / self.table.seconds - 1))),
+            "seconds_percent": float(
+                100 * np.mean(np.abs(self.seconds.left_out / self.table.seconds - 1))
+            ),
             "seed_noise": float(self.table.noise[:, -1].std()),
         }

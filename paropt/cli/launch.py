@@ -56,7 +56,7 @@ from paropt.cli._study import (
 )
 @click.option("--seed", type=int, show_default="42", help="Of sampling and training.")
 @click.option("--sampler", type=Choice(), show_default="tpe", help="tpe, random or grid.")
-@click.option("--pruner", type=Choice(), show_default="median", help="median, asha or none.")
+@click.option("--pruner", type=Choice(), show_default="asha", help="asha, median or none.")
 @click.option(
     "--heartbeat",
     type=Duration(),

@@ -89,7 +89,7 @@ def test_the_metric_decides_what_is_evaluated(wish: Any) -> None:
         ({"metric": "recall@20"}, ("'mrr@20'", "'recall@20'")),
         ({"seed": 7}, ("42", "7")),
         ({"fixed": ("loss=bpr-max",)}, ('"cross-entropy"', '"bpr-max"')),
-        ({"pruner": {"name": "asha"}}, ("median", "asha")),
+        ({"pruner": {"name": "median"}}, ("median", "asha")),
         ({"space": None, "seed": 9}, ("42", "9")),
     ],
 )

@@ -70,13 +70,13 @@ def test_asha_keeps_the_best_third_at_each_rung() -> None:
     assert asha([0.1, 0.1, 0.3], [*peers, [0.1, 0.1, 0.2]]) is None
 
 
-def test_asha_begins_at_a_tenth_of_the_epochs() -> None:
+def test_asha_begins_at_a_fifth_of_the_epochs() -> None:
     pruner = complete_pruner("asha")
     peers = [[0.5] * 40] * 3
-    for epochs, rungs in ((10, [1, 3, 9]), (40, [4, 12, 36]), (4, [1, 3])):
+    for epochs, rungs in ((10, [2, 4, 8]), (40, [8, 16, 32]), (4, [1, 2])):
         cut = [n for n in range(1, epochs) if reason_to_prune(pruner, [0.1] * n, peers, (), epochs)]
         assert cut == rungs
-    later = complete_pruner({"name": "asha", "min_epochs": 2})
+    later = complete_pruner({"name": "asha", "min_epochs": 2, "factor": 3})
     assert [n for n in range(1, 40) if reason_to_prune(later, [0.1] * n, peers, (), 40)] == [
         2,
         6,
@@ -93,8 +93,9 @@ def test_none_never_prunes() -> None:
 
 
 def test_choices_are_completed_and_refused() -> None:
-    assert complete_pruner(None) == {"name": "median", "startup": 5, "warmup": 2}
-    assert complete_pruner({"warmup": 4})["warmup"] == 4
+    assert complete_pruner(None) == {"name": "asha", "startup": 0, "min_epochs": 0, "factor": 2}
+    assert complete_pruner({"factor": 4})["factor"] == 4
+    assert complete_pruner("median") == {"name": "median", "startup": 5, "warmup": 2}
     assert complete_sampler("random") == {"name": "random"}
     for bad, message in (
         ("hyperband", "no pruner 'hyperband'; there are median, asha, none"),

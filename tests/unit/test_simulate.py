@@ -144,7 +144,7 @@ def test_the_least_spend_is_the_one_from_which_on_it_holds(surrogate: Surrogate)
 
 def test_the_same_seed_gives_the_same_search(table_file: Path, surrogate: Surrogate) -> None:
     way = Strategy(pruner="asha", start="space")
-    first, again, other = (simulate(table_file, way, seed, 6, 2) for seed in (1, 1, 2))
+    first, again, other = (simulate(table_file, way, seed, 6, 2, None) for seed in (1, 1, 2))
     assert first == again
     assert first != other
     assert first.epochs < 4 * first.trials + 8  # something was cut
