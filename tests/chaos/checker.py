@@ -546,7 +546,8 @@ def _check_repeated(evidence: Evidence, verdict: Verdict) -> None:
                 for r in evidence.records
             )
             if record["resumed_epoch"] is None and trained and not record["why_from_zero"]:
-                verdict.say("repeated", f"configuration {root} from zero, not saying why: {record}")
+                said = f"configuration {root} from zero, not saying why: {record} after {before}"
+                verdict.say("repeated", said)
     if repeated > allowed:
         verdict.say("repeated", f"{repeated} epochs, and {allowed} would be the most")
     verdict.figures["fits that went on from a checkpoint"] += resumed
