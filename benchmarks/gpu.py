@@ -136,7 +136,7 @@ class Bench:
 
     def train(self, model: Model, log: Log, steps: int, device: torch.device) -> torch.Tensor:
         plan = plans.session_parallel(log, log.n_items, model.params["batch_size"], model.min_rows)
-        run_steps: Callable[..., torch.Tensor] = model.run_steps  # type: ignore[assignment]
+        run_steps: Callable[..., torch.Tensor] = model.run_steps
         return run_steps(plans.on_device(plan, device), 0, min(steps, plan.steps)).cpu()
 
 
@@ -150,7 +150,7 @@ def gru4rec_equal(bench: Bench) -> Iterator[tuple[str, Any]]:
         losses = []
         for device in (torch.device("cpu"), bench.device):
             model = bench.gru4rec(log, given, device)
-            model.negatives = Fixed(shared)  # type: ignore[assignment]
+            model.negatives = Fixed(shared)
             losses.append(bench.train(model, log, 200, device))
         worst = float(((losses[0] - losses[1]).abs() / losses[0].abs()).max())
         yield " ".join(f"{k}={v}" for k, v in params.items()), worst
@@ -219,7 +219,7 @@ def gru4rec_graph_repeat(bench: Bench) -> Iterator[tuple[str, Any]]:
         for size in (300, 300, 70, 1):
             model = bench.gru4rec(log, given, bench.device)
             ends = range(0, min(300, plan.steps), size)
-            run: Callable[..., torch.Tensor] = model.run_steps  # type: ignore[assignment]
+            run: Callable[..., torch.Tensor] = model.run_steps
             parts = [run(there, a, min(a + size, 300, plan.steps)) for a in ends]
             found.append(torch.cat(parts).cpu())
         yield f"{name}, again", bool(torch.equal(found[0], found[1]))
@@ -258,10 +258,10 @@ def gru4rec_graph_profile(bench: Bench) -> Iterator[tuple[str, Any]]:
             plans.session_parallel(log, log.n_items, params["batch_size"]), bench.device
         )
         steps = bench.size(64, 8)
-        model.run_steps(plan, 0, steps)  # type: ignore[operator]
+        model.run_steps(plan, 0, steps)
         bench.wait()
         with torch.profiler.profile(activities=[kind]) as profile:
-            model.run_steps(plan, steps, 2 * steps)  # type: ignore[operator]
+            model.run_steps(plan, steps, 2 * steps)
             bench.wait()
 
         def time_of(event: Any) -> float:
@@ -282,7 +282,7 @@ def gru4rec_packed(bench: Bench) -> Iterator[tuple[str, Any]]:
             command = [sys.executable, __file__, "--device", str(bench.device), "--alone",
                        accelerate] + ["--small"] * bench.small  # fmt: skip
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-            crew = [subprocess.Popen(command, text=True, **pipes) for _ in range(count)]  # type: ignore[call-overload]
+            crew = [subprocess.Popen(command, text=True, **pipes) for _ in range(count)]
             for one in crew:
                 one.stdout.readline()  # it is warm
             for one in crew:
@@ -298,7 +298,7 @@ def train_alone(bench: Bench, accelerate: str) -> None:
     model = bench.gru4rec(log, {**RETAILROCKET, "accelerate": accelerate}, bench.device)
     plan = plans.session_parallel(log, log.n_items, RETAILROCKET["batch_size"])
     plan = plans.on_device(plan, bench.device)
-    run: Callable[..., torch.Tensor] = model.run_steps  # type: ignore[assignment]
+    run: Callable[..., torch.Tensor] = model.run_steps
     size = bench.size(64, 4)
     run(plan, 0, size)
     bench.wait()

@@ -120,7 +120,7 @@ def epoch_seconds(model: Model, view: View, steps: int = 100) -> float:
     """How long an epoch of training takes at the pace of so many steps."""
     size = model.params["batch_size"]
     plan = session_parallel(view.train, view.n_items, size, model.min_rows)
-    run: Callable[..., torch.Tensor] = model.run_steps  # type: ignore[assignment]
+    run: Callable[..., torch.Tensor] = model.run_steps
     run(plan, 0, steps)
     return timed(lambda: run(plan, steps, 2 * steps)) / steps * plan.steps
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import optuna
@@ -151,20 +151,20 @@ class Trace:
         return self.value[place] if place >= 0 else 0.0
 
 
-class Search:
-    """What strategies have in common: ``ask`` for a job, ``report`` an epoch, ``end`` it."""
+class Search(Protocol):
+    """What strategies have in common."""
 
     def ask(self, world: World, index: int) -> Job:
-        raise NotImplementedError
+        """The next trial."""
 
     def prune(self, job: Job) -> bool:
-        raise NotImplementedError
+        """Whether to cut it after the epoch that it has just seen."""
 
     def end(self, job: Job, pruned: bool) -> None:
-        raise NotImplementedError
+        """It is over."""
 
 
-class Ours(Search):
+class Ours:
     """paropt's sampler and pruner on records like those of its database."""
 
     def __init__(self, space: Space, strategy: Strategy, seed: int) -> None:
@@ -198,7 +198,7 @@ class Ours(Search):
         self._write(job, "PRUNED" if pruned else "COMPLETE")
 
 
-class Optunas(Search):
+class Optunas:
     """Optuna's sampler and pruner as installed."""
 
     def __init__(self, space: Space, strategy: Strategy, seed: int) -> None:

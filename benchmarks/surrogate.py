@@ -81,7 +81,7 @@ class Process:
         for _ in range(STEPS):
             optimiser.zero_grad()
             loss = _negative_likelihood(points, z, log_length, log_noise)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimiser.step()
         self.length = log_length.detach().exp().numpy()
         self.noise = float(log_noise.detach().exp())

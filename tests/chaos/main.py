@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import checker
+import evidence
 import faults
 import psycopg2
 from burst import definition
@@ -99,7 +99,7 @@ class Main:
             create_tables(storage.engine())
         connection = psycopg2.connect(self.url)
         with connection, connection.cursor() as cursor:
-            cursor.execute(checker.AUDIT)
+            cursor.execute(evidence.AUDIT)
         connection.close()
 
     def _host(self, number: int) -> Host:
@@ -208,7 +208,7 @@ class Main:
         """The trainers' logs tell without the database, which may be away."""
         ended = set()
         for host in self.hosts:
-            for line in checker.lines(host.directory / "epochs.txt"):
+            for line in evidence.lines(host.directory / "epochs.txt"):
                 root, _, epoch, *_ = line.split()
                 if int(epoch) == self.size.epochs:
                     ended.add(root)

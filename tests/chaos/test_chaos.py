@@ -49,6 +49,7 @@ def test_the_checker_sees_a_broken_promise(mutation: str, seen: str) -> None:
 
 @pytest.fixture
 def checker(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(RUN.parent))  # for the modules beside it
     spec = importlib.util.spec_from_file_location("chaos_checker", RUN.with_name("checker.py"))
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)

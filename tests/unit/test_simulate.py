@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import simulate as simulator
-from simulate import Job, Ours, Search, Strategy, Trace, World, regret, run, simulate, spend_to
+from simulate import Job, Ours, Strategy, Trace, World, regret, run, simulate, spend_to
 from surrogate import Surrogate, read_table
 
 from paropt.search.sampling import uniformly
@@ -92,7 +92,7 @@ def test_leaving_a_row_out_is_what_it_says(surrogate: Surrogate) -> None:
         assert process.left_out()[row] == pytest.approx(without, rel=1e-6)
 
 
-class Scripted(Search):
+class Scripted:
     """Jobs with given curves and costs; what is below the limit after an epoch is cut."""
 
     def __init__(self, jobs: list[tuple[list[float], float]], limit: float) -> None:
