@@ -368,6 +368,8 @@ def _check_repeated(evidence: Evidence, verdict: Verdict) -> None:
             starts[root_of[record["trial"]]].append(record)
     zeros, resumed, allowed = 0, 0, 0
     for root, of_root in starts.items():
+        # an owner that was stopped may begin a trial long after it was given to the next one
+        of_root.sort(key=lambda record: (record["trial"], record["time"]))
         for before, record in pairwise(of_root):
             zeros += record["resumed_epoch"] is None
             resumed += record["resumed_epoch"] is not None

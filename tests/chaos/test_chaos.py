@@ -76,3 +76,35 @@ def test_a_late_answer_is_true_only_if_the_row_holds_its_value(
     verdict = checker.Verdict()
     checker._check_fences(evidence, verdict)
     assert bool(verdict.broken) == broken
+
+
+@pytest.mark.parametrize(
+    ("second", "why", "broken"),
+    [
+        ((7, 102.0), None, True),  # attempt 2 begins at zero and hides it
+        ((7, 102.0), "no checkpoint of it", False),
+        ((5, 104.0), None, False),  # the first owner, stopped meanwhile, begins too late
+        ((5, 102.0), None, True),  # handed back with an epoch, and begun anew
+    ],
+)
+def test_who_begins_at_zero_again_says_why(
+    checker: Any, second: tuple[int, float], why: str | None, broken: bool
+) -> None:
+    def started(trial: int, time: float, host: str, why: str | None) -> dict[str, Any]:
+        return {"event": "started", "trial": trial, "time": time, "host": host} | {
+            "resumed_epoch": None,
+            "why_from_zero": why,
+        }
+
+    first = 7 if second == (5, 104.0) else 5
+    trials = [checker.Trial(n, n, "FAIL", 110.0, None, {"root": 5}, {}, {}, {}) for n in (5, 7)]
+    records = [
+        started(first, 100.0, "h1", "no checkpoint of it" if first == 7 else None),
+        {"event": "saved", "trial": first, "time": 101.0, "epoch": 1, "value": 0.5, "host": "h1"},
+        started(*second, "h2", why),
+    ]
+    trained = [("h1", 5, 1, 1), ("h2", 5, 2, 1)]
+    evidence = checker.Evidence({"epochs": 4}, trials, [], [], [], [], records, trained)
+    verdict = checker.Verdict()
+    checker._check_repeated(evidence, verdict)
+    assert bool(verdict.broken) == broken, verdict.broken
