@@ -143,14 +143,15 @@ def two_at_once(world: World) -> Ending | None:
     if not slot:
         return None
     world.note("two at once", slot)
-    extra = [slot.host.start(slot) for _ in range(2)]
+    slot.guests = [*slot.guests, *(slot.host.start(slot) for _ in range(2))]
 
     def collect() -> None:
-        for process in extra:
-            if process.poll() is None and slot.alive:
-                return  # the place became free, and it sits there now
-            if process.wait() != 0:
-                world.diary.note("surprise", message=f"a second slot ended with {process.wait()}")
+        for guest in list(slot.guests):
+            if guest.poll() is None:
+                continue  # it waits to find the place taken, or found it free and sits there now
+            slot.guests.remove(guest)
+            if guest.returncode != 0:
+                world.diary.note("surprise", message=f"a second slot ended: {guest.returncode}")
 
     return 4.0, collect
 

@@ -65,16 +65,25 @@ class Slot:
     process: subprocess.Popen[bytes] | None = None
     due: float = 0.0  # when a new process should be started
     ended: bool = False  # the last one said that the study has ended
+    # who came although the place was taken; one of them has it if it became free at that moment
+    guests: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
     def alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
-    def state(self) -> dict[str, Any]:
+    def shown(self) -> dict[str, Any]:
+        """The place's state, whoever sits there."""
         try:
-            state = json.loads((self.host.seats / f"{self.place}.state").read_text())
+            state: dict[str, Any] = json.loads(
+                (self.host.seats / f"{self.place}.state").read_text()
+            )
         except (OSError, ValueError):
             return {}
+        return state
+
+    def state(self) -> dict[str, Any]:
+        state = self.shown()
         own = self.process is not None and state.get("pid") == self.process.pid
         return state if own else {}
 
@@ -182,6 +191,10 @@ class Host:
                 )
                 slot.process, slot.due = None, now + chance.uniform(0.0, 0.6)
                 slot.ended = code == 0 and reason in ("budget", "space")
+            sitting = [guest for guest in slot.guests if guest.pid == slot.shown().get("pid")]
+            if slot.process is None and sitting and sitting[0].poll() is None:
+                slot.process = sitting[0]
+                slot.guests.remove(sitting[0])
             if slot.process is None and not slot.ended and now >= slot.due:
                 slot.process = self.start(slot)
 
@@ -190,9 +203,10 @@ class Host:
         with self._starting:
             self.closed.set()
         for slot in self.slots:
-            if slot.process is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(slot.process.pid, signal.SIGKILL)  # a stopped trainer, too
-                slot.process.wait()
+            for process in (slot.process, *slot.guests):
+                if process is not None:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)  # a stopped trainer, too
+                    process.wait()
         if self.proxy is not None:
             self.proxy.close()
