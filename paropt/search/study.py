@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import secrets
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -27,6 +27,8 @@ from paropt.search.trial import Trial
 
 State = Literal["run", "pause", "stop"]
 Why = Literal["budget", "space", "stopped", "timeout", "failures"]
+
+Claim = Callable[[Connection, int], None]
 
 MAX_ATTEMPTS = 3
 # from so many trials on, one more tells the sampler little, and it takes long to think
@@ -233,11 +235,12 @@ class Study:
 
     # -- trials ---------------------------------------------------------------------------------
 
-    def next_trial(self, owner: Mapping[str, Any]) -> Trial | None:
+    def next_trial(self, owner: Mapping[str, Any], claim: Claim | None = None) -> Trial | None:
         """A trial for ``owner`` to run; None while there is nothing to do but others still run.
 
         Handed back trials come first, then new configurations while the budget lasts. If an answer
         was lost with the connection, the next call returns the trial that it had promised.
+        ``claim`` is called with the trial's id in the transaction that gives it out.
 
         Raises:
             StudyEnded: the budget, the space or the time is used up, the study was stopped, or it
@@ -252,11 +255,11 @@ class Study:
             if proposal is None and self._informed:
                 self.refresh()
                 proposal = self._propose(token)
-            decided = self._ask(owner, token, proposal)
+            decided = self._ask(owner, claim, token, proposal)
             while isinstance(decided, Undrawn):
                 self._informed = True
                 proposal = self._propose(token)
-                decided = self._ask(owner, token, proposal)
+                decided = self._ask(owner, claim, token, proposal)
             self._unanswered = None
             if decided is None:
                 self._informed = False  # who waits for others need not think each time
@@ -274,14 +277,21 @@ class Study:
         return self.sampler.propose(self.history, token if self._crowded else "")
 
     def _ask(
-        self, owner: Mapping[str, Any], token: str, proposal: Proposal | None
+        self,
+        owner: Mapping[str, Any],
+        claim: Claim | None,
+        token: str,
+        proposal: Proposal | None,
     ) -> Trial | StudyEnded | Undrawn | None:
         with self.transaction() as connection:
             lock(connection, "study", self._id)
             self.history.refresh(connection)
             if proposal is not None:
                 self._crowded = len(self.history.records) > self._proposed_at
-            return self._decide(connection, dict(owner), token, proposal)
+            decided = self._decide(connection, dict(owner), token, proposal)
+            if isinstance(decided, Trial) and claim is not None:
+                claim(connection, decided.id)
+            return decided
 
     def think_ahead(self) -> None:
         """Lets the sampler of a long study think while a trial runs, for the next call's sake."""

@@ -59,11 +59,6 @@ class Trial:
         """The best epoch (from 1; of equals the first) and its value; None before any."""
         return _best(self._curves.get(self._study.definition.metric, []))
 
-    def check(self) -> None:
-        """Raises :class:`TrialLost` if the trial is not ours any more."""
-        with self._study.transaction() as connection:
-            self._hold(connection)
-
     def report(self, epoch: Mapping[str, Any]) -> bool:
         """Stores a trainer's "epoch" event; True if the trial should be pruned.
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from paropt.errors import StorageUnreachable, StudyError
 from paropt.search import shape
@@ -171,15 +171,20 @@ class Leases:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
-    def take(self, study: str, trial_id: int, owner: str) -> bool:
-        """Make ``owner`` (a slot's id) the trial's owner; False if somebody else is."""
-        return self._changes(
-            "INSERT INTO paropt_lease AS held (trial_id, study, owner) VALUES (:trial, :study,"
-            " :owner) ON CONFLICT (trial_id) DO UPDATE SET beats = held.beats + 1,"
-            " beaten_at = clock_timestamp() WHERE held.owner = excluded.owner",
-            trial=trial_id,
-            study=study,
-            owner=owner,
+    @staticmethod
+    def take(connection: Connection, study: str, trial_id: int, owner: str) -> None:
+        """Make ``owner`` (a slot's id) the trial's owner, in the transaction that gives it out.
+
+        So there is no trial without a lease, however slow its slot is. Whoever held one of it
+        before, a trial that waited, held it wrongly.
+        """
+        connection.execute(
+            text(
+                "INSERT INTO paropt_lease AS held (trial_id, study, owner) VALUES (:trial, :study,"
+                " :owner) ON CONFLICT (trial_id) DO UPDATE SET owner = excluded.owner,"
+                " beats = held.beats + 1, beaten_at = clock_timestamp()"
+            ),
+            {"trial": trial_id, "study": study, "owner": owner},
         )
 
     def beat(self, trial_id: int, owner: str) -> bool:

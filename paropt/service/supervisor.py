@@ -19,11 +19,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from paropt.errors import EXIT_FAILURE, EXIT_OK, EXIT_STORAGE, StorageUnreachable
 from paropt.search.study import Study, StudyEnded
-from paropt.search.trial import Trial, TrialLost
+from paropt.search.trial import Trial
 from paropt.service.attempt import Attempt
 from paropt.service.checkpoints import Checkpoints
 from paropt.service.child import Trainer
@@ -34,6 +34,9 @@ from paropt.service.leaving import Leaving, TrainerUnusable
 from paropt.service.outbox import Answer, Outbox
 from paropt.service.protocol import Message
 from paropt.service.seat import Seat
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -167,28 +170,20 @@ class Supervisor:
         pause = 0.1
         while True:
             self.check_leaving()
-            trial = self.call(lambda: self.study.next_trial(self._owner()))
-            if trial is not None and self._lease(trial):
+            trial = self.call(lambda: self.study.next_trial(self._owner(), self._claim))
+            if trial is not None:
                 break
             self.show(phase="paused" if self.wanted == "pause" else "waiting", trial=None)
             self.wait(pause)
             pause = min(1.5 * pause, self.rhythm.look)
-        self.record("asked", trial=trial.number, id=trial.id, root=trial.root)
-        return trial
-
-    def _lease(self, trial: Trial) -> bool:
-        """Take the trial's lease; False if that took so long that somebody else took the trial."""
         # given out after the last look at the study's state, so that look is out of date; and
         # from now on heartbeats keep the lease
         self.leased, self.lost, self.wanted = trial.id, False, "run"
-        self.call(lambda: self.leases.take(self.study.name, trial.id, self.identity))
-        try:
-            self.call(trial.check)
-        except TrialLost:
-            self.leased = None
-            self.call(lambda: self.leases.drop(trial.id, self.identity))
-            return False
-        return True
+        self.record("asked", trial=trial.number, id=trial.id, root=trial.root)
+        return trial
+
+    def _claim(self, connection: Connection, trial: int) -> None:
+        self.leases.take(connection, self.study.name, trial, self.identity)
 
     def _owner(self) -> dict[str, Any]:
         ready = (self.trainer.ready if self.trainer else None) or {}

@@ -58,6 +58,11 @@ def _watch(observer: Observer, clock: Clock, seconds: float, running: Any = ()) 
     return found
 
 
+def take(leases: Leases, study: str, trial: int, owner: str) -> None:
+    with leases.engine.begin() as connection:
+        leases.take(connection, study, trial, owner)
+
+
 def test_rhythm_keeps_its_promises() -> None:
     rhythm = Rhythm(30)
     assert rhythm.grace + 2 * rhythm.look <= 60, "taken over within two heartbeat periods"
@@ -67,23 +72,25 @@ def test_rhythm_keeps_its_promises() -> None:
 
 
 def test_one_owner_at_a_time(leases: Leases) -> None:
-    assert leases.take(STUDY, 7, "a")
-    assert leases.take(STUDY, 7, "a"), "again by its owner"
-    assert not leases.take(STUDY, 7, "b")
+    take(leases, STUDY, 7, "a")
+    take(leases, STUDY, 7, "a")  # again, its answer was lost
     assert leases.beat(7, "a")
     assert not leases.beat(7, "b")
     assert not leases.drop(7, "b")
     assert leases.drop(7, "a")
     assert not leases.beat(7, "a")
-    assert leases.take(STUDY, 7, "b")
+    take(leases, STUDY, 7, "b")
+    take(leases, STUDY, 7, "c")  # a trial that waited, and b did not let go of it
+    assert not leases.beat(7, "b")
+    assert leases.beat(7, "c")
 
 
 def test_silent_owner_loses_its_trial_and_learns_of_it(leases: Leases) -> None:
     clock = Clock()
     observer = Observer(leases, STUDY, clock=clock)
-    leases.take(STUDY, 1, "dead")
-    leases.take(STUDY, 2, "alive")
-    leases.take("another study", 3, "dead")
+    take(leases, STUDY, 1, "dead")
+    take(leases, STUDY, 2, "alive")
+    take(leases, "another study", 3, "dead")
     end = clock.now + 60
     while clock.now < end:
         assert observer.observe() == []
@@ -100,7 +107,7 @@ def test_silent_owner_loses_its_trial_and_learns_of_it(leases: Leases) -> None:
 def test_beat_at_the_last_moment_wins(leases: Leases) -> None:
     clock = Clock()
     observer = Observer(leases, STUDY, clock=clock)
-    leases.take(STUDY, 1, "slow")
+    take(leases, STUDY, 1, "slow")
     (stale,) = _watch(observer, clock, 60)
     assert leases.beat(1, "slow")
     assert not leases.seize(stale)
@@ -108,7 +115,7 @@ def test_beat_at_the_last_moment_wins(leases: Leases) -> None:
 
 
 def test_observer_takes_nothing_before_it_has_watched(leases: Leases) -> None:
-    leases.take(STUDY, 1, "dead")
+    take(leases, STUDY, 1, "dead")
     clock = Clock()
     rhythm = Rhythm(30)
     observer = Observer(leases, STUDY, rhythm, clock)
@@ -119,7 +126,7 @@ def test_observer_takes_nothing_before_it_has_watched(leases: Leases) -> None:
 
 def test_observer_that_slept_begins_anew(leases: Leases) -> None:
     """A laptop closed for an hour: others may have been cut off as well."""
-    leases.take(STUDY, 1, "cut off")
+    take(leases, STUDY, 1, "cut off")
     clock = Clock()
     observer = Observer(leases, STUDY, clock=clock)
     _watch(observer, clock, 30)
@@ -135,7 +142,7 @@ def test_restart_of_the_server_gives_owners_two_heartbeats(own_postgres_server: 
     create_tables(engine)
     leases, clock = Leases(engine), Clock()
     observer = Observer(leases, STUDY, clock=clock)
-    leases.take(STUDY, 1, "waiting for the server")
+    take(leases, STUDY, 1, "waiting for the server")
     assert _watch(observer, clock, observer.rhythm.settle - 5) == []
     own_postgres_server.stop()
     with pytest.raises(StorageUnreachable):
@@ -167,8 +174,8 @@ def test_time_zones_and_clocks_do_not_matter(database_url: str) -> None:
     clock = Clock()
     observer = Observer(watcher, STUDY, clock=clock)
     slots.register(STUDY, device="cpu", slot=0)
-    owner.take(STUDY, 1, "alive")
-    owner.take(STUDY, 2, "dead")
+    take(owner, STUDY, 1, "alive")
+    take(owner, STUDY, 2, "dead")
     assert [slot.quiet < 30 for slot in Slots(engines[2]).alive(STUDY)] == [True]
     assert other.stale(STUDY, grace=30) == []
     with engines[2].begin() as connection:  # as if the server's clock had been set back and forth
@@ -185,7 +192,7 @@ def test_time_zones_and_clocks_do_not_matter(database_url: str) -> None:
 
 
 def test_role_with_a_time_zone(database_url: str, engine: Engine, leases: Leases) -> None:
-    leases.take(STUDY, 1, "a")
+    take(leases, STUDY, 1, "a")
     with engine.begin() as connection:
         connection.execute(text("ALTER ROLE paropt SET timezone = 'Asia/Kathmandu'"))
     try:
@@ -201,7 +208,7 @@ def test_role_with_a_time_zone(database_url: str, engine: Engine, leases: Leases
 
 
 def test_running_trial_without_a_lease(leases: Leases) -> None:
-    """Its slot died between asking for the trial and taking the lease."""
+    """Somebody deleted it."""
     clock = Clock()
     observer = Observer(leases, STUDY, clock=clock)
     assert _watch(observer, clock, 60) == []
@@ -209,7 +216,7 @@ def test_running_trial_without_a_lease(leases: Leases) -> None:
     clock.now += 0.2
     (stale,) = observer.observe(running=[4])
     assert (stale.trial_id, stale.owner, stale.why) == (4, None, "no lease")
-    assert leases.take(STUDY, 4, "late")
+    take(leases, STUDY, 4, "late")
     assert not leases.seize(stale), "somebody works on it by now"
     assert observer.observe(running=[4]) == []
 
@@ -223,7 +230,8 @@ def test_process_that_ended_on_this_machine_is_not_waited_for(
         "from paropt.search.storage import open_engine\n"
         "engine = open_engine(sys.argv[1])\n"
         "slot = Slots(engine).register('shop', device='cpu', slot=0)\n"
-        "Leases(engine).take('shop', 1, slot)\n"
+        "with engine.begin() as connection:\n"
+        "    Leases.take(connection, 'shop', 1, slot)\n"
         "print(slot, flush=True)\n"
         "sys.stdin.read()\n"
     )
@@ -252,7 +260,7 @@ def test_slots_show_what_they_do_and_hear_commands(engine: Engine, leases: Lease
     first = slots.register(STUDY, device="cuda:0", slot=0, host="rome")
     second = slots.register(STUDY, device="cpu", slot=1, host="oslo")
     slots.register("another study", device="cpu", slot=0, host="rome")
-    leases.take(STUDY, 5, first)
+    take(leases, STUDY, 5, first)
     doing = {"trial": 5, "epoch": 3, "mrr@20": 0.25, "loss": math.nan}
     answer = slots.beat(first, doing, trial_id=5)
     assert (answer.mine, answer.command) == (True, None)
@@ -302,7 +310,7 @@ def test_many_create_the_tables_at_once(database_url: str) -> None:
 
 
 def test_only_one_of_many_seizes(database_url: str, leases: Leases) -> None:
-    leases.take(STUDY, 1, "dead")
+    take(leases, STUDY, 1, "dead")
     stale = Stale(1, "dead", 0, 60.0, "no heartbeat")
     engines = [open_engine(database_url) for _ in range(8)]
     gate, won = threading.Barrier(8), []
