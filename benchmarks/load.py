@@ -4,8 +4,8 @@
 
 Trainers are scripted ones without torch, whose trials take no time, so that all that is measured is
 paropt's own work: *turn* is from the end of one trial to the beginning of the next in the same slot
-(tell, lease, ask, lease). At the longest history ``status`` and a new worker's first trial are
-timed, too. The server is an embedded one of its own, in a temporary directory.
+(report, tell, let go of its lease, ask). At the longest history ``status`` and a new worker's first
+trial are timed, too. The server is an embedded one of its own, in a temporary directory.
 """
 
 from __future__ import annotations
