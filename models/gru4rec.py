@@ -26,7 +26,7 @@ from models.parts.contract import (
     SequenceBatch,
     SessionParallelPlan,
 )
-from models.parts.gru4rec_steps import SOFTMAX_OF, Steps
+from models.parts.gru4rec_steps import GRAPHS, SOFTMAX_OF, Steps
 from models.parts.losses import LOSSES
 from models.parts.negatives import Negatives, PopularityNegatives
 from models.parts.noise import DropoutMasks, generator
@@ -76,10 +76,12 @@ class Gru4Rec(Model):
         Param("sigma", "float", 0.0, "scale of the initial weights; 0: √(6/(rows + columns))",
               low=0, source="Glorot and Bengio 2010"),
         Param("init_as_normal", "bool", False, "initial weights are normal instead of uniform"),
-        Param("accelerate", "str", "none",
+        Param("accelerate", "str", "auto",
+              "auto: on a CPU, kernels that this machine's C compiler makes, if it has one; "
+              "none: PyTorch alone; "
               "graph: a GPU repeats a recorded step by itself, equal rows summed in a fixed order; "
               "graph-unordered: in any order, so that runs differ in their last bits",
-              choices=("none", "graph", "graph-unordered")),
+              choices=("auto", "none", *GRAPHS)),
         Param("adapt", "str", "adagrad", "step size rule", choices=("adagrad",)),
         Param("time_sort", "bool", True, "sessions are trained in time order"),
         Param("train_random_order", "bool", False, "sessions are shuffled in every epoch"),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from models.parts.native import Kernels
 from models.parts.scratch import Scratch
 
 EPSILON = 1e-6
@@ -24,13 +25,19 @@ class Rule:
     """How far a gradient moves its parameters. ``decay`` shrinks them first, by lr·decay.
 
     Without ``host``, also on a CPU, it is done by what every device has, in the order in which
-    a graph replays it.
+    a graph replays it. ``kernels`` do it in one pass where there are any.
     """
 
     learning_rate: float
     momentum: float
     decay: float = 0.0
     host: bool = True
+    kernels: Kernels | None = None
+
+    @property
+    def numbers(self) -> tuple[float, float, float]:
+        """Learning rate, momentum, and what a step leaves of a weight."""
+        return self.learning_rate, self.momentum, 1 - self.learning_rate * self.decay
 
     def apply(
         self, weight: Tensor, grad: Tensor, squares: Tensor, velocity: Tensor | None, spare: Tensor
@@ -85,6 +92,11 @@ class DenseAdagrad:
         return self.parameters[0].data_ptr() == self.weight.data_ptr()
 
     def step(self) -> None:
+        if self.rule.kernels is not None:
+            self.rule.kernels.adagrad(
+                self.weight, self.squares, self.velocity, self.grad, *self.rule.numbers
+            )
+            return
         self.rule.apply(self.weight, self.grad, self.squares, self.velocity, self.spare)
 
     def state(self) -> dict[str, Tensor]:
@@ -118,7 +130,7 @@ class RowAdagrad:
         return self.parameter.data_ptr() == self.weight.data_ptr()
 
     def gather(self, rows: Tensor) -> Tensor:
-        """The rows [k, …]; :meth:`step` moves this very copy and writes it back."""
+        """The rows [k, …], a copy that is :meth:`step`'s to change."""
         return self._read(self.weight, rows, "rows")
 
     def grad(self, k: int) -> Tensor:
@@ -128,6 +140,11 @@ class RowAdagrad:
     def step(self, rows: Tensor) -> None:
         """Move the rows that :meth:`gather` read last, each once; no id may occur twice."""
         k = len(rows)
+        if self.rule.kernels is not None:
+            self.rule.kernels.adagrad_rows(
+                self.weight, self.squares, self.velocity, self.grad(k), rows, *self.rule.numbers
+            )
+            return
         weight = self.scratch(f"{self.name}.rows", k, *self.rest)
         squares = self._read(self.squares, rows, "squares")
         velocity = None if self.velocity is None else self._read(self.velocity, rows, "velocity")
@@ -145,6 +162,8 @@ class RowAdagrad:
 
     def _read(self, table: Tensor, rows: Tensor, what: str) -> Tensor:
         out = self.scratch(f"{self.name}.{what}", len(rows), *self.rest)
+        if self.rule.kernels is not None:
+            return self.rule.kernels.gather(table, rows, out)
         return torch.index_select(table, 0, rows, out=out)
 
     def _write(self, table: Tensor, rows: Tensor, values: Tensor) -> None:

@@ -18,6 +18,7 @@ from models.parts.activations import Activation
 from models.parts.adagrad import DenseAdagrad, RowAdagrad, Rule
 from models.parts.contract import SessionParallelPlan
 from models.parts.losses import LOSSES, bpr_max_gradient_, softmax_gradient_
+from models.parts.native import Kernels, kernels
 from models.parts.noise import blocks
 from models.parts.replay import Feed, Replay, order_kept_by_hand
 from models.parts.rows import Groups, add_groups_, distinct, groups, occurrences
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 SOFTMAX_OF = {"cross-entropy": "softmax", "xe_logit": "softmax_logit"}
 # "auto" is what the official versions take where nothing is said
 AUTO_ACT = {"bpr-max": "elu-0.5"}
+# values of "accelerate" with which a device repeats a recorded step
+GRAPHS = ("graph", "graph-unordered")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +118,10 @@ class Steps:
         p = self.params = model.params
         self.device, dtype = model.output.device, model.output.dtype
         self.scratch = Scratch(self.device, dtype)
-        self.graph = p["accelerate"] != "none"
-        rule = Rule(p["learning_rate"], p["momentum"], p["lmbd"], host=not self.graph)
+        self.graph = p["accelerate"] in GRAPHS
+        native = p["accelerate"] == "auto" and Kernels.take(model.output)
+        self.kernels = kernels() if native else None
+        rule = Rule(p["learning_rate"], p["momentum"], p["lmbd"], not self.graph, self.kernels)
         self.dense = DenseAdagrad(model.cells.parameters(), rule)
         self.output = RowAdagrad(model.output, rule, self.scratch, "output")
         self.bias = RowAdagrad(model.bias, rule, self.scratch, "bias")
@@ -379,8 +384,9 @@ class Steps:
         else:
             torch.addmm(bias, top, scored.t(), out=scores)
             losses, d = bpr_max_gradient_(
-                scores, own, step.weight, step.share, self.act, self.params["bpreg"], scratch
-            )
+                scores, own, step.weight, step.share, self.act, self.params["bpreg"], scratch,
+                self.kernels,
+            )  # fmt: skip
         grad = self.output.grad(len(items))
         grad[c:].zero_()
         torch.mm(d.t(), torch.mul(top, rows, out=scratch("top", *top.shape)), out=grad[:c])

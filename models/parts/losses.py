@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.parts.activations import Activation
+from models.parts.native import Kernels
 from models.parts.scratch import Scratch
 
 TINY = 1e-24  # what the reference adds before each logarithm
@@ -121,6 +122,7 @@ def bpr_max_gradient_(
     act: Activation,
     bpreg: float,
     scratch: Scratch,
+    kernels: Kernels | None = None,
 ) -> tuple[Tensor, Tensor]:
     """BPR-max over distinct items, from ``scores`` [M, U] before the activation (overwritten).
 
@@ -132,6 +134,11 @@ def bpr_max_gradient_(
     ∂L/∂r_j = s_j·[bpreg·(r_j² + 2r_j) − σ_j²/P − a] for negatives, with a = Σ s_j·(bpreg·r_j² −
     σ_j/P), and the positive gets −Σ s_j σ_j(1 − σ_j)/P beside that.
     """
+    if kernels is not None and act.kind in ("linear", "elu"):
+        elu = (act.scale, act.alpha) if act.kind == "elu" else None
+        spare = scratch("bpr-max.spare", torch.get_num_threads(), 2, scores.shape[1])
+        losses = kernels.bpr_max(scores, own, log_counts, others, spare, bpreg, elu)
+        return losses, scores
     r = act.apply_(scores)
     s = torch.add(r, log_counts, out=scratch("bpr-max.s", *r.shape))
     s.scatter_add_(1, own, others)

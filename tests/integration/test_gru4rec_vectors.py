@@ -114,7 +114,7 @@ def test_schedule(run: Run) -> None:
         assert sorted(mine) == sorted(theirs)
 
 
-@pytest.mark.parametrize("accelerate", ["none", "graph", "graph-unordered"])
+@pytest.mark.parametrize("accelerate", ["auto", "none", "graph", "graph-unordered"])
 def test_losses_and_final_weights(
     run: Run, accelerate: str, request: pytest.FixtureRequest
 ) -> None:

@@ -58,7 +58,7 @@ def two_epochs(model: Gru4Rec, plan: SessionParallelPlan, size: int | None = Non
     return torch.cat([model.run_steps(plan, a, b) for _ in range(2) for a, b in ranges])
 
 
-@pytest.mark.parametrize("accelerate", ["graph", "graph-unordered"])
+@pytest.mark.parametrize("accelerate", ["auto", "graph", "graph-unordered"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_is_the_plain_step(shape: str, accelerate: str) -> None:
     """At float32's tolerance: equal rows are summed before they are added to what is there."""

@@ -57,12 +57,14 @@ def trained(model: Gru4Rec, plan: SessionParallelPlan) -> torch.Tensor:
     return torch.cat([model.run_steps(plan, 0, plan.steps) for _ in range(EPOCHS)])
 
 
-@pytest.mark.parametrize("way", ["flexible", "static", "graph", "graph-unordered"])
+@pytest.mark.parametrize("way", ["auto", "flexible", "static", "graph", "graph-unordered"])
 @pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-9), (torch.float32, 2e-4)])
 def test_follows_the_vectors(case: Arrays, dtype: torch.dtype, rtol: float, way: str) -> None:
     """Also with shapes that are the same in every step, as on a GPU, and as a graph has them."""
-    model, plan = set_up(case, dtype, way if way.startswith("graph") else "none")
-    model.training_steps().static = way != "flexible"
+    model, plan = set_up(case, dtype, "none" if way in ("flexible", "static") else way)
+    model.training_steps().static = way not in ("auto", "flexible")
+    fast = way == "auto" and dtype == torch.float32  # made for no other
+    assert (model.training_steps().kernels is not None) == fast
     np.testing.assert_allclose(trained(model, plan), case["loss"], rtol=rtol)
     for name, value in under(case, "final.").items():
         found = model.state_dict()[name]
