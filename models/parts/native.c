@@ -8,9 +8,15 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#ifdef _OPENMP
+#include <omp.h>
+#else
+#define omp_get_thread_num() 0
+#endif
 
 #define AHEAD 4       /* rows that are on their way while one is worked on */
 #define LINE 16       /* floats that come together */
+#define BLOCK 4096    /* numbers that a thread takes at once */
 #define TINY 1e-24f   /* what the reference adds before each logarithm */
 
 static inline void fetch(const float *row, int64_t d)
@@ -40,10 +46,11 @@ static inline float exp_(float x)
 }
 
 void gather(float *restrict out, const float *restrict table, const int64_t *restrict rows,
-            int64_t begin, int64_t end, int64_t d)
+            int64_t k, int64_t d, int threads)
 {
-    for (int64_t i = begin; i < end; i++) {
-        if (i + AHEAD < end)
+    #pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t i = 0; i < k; i++) {
+        if (i + AHEAD < k)
             fetch(table + rows[i + AHEAD] * d, d);
         memcpy(out + i * d, table + rows[i] * d, d * sizeof(float));
     }
@@ -69,11 +76,12 @@ static inline void move(float *restrict w, float *restrict s, float *restrict v,
 }
 
 void adagrad_rows(float *weight, float *squares, float *velocity, const float *grad,
-                  const int64_t *rows, int64_t begin, int64_t end, int64_t d, float lr, float mu,
-                  float keep)
+                  const int64_t *rows, int64_t k, int64_t d, float lr, float mu, float keep,
+                  int threads)
 {
-    for (int64_t i = begin; i < end; i++) {
-        if (i + AHEAD < end) {
+    #pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t i = 0; i < k; i++) {
+        if (i + AHEAD < k) {
             int64_t next = rows[i + AHEAD] * d;
             fetch(weight + next, d);
             fetch(squares + next, d);
@@ -86,21 +94,24 @@ void adagrad_rows(float *weight, float *squares, float *velocity, const float *g
     }
 }
 
-void adagrad(float *weight, float *squares, float *velocity, const float *grad, int64_t begin,
-             int64_t end, float lr, float mu, float keep)
+void adagrad(float *weight, float *squares, float *velocity, const float *grad, int64_t n,
+             float lr, float mu, float keep, int threads)
 {
-    move(weight + begin, squares + begin, velocity ? velocity + begin : NULL, grad + begin,
-         end - begin, lr, mu, keep);
+    #pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t at = 0; at < n; at += BLOCK)
+        move(weight + at, squares + at, velocity ? velocity + at : NULL, grad + at,
+             n - at < BLOCK ? n - at : BLOCK, lr, mu, keep);
 }
 
-/* One row at a time, which stays in the first-level cache. spare has 2·u floats. */
+/* One row at a time, which stays in the first-level cache. spare has 2·u floats per thread. */
 void bpr_max(float *restrict scores, const int64_t *restrict own, const float *restrict log_counts,
-             const float *restrict others, float *restrict losses, float *restrict spare,
-             int64_t begin, int64_t end, int64_t u, float bpreg, int elu, float scale, float alpha)
+             const float *restrict others, float *restrict losses, float *restrict spare, int64_t m,
+             int64_t u, float bpreg, int elu, float scale, float alpha, int threads)
 {
-    float *restrict s = spare, *restrict q = spare + u;
-    for (int64_t i = begin; i < end; i++) {
+    #pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t i = 0; i < m; i++) {
         float *restrict r = scores + i * u;
+        float *restrict s = spare + 2 * u * omp_get_thread_num(), *restrict q = s + u;
         float top = -INFINITY, sum = 0, p = 0, p_square = 0, mean = 0, square = 0;
         if (elu)
             for (int64_t j = 0; j < u; j++) {

@@ -8,9 +8,11 @@ source, the compiler and the processor, so it is made once per machine.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
+import itertools
 import logging
 import os
 import platform
@@ -18,8 +20,6 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
 from ctypes import c_float, c_int, c_int64, c_void_p
 from pathlib import Path
 
@@ -30,16 +30,16 @@ log = logging.getLogger(__name__)
 SOURCE = Path(__file__).with_name("native.c")
 # no errno and no floating point traps to keep; sums may be taken sixteen at a time where the source
 # says so, and nothing else is reordered
-FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-shared", "-fPIC")
+FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-fPIC")
 OWN_PROCESSOR = "-march=native"
 COMPILE_SECONDS = 60
-FEW = 1 << 16  # numbers that are not worth a second thread
+FEW = 1 << 14  # numbers that are not worth a second thread
 
 _SIGNATURES: dict[str, list[type]] = {
-    "gather": [c_void_p] * 3 + [c_int64] * 3,
-    "adagrad_rows": [c_void_p] * 5 + [c_int64] * 3 + [c_float] * 3,
-    "adagrad": [c_void_p] * 4 + [c_int64] * 2 + [c_float] * 3,
-    "bpr_max": [c_void_p] * 6 + [c_int64] * 3 + [c_float, c_int, c_float, c_float],
+    "gather": [c_void_p] * 3 + [c_int64] * 2 + [c_int],
+    "adagrad_rows": [c_void_p] * 5 + [c_int64] * 2 + [c_float] * 3 + [c_int],
+    "adagrad": [c_void_p] * 4 + [c_int64] + [c_float] * 3 + [c_int],
+    "bpr_max": [c_void_p] * 6 + [c_int64] * 2 + [c_float, c_int, c_float, c_float, c_int],
 }
 
 
@@ -66,9 +66,10 @@ class Kernels:
 
     def gather(self, table: Tensor, rows: Tensor, out: Tensor) -> Tensor:
         """out[i] = table[rows[i]] for ``table`` [n, d], ``rows`` [k], ``out`` [k, d]."""
-        call, width = self._calls["gather"], _width(table)
-        a, b, c = out.data_ptr(), table.data_ptr(), rows.data_ptr()
-        _share_out(lambda i, j: call(a, b, c, i, j, width), len(rows), width)
+        k, d = len(rows), _width(table)
+        self._calls["gather"](
+            out.data_ptr(), table.data_ptr(), rows.data_ptr(), k, d, _threads(k * d)
+        )
         return out
 
     def adagrad_rows(
@@ -79,19 +80,22 @@ class Kernels:
 
         ``keep`` is what is left of a weight that decays. See :mod:`models.parts.adagrad`.
         """
-        call, width = self._calls["adagrad_rows"], _width(weight)
-        tables = (weight.data_ptr(), squares.data_ptr(), _address(velocity))
-        g, r, rule = grad.data_ptr(), rows.data_ptr(), (learning_rate, momentum, keep)
-        _share_out(lambda i, j: call(*tables, g, r, i, j, width, *rule), len(rows), width)
+        k, d = len(rows), _width(weight)
+        self._calls["adagrad_rows"](
+            weight.data_ptr(), squares.data_ptr(), _address(velocity), grad.data_ptr(),
+            rows.data_ptr(), k, d, learning_rate, momentum, keep, _threads(k * d),
+        )  # fmt: skip
 
     def adagrad(
         self, weight: Tensor, squares: Tensor, velocity: Tensor | None, grad: Tensor,
         learning_rate: float, momentum: float, keep: float,
     ) -> None:  # fmt: skip
         """The same on all of ``weight``."""
-        call, rule = self._calls["adagrad"], (learning_rate, momentum, keep)
-        all_of = (weight.data_ptr(), squares.data_ptr(), _address(velocity), grad.data_ptr())
-        _share_out(lambda i, j: call(*all_of, i, j, *rule), weight.numel(), 1)
+        n = weight.numel()
+        self._calls["adagrad"](
+            weight.data_ptr(), squares.data_ptr(), _address(velocity), grad.data_ptr(), n,
+            learning_rate, momentum, keep, _threads(n),
+        )  # fmt: skip
 
     def bpr_max(
         self, scores: Tensor, own: Tensor, log_counts: Tensor, others: Tensor, spare: Tensor,
@@ -103,17 +107,12 @@ class Kernels:
         they are. ``spare`` has 2·U numbers for each thread. Returns the losses [M].
         """
         m, u = scores.shape
-        call, losses = self._calls["bpr_max"], scores.new_empty(m)
-        read = (scores.data_ptr(), own.data_ptr(), log_counts.data_ptr(), others.data_ptr())
-        written, room = losses.data_ptr(), spare.data_ptr()
-        scale, alpha = elu or (1.0, 1.0)
-        kind = int(elu is not None)
-
-        def part(i: int, j: int) -> None:
-            own_room = room + spare.element_size() * 2 * u * (i * torch.get_num_threads() // m)
-            call(*read, written, own_room, i, j, u, bpreg, kind, scale, alpha)
-
-        _share_out(part, m, u)
+        losses, (scale, alpha) = scores.new_empty(m), elu or (1.0, 1.0)
+        self._calls["bpr_max"](
+            scores.data_ptr(), own.data_ptr(), log_counts.data_ptr(), others.data_ptr(),
+            losses.data_ptr(), spare.data_ptr(), m, u, bpreg, int(elu is not None), scale, alpha,
+            _threads(m * u),
+        )  # fmt: skip
         return losses
 
 
@@ -125,22 +124,8 @@ def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-@functools.cache
-def _helpers(count: int, process: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, "kernels")
-
-
-def _share_out(part: Callable[[int, int], None], count: int, width: int) -> None:
-    """``part(begin, end)`` for all of 0…count, in as many parts as PyTorch has threads."""
-    threads = torch.get_num_threads()
-    if threads == 1 or count < threads or count * width < FEW:
-        part(0, count)
-        return
-    bounds = [count * k // threads for k in range(threads + 1)]
-    helpers = _helpers(threads - 1, os.getpid())
-    others = [helpers.submit(part, bounds[k], bounds[k + 1]) for k in range(1, threads)]
-    part(bounds[0], bounds[1])
-    wait(others)
+def _threads(numbers: int) -> int:
+    return 1 if numbers < FEW else torch.get_num_threads()
 
 
 # -- making it ----------------------------------------------------------------------------------
@@ -166,14 +151,16 @@ def _load(compiler: list[str]) -> ctypes.CDLL:
     version = subprocess.run(
         [*compiler, "--version"], capture_output=True, check=True, timeout=COMPILE_SECONDS
     ).stdout
-    made_of = (source, version, " ".join((*compiler, *FLAGS)).encode(), _processor())
+    team = _openmp()
+    made_of = (source, version, _processor(), shlex.join((*compiler, *FLAGS, str(team))).encode())
     digest = hashlib.blake2b(b"\0".join(made_of), digest_size=8).hexdigest()
     kept = _cache() / f"native-{digest}.so"
     if _ours(kept):
-        return ctypes.CDLL(str(kept))
+        with contextlib.suppress(OSError):  # cut short; it is made anew
+            return ctypes.CDLL(str(kept))
     with tempfile.TemporaryDirectory(prefix="paropt-native-") as directory:
         made = Path(directory) / kept.name
-        _compile(compiler, made)
+        _compile(compiler, made, team)
         try:
             kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             beside = kept.with_name(f".{kept.name}.{os.getpid()}")
@@ -185,15 +172,40 @@ def _load(compiler: list[str]) -> ctypes.CDLL:
     return ctypes.CDLL(str(kept))
 
 
-def _compile(compiler: list[str], out: Path) -> None:
-    for flags in ((*FLAGS, OWN_PROCESSOR), FLAGS):  # not every compiler knows this processor
-        done = subprocess.run(
-            [*compiler, *flags, "-o", str(out), str(SOURCE), "-lm"],
-            capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False,
-        )  # fmt: skip
-        if done.returncode == 0:
+def _compile(compiler: list[str], out: Path, team: Path | None) -> None:
+    # the last resorts: not every compiler knows this processor, or makes what PyTorch's threads run
+    parallel = [(team,), ()] if team else [()]
+    for processor, libraries in itertools.product(((OWN_PROCESSOR,), ()), parallel):
+        made = out.with_suffix(".o")
+        openmp = ["-fopenmp"] if libraries else []
+        steps = (
+            [*compiler, *FLAGS, *processor, *openmp, "-c", str(SOURCE), "-o", str(made)],
+            # without -fopenmp, which would bring threads of its own
+            [*compiler, "-shared", str(made), *map(str, libraries), "-lm", "-o", str(out)],
+        )
+        done = [
+            subprocess.run(
+                step, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False
+            )
+            for step in steps
+        ]
+        if not any(step.returncode for step in done):
             return
-    done.check_returncode()
+    done[0].check_returncode()
+    done[1].check_returncode()
+
+
+def _openmp() -> Path | None:
+    """The OpenMP that PyTorch has loaded: a second one's threads would get in the way of its own.
+
+    None, and one thread, where that is not GNU's or cannot be told.
+    """
+    try:
+        maps = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return None
+    found = {line.split(maxsplit=5)[5] for line in maps if "libgomp" in line}
+    return Path(found.pop()) if len(found) == 1 else None
 
 
 def _cache() -> Path:
