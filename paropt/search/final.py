@@ -155,7 +155,7 @@ def make_plan(
     """
     study.refresh()
     lineages = study.history.lineages()
-    candidates = _candidates(study, best_first(lineages), top)
+    candidates = _candidates(study, best_first(lineages, study.definition.metric), top)
     if not candidates:
         raise StudyError(
             f"study {study.name!r} has no trial with a value yet; "

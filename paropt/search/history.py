@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
+from statistics import fmean
 from typing import Any
 
 from sqlalchemy.engine import Connection
@@ -22,6 +23,7 @@ from paropt.search.pruning import Curve
 log = logging.getLogger(__name__)
 
 OPEN = ("RUNNING", "WAITING")
+STEADY = 3  # best epochs that tell a trial's worth
 LOST = "lost"  # why an attempt ended that another one continues
 
 
@@ -97,6 +99,13 @@ class Record:
     def curve(self, metric: str) -> Curve:
         values: list[float | None] = self.curves.get(metric, [])
         return values
+
+    def worth(self, metric: str) -> float | None:
+        """What trials are compared by: :func:`steady`; None without a value."""
+        if self.value is None:
+            return None
+        found = steady(self.curve(metric))
+        return self.value if found is None else found
 
 
 def _record(row: Any, meta: shape.Shape) -> Record | None:
@@ -197,7 +206,17 @@ def counts(lineages: Iterable[Record]) -> dict[str, int]:
     return found
 
 
-def best_first(lineages: Iterable[Record]) -> list[Record]:
-    """Those with a value, best first; of equals the earlier one."""
+def steady(curve: Curve) -> float | None:
+    """The mean of the three best epochs; None before any.
+
+    The best epoch of the best trial is the luckiest one of many: who chooses by the mean of a few
+    ends up with better configurations (benchmarks/README.md, "Samplers and pruners, replayed").
+    """
+    best = sorted((value for value in curve if value is not None), reverse=True)[:STEADY]
+    return fmean(best) if best else None
+
+
+def best_first(lineages: Iterable[Record], metric: str) -> list[Record]:
+    """Those with a value, best first by their worth; of equals the earlier one."""
     scored = [record for record in lineages if record.scored]
-    return sorted(scored, key=lambda record: (-(record.value or 0.0), record.number))
+    return sorted(scored, key=lambda record: (-(record.worth(metric) or 0.0), record.number))

@@ -83,8 +83,9 @@ class Memory:
         curve = record.curve(self.metric)
         steps = {epoch: value for epoch, value in enumerate(curve, 1) if value is not None}
         return _trial(
-            record.id, record.number, state, record.value, dict(searched), known, attrs, steps
-        )
+            record.id, record.number, state, record.worth(self.metric), dict(searched), known,
+            attrs, steps,
+        )  # fmt: skip
 
 
 def _trial(

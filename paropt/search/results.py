@@ -59,7 +59,7 @@ def summary(
     unread: int = 0,
 ) -> dict[str, Any]:
     """A study as a JSON object; its keys are promised in docs/json.md."""
-    best = best_first(lineages)[:1]
+    best = best_first(lineages, definition.metric)[:1]
     shown = ("trial", "value", "epoch", "params", "metrics", "model", "seed")
     return {
         "study": definition.name,

@@ -480,7 +480,7 @@ class Study:
     def best(self, top: int = 1) -> list[dict[str, Any]]:
         """The ``top`` best trials, best first, as :func:`paropt.search.results.described`."""
         self.refresh()
-        best = best_first(self.history.lineages())[:top]
+        best = best_first(self.history.lineages(), self.definition.metric)[:top]
         return [results.described(record, self.definition.metric) for record in best]
 
     def trials(self) -> list[dict[str, Any]]:

@@ -60,10 +60,10 @@ def _near(parameter: Parameter, value: Any) -> Any:
     return parameter.snap(value)
 
 
-def best_points(space: Space, lineages: Iterable[Record]) -> list[Point]:
+def best_points(space: Space, lineages: Iterable[Record], metric: str) -> list[Point]:
     """The best trials of an earlier study that fit, at most ``POINTS``, no point twice."""
     points: list[Point] = []
-    for record in best_first(lineages):
+    for record in best_first(lineages, metric):
         point = fitted(space, str(record.meta["model"]), record.meta["params"])
         if point is not None and point not in points:
             points.append(point)

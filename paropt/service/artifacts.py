@@ -55,7 +55,7 @@ class Artifact:
 
 def artifacts(study: Study) -> list[Artifact]:
     """The files of the best trials; the history is as it was read last."""
-    best = best_first(study.history.lineages())[:BEST]
+    best = best_first(study.history.lineages(), study.definition.metric)[:BEST]
     return [file for record in best for file in _files(study.definition, record)]
 
 

@@ -77,7 +77,7 @@ class Exhibits:
             files = artifacts(study)
             notes: dict[int | None, str] = {
                 record.id: trial_note(record, study.definition.metric)
-                for record in _noted(study.history.all())
+                for record in _noted(study.history.all(), study.definition.metric)
             }
             notes[None] = study_note(study.definition, study.summary())
             return Exhibit(as_attributes(notes, made, files), {file.id: file for file in files})
@@ -110,8 +110,8 @@ def as_attributes(
     return found | dict(file.as_attribute() for file in files)
 
 
-def _noted(records: Sequence[Record]) -> list[Record]:
+def _noted(records: Sequence[Record], metric: str) -> list[Record]:
     """The best trials and the latest: the dashboard compares every trial with every note."""
-    best = best_first(records)[: MOST_NOTES // 2]
+    best = best_first(records, metric)[: MOST_NOTES // 2]
     latest = records[-(MOST_NOTES - len(best)) :]
     return list({record.id: record for record in [*best, *latest]}.values())

@@ -57,7 +57,7 @@ def _points(space: Space, name: str, storage: Storage) -> list[Point]:
     study = Study.load(storage.url, name)
     try:
         study.refresh()
-        found = best_points(space, study.history.lineages())
+        found = best_points(space, study.history.lineages(), study.definition.metric)
     finally:
         study.close()
     if not found:

@@ -102,6 +102,30 @@ def test_a_trial_is_worth_its_best_epoch(study_of: Open, stored: Stored) -> None
     assert abs(found.datetime_complete.replace(tzinfo=UTC).timestamp() - time.time()) < 120
 
 
+def test_one_lucky_epoch_makes_no_trial_the_best(study_of: Open, stored: Stored) -> None:
+    """By the mean of three: .30 of (.30, .30, .30) before .2967 of (.35, .27, .27)."""
+    study = study_of()
+    steady, lucky, cut = take(study), take(study), take(study)
+    for number, (a, b) in enumerate(((0.1, 0.27), (0.3, 0.35), (0.3, 0.1), (0.3, 0.27)), 1):
+        steady.report(epoch(number, a))
+        lucky.report(epoch(number, b))
+    for number, mrr in enumerate((0.29, 0.305), 1):  # (.29 + .305) / 2 = .2975
+        cut.report(epoch(number, mrr))
+    lucky.complete()
+    steady.complete()
+    cut.prune()
+    ranked = [steady.number, cut.number, lucky.number]
+    assert [trial["trial"] for trial in study.best(3)] == ranked
+    best = study.summary()["best"]
+    assert (best["trial"], best["value"], best["epoch"]) == (steady.number, 0.3, 2)
+    assert [stored(trial).value for trial in (steady, lucky, cut)] == [0.3, 0.35, 0.305]
+    study.refresh()
+    seen = study.sampler.memory(study.history).study().get_trials()
+    by_number = {trial.number: trial.value for trial in seen}
+    expected = {steady.number: 0.3, lucky.number: (0.35 + 0.27 + 0.27) / 3, cut.number: 0.2975}
+    assert by_number == pytest.approx(expected)
+
+
 def test_the_dashboard_shows_what_a_trial_reached_and_where_it_began(
     study_of: Open, stored: Stored
 ) -> None:

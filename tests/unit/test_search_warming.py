@@ -85,7 +85,7 @@ def test_the_best_distinct_ones_are_taken_first() -> None:
         _record(4, None, "FAIL", dropout=0.2),
         *(_record(5 + k, 0.01 * k, "COMPLETE", dropout=0.1 + 0.01 * k) for k in range(5)),
     ]
-    points = best_points(SPACE, records)
+    points = best_points(SPACE, records, "mrr@20")
     assert [point["dropout"] for point in points] == pytest.approx([0.5, 0.3, 0.0, 0.14, 0.13])
     assert len(points) == POINTS
 

@@ -103,6 +103,9 @@ class Scripted:
         curve, cost = self.jobs[index]
         return Job(curve, cost, max(curve), index)
 
+    def worth(self, job: Job) -> float:
+        return max(job.seen)
+
     def prune(self, job: Job) -> bool:
         return job.seen[-1] < self.limit
 

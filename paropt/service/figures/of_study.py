@@ -48,7 +48,7 @@ def figures(study: Study) -> list[Figure]:
     found += [learning_curves(metric, trials)]
     if len({trial["model"] for trial in trials}) > 1:
         found += [per_model(metric, trials)]
-    ranked = best_first(lineages)
+    ranked = best_first(lineages, metric)
     found += similarity(_said_by_best(ranked, "similarity"))
     found += experts(_said_by_best(ranked, "experts"))
     return [figure for figure in found if not isinstance(figure, Lines) or figure.shown]
