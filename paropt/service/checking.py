@@ -23,7 +23,9 @@ OLDEST_TORCH = (2, 8)
 # in a process of its own: a broken driver may take the process with it
 TORCH_PROBE = """
 import json, torch
+from models.parts.native import kernels
 found = {"torch": torch.__version__, "cuda": torch.version.cuda, "gpus": [], "trouble": ""}
+found["kernels"] = kernels() is not None
 try:
     for index in range(torch.cuda.device_count()):
         ones = torch.ones(64, 64, device=f"cuda:{index}")
@@ -127,8 +129,12 @@ def check_torch() -> str:
             "install torch built for the driver's CUDA version, or use --devices cpu",
         )
     cores = usable_cores()
-    devices = ", ".join(found["gpus"]) or f"CPU with {cores} core{'s' * (cores != 1)}"
-    return f"{found['torch']} on {devices}"
+    if found["gpus"]:
+        return f"{found['torch']} on {', '.join(found['gpus'])}"
+    told = f"{found['torch']} on CPU with {cores} core{'s' * (cores != 1)}"
+    if not found["kernels"]:
+        told += "; without a C compiler (cc, or $CC) GRU4Rec trains slower"
+    return told
 
 
 def check_database(storage: str | None) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from paropt.service import checking
 from paropt.service.checking import Broken, checks
@@ -101,6 +102,15 @@ def test_what_is_not_asked_is_skipped(database_url: str) -> None:
     assert states["data"] == states["space"] == "skipped"
 
 
+@pytest.mark.parametrize("compiler", ["cc", "/nowhere/cc"])
+def test_a_missing_compiler_is_no_fault(compiler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", compiler)
+    monkeypatch.setattr(checking, "find_gpus", list)
+    told = checking.check_torch()
+    assert told.startswith(torch.__version__)
+    assert ("without a C compiler" in told) == (compiler != "cc")
+
+
 @pytest.mark.parametrize(
     ("probe", "gpus", "remedy"),
     [
@@ -113,7 +123,7 @@ def test_what_is_not_asked_is_skipped(database_url: str) -> None:
 def test_torch_that_does_not_work(
     probe: dict[str, Any] | None, gpus: list[str], remedy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = {"torch": "2.13.0", "cuda": None, "gpus": [], "trouble": "", **(probe or {})}
+    whole = {"torch": "2.13.0", "gpus": [], "trouble": "", "kernels": True, **(probe or {})}
 
     def run(*_: Any, **__: Any) -> Any:
         if probe is None:
