@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -250,3 +251,21 @@ def _directory_of(name: str) -> Path:
     if not path.is_dir():
         pytest.skip(f"{name}={value} is no directory")
     return path
+
+
+@pytest.fixture(scope="module")
+def ring(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset: 400 sessions over four days that walk along a ring of 30 items."""
+    from paropt.data.prepare import prepare
+
+    directory = tmp_path_factory.mktemp("ring")
+    log = directory / "log.tsv"
+    rng = random.Random(7)
+    with log.open("w") as file:
+        file.write("SessionId\tItemId\tTime\n")
+        for session in range(400):
+            begin, item = 1_700_000_000 + session * 860, rng.randrange(30)
+            for step in range(rng.randrange(3, 8)):
+                file.write(f"{session}\t{item}\t{begin + 30 * step}\n")
+                item = (item + rng.choice((1, 1, 1, 2))) % 30
+    return prepare([log], directory / "data").path
