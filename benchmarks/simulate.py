@@ -32,6 +32,7 @@ import optuna
 import torch
 from surrogate import Surrogate, read_table
 
+from paropt.search import history
 from paropt.search.history import History, Record, steady
 from paropt.search.pruning import complete_pruner, reason_to_prune
 from paropt.search.sampling import Sampler, complete_sampler, derived_seed
@@ -51,11 +52,13 @@ class Strategy:
 
     ``start``: "space" begins with the space's own points, "none" with none; "best" also with those
     of a search on the other table, as ``--warm-start`` does, "worst" with that search's worst.
+    ``steady``: of so many best epochs paropt takes the mean when it compares trials.
     """
 
     sampler: str = "tpe"
     pruner: Mapping[str, Any] | str = "none"
     start: str = "none"
+    steady: int = history.STEADY
     optuna: Callable[[int], tuple[Any, Any]] | None = None
 
 
@@ -101,6 +104,7 @@ STRATEGIES = {
     "warm": Strategy(pruner="asha", start="best"),
     "warmed badly": Strategy(pruner="asha", start="worst"),
     "paropt": Strategy(pruner="asha", start="space"),
+    "paropt by the best epoch": Strategy(pruner="asha", start="space", steady=1),
 }
 
 
@@ -294,6 +298,7 @@ def simulate(
 ) -> Trace:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    history.STEADY = strategy.steady
     known = surrogate(path)
     space = known.table.space
     if strategy.start == "none":

@@ -15,6 +15,7 @@ import simulate as simulator
 from simulate import Job, Ours, Strategy, Trace, World, regret, run, simulate, spend_to
 from surrogate import Surrogate, read_table
 
+from paropt.search import history
 from paropt.search.sampling import uniformly
 from paropt.search.shipped import find_space
 from paropt.search.spacefile import read_space
@@ -165,3 +166,16 @@ def test_ours_is_told_what_a_study_would_be_told(surrogate: Surrogate) -> None:
     search.end(job, pruned=True)
     record = search.history.records[0]
     assert (record.outcome, record.value, record.curve("mrr@20")) == ("pruned", 0.3, [0.3, 0.2])
+
+
+@pytest.mark.parametrize(("steady", "worth"), [(1, 0.5), (2, 0.45), (3, 0.4)])
+def test_a_strategy_says_by_how_many_epochs_it_compares(
+    table_file: Path, surrogate: Surrogate, steady: int, worth: float
+) -> None:
+    way = Strategy(steady=steady)
+    simulate(table_file, way, 1, 1, 1, None)  # where it takes hold, for this process
+    try:
+        job = Job([], 1.0, 0.0, 0, seen=[0.1, 0.4, 0.3, 0.5])
+        assert Ours(surrogate.table.space, way, 1).worth(job) == pytest.approx(worth)
+    finally:
+        history.STEADY = Strategy().steady
