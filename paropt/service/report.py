@@ -37,7 +37,6 @@ class Finding:
 
 def gather(found: Finding) -> dict[str, Any]:
     """The report as a JSON object; docs/final.md lists its keys."""
-    best = max(float(one.entry.found["value"]) for one in found.judged if one.entry.found)
     return {
         **search_report(found.search),
         "final": found.plan.number,
@@ -46,7 +45,7 @@ def gather(found: Finding) -> dict[str, Any]:
         "entries": [_entry(one) for one in found.judged],
         "chosen": found.chosen.entry.name,
         "control": found.control.entry.name,
-        "flattery": _flattery(found, best),
+        "flattery": _flattery(found),
         "test": _tested(found),
         "looks": [look.to_json() for look in found.looks],
         "again": len(found.looks) > 1,
@@ -115,9 +114,10 @@ def spread(values: Sequence[float]) -> float | None:
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def _flattery(found: Finding, best: float) -> dict[str, Any]:
-    """By how much the search's best value is above fresh seeds of the same configuration."""
-    first = next(one for one in found.judged if one.entry.found.get("value") == best)
+def _flattery(found: Finding) -> dict[str, Any]:
+    """By how much the search's best trial is above fresh seeds of the same configuration."""
+    first = next(one for one in found.judged if one.entry.found)  # candidates are in their order
+    best = float(first.entry.found["value"])
     mean = None if first.failures else first.mean
     return {
         "entry": first.entry.name,

@@ -116,7 +116,8 @@ class Shop:
         slots = Slots(study._engine)
         slot = slots.register(self.name, device="cpu", slot=0, host="rome")
         slots.beat(slot, STATE)
-        Leases(study._engine).take(self.name, running.id, slot)
+        with study.transaction() as connection:
+            Leases.take(connection, self.name, running.id, slot)
         study.close()
         self.running = running.id
         self.connection = psycopg2.connect(url)
