@@ -1,7 +1,7 @@
 """GRU4Rec's training speed at published configurations, beside the official version's.
 
     python benchmarks/gru4rec_speed.py [--threads 1 2] [--rounds 5] [--train LOG.tsv]
-        [--official CHECKOUT [--official-python PYTHON]]
+        [--official CHECKOUT [--official-python PYTHON]] [--accelerate none]
 
 Trains one epoch per round on a log (columns SessionId, ItemId, Time; a made-up one of 37,000 items
 by default) and reports the median of mini-batches/s and events/s. With ``--official``, a checkout
@@ -115,7 +115,7 @@ def compare(name: str, log: Path, data: Dataset, threads: int, args: argparse.Na
     mine: list[tuple[float, float]] = []
     theirs: list[tuple[float, float]] = []
     for _ in range(args.rounds):
-        mine.append(ours(params, data, threads))
+        mine.append(ours({**params, "accelerate": args.accelerate}, data, threads))
         if args.official is not None:
             python = args.official_python
             theirs.append(official(params, log, threads, args.official, python))
@@ -131,6 +131,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="GRU4Rec's training speed.")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--accelerate", default="auto", help="GRU4Rec's parameter of that name")
     parser.add_argument("--train", type=Path, help="a log, plain TSV")
     parser.add_argument("--configuration", nargs="+", choices=CONFIGURATIONS,
                         default=list(CONFIGURATIONS))  # fmt: skip
