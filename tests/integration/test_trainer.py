@@ -210,3 +210,16 @@ def test_it_quits_when_told_and_ends_when_nobody_listens(
     child.process.wait(30)  # it had hours to go
     other.send(do="quit")
     assert other.process.wait(60) == 0
+
+
+def test_it_ends_without_a_word_when_nobody_hears_it(dataset: Path, capfd: Any) -> None:
+    """Its supervisor was killed, and this end of the pipes notices first."""
+    child = Child()
+    try:
+        assert child.hear()["event"] == "ready"
+        child.stdout.close()  # the other pipe stays open
+        child.fit(dataset)
+        assert child.process.wait(60) == 0
+    finally:
+        child.close()
+    assert capfd.readouterr().err == ""
