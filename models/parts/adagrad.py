@@ -68,10 +68,13 @@ class Rule:
 class DenseAdagrad:
     """Parameters that every step moves, laid out in one vector: one step is a handful of calls.
 
-    The parameters become views on that vector and their ``grad`` views on another.
+    The parameters become views on that vector and their ``grad`` views on another. With ``at_once``
+    matrices are moved by the rule's kernels as soon as their gradient is told, and have no ``grad``.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], rule: Rule) -> None:
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], rule: Rule, at_once: bool = False
+    ) -> None:
         self.parameters = list(parameters)
         self.rule = rule
         self.weight = torch.cat([p.detach().reshape(-1) for p in self.parameters])
@@ -79,25 +82,45 @@ class DenseAdagrad:
         self.squares = torch.full_like(self.weight, EPSILON)
         self.velocity = torch.zeros_like(self.weight) if rule.momentum else None
         self.spare = torch.empty_like(self.weight)
+        self._own: dict[int, tuple[Tensor, Tensor | None]] = {}  # what is moved at once
+        self._rest: list[slice] = []
         begin = 0
         for p in self.parameters:
-            end = begin + p.numel()
-            p.data = self.weight[begin:end].view(p.shape)
-            p.grad = self.grad[begin:end].view(p.shape)
-            begin = end
+            part = slice(begin, begin + p.numel())
+            begin = part.stop
+            p.data, p.grad = (t[part].view(p.shape) for t in (self.weight, self.grad))
+            if at_once and rule.kernels is not None and rule.kernels.multiply(p):
+                velocity = None if self.velocity is None else self.velocity[part].view(p.shape)
+                self._own[p.data_ptr()] = self.squares[part].view(p.shape), velocity
+            elif self._rest and self._rest[-1].stop == part.start:
+                self._rest[-1] = slice(self._rest[-1].start, part.stop)
+            else:
+                self._rest.append(part)
 
     @property
     def attached(self) -> bool:
         """Whether the parameters still are what this optimiser moves (``.to()`` replaces them)."""
         return self.parameters[0].data_ptr() == self.weight.data_ptr()
 
+    def learn(self, parameter: Tensor, d: Tensor, x: Tensor) -> None:
+        """Its gradient is dᵀ·x, for ``d`` [m, rows] and ``x`` [m, columns]."""
+        own = self._own.get(parameter.data_ptr())
+        if own is None:
+            assert parameter.grad is not None, "laid out above"
+            torch.mm(d.t(), x, out=parameter.grad)
+        else:
+            assert self.rule.kernels is not None, "multiply() was asked"
+            self.rule.kernels.learn(parameter, *own, *self.rule.numbers, product=(d, x))
+
     def step(self) -> None:
-        if self.rule.kernels is not None:
-            self.rule.kernels.adagrad(
-                self.weight, self.squares, self.velocity, self.grad, *self.rule.numbers
-            )
-            return
-        self.rule.apply(self.weight, self.grad, self.squares, self.velocity, self.spare)
+        """Move what has not been moved at once."""
+        for part in self._rest:
+            weight, grad, squares = (t[part] for t in (self.weight, self.grad, self.squares))
+            velocity = None if self.velocity is None else self.velocity[part]
+            if self.rule.kernels is not None:
+                self.rule.kernels.adagrad(weight, squares, velocity, grad, *self.rule.numbers)
+            else:
+                self.rule.apply(weight, grad, squares, velocity, self.spare[part])
 
     def state(self) -> dict[str, Tensor]:
         """The accumulators: views on what the next step changes."""

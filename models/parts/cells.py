@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.parts.activations import Activation
-from models.parts.scratch import Scratch
+from models.parts.products import Tools
 
 _aten = torch.ops.aten
 Initialiser = Callable[[Tensor], None]  # fills a matrix [rows, columns] in place
@@ -58,13 +58,13 @@ class GruCell(nn.Module):
         n = self.act(n_x + torch.sigmoid(r_x + r_h) * n_h)
         return torch.lerp(n, h, z)
 
-    def step(self, x: Tensor, h: Tensor, scratch: Scratch, name: str) -> Tensor:
-        """As :meth:`forward` without a graph; keeps what :meth:`backward` needs in ``scratch``."""
-        m, size = len(x), self.size
+    def step(self, x: Tensor, h: Tensor, tools: Tools, name: str) -> Tensor:
+        """As :meth:`forward` without a graph; keeps what :meth:`backward` needs in buffers."""
+        m, size, scratch = len(x), self.size, tools.scratch
         gates = scratch(f"{name}.gates", m, 3 * size)
         recurrent = scratch(f"{name}.recurrent", m, 3 * size)
-        torch.addmm(self.bias_ih, x, self.weight_ih.t(), out=gates)
-        torch.addmm(self.bias_hh, h, self.weight_hh.t(), out=recurrent)
+        tools.dots(x, self.weight_ih, self.bias_ih, out=gates)
+        tools.dots(h, self.weight_hh, self.bias_hh, out=recurrent)
         rz = scratch(f"{name}.rz", m, 2 * size)
         torch.add(gates[:, : 2 * size], recurrent[:, : 2 * size], out=rz).sigmoid_()
         n = scratch(f"{name}.n", m, size)
@@ -72,12 +72,12 @@ class GruCell(nn.Module):
         self.act.apply_(n)
         return torch.lerp(n, h, rz[:, size:], out=scratch(f"{name}.out", m, size))
 
-    def backward(self, grad: Tensor, x: Tensor, h: Tensor, scratch: Scratch, name: str) -> Tensor:
-        """Write the parameters' gradients to their ``grad``; return the inputs' [M, in].
+    def backward(self, grad: Tensor, x: Tensor, h: Tensor, tools: Tools, name: str) -> Tensor:
+        """Tell the gradients of weights, write those of biases; return the inputs' [M, in].
 
         ``grad`` [M, H] is the gradient of what :meth:`step` returned for ``x`` and ``h``.
         """
-        m, size = len(x), self.size
+        m, size, scratch = len(x), self.size, tools.scratch
         recurrent = scratch(f"{name}.recurrent", m, 3 * size)[:, 2 * size :]
         rz = scratch(f"{name}.rz", m, 2 * size)
         r, z = rz[:, :size], rz[:, size:]
@@ -92,10 +92,12 @@ class GruCell(nn.Module):
         _aten.sigmoid_backward.grad_input(spare, z, grad_input=d_z)
         torch.mul(d_n, recurrent, out=spare)
         _aten.sigmoid_backward.grad_input(spare, r, grad_input=d_r)
-        _accumulate(d, x, self.weight_ih, self.bias_ih)
-        dx = torch.mm(d, self.weight_ih, out=scratch(f"{name}.dx", m, x.shape[1]))
+        dx = tools.weighed(d, self.weight_ih, out=scratch(f"{name}.dx", m, x.shape[1]))
+        tools.learn(self.weight_ih, d, x)
+        torch.sum(d, 0, out=_grad(self.bias_ih))
         d_n.mul_(r)  # d is now the gradient of the recurrent product
-        _accumulate(d, h, self.weight_hh, self.bias_hh)
+        tools.learn(self.weight_hh, d, h)
+        torch.sum(d, 0, out=_grad(self.bias_hh))
         return dx
 
 
@@ -128,21 +130,21 @@ class RowGruCell(nn.Module):
         r, z = torch.sigmoid(rz_x + h @ self.weight_rz).chunk(2, -1)
         return torch.lerp(h, self.act(c_x + (r * h) @ self.weight_c), z)
 
-    def step(self, x: Tensor, h: Tensor, scratch: Scratch, name: str) -> Tensor:
-        """As :meth:`forward` without a graph; keeps what :meth:`backward` needs in ``scratch``."""
-        m, size = len(x), self.size
+    def step(self, x: Tensor, h: Tensor, tools: Tools, name: str) -> Tensor:
+        """As :meth:`forward` without a graph; keeps what :meth:`backward` needs in buffers."""
+        m, size, scratch = len(x), self.size, tools.scratch
         gates = torch.add(x, self.bias, out=scratch(f"{name}.gates", m, 3 * size))
         rz = scratch(f"{name}.rz", m, 2 * size)
-        torch.addmm(gates[:, size:], h, self.weight_rz, out=rz).sigmoid_()
+        tools.weighed(h, self.weight_rz, out=rz).add_(gates[:, size:]).sigmoid_()
         rh = torch.mul(rz[:, :size], h, out=scratch(f"{name}.rh", m, size))
         c = scratch(f"{name}.c", m, size)
-        torch.addmm(gates[:, :size], rh, self.weight_c, out=c)
+        tools.weighed(rh, self.weight_c, out=c).add_(gates[:, :size])
         self.act.apply_(c)
         return torch.lerp(h, c, rz[:, size:], out=scratch(f"{name}.out", m, size))
 
-    def backward(self, grad: Tensor, x: Tensor, h: Tensor, scratch: Scratch, name: str) -> Tensor:
-        """Write the parameters' gradients to their ``grad``; return the rows' [M, 3H]."""
-        m, size = len(x), self.size
+    def backward(self, grad: Tensor, x: Tensor, h: Tensor, tools: Tools, name: str) -> Tensor:
+        """Tell the gradients of weights, write the bias's; return the rows' [M, 3H]."""
+        m, size, scratch = len(x), self.size, tools.scratch
         rz = scratch(f"{name}.rz", m, 2 * size)
         r, z = rz[:, :size], rz[:, size:]
         rh, c = scratch(f"{name}.rh", m, size), scratch(f"{name}.c", m, size)
@@ -153,17 +155,12 @@ class RowGruCell(nn.Module):
         self.act.backward_(d_c, c)
         torch.sub(c, h, out=spare).mul_(grad)
         _aten.sigmoid_backward.grad_input(spare, z, grad_input=d_z)
-        torch.mm(d_c, self.weight_c.t(), out=spare).mul_(h)
+        tools.dots(d_c, self.weight_c, None, out=spare).mul_(h)
         _aten.sigmoid_backward.grad_input(spare, r, grad_input=d_r)
-        torch.mm(rh.t(), d_c, out=_grad(self.weight_c))
-        torch.mm(h.t(), d[:, size:], out=_grad(self.weight_rz))
+        tools.learn(self.weight_c, rh, d_c)
+        tools.learn(self.weight_rz, h, d[:, size:])
         torch.sum(d, 0, out=_grad(self.bias))
         return d
-
-
-def _accumulate(d: Tensor, x: Tensor, weight: nn.Parameter, bias: nn.Parameter) -> None:
-    torch.mm(d.t(), x, out=_grad(weight))
-    torch.sum(d, 0, out=_grad(bias))
 
 
 def _grad(parameter: nn.Parameter) -> Tensor:

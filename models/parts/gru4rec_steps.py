@@ -20,9 +20,11 @@ from models.parts.contract import SessionParallelPlan
 from models.parts.losses import LOSSES, bpr_max_gradient_, softmax_gradient_
 from models.parts.native import Kernels, kernels
 from models.parts.noise import blocks
+from models.parts.products import Tools
 from models.parts.replay import Feed, Replay, order_kept_by_hand
-from models.parts.rows import Groups, add_groups_, distinct, groups, occurrences
+from models.parts.rows import Groups, distinct, groups, occurrences
 from models.parts.scratch import Scratch
+from models.parts.tables import Gathered, InPlace, Sums, add_rows_
 
 if TYPE_CHECKING:
     from models.gru4rec import Gru4Rec
@@ -59,9 +61,6 @@ class StepRows:
     shift: Tensor | None = None
     input_sums: Sums | None = None
     column_sums: Sums | None = None
-
-
-Sums = tuple[Tensor, Tensor, Tensor]  # one step's Groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +121,15 @@ class Steps:
         native = p["accelerate"] == "auto" and Kernels.take(model.output)
         self.kernels = kernels() if native else None
         rule = Rule(p["learning_rate"], p["momentum"], p["lmbd"], not self.graph, self.kernels)
-        self.dense = DenseAdagrad(model.cells.parameters(), rule)
+        self.loss = p["loss"]
+        # a fast loss sums equal columns; logQ differs between the two kinds of column, which a
+        # softmax can weigh and BPR-max cannot
+        self.fast = not p["smoothing"] and (
+            self.loss in SOFTMAX_OF or (self.loss == "bpr-max" and not p["logq"])
+        )
+        # what a cap scales down must be there in full before anything moves
+        self.at_once = self.fast and not p["grad_cap"]
+        self.dense = DenseAdagrad(model.cells.parameters(), rule, self.at_once)
         self.output = RowAdagrad(model.output, rule, self.scratch, "output")
         self.bias = RowAdagrad(model.bias, rule, self.scratch, "bias")
         self.embedding = (
@@ -130,6 +137,9 @@ class Steps:
             if model.embedding is None
             else RowAdagrad(model.embedding, rule, self.scratch, "embedding")
         )
+        self.tools = Tools(self.scratch, self.dense.learn, self.kernels)
+        self.items = self._table(self.output)
+        self.lookup = None if self.embedding is None else self._table(self.embedding)
         # fixed shapes and no waiting, where waiting for the device would cost
         self.static = self.graph or self.device.type != "cpu"
         self.grouped = p["accelerate"] == "graph"
@@ -137,12 +147,6 @@ class Steps:
         self.cells = list(model.recurrent())
         self.hidden: list[Tensor] = []
         self.done = 0  # steps since the first of the first epoch
-        self.loss = p["loss"]
-        # a fast loss sums equal columns; logQ differs between the two kinds of column, which a
-        # softmax can weigh and BPR-max cannot
-        self.fast = not p["smoothing"] and (
-            self.loss in SOFTMAX_OF or (self.loss == "bpr-max" and not p["logq"])
-        )
         self.act = Activation("linear")
         if self.loss not in SOFTMAX_OF:
             auto = AUTO_ACT.get(self.loss, "linear")
@@ -154,6 +158,11 @@ class Steps:
         self.shift_target = shift.to(dtype)
         self.shift_sample = (p["sample_alpha"] * shift).to(dtype)
         self._noise: tuple[int, Tensor, list[Tensor | None]] | None = None
+
+    def _table(self, owner: RowAdagrad) -> Gathered | InPlace:
+        if self.kernels is None or not self.at_once or not self.kernels.multiply(owner.weight):
+            return Gathered(owner)
+        return InPlace(owner, self.kernels)
 
     @property
     def attached(self) -> bool:
@@ -328,78 +337,75 @@ class Steps:
         self, step: StepRows, resets: Tensor, masks: list[Tensor | None], batch_size: int
     ) -> Tensor:
         """Forward, backward and update; returns the loss, a scalar on the device."""
-        m = len(resets)
-        items = self.output.gather(step.items)
+        m, (items, lookup) = len(resets), self._read(step)
         bias = self.bias.gather(step.scored)
-        if self.embedding is None or step.read is None:
-            table = items
-        else:
-            table = self.embedding.gather(step.read)
-        x = torch.index_select(table, 0, step.inputs, out=self.scratch("x", m, table.shape[1]))
+        x = lookup.at(step.inputs, self.scratch("x", m, lookup.owner.rest[0]))
         if masks[0] is not None:
             x.mul_(masks[0])
         states = [hidden[:m].masked_fill_(resets, 0) for hidden in self.hidden]
         inputs = [x]
         for k, cell in enumerate(self.cells):
-            out = cell.step(inputs[k], states[k], self.scratch, f"cell{k}")
+            out = cell.step(inputs[k], states[k], self.tools, f"cell{k}")
             mask = masks[k + 1]
             inputs.append(out if mask is None else out.mul_(mask))
-        loss, grad = self._score(step, inputs[-1], items, bias, batch_size)
+        loss, grad = self._score(step, inputs[-1], bias, batch_size)
         for k in reversed(range(len(self.cells))):
             mask = masks[k + 1]
             if mask is not None:
                 grad.mul_(mask)
-            grad = self.cells[k].backward(grad, inputs[k], states[k], self.scratch, f"cell{k}")
+            grad = self.cells[k].backward(grad, inputs[k], states[k], self.tools, f"cell{k}")
         if masks[0] is not None:
             grad.mul_(masks[0])
-        if self.embedding is None or step.read is None:
-            read = self.output.grad(len(step.items))
-        else:
-            read = self.embedding.grad(len(step.read)).zero_()
-        _add_rows_(read, grad, step.inputs, step.input_sums)
+        lookup.add(step.inputs, grad, step.input_sums)
         self._update(step)
         for state, out in zip(states, inputs[1:], strict=True):
             state.copy_(out)
         return loss
 
+    def _read(self, step: StepRows) -> tuple[Gathered | InPlace, Gathered | InPlace]:
+        """The tables of the scored items and of the inputs, at the step's rows."""
+        self.items.read(step.items)
+        if self.lookup is None or step.read is None:
+            return self.items, self.items
+        self.lookup.read(step.read)
+        return self.items, self.lookup
+
     def _score(
-        self, step: StepRows, top: Tensor, items: Tensor, bias: Tensor, batch_size: int
+        self, step: StepRows, top: Tensor, bias: Tensor, batch_size: int
     ) -> tuple[Tensor, Tensor]:
         """The loss of the scores top·itemsᵀ + bias, and the gradient of ``top`` [M, H].
 
-        Writes the gradients of the items' rows and biases where the optimisers read them.
+        Leaves the gradients of the items' rows and biases where they are moved by.
         """
         if step.weight is None or step.share is None:
-            return self._score_plain(step, top, items, bias, batch_size)
+            return self._score_plain(step, top, bias, batch_size)
         scratch, c = self.scratch, len(bias)
-        scored, own = items[:c], step.own.unsqueeze(1)
+        own = step.own.unsqueeze(1)
         scores = scratch("scores", len(top), c)
         rows = torch.full_like(own, 1 / batch_size, dtype=top.dtype)
         if self.loss in SOFTMAX_OF:
-            torch.addmm(bias + step.weight, top, scored.t(), out=scores)
+            self.items.dots(top, bias + step.weight, out=scores)
             logits = self.loss == "xe_logit"
             losses, d, factor = softmax_gradient_(scores, own, step.share, logits)
             if factor is not None:
                 rows.mul_(factor)
         else:
-            torch.addmm(bias, top, scored.t(), out=scores)
+            self.items.dots(top, bias, out=scores)
             losses, d = bpr_max_gradient_(
                 scores, own, step.weight, step.share, self.act, self.params["bpreg"], scratch,
                 self.kernels,
             )  # fmt: skip
-        grad = self.output.grad(len(items))
-        grad[c:].zero_()
-        torch.mm(d.t(), torch.mul(top, rows, out=scratch("top", *top.shape)), out=grad[:c])
+        self.items.add_product(d, torch.mul(top, rows, out=scratch("top", *top.shape)))
         torch.mv(d.t(), rows.squeeze(1), out=self.bias.grad(c))
-        back = torch.mm(d, scored, out=scratch("dtop", *top.shape)).mul_(rows)
+        back = self.items.weighed(d, out=scratch("dtop", *top.shape)).mul_(rows)
         return losses.sum() / batch_size, back
 
     def _score_plain(
-        self, step: StepRows, top: Tensor, items: Tensor, bias: Tensor, batch_size: int
+        self, step: StepRows, top: Tensor, bias: Tensor, batch_size: int
     ) -> tuple[Tensor, Tensor]:
         """As :meth:`_score` with one column per target and sample, the loss by autograd."""
         assert step.columns is not None and step.shift is not None
-        table = items.index_select(0, step.columns)
+        table = self.items.at(step.columns, self.scratch("columns", len(step.columns), top.shape[1]))
         shift = bias.index_select(0, step.columns) + step.shift
         with torch.enable_grad():
             scores = torch.addmm(shift, top, table.t()).requires_grad_()
@@ -408,20 +414,20 @@ class Steps:
             loss = losses.sum() / batch_size
             (d,) = torch.autograd.grad(loss, scores)
         columns, sums = step.columns, step.column_sums
-        _add_rows_(self.output.grad(len(items)).zero_(), d.t() @ top, columns, sums)
-        _add_rows_(self.bias.grad(len(bias)).zero_(), d.sum(0), columns, sums)
+        self.items.add(columns, d.t() @ top, sums)
+        add_rows_(self.bias.grad(len(bias)).zero_(), d.sum(0), columns, sums)
         return loss.detach(), d @ table
 
     def _update(self, step: StepRows) -> None:
         """Move the cells and the touched rows by their gradients."""
-        tables = [(self.output, step.items), (self.bias, step.scored)]
-        if self.embedding is not None and step.read is not None:
-            tables.append((self.embedding, step.read))
+        tables = [self.items] if self.lookup is None else [self.items, self.lookup]
         if self.params["grad_cap"]:
-            self._cap([self.dense.grad, *(table.grad(len(rows)) for table, rows in tables)])
+            grads = [table.grad for table in tables if isinstance(table, Gathered)]
+            self._cap([self.dense.grad, self.bias.grad(len(step.scored)), *grads])
         self.dense.step()
-        for table, rows in tables:
-            table.step(rows)
+        self.bias.step(step.scored)
+        for table in tables:
+            table.step()
 
     def _cap(self, grads: Iterable[Tensor]) -> None:
         """Scale all gradients down together where their norm is above ``grad_cap``."""
@@ -470,10 +476,3 @@ def _named(name: str, found: Groups) -> dict[str, Tensor]:
         f"{name}.bounds": found.bounds,
     }
 
-
-def _add_rows_(table: Tensor, values: Tensor, places: Tensor, sums: Sums | None) -> None:
-    """Add ``values`` [n, …] to the rows ``places`` [n] of ``table``, some of which may be equal."""
-    if sums is None:
-        table.index_add_(0, places, values)
-    else:
-        add_groups_(table, values, *sums)

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include "adagrad.h"
 #ifdef _OPENMP
 #include <omp.h>
 #else
@@ -54,25 +55,6 @@ void gather(float *restrict out, const float *restrict table, const int64_t *res
             fetch(table + rows[i + AHEAD] * d, d);
         memcpy(out + i * d, table + rows[i] * d, d * sizeof(float));
     }
-}
-
-static inline void move(float *restrict w, float *restrict s, float *restrict v,
-                        const float *restrict g, int64_t d, float lr, float mu, float keep)
-{
-    if (v)
-        for (int64_t j = 0; j < d; j++) {
-            float square = s[j] + g[j] * g[j];
-            float step = v[j] * mu - lr * g[j] / sqrtf(square);
-            s[j] = square;
-            v[j] = step;
-            w[j] = w[j] * keep + step;
-        }
-    else
-        for (int64_t j = 0; j < d; j++) {
-            float square = s[j] + g[j] * g[j];
-            s[j] = square;
-            w[j] = w[j] * keep - lr * g[j] / sqrtf(square);
-        }
 }
 
 void adagrad_rows(float *weight, float *squares, float *velocity, const float *grad,

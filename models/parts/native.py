@@ -1,7 +1,7 @@
-"""The CPU's own kernels: native.c, compiled by this machine's C compiler when first used.
+"""The CPU's own kernels: native.c and products.c, compiled by this machine's C compiler when first used.
 
 PyTorch reads and writes every row of an item table several times over in a step of GRU4Rec; here it
-is once. A machine without a compiler does without: :func:`kernels` is None then, and the same sums
+is as often as the sums need it. A machine without a compiler does without: :func:`kernels` is None then, and the same sums
 are PyTorch's. The compiled file is kept in the user's cache directory under a name that tells the
 source, the compiler and the processor, so it is made once per machine.
 """
@@ -27,7 +27,8 @@ import torch
 from torch import Tensor
 
 log = logging.getLogger(__name__)
-SOURCE = Path(__file__).with_name("native.c")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("native.c", "products.c"))
+HEADER = Path(__file__).with_name("adagrad.h")
 # no errno and no floating point traps to keep; sums may be taken sixteen at a time where the source
 # says so, and nothing else is reordered
 FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-fPIC")
@@ -40,7 +41,13 @@ _SIGNATURES: dict[str, list[type]] = {
     "adagrad_rows": [c_void_p] * 5 + [c_int64] * 2 + [c_float] * 3 + [c_int],
     "adagrad": [c_void_p] * 4 + [c_int64] + [c_float] * 3 + [c_int],
     "bpr_max": [c_void_p] * 6 + [c_int64] * 2 + [c_float, c_int, c_float, c_float, c_int],
-}
+    "dots": [*[c_void_p, c_int64] * 2, *[c_void_p] * 3, *[c_int64] * 3, c_int],
+    "weighed": [*[c_void_p, c_int64] * 2, *[c_void_p] * 2, *[c_int64] * 3, c_int],
+    "learn": [
+        *[c_void_p] * 4, c_int64, *[c_void_p, c_int64] * 2, *[c_int64] * 2, *[c_void_p] * 2,
+        c_int64, c_void_p, c_int64, *[c_float] * 3, c_int,
+    ],
+}  # fmt: skip
 
 
 class Kernels:
@@ -55,6 +62,7 @@ class Kernels:
             call = getattr(library, name)
             call.argtypes, call.restype = arguments, None
             self._calls[name] = call
+        self.shortest_row: int = library.shortest_row()
 
     @staticmethod
     def take(*tensors: Tensor | None) -> bool:
@@ -63,6 +71,10 @@ class Kernels:
             t is None or (t.dtype == torch.float32 and t.device.type == "cpu" and t.is_contiguous())
             for t in tensors
         )
+
+    def multiply(self, table: Tensor) -> bool:
+        """Whether rows of ``table`` are long enough for the products."""
+        return table.dim() == 2 and table.shape[1] >= self.shortest_row
 
     def gather(self, table: Tensor, rows: Tensor, out: Tensor) -> Tensor:
         """out[i] = table[rows[i]] for ``table`` [n, d], ``rows`` [k], ``out`` [k, d]."""
@@ -115,6 +127,57 @@ class Kernels:
         )  # fmt: skip
         return losses
 
+    def dots(
+        self, x: Tensor, table: Tensor, bias: Tensor | None, out: Tensor,
+        rows: Tensor | None = None,
+    ) -> Tensor:
+        """out[j, i] = x[j] · table[rows[i]] + bias[i], for as many rows as ``out`` [m, c] has.
+
+        ``x`` [m, k] and ``out`` may be columns of wider tensors. Without ``rows`` they are those of
+        ``table`` [n, k], in order.
+        """
+        (m, k), c = x.shape, out.shape[1]
+        self._calls["dots"](
+            out.data_ptr(), out.stride(0), x.data_ptr(), x.stride(0), table.data_ptr(),
+            _address(rows), _address(bias), m, c, k, _threads(c * k),
+        )  # fmt: skip
+        return out
+
+    def weighed(
+        self, d: Tensor, table: Tensor, out: Tensor, rows: Tensor | None = None
+    ) -> Tensor:
+        """out[j] = Σ_i d[j, i] · table[rows[i]], for ``d`` [m, c] and ``out`` [m, k]."""
+        (m, c), k = d.shape, table.shape[1]
+        self._calls["weighed"](
+            out.data_ptr(), out.stride(0), d.data_ptr(), d.stride(0), table.data_ptr(),
+            _address(rows), m, c, k, _threads(c * k),
+        )  # fmt: skip
+        return out
+
+    def learn(
+        self, weight: Tensor, squares: Tensor, velocity: Tensor | None, learning_rate: float,
+        momentum: float, keep: float, *, product: tuple[Tensor, Tensor] | None,
+        rows: Tensor | None = None, added: tuple[Tensor, Tensor] | None = None,
+    ) -> None:  # fmt: skip
+        """One step of Adagrad on the distinct ``rows`` [n] of tables [N, k], or on all.
+
+        The gradient of the first c of them is dᵀ·x, ``product`` = (d [m, c], x [m, k]), and to
+        that of each comes the sum of the values that ``added`` = (places [p], values [p, k]) has
+        for its place among them. See :mod:`models.parts.adagrad`.
+        """
+        k = weight.shape[1]
+        n = len(weight if rows is None else rows)
+        d, x = product or (weight[:0, :0], weight[:0])
+        places, values = added or (None, None)
+        p = 0 if places is None else len(places)
+        links = torch.empty(n + p, dtype=torch.int64)
+        self._calls["learn"](
+            weight.data_ptr(), squares.data_ptr(), _address(velocity), _address(rows), n,
+            d.data_ptr(), d.stride(0), x.data_ptr(), x.stride(0), len(x), d.shape[1],
+            _address(places), _address(values), p, links.data_ptr(), k,
+            learning_rate, momentum, keep, _threads(n * k),
+        )  # fmt: skip
+
 
 def _width(table: Tensor) -> int:
     return table.numel() // len(table)
@@ -147,7 +210,7 @@ def kernels() -> Kernels | None:
 
 
 def _load(compiler: list[str]) -> ctypes.CDLL:
-    source = SOURCE.read_bytes()
+    source = b"\0".join(path.read_bytes() for path in (*SOURCES, HEADER))
     version = subprocess.run(
         [*compiler, "--version"], capture_output=True, check=True, timeout=COMPILE_SECONDS
     ).stdout
@@ -176,12 +239,12 @@ def _compile(compiler: list[str], out: Path, team: Path | None) -> None:
     # the last resorts: not every compiler knows this processor, or makes what PyTorch's threads run
     parallel = [(team,), ()] if team else [()]
     for processor, libraries in itertools.product(((OWN_PROCESSOR,), ()), parallel):
-        made = out.with_suffix(".o")
-        openmp = ["-fopenmp"] if libraries else []
+        made = {path: str(out.with_suffix(f".{path.stem}.o")) for path in SOURCES}
+        flags = (*FLAGS, *processor, *(["-fopenmp"] if libraries else []))
         steps = (
-            [*compiler, *FLAGS, *processor, *openmp, "-c", str(SOURCE), "-o", str(made)],
+            *([*compiler, *flags, "-c", str(path), "-o", made[path]] for path in SOURCES),
             # without -fopenmp, which would bring threads of its own
-            [*compiler, "-shared", str(made), *map(str, libraries), "-lm", "-o", str(out)],
+            [*compiler, "-shared", *made.values(), *map(str, libraries), "-lm", "-o", str(out)],
         )
         done = [
             subprocess.run(
@@ -191,8 +254,8 @@ def _compile(compiler: list[str], out: Path, team: Path | None) -> None:
         ]
         if not any(step.returncode for step in done):
             return
-    done[0].check_returncode()
-    done[1].check_returncode()
+    for step in done:
+        step.check_returncode()
 
 
 def _openmp() -> Path | None:

@@ -194,7 +194,7 @@ def test_is_made_once_for_its_user_alone(
     calls = tmp_path / "calls"
     program = (
         "import os, sys\n"
-        f"open({str(calls)!r}, 'a').write('-c' in sys.argv and 'compiled\\n' or '')\n"
+        f"open({str(calls)!r}, 'a').write('-shared' in sys.argv and 'made\\n' or '')\n"
         "os.execvp('cc', ['cc', *sys.argv[1:]])"
     )
     monkeypatch.setenv("CC", compiler(tmp_path / "cc", program))
@@ -204,11 +204,11 @@ def test_is_made_once_for_its_user_alone(
     assert stat.S_IMODE(cache.stat().st_mode) == 0o700
     kernels.cache_clear()
     assert kernels() is not None
-    assert calls.read_text() == "compiled\n"
+    assert calls.read_text() == "made\n"
     file.chmod(0o666)  # anybody may have put code there
     kernels.cache_clear()
     assert kernels() is not None
-    assert calls.read_text() == 2 * "compiled\n"
+    assert calls.read_text() == 2 * "made\n"
     other = tmp_path / "other"
     (other / "paropt").mkdir(parents=True, mode=0o700)
     cut = other / "paropt" / file.name
@@ -217,7 +217,7 @@ def test_is_made_once_for_its_user_alone(
     monkeypatch.setenv("XDG_CACHE_HOME", str(other))
     kernels.cache_clear()
     assert kernels() is not None
-    assert calls.read_text() == 3 * "compiled\n"
+    assert calls.read_text() == 3 * "made\n"
     assert [stat.S_IMODE(path.stat().st_mode) for path in cache.iterdir()] == [0o600]
 
 
