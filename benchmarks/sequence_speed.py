@@ -1,11 +1,12 @@
 """Seconds per epoch of SASRec, HSTU and experts, and of their parts beside the plain way.
 
     python benchmarks/sequence_speed.py [--data DIR [--set ml100k]] [--rectools PYTHON]
-        [--threads 1] [--runs 5]
+        [--threads 1] [--runs 5] [--models sasrec hstu] [--turns 2]
 
 Without --data only the parts are timed. DIR is as for sequence_quality.py. PYTHON is that of an
 environment with `rectools[torch]`, whose SASRec and HSTU train on the same events, sizes and
-threads in turn with ours (rectools_peer.py). Alternating runs, medians.
+threads in turn with ours (rectools_peer.py), as often as --turns says: an epoch of ML-1M takes it
+minutes. Alternating runs, medians.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ MODELS = {
     "hstu": ("hstu", {"time_mode": "query"}),
     "sasrec, 8 experts": ("sasrec", {"experts": 8}),
 }
+PEERS = ("sasrec", "hstu")  # of these RecTools has its own
 
 
 def alternate(ways: dict[str, Callable[[], Tensor]], runs: int) -> dict[str, float]:
@@ -101,16 +103,18 @@ def epochs(args: argparse.Namespace) -> None:
         fits = {
             name: Fit(model, sizes | more, view, seed=1, evaluate=False)
             for name, (model, more) in MODELS.items()
+            if name in args.models
         }
         seconds: dict[str, list[float]] = {name: [] for name in fits}
         running = {name: fit.epochs() for name, fit in fits.items()}
         log = Path(folder) / "log.tsv"
         write_log(args.data, args.set, log)
-        peers = {name: [] for name in ("sasrec", "hstu")} if args.rectools else {}
-        for turn in range(2):
+        peers = {name: [] for name in PEERS if name in fits} if args.rectools else {}
+        for turn in range(args.turns):
             for name, told in peers.items():
                 told += _rectools(args, log, name)
-            for _ in range(args.runs // 2 + 1 if turn else args.runs - args.runs // 2):
+            # one epoch more than runs: the first warms up
+            for _ in range((args.runs + 1 + turn) // args.turns):
                 for name, going in running.items():
                     seconds[name].append(next(going).train_seconds)
     for name, values in seconds.items():
@@ -140,6 +144,8 @@ def main() -> None:
     parser.add_argument("--rectools", metavar="PYTHON")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--turns", type=int, choices=(1, 2), default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(1)

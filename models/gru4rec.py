@@ -218,17 +218,22 @@ class Gru4Rec(Model):
     @torch.no_grad()
     def encode(self, batch: SequenceBatch) -> Tensor:
         """The top layer's state after each position that has a target: [n_targets, H]."""
-        lengths = batch.lengths.tolist()
-        alive = [sum(length > t for length in lengths) for t in range(batch.items.shape[1])]
-        x = self.rows(batch.items)
+        # tokens time step by time step, without padding: rows come longest first
+        step = torch.arange(batch.items.shape[1], device=batch.items.device)
+        there = (step < batch.lengths[:, None]).T
+        alive = there.sum(1).tolist()
+        place = there.flatten().cumsum(0).view(there.shape) - 1
+        x = self.rows(batch.items.T[there])
         for cell in self.recurrent():
             gates = cell.project(x)
-            x = gates.new_zeros(*gates.shape[:2], cell.size)
-            h = gates.new_zeros(len(gates), cell.size)
-            for t, rows in enumerate(alive):
-                h = cell.advance(gates[:rows, t], h[:rows])
-                x[:rows, t] = h
-        return x[batch.targets >= 0]
+            x = gates.new_empty(len(gates), cell.size)
+            h, begin = gates.new_zeros(alive[0], cell.size), 0
+            for rows in alive:
+                end = begin + rows
+                h = cell.advance(gates[begin:end], h[:rows])
+                x[begin:end] = h
+                begin = end
+        return x[place.T[batch.targets >= 0]]
 
     def item_table(self) -> tuple[Tensor, Tensor | None]:
         return self.output.detach(), self.bias.detach()

@@ -69,7 +69,7 @@ class DenseAdagrad:
     """Parameters that every step moves, laid out in one vector: one step is a handful of calls.
 
     The parameters become views on that vector and their ``grad`` views on another. With ``at_once``
-    matrices are moved by the rule's kernels as soon as their gradient is told, and have no ``grad``.
+    matrices are moved by the rule's kernels as soon as their gradient is told, without a ``grad``.
     """
 
     def __init__(

@@ -337,7 +337,7 @@ class Steps:
         self, step: StepRows, resets: Tensor, masks: list[Tensor | None], batch_size: int
     ) -> Tensor:
         """Forward, backward and update; returns the loss, a scalar on the device."""
-        m, (items, lookup) = len(resets), self._read(step)
+        m, lookup = len(resets), self._read(step)
         bias = self.bias.gather(step.scored)
         x = lookup.at(step.inputs, self.scratch("x", m, lookup.owner.rest[0]))
         if masks[0] is not None:
@@ -362,13 +362,13 @@ class Steps:
             state.copy_(out)
         return loss
 
-    def _read(self, step: StepRows) -> tuple[Gathered | InPlace, Gathered | InPlace]:
-        """The tables of the scored items and of the inputs, at the step's rows."""
+    def _read(self, step: StepRows) -> Gathered | InPlace:
+        """Turn the tables to the step's rows; returns that of the inputs."""
         self.items.read(step.items)
         if self.lookup is None or step.read is None:
-            return self.items, self.items
+            return self.items
         self.lookup.read(step.read)
-        return self.items, self.lookup
+        return self.lookup
 
     def _score(
         self, step: StepRows, top: Tensor, bias: Tensor, batch_size: int
@@ -405,7 +405,8 @@ class Steps:
     ) -> tuple[Tensor, Tensor]:
         """As :meth:`_score` with one column per target and sample, the loss by autograd."""
         assert step.columns is not None and step.shift is not None
-        table = self.items.at(step.columns, self.scratch("columns", len(step.columns), top.shape[1]))
+        columns, sums = step.columns, step.column_sums
+        table = self.items.at(columns, self.scratch("columns", len(columns), top.shape[1]))
         shift = bias.index_select(0, step.columns) + step.shift
         with torch.enable_grad():
             scores = torch.addmm(shift, top, table.t()).requires_grad_()
@@ -413,7 +414,6 @@ class Steps:
             losses = per_row(self.act(scores), self.params["bpreg"], self.params["smoothing"])
             loss = losses.sum() / batch_size
             (d,) = torch.autograd.grad(loss, scores)
-        columns, sums = step.columns, step.column_sums
         self.items.add(columns, d.t() @ top, sums)
         add_rows_(self.bias.grad(len(bias)).zero_(), d.sum(0), columns, sums)
         return loss.detach(), d @ table
@@ -475,4 +475,3 @@ def _named(name: str, found: Groups) -> dict[str, Tensor]:
         f"{name}.places": found.places,
         f"{name}.bounds": found.bounds,
     }
-

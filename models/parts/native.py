@@ -1,9 +1,9 @@
-"""The CPU's own kernels: native.c and products.c, compiled by this machine's C compiler when first used.
+"""The CPU's own kernels: native.c, products.c and screen.c, compiled when first used.
 
 PyTorch reads and writes every row of an item table several times over in a step of GRU4Rec; here it
-is as often as the sums need it. A machine without a compiler does without: :func:`kernels` is None then, and the same sums
-are PyTorch's. The compiled file is kept in the user's cache directory under a name that tells the
-source, the compiler and the processor, so it is made once per machine.
+is as often as the sums need it. A machine without a compiler does without: :func:`kernels` is None
+then, and the same sums are PyTorch's. The compiled file is kept in the user's cache directory under
+a name that tells the source, the compiler and the processor, so it is made once per machine.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 log = logging.getLogger(__name__)
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("native.c", "products.c"))
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("native.c", "products.c", "screen.c"))
 HEADER = Path(__file__).with_name("adagrad.h")
 # no errno and no floating point traps to keep; sums may be taken sixteen at a time where the source
 # says so, and nothing else is reordered
@@ -46,6 +46,11 @@ _SIGNATURES: dict[str, list[type]] = {
     "learn": [
         *[c_void_p] * 4, c_int64, *[c_void_p, c_int64] * 2, *[c_int64] * 2, *[c_void_p] * 2,
         c_int64, c_void_p, c_int64, *[c_float] * 3, c_int,
+    ],
+    "pair_scores": [*[c_void_p] * 5, *[c_int64] * 2, c_int],
+    "contend": [
+        c_void_p, c_int, *[c_void_p] * 2, c_int64, c_void_p, c_int64, *[c_void_p] * 3, c_int64,
+        *[c_void_p] * 4, c_int64, *[c_void_p] * 2, c_int,
     ],
 }  # fmt: skip
 
@@ -128,7 +133,11 @@ class Kernels:
         return losses
 
     def dots(
-        self, x: Tensor, table: Tensor, bias: Tensor | None, out: Tensor,
+        self,
+        x: Tensor,
+        table: Tensor,
+        bias: Tensor | None,
+        out: Tensor,
         rows: Tensor | None = None,
     ) -> Tensor:
         """out[j, i] = x[j] · table[rows[i]] + bias[i], for as many rows as ``out`` [m, c] has.
@@ -143,9 +152,7 @@ class Kernels:
         )  # fmt: skip
         return out
 
-    def weighed(
-        self, d: Tensor, table: Tensor, out: Tensor, rows: Tensor | None = None
-    ) -> Tensor:
+    def weighed(self, d: Tensor, table: Tensor, out: Tensor, rows: Tensor | None = None) -> Tensor:
         """out[j] = Σ_i d[j, i] · table[rows[i]], for ``d`` [m, c] and ``out`` [m, k]."""
         (m, c), k = d.shape, table.shape[1]
         self._calls["weighed"](
@@ -176,6 +183,41 @@ class Kernels:
             d.data_ptr(), d.stride(0), x.data_ptr(), x.stride(0), len(x), d.shape[1],
             _address(places), _address(values), p, links.data_ptr(), k,
             learning_rate, momentum, keep, _threads(n * k),
+        )  # fmt: skip
+
+    def pair_scores(self, vectors: Tensor, table: Tensor, bias: Tensor, items: Tensor) -> Tensor:
+        """``vectors`` [P, d] · rows ``items`` [P] of ``table`` + ``bias``: [P].
+
+        Equal factors give equal scores, here and in :meth:`contend`.
+        """
+        p, d = vectors.shape
+        out = vectors.new_empty(p)
+        self._calls["pair_scores"](
+            out.data_ptr(), vectors.data_ptr(), table.data_ptr(), bias.data_ptr(),
+            items.data_ptr(), p, d, _threads(p * d),
+        )  # fmt: skip
+        return out
+
+    def contend(
+        self, rough: Tensor, least: Tensor, open_rows: Tensor, items: Tensor, vectors: Tensor,
+        table: Tensor, bias: Tensor, own: Tensor, targets: Tensor,
+        seen: tuple[Tensor, Tensor] | None, depth: int, above: Tensor, at_least: Tensor,
+    ) -> None:  # fmt: skip
+        """Count the items that beat the target of each open row, and those that score as high.
+
+        Looked at are the ``items`` [n] whose ``rough`` score [m, n] (float32 or bfloat16) reaches
+        ``least`` [m], for ``open_rows`` [m] of ``vectors`` [T, d], ``own`` [T] (by
+        :meth:`pair_scores`), ``targets`` [T] and of the counts ``above`` and ``at_least`` [T]
+        int64, which are added to until ``depth`` items are above. ``seen`` = (items, ends [T + 1])
+        are those that don't count for a row, ascending, the target excepted.
+        """
+        (m, n), d = rough.shape, vectors.shape[1]
+        listed, ends = seen or (None, None)
+        self._calls["contend"](
+            rough.data_ptr(), int(rough.dtype == torch.bfloat16), least.data_ptr(),
+            open_rows.data_ptr(), m, items.data_ptr(), n, vectors.data_ptr(), table.data_ptr(),
+            bias.data_ptr(), d, own.data_ptr(), targets.data_ptr(), _address(listed),
+            _address(ends), depth, above.data_ptr(), at_least.data_ptr(), _threads(m * n),
         )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from paropt.errors import Diverged, TrainingError
 from paropt.training.plans import EventArrays, Queries, QueryBatches, evaluation
-from paropt.training.registry import Model, SequenceBatch
+from paropt.training.registry import Model, SequenceBatch, kernels
 from paropt.training.screening import FEWEST_ITEMS, Screen
 
 Ties = Literal["standard", "conservative", "median"]
@@ -216,8 +216,9 @@ def _ranks(
         wanted = batch.targets[batch.targets >= 0]
         exclude = seen_items(batch.histories, batches.store.items) if filter_seen else None
         vectors = model.encode(batch)
-        if screen is None and screens(vectors, table, bias, depth):
-            screen = Screen(table, bias, depth, vectors.mean(0))
+        given = kernels() if screen is None else None
+        if given is not None and screens(vectors, table, bias, depth):
+            screen = Screen(given, table, bias, depth, vectors, wanted)
         if screen is None:
             found.append(rank(vectors, wanted, table, bias, ties=ties, exclude=exclude))
         else:
@@ -251,23 +252,14 @@ def screened(
     table, bias, n = screen.table, screen.bias, len(screen.table)
     if not _surely_finite(vectors, table, bias):
         return rank(vectors, targets, table, bias, ties=ties, exclude=exclude)
-    pairs = None if exclude is None else np.sort((exclude[0] * n + exclude[1]).numpy())
-    above, at_least, rest = screen.count(vectors, targets, pairs)
+    listed = None
+    if exclude is not None:
+        pairs = torch.sort(exclude[0] * n + exclude[1]).values
+        listed = pairs % n, torch.searchsorted(pairs, torch.arange(len(targets) + 1) * n)
+    above, at_least = screen.count(vectors, targets, listed)
     ranks = place(above.astype(np.float64), at_least.astype(np.float64), ties)
     ranks[above >= screen.depth] = np.inf
-    if len(rest):
-        few = torch.from_numpy(rest)
-        theirs = None if exclude is None else _only(exclude, few)
-        ranks[rest] = rank(vectors[few], targets[few], table, bias, ties=ties, exclude=theirs)
     return ranks
-
-
-def _only(pairs: tuple[Tensor, Tensor], few: Tensor) -> tuple[Tensor, Tensor]:
-    """The pairs of the rows ``few`` (ascending), which are counted anew."""
-    rows, items = pairs
-    at = torch.searchsorted(few, rows).clamp_(max=len(few) - 1)
-    mine = few[at] == rows
-    return at[mine], items[mine]
 
 
 def queries(batches: Iterable[SequenceBatch]) -> Iterator[Queries]:

@@ -28,6 +28,7 @@ try:
         SequenceBatch,
         SessionParallelPlan,
     )
+    from models.parts.native import Kernels, kernels
 except ModuleNotFoundError as error:
     if error.name is None or not error.name.startswith("models"):
         raise
@@ -38,6 +39,7 @@ except ModuleNotFoundError as error:
 __all__ = [
     "Catalogue",
     "Facts",
+    "Kernels",
     "Model",
     "Param",
     "SequenceBatch",
@@ -45,6 +47,7 @@ __all__ = [
     "build",
     "complete_params",
     "declaration",
+    "kernels",
     "model_class",
     "names",
 ]
