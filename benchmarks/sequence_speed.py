@@ -1,21 +1,26 @@
 """Seconds per epoch of SASRec, HSTU and experts, and of their parts beside the plain way.
 
     python benchmarks/sequence_speed.py [--data DIR [--set ml100k]] [--rectools PYTHON]
-        [--threads 1] [--runs 5] [--models sasrec hstu] [--turns 2]
+        [--pmixer CHECKOUT] [--threads 1] [--runs 5] [--models sasrec hstu] [--turns 2]
 
 Without --data only the parts are timed. DIR is as for sequence_quality.py. PYTHON is that of an
 environment with `rectools[torch]`, whose SASRec and HSTU train on the same events, sizes and
 threads in turn with ours (rectools_peer.py), as often as --turns says: an epoch of ML-1M takes it
-minutes. Alternating runs, medians.
+minutes. CHECKOUT is one of pmixer/SASRec.pytorch outside this repository, whose SASRec is timed
+beside "sasrec, one negative", its loss. Alternating runs, medians.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
+import shutil
+import signal
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -33,10 +38,12 @@ from paropt.training.fit import Fit
 
 SIZES = {"dim": 64, "blocks": 2, "heads": 1, "max_length": 200, "batch_size": 128}
 DROPOUT = {"ml100k": 0.2, "ml1m": 0.1}
+ONE = "sasrec, one negative"
 MODELS = {
     "sasrec": ("sasrec", {}),
     "hstu": ("hstu", {"time_mode": "query"}),
     "sasrec, 8 experts": ("sasrec", {"experts": 8}),
+    ONE: ("sasrec", {"loss": "bce", "n_sample": 1, "negative_sharing": "position"}),
 }
 PEERS = ("sasrec", "hstu")  # of these RecTools has its own
 
@@ -109,10 +116,14 @@ def epochs(args: argparse.Namespace) -> None:
         running = {name: fit.epochs() for name, fit in fits.items()}
         log = Path(folder) / "log.tsv"
         write_log(args.data, args.set, log)
-        peers = {name: [] for name in PEERS if name in fits} if args.rectools else {}
+        peers: dict[tuple[str, str], list[float]] = {}
+        if args.rectools:
+            peers |= {("RecTools", name): [] for name in PEERS if name in fits}
+        if args.pmixer and ONE in fits:
+            peers["pmixer", ONE] = []
         for turn in range(args.turns):
-            for name, told in peers.items():
-                told += _rectools(args, log, name)
+            for (who, name), told in peers.items():
+                told += _rectools(args, log, name) if who == "RecTools" else _pmixer(args, log)
             # one epoch more than runs: the first warms up
             for _ in range((args.runs + 1 + turn) // args.turns):
                 for name, going in running.items():
@@ -120,9 +131,10 @@ def epochs(args: argparse.Namespace) -> None:
     for name, values in seconds.items():
         median = statistics.median(values[1:])
         beside = ""
-        if peers.get(name):
-            peer = statistics.median(peers[name])
-            beside = f"; RecTools {peer:.2f} s, ratio {peer / median:.1f}"
+        for (who, model), told in peers.items():
+            if model == name:
+                peer = statistics.median(told)
+                beside += f"; {who} {peer:.2f} s, ratio {peer / median:.1f}"
         print(f"{args.set} {name}: {median:.2f} s per epoch{beside}", flush=True)
 
 
@@ -136,12 +148,54 @@ def _rectools(args: argparse.Namespace, log: Path, name: str) -> list[float]:
     return seconds[1:]
 
 
+def _pmixer(args: argparse.Namespace, log: Path) -> list[float]:
+    """Seconds of its second epoch: from that one's first line on its output to the third's."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(args.pmixer / "python", folder, dirs_exist_ok=True)
+        with log.open() as events, Path(folder, "data", "log.txt").open("w") as out:
+            users: dict[str, int] = {}
+            items: dict[str, int] = {}
+            for line in list(events)[1:]:
+                user, item, _ = line.split("\t")
+                number = users.setdefault(user, len(users) + 1)
+                out.write(f"{number} {items.setdefault(item, len(items) + 1)}\n")
+        words = [
+            f"--{name}={value}"
+            for name, value in {
+                "dataset": "log", "train_dir": "out", "device": "cpu", "num_epochs": 3,
+                "maxlen": SIZES["max_length"], "hidden_units": SIZES["dim"],
+                "num_blocks": SIZES["blocks"], "num_heads": SIZES["heads"],
+                "batch_size": SIZES["batch_size"], "dropout_rate": DROPOUT[args.set],
+            }.items()
+        ]  # fmt: skip
+        threads = {name: str(args.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+        peer = subprocess.Popen(
+            [sys.executable, "-u", "main.py", *words], cwd=folder, env={**os.environ, **threads},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        )  # fmt: skip
+        assert peer.stdout is not None
+        begins: list[float] = []
+        said = []
+        try:
+            for line in peer.stdout:
+                said.append(line)
+                if line.startswith(f"loss in epoch {len(begins) + 2} "):
+                    begins.append(time.perf_counter())
+                if len(begins) == 2:
+                    return [begins[1] - begins[0]]
+        finally:
+            os.killpg(peer.pid, signal.SIGKILL)  # and the processes that draw its batches
+            peer.wait()
+    raise SystemExit("pmixer's SASRec ended early: " + "".join(said[-20:]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--set", choices=DROPOUT, default="ml100k")
     parser.add_argument("--cache", type=Path, help="keep the prepared set here")
     parser.add_argument("--rectools", metavar="PYTHON")
+    parser.add_argument("--pmixer", metavar="CHECKOUT", type=Path)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
