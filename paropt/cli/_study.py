@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -62,23 +62,30 @@ class PerDevice(click.ParamType[int | str]):
         return int(click.IntRange(min=1).convert(value, param, ctx))
 
 
-class SpaceFile(click.ParamType[Path]):
-    """A space's file, or the name of a shipped one."""
+class ShippedFile(click.ParamType[Path]):
+    """A file, or the name of a shipped one."""
 
     name = "FILE"
+
+    def __init__(self, kind: Literal["space", "paramfile"]) -> None:
+        self.kind = kind
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         from paropt.search import shipped
 
-        found = shipped.find_space(value)
-        return found if found is not None else self.fail(shipped.missing(value), param, ctx)
+        find = shipped.find_space if self.kind == "space" else shipped.find_paramfile
+        found = find(value)
+        if found is None:
+            return self.fail(shipped.missing(value, self.kind), param, ctx)
+        return found
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
         from paropt.search import shipped
 
-        names = [name for name in shipped.spaces() if name.startswith(incomplete)]
+        known = shipped.spaces() if self.kind == "space" else shipped.paramfiles()
+        names = [name for name in known if name.startswith(incomplete)]
         return [*map(CompletionItem, names), CompletionItem(incomplete, type="file")]
 
 

@@ -10,6 +10,7 @@ import click
 
 from paropt.cli._study import (
     DataVerb,
+    ShippedFile,
     complete_study,
     data_option,
     say,
@@ -28,8 +29,8 @@ from paropt.cli._study import (
 )
 @click.option(
     "--control",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    metavar="FILE",
+    type=ShippedFile("paramfile"),
+    metavar="FILE|NAME",
     show_default="the space's first complete start point, else the model's defaults",
     help="A paramfile to compare with.",
 )

@@ -12,7 +12,7 @@ from paropt.cli._study import (
     Choice,
     DataVerb,
     Duration,
-    SpaceFile,
+    ShippedFile,
     complete_study,
     data_option,
     say,
@@ -24,7 +24,7 @@ from paropt.cli._study import (
 @click.command(cls=DataVerb)
 @click.option(
     "--space",
-    type=SpaceFile(),
+    type=ShippedFile("space"),
     metavar="FILE|NAME",
     show_default="for a new study, one made to suit the data",
     help="The parameter space: a file, or one of paropt's own.",

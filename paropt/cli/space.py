@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from paropt.cli._study import SpaceFile
+from paropt.cli._study import ShippedFile
 
 
 @click.command()
-@click.argument("file", type=SpaceFile(), metavar="FILE|NAME")
+@click.argument("file", type=ShippedFile("space"), metavar="FILE|NAME")
 @click.option("--fixed", multiple=True, metavar="K=V,…", help="Parameters that FILE leaves out.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def space(file: Path, fixed: tuple[str, ...], as_json: bool) -> None:

@@ -13,7 +13,9 @@ from paropt.errors import ParamError
 
 
 @click.command(cls=DataVerb)
-@click.option("--params", required=True, metavar="FILE|K=V,…", help="A paramfile, or parameters.")
+@click.option(
+    "--params", required=True, metavar="FILE|NAME|K=V,…", help="A paramfile, or parameters."
+)
 @data_option("A dataset directory", required=True)
 @click.option("--model", show_default="the paramfile's, or gru4rec", help="The model.")
 @click.option(
@@ -73,6 +75,7 @@ def _wish(
     params: str, model: str | None, given: dict[str, Any], judging: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
     """What the command line says, then the paramfile, then the defaults."""
+    from paropt.search import shipped
     from paropt.search.paramfiles import read_paramfile
     from paropt.training.runs import Wish, parse_params
 
@@ -82,7 +85,10 @@ def _wish(
         values = dict(parse_params(params))
         name = model or values.pop("model", "gru4rec")
     else:
-        file = read_paramfile(Path(params))
+        path = shipped.find_paramfile(params)
+        if path is None:
+            raise ParamError(shipped.missing(params, "paramfile"))
+        file = read_paramfile(path)
         if model is not None and model != file.model:
             raise ParamError(f"{params} is a paramfile of model {file.model!r}, not {model!r}")
         name, values, provenance = file.model, dict(file.params), dict(file.provenance)

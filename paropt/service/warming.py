@@ -35,13 +35,18 @@ def warm_start(space: Space, named: Sequence[str], storage: Storage, note: Note)
 
 
 def _points(space: Space, name: str, storage: Storage) -> list[Point]:
+    from paropt.search import shipped
     from paropt.search.paramfiles import read_paramfile
     from paropt.search.study import Study
     from paropt.search.warming import best_points, fitted
 
     models = " or ".join(space.models)
-    if Path(name).is_file():
-        paramfile = read_paramfile(name)
+    known = Study.names(storage.url)
+    path = Path(name) if Path(name).is_file() else None
+    if path is None and name not in known:
+        path = shipped.find_paramfile(name)
+    if path is not None:
+        paramfile = read_paramfile(path)
         point = fitted(space, paramfile.model, paramfile.params)
         if point is None:
             raise StudyError(
@@ -49,11 +54,12 @@ def _points(space: Space, name: str, storage: Storage) -> list[Point]:
                 f"searched here ({models}); leave it out"
             )
         return [point]
-    known = Study.names(storage.url)
     if name not in known:
         close = difflib.get_close_matches(name, known, 1)
         hint = f"did you mean {close[0]!r}?" if close else "'paropt status' lists the studies"
-        raise StudyError(f"--warm-start {name}: neither a file nor a study of that name; {hint}")
+        raise StudyError(
+            f"--warm-start {name}: neither a study nor a paramfile of that name; {hint}"
+        )
     study = Study.load(storage.url, name)
     try:
         study.refresh()

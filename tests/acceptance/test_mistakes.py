@@ -116,7 +116,11 @@ MISTAKES: list[tuple[str, int, list[str]]] = [
         1,
         ["pickles are never loaded", "paropt export"],
     ),
-    ("train --params nix.json --data data/a", 1, ["nix.json: cannot be read: No such file"]),
+    (
+        "train --params nix.json --data data/a",
+        1,
+        ["no file nix.json", "no paramfile of that name"],
+    ),
     ("evaluate data --data data/a", 1, ["data is no saved model", "paropt train --save"]),
     ("recommend nix --sessions a.tsv", 1, ["nix is no saved model (it is not there)"]),
     # studies

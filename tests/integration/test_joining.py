@@ -199,7 +199,10 @@ def test_a_new_study_begins_with_an_earlier_ones_best_and_a_paramfiles(
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("befor", r"--warm-start befor: neither a file nor a study .* did you mean 'before'\?"),
+        (
+            "befor",
+            r"befor: neither a study nor a paramfile .* did you mean 'before'\?",
+        ),
         ("nowhere", r"'paropt status' lists the studies"),
         ("empty", r"none of that study's trials is of a model that is searched here \(gru4rec\)"),
         ("sasrec.json", r"the paramfile is of sasrec, and nothing of it is searched here"),

@@ -14,6 +14,7 @@ from paropt.data.prepare import prepare
 from paropt.errors import SpaceError
 from paropt.search import shipped
 from paropt.search.declared import checked
+from paropt.search.paramfiles import read_paramfile
 from paropt.search.spacefile import of_object, read_space
 from paropt.search.suiting import Facts, compose, facts_of, merged, suited_space
 
@@ -161,9 +162,24 @@ def test_shipped_spaces_are_found_by_name(tmp_path: Path, monkeypatch: pytest.Mo
     read_space(shipped.spaces()["all"])
 
 
-def test_a_wheel_holds_the_shipped_spaces() -> None:
+def test_shipped_paramfiles_are_found_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = "gru4rec_retailrocket_bprmax_shared"
+    for given in (name, f"{name}.json", f"paramfiles/{name}.json"):
+        assert shipped.find_paramfile(given) == shipped.paramfiles()[name]
+    for given in ("demo", f"paramspaces/{name}.json", f"{name}.py"):
+        assert shipped.find_paramfile(given) is None
+    said = shipped.missing("gru4rec_retailrocket", "paramfile")
+    assert f"no paramfile of that name; did you mean {name!r}?" in said
+    for path in shipped.paramfiles().values():
+        assert read_paramfile(path).params
+
+
+def test_a_wheel_holds_the_shipped_files() -> None:
     import tomllib
 
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
     included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
-    assert {"paropt", "models", "paramspaces"} <= set(included)
+    assert {"paropt", "models", "paramspaces", "paramfiles"} <= set(included)
