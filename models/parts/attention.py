@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd import Function
 from torch.nn import functional as F
 
+from models.parts.native import Kernels, kernels
 from models.parts.packing import Layout
 
 
@@ -25,14 +29,39 @@ def causal_attention(
 ) -> Tensor:
     """softmax(QKᵀ/√d)·V over tokens [T, H·d], each seeing its row up to itself.
 
-    Rows are padded on the right, where causality hides the padding: no mask is needed.
+    Rows are padded on the right, where causality hides the padding: no mask is needed. On a CPU
+    with kernels of its own nothing is padded.
     """
+    native = kernels() if not dropout and Kernels.take(*(x[:, :0] for x in (q, k, v))) else None
+    if native is not None and q.shape[1] // heads >= native.shortest_row:
+        found: Tensor = _Causal.apply(q, k, v, layout, heads, native)  # type: ignore[no-untyped-call]
+        return found
     seen = []
     for _, tokens, group in layout.groups:
         query, key, value = (to_rows(x[tokens], group, heads) for x in (q, k, v))
         out = F.scaled_dot_product_attention(query, key, value, is_causal=True, dropout_p=dropout)
         seen.append(to_tokens(out, group))
     return seen[0] if len(seen) == 1 else torch.cat(seen)
+
+
+class _Causal(Function):
+    """The same on tokens, forwards and backwards by :mod:`models.parts.native`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, layout: Layout, heads: int, native: Kernels
+    ) -> Tensor:
+        ctx.how = layout.bounds, layout.width, heads, (q.shape[1] // heads) ** -0.5
+        ctx.native = native
+        q, k, v = (x if x.stride(1) == 1 else x.contiguous() for x in (q, k, v))
+        out, log_sums = native.attention(q, k, v, *ctx.how)
+        ctx.save_for_backward(log_sums, q, k, v)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        found = ctx.native.attention_backward(grads[0].contiguous(), *ctx.saved_tensors, *ctx.how)
+        return (*found, None, None, None)
 
 
 def pointwise_attention(

@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <string.h>
 #include "adagrad.h"
+#include "tiles.h"
 #ifdef _OPENMP
 #include <omp.h>
 #else
@@ -24,26 +25,6 @@ static inline void fetch(const float *row, int64_t d)
 {
     for (int64_t j = 0; j < d; j += LINE)
         __builtin_prefetch(row + j, 1, 3);
-}
-
-/* e^x to about 1 ulp for x ≤ 0 (below −87: 0): 2^n · e^r, |r| ≤ ln2/2, Cephes' polynomial. */
-static inline float exp_(float x)
-{
-    float low = x < -87.0f ? 0.0f : 1.0f;
-    x = x < -87.0f ? -87.0f : x;
-    float n = nearbyintf(x * 1.44269504f);
-    float r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    int32_t bits = ((int32_t)n + 127) << 23;
-    float power;
-    memcpy(&power, &bits, sizeof power);
-    return low * p * power;
 }
 
 void gather(float *restrict out, const float *restrict table, const int64_t *restrict rows,

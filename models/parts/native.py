@@ -1,4 +1,4 @@
-"""The CPU's own kernels: native.c, products.c and screen.c, compiled when first used.
+"""The CPU's own kernels: C that is compiled when first used.
 
 PyTorch reads and writes every row of an item table several times over in a step of GRU4Rec; here it
 is as often as the sums need it. A machine without a compiler does without: :func:`kernels` is None
@@ -27,13 +27,16 @@ import torch
 from torch import Tensor
 
 log = logging.getLogger(__name__)
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("native.c", "products.c", "screen.c"))
-HEADER = Path(__file__).with_name("adagrad.h")
+SOURCES = tuple(
+    Path(__file__).with_name(f"{name}.c") for name in ("native", "products", "attention", "screen")
+)
+HEADERS = tuple(Path(__file__).with_name(name) for name in ("adagrad.h", "tiles.h"))
 # no errno and no floating point traps to keep; sums may be taken sixteen at a time where the source
 # says so, and nothing else is reordered
 FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-fPIC")
 OWN_PROCESSOR = "-march=native"
 COMPILE_SECONDS = 60
+_MARGIN = 64  # more than a tile of any processor's has rows or columns
 FEW = 1 << 14  # numbers that are not worth a second thread
 
 _SIGNATURES: dict[str, list[type]] = {
@@ -46,6 +49,14 @@ _SIGNATURES: dict[str, list[type]] = {
     "learn": [
         *[c_void_p] * 4, c_int64, *[c_void_p, c_int64] * 2, *[c_int64] * 2, *[c_void_p] * 2,
         c_int64, c_void_p, c_int64, *[c_float] * 3, c_int,
+    ],
+    "attention": [
+        *[c_void_p] * 2, *[c_void_p, c_int64] * 3, c_void_p, *[c_int64] * 4, c_float, c_void_p,
+        c_int,
+    ],
+    "attention_backward": [
+        *[c_void_p] * 5, *[c_void_p, c_int64] * 3, c_void_p, *[c_int64] * 4, c_float, c_void_p,
+        c_int,
     ],
     "pair_scores": [*[c_void_p] * 5, *[c_int64] * 2, c_int],
     "contend": [
@@ -185,6 +196,42 @@ class Kernels:
             learning_rate, momentum, keep, _threads(n * k),
         )  # fmt: skip
 
+    def attention(
+        self, q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, longest: int, heads: int,
+        scale: float,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """softmax(scale·QKᵀ)·V of sequences, whose tokens see those before them and themselves.
+
+        ``q``, ``k`` and ``v`` [T, H·d] may be columns of wider tensors; sequence b's tokens are
+        those from ``bounds`` [B + 1] [b] to [b + 1], at most ``longest``. Returns the output
+        [T, H·d] and log Σ exp of each token's scores [T, H].
+        """
+        (tokens, size), n, threads = q.shape, len(bounds) - 1, _threads(q.numel())
+        out, log_sums = q.new_empty(tokens, size), q.new_empty(tokens, heads)
+        d = size // heads
+        spare = q.new_empty(threads * (d + _MARGIN) * (longest + _MARGIN))
+        self._calls["attention"](
+            out.data_ptr(), log_sums.data_ptr(), *_rows(q), *_rows(k), *_rows(v),
+            bounds.data_ptr(), n, longest, heads, d, scale, spare.data_ptr(), threads,
+        )  # fmt: skip
+        return out, log_sums
+
+    def attention_backward(
+        self, grad: Tensor, log_sums: Tensor, q: Tensor, k: Tensor, v: Tensor, bounds: Tensor,
+        longest: int, heads: int, scale: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        """The gradients of ``q``, ``k`` and ``v`` from ``grad`` [T, H·d], that of the output."""
+        (tokens, size), n, threads = q.shape, len(bounds) - 1, _threads(q.numel())
+        found = tuple(q.new_empty(tokens, size) for _ in range(3))
+        d = size // heads
+        spare = q.new_empty(2 * threads * (d + longest + _MARGIN) * (longest + _MARGIN))
+        self._calls["attention_backward"](
+            *(t.data_ptr() for t in found), grad.data_ptr(), log_sums.data_ptr(), *_rows(q),
+            *_rows(k), *_rows(v), bounds.data_ptr(), n, longest, heads, d, scale,
+            spare.data_ptr(), threads,
+        )  # fmt: skip
+        return found[0], found[1], found[2]
+
     def pair_scores(self, vectors: Tensor, table: Tensor, bias: Tensor, items: Tensor) -> Tensor:
         """``vectors`` [P, d] · rows ``items`` [P] of ``table`` + ``bias``: [P].
 
@@ -229,6 +276,11 @@ def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
+def _rows(tensor: Tensor) -> tuple[int, int]:
+    """Where its rows begin, and how far from one another."""
+    return tensor.data_ptr(), tensor.stride(0)
+
+
 def _threads(numbers: int) -> int:
     return 1 if numbers < FEW else torch.get_num_threads()
 
@@ -252,7 +304,7 @@ def kernels() -> Kernels | None:
 
 
 def _load(compiler: list[str]) -> ctypes.CDLL:
-    source = b"\0".join(path.read_bytes() for path in (*SOURCES, HEADER))
+    source = b"\0".join(path.read_bytes() for path in (*SOURCES, *HEADERS))
     version = subprocess.run(
         [*compiler, "--version"], capture_output=True, check=True, timeout=COMPILE_SECONDS
     ).stdout

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.nn import functional as F
 
 GROUPS = 4  # that a batch's rows are cut into, at most
 _GROUP_ROWS = 4  # of one group, at least
@@ -37,6 +38,11 @@ class Layout:
     @property
     def tokens(self) -> int:
         return len(self.where)
+
+    @cached_property
+    def bounds(self) -> Tensor:
+        """Where each row's tokens begin, and the end of the last: [B + 1]."""
+        return F.pad(self.lengths.cumsum(0), (1, 0))
 
     @cached_property
     def groups(self) -> list[tuple[slice, slice, Layout]]:

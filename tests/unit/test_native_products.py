@@ -1,4 +1,4 @@
-"""The CPU's own matrix products, for vectors of any width that its registers may have."""
+"""The CPU's own products and attention, for registers of any width that it may have."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.parts import native
+from models.parts import attention, native
 from models.parts.adagrad import DenseAdagrad, RowAdagrad, Rule
 from models.parts.native import Kernels, kernels
+from models.parts.packing import Layout
 from models.parts.scratch import Scratch
 from models.parts.tables import Gathered, InPlace, Table
 
@@ -197,3 +198,85 @@ def test_short_rows_are_left_to_pytorch(made: Kernels, tmp_path: Path) -> None:
     assert made.multiply(torch.empty(3, shortest))
     assert not made.multiply(torch.empty(3, shortest - 1))
     assert not made.multiply(torch.empty(shortest))
+
+
+LENGTHS = [[1], [7, 3, 1, 1], [16], [17, 16, 8], [130, 61, 49, 48, 2]]
+
+
+def attended(q: Tensor, k: Tensor, v: Tensor, lengths: list[int], heads: int) -> Tensor:
+    """softmax(QKᵀ/√d)·V of one sequence after another, every sum in float64."""
+    outs, begin = [], 0
+    for n in lengths:
+        query, key, value = (
+            x[begin : begin + n].unflatten(1, (heads, -1)).transpose(0, 1).double()
+            for x in (q, k, v)
+        )
+        scores = query @ key.transpose(1, 2) / query.shape[2] ** 0.5
+        unseen = torch.ones(n, n).triu(1).bool()
+        seen = torch.softmax(scores.masked_fill(unseen, -torch.inf), 2) @ value
+        outs.append(seen.transpose(0, 1).flatten(1))
+        begin += n
+    return torch.cat(outs)
+
+
+@pytest.mark.parametrize(("heads", "d"), [(1, 64), (2, 25), (3, 16)])
+@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
+def test_attention(
+    made: Kernels, monkeypatch: pytest.MonkeyPatch, lengths: list[int], heads: int, d: int
+) -> None:
+    """Output and gradients, with keys and values that are halves of one tensor."""
+    monkeypatch.setattr(attention, "kernels", lambda: made)
+    tokens, size = sum(lengths), heads * d
+    given = [drawn(1, tokens, size), drawn(2, tokens, 2 * size)]
+    results = []
+    for exact in (False, True):
+        q, kv = (t.clone().requires_grad_() for t in given)
+        k, v = kv.chunk(2, 1)
+        if exact:
+            out = attended(q, k, v, lengths, heads)
+        else:
+            layout = Layout(torch.tensor(lengths), max(lengths))
+            out = attention.causal_attention(q, k, v, layout, heads)
+        out.backward(drawn(3, tokens, size).to(out.dtype))
+        assert q.grad is not None and kv.grad is not None
+        results.append((out, q.grad, kv.grad))
+    for found, wanted in zip(*results, strict=True):
+        close(found, wanted.double())
+
+
+def test_attention_is_the_same_on_any_number_of_threads(made: Kernels) -> None:
+    q, k, v, grad = (drawn(n, 181, 40) for n in range(4))
+    bounds = torch.tensor([0, 100, 150, 181])
+    results = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        out, log_sums = made.attention(q, k, v, bounds, 100, 2, 0.3)
+        back = made.attention_backward(grad, log_sums, q, k, v, bounds, 100, 2, 0.3)
+        results.append((out, log_sums, *back))
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_attention_of_large_scores_and_of_what_is_no_number(made: Kernels) -> None:
+    q, k, v = drawn(1, 9, 16), drawn(2, 9, 16), drawn(3, 9, 16)
+    bounds = torch.tensor([0, 5, 9])
+    # one key takes all: its value comes out
+    q[4], k[2] = 100.0, 100.0
+    out, log_sums = made.attention(q, k, v, bounds, 5, 1, 1.0)
+    assert torch.equal(out[4], v[2]) and log_sums.isfinite().all()
+    k[1] = torch.nan
+    out, _ = made.attention(q, k, v, bounds, 5, 1, 1.0)
+    assert out[1:5].isnan().all() and out[[0, 5, 6, 7, 8]].isfinite().all()
+
+
+def test_attention_that_drops_or_is_not_float32_is_pytorchs(
+    made: Kernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "kernels", lambda: made)
+    monkeypatch.setattr(made, "attention", None)
+    layout = Layout(torch.tensor([4, 3]), 4)
+    short = made.shortest_row - 1
+    for size, kind, dropout in ((16, torch.float64, 0.0), (16, torch.float32, 0.5),
+                                (short, torch.float32, 0.0)):  # fmt: skip
+        x = drawn(1, 7, size).to(kind)
+        assert attention.causal_attention(x, x, x, layout, 1, dropout).shape == (7, size)
