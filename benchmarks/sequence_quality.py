@@ -1,7 +1,7 @@
 """SASRec, HSTU and their mixtures of experts beside published values and the floors.
 
     python benchmarks/sequence_quality.py --data DIR [--set ml100k] [--case sasrec …]
-        [--seed 1 2 3] [--epochs 20] [--device cpu] [--threads 1]
+        [--seed 1 2 3] [--epochs 20] [--params K=V,…] [--device cpu] [--threads 1]
 
 DIR holds ml100k/ml-100k.inter, ml1m/interactions_ordered.csv.gz and yoochoose_100k/*.tsv.gz. The
 MovieLens sets are judged by leave one out (the last event of a user is the test, the one before it
@@ -37,6 +37,7 @@ from paropt.data.options import Options
 from paropt.data.prepare import prepare
 from paropt.training.fit import Fit
 from paropt.training.floors import floors
+from paropt.training.runs import parse_params
 
 METRICS = ("recall@10", "ndcg@10", "recall@20", "mrr@20")  # recall@10 of one target is HR@10
 
@@ -141,7 +142,7 @@ def params_of(case: Case, args: argparse.Namespace) -> dict[str, Any]:
     """The case's parameters on top of the set's sizes; GRU4Rec has its own."""
     sizes = SETS["ml100k"] if args.sessions else SETS[args.set]  # a part is a small log as well
     sizes = {} if case.model == "gru4rec" else sizes
-    return sizes | case.params | {"n_epochs": args.epochs}
+    return sizes | case.params | {"n_epochs": args.epochs} | args.params
 
 
 def epochs_of(case: Case, dataset: Dataset, args: argparse.Namespace) -> int:
@@ -210,6 +211,7 @@ def main() -> None:
     )
     parser.add_argument("--seed", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--epochs", type=int, default=20, help="at most; rates fall until then")
+    parser.add_argument("--params", type=parse_params, default={}, metavar="K=V,…")
     parser.add_argument("--sessions", type=int, help="about so many users of ml1m only")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
