@@ -166,3 +166,20 @@ def workshop(database_url: str, tmp_path: Path) -> Iterator[Workshop]:
     shop = Workshop(database_url, tmp_path / "shop")
     yield shop
     shop.close()
+
+
+@pytest.fixture(scope="module")
+def shop(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A study whose rows can be damaged (damaged.py)."""
+    from damaged import Shop
+
+    shop = Shop(module_database_url, tmp_path_factory.mktemp("damaged"))
+    yield shop
+    shop.close()
+
+
+@pytest.fixture
+def whole(shop: Any) -> Iterator[Any]:
+    """The same for a test that damages rows itself."""
+    yield shop
+    shop.restore()
