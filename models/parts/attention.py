@@ -7,10 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from models.parts.native import Kernels, kernels
 from models.parts.packing import Layout
+
+LONGEST = 1024  # of sequences whose triangle of scores fits in a cache
 
 
 def to_rows(tokens: Tensor, layout: Layout, heads: int) -> Tensor:
@@ -33,7 +36,8 @@ def causal_attention(
     with kernels of its own nothing is padded.
     """
     native = kernels() if not dropout and Kernels.take(*(x[:, :0] for x in (q, k, v))) else None
-    if native is not None and q.shape[1] // heads >= native.shortest_row:
+    long_enough = native is not None and q.shape[1] // heads >= native.shortest_row
+    if native is not None and long_enough and layout.width <= LONGEST:
         found: Tensor = _Causal.apply(q, k, v, layout, heads, native)  # type: ignore[no-untyped-call]
         return found
     seen = []
@@ -59,6 +63,7 @@ class _Causal(Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         found = ctx.native.attention_backward(grads[0].contiguous(), *ctx.saved_tensors, *ctx.how)
         return (*found, None, None, None)

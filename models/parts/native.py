@@ -2,40 +2,25 @@
 
 PyTorch reads and writes every row of an item table several times over in a step of GRU4Rec; here it
 is as often as the sums need it. A machine without a compiler does without: :func:`kernels` is None
-then, and the same sums are PyTorch's. The compiled file is kept in the user's cache directory under
-a name that tells the source, the compiler and the processor, so it is made once per machine.
+then, and the same sums are PyTorch's (:mod:`models.parts.compiling`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
-import hashlib
-import itertools
-import logging
-import os
-import platform
-import shlex
-import shutil
-import subprocess
-import tempfile
 from ctypes import c_float, c_int, c_int64, c_void_p
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-log = logging.getLogger(__name__)
+from models.parts.compiling import compiled
+
 SOURCES = tuple(
     Path(__file__).with_name(f"{name}.c") for name in ("native", "products", "attention", "screen")
 )
 HEADERS = tuple(Path(__file__).with_name(name) for name in ("adagrad.h", "tiles.h"))
-# no errno and no floating point traps to keep; sums may be taken sixteen at a time where the source
-# says so, and nothing else is reordered
-FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-fPIC")
-OWN_PROCESSOR = "-march=native"
-COMPILE_SECONDS = 60
 _MARGIN = 64  # more than a tile of any processor's has rows or columns
 FEW = 1 << 14  # numbers that are not worth a second thread
 
@@ -285,106 +270,8 @@ def _threads(numbers: int) -> int:
     return 1 if numbers < FEW else torch.get_num_threads()
 
 
-# -- making it ----------------------------------------------------------------------------------
-
-
 @functools.cache
 def kernels() -> Kernels | None:
     """The kernels of this machine; None where none can be made, and the log says why."""
-    compiler = shlex.split(os.environ.get("CC") or "cc")
-    if not compiler or shutil.which(compiler[0]) is None:
-        log.info("no C compiler: training on this CPU is slower without it")
-        return None
-    try:
-        return Kernels(_load(compiler))
-    except (OSError, subprocess.SubprocessError, AttributeError) as error:
-        said = getattr(error, "stderr", None) or error
-        log.warning("training on this CPU is slower: %s cannot compile (%s)", compiler[0], said)
-        return None
-
-
-def _load(compiler: list[str]) -> ctypes.CDLL:
-    source = b"\0".join(path.read_bytes() for path in (*SOURCES, *HEADERS))
-    version = subprocess.run(
-        [*compiler, "--version"], capture_output=True, check=True, timeout=COMPILE_SECONDS
-    ).stdout
-    team = _openmp()
-    made_of = (source, version, _processor(), shlex.join((*compiler, *FLAGS, str(team))).encode())
-    digest = hashlib.blake2b(b"\0".join(made_of), digest_size=8).hexdigest()
-    kept = _cache() / f"native-{digest}.so"
-    if _ours(kept):
-        with contextlib.suppress(OSError):  # cut short; it is made anew
-            return ctypes.CDLL(str(kept))
-    with tempfile.TemporaryDirectory(prefix="paropt-native-") as directory:
-        made = Path(directory) / kept.name
-        _compile(compiler, made, team)
-        try:
-            kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            beside = kept.with_name(f".{kept.name}.{os.getpid()}")
-            shutil.copyfile(made, beside)
-            beside.chmod(0o600)
-            beside.replace(kept)  # others may make the same at the same moment
-        except OSError:
-            return ctypes.CDLL(str(made))  # it stays loaded when its file is gone
-    return ctypes.CDLL(str(kept))
-
-
-def _compile(compiler: list[str], out: Path, team: Path | None) -> None:
-    # the last resorts: not every compiler knows this processor, or makes what PyTorch's threads run
-    parallel = [(team,), ()] if team else [()]
-    for processor, libraries in itertools.product(((OWN_PROCESSOR,), ()), parallel):
-        made = {path: str(out.with_suffix(f".{path.stem}.o")) for path in SOURCES}
-        flags = (*FLAGS, *processor, *(["-fopenmp"] if libraries else []))
-        steps = (
-            *([*compiler, *flags, "-c", str(path), "-o", made[path]] for path in SOURCES),
-            # without -fopenmp, which would bring threads of its own
-            [*compiler, "-shared", *made.values(), *map(str, libraries), "-lm", "-o", str(out)],
-        )
-        done = [
-            subprocess.run(
-                step, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False
-            )
-            for step in steps
-        ]
-        if not any(step.returncode for step in done):
-            return
-    for step in done:
-        step.check_returncode()
-
-
-def _openmp() -> Path | None:
-    """The OpenMP that PyTorch has loaded: a second one's threads would get in the way of its own.
-
-    None, and one thread, where that is not GNU's or cannot be told.
-    """
-    try:
-        maps = Path("/proc/self/maps").read_text().splitlines()
-    except OSError:
-        return None
-    found = {line.split(maxsplit=5)[5] for line in maps if "libgomp" in line}
-    return Path(found.pop()) if len(found) == 1 else None
-
-
-def _cache() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "paropt"
-
-
-def _ours(path: Path) -> bool:
-    """Whether this user wrote it and nobody else can: it is code."""
-    try:
-        file, directory = path.stat(), path.parent.stat()
-    except OSError:
-        return False
-    me = os.getuid()
-    return all(found.st_uid == me and not found.st_mode & 0o022 for found in (file, directory))
-
-
-def _processor() -> bytes:
-    """What tells processors with other instructions apart: a home may be shared by machines."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return f"{platform.machine()} {platform.processor()}".encode()
-    told = [line for line in lines if line.startswith(("model name", "flags", "Features"))]
-    return "\n".join(sorted(set(told))).encode()
+    library = compiled(SOURCES, HEADERS)
+    return None if library is None else Kernels(library)

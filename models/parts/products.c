@@ -31,8 +31,8 @@ INLINE void make_panel(float *panel, const float *table, const int64_t *rows, in
 void dots(float *out, int64_t out_row, const float *x, int64_t x_row, const float *table,
           const int64_t *rows, const float *bias, int64_t m, int64_t c, int64_t k, int threads)
 {
-    int64_t groups = (c + SLAB - 1) / SLAB, tall = (m + TALL - 1) / TALL;
-    int64_t share = (SLAB + tall - 1) / tall;
+    int64_t groups = m ? (c + SLAB - 1) / SLAB : 0, tall = (m + TALL - 1) / TALL;
+    int64_t share = tall ? (SLAB + tall - 1) / tall : 0;
     #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t g = 0; g < groups; g++) {
         int64_t i = g * SLAB, n = least(SLAB, c - i);
@@ -79,6 +79,8 @@ void weighed(float *out, int64_t out_row, const float *d, int64_t d_row, const f
              const int64_t *rows, int64_t m, int64_t c, int64_t k, int threads)
 {
     int64_t tall = (m + TALL - 1) / TALL, tiles = slabs(k) * tall;
+    for (int64_t j = 0; c == 0 && j < m; j++)
+        memset(out + j * out_row, 0, k * sizeof *out);
     #pragma omp parallel num_threads(threads)
     for (int64_t near = 0; near < c; near += NEAR) {
         int64_t end = least(near + NEAR, c);

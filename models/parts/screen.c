@@ -5,9 +5,14 @@
 
 #define CHUNK 64 /* rough scores that are passed over together */
 
+#if defined(__clang__)
+#define ALONE __attribute__((noinline))
+#else
+#define ALONE __attribute__((noinline, noclone))
+#endif
+
 /* One for all who ask: equal factors give equal scores. */
-__attribute__((noinline)) static float score(const float *restrict x, const float *restrict w,
-                                             int64_t d, float bias)
+ALONE static float score(const float *restrict x, const float *restrict w, int64_t d, float bias)
 {
     float sum = 0;
     #pragma omp simd reduction(+:sum)

@@ -21,7 +21,7 @@ from torch import Tensor
 from paropt.errors import Diverged, TrainingError
 from paropt.training.plans import EventArrays, Queries, QueryBatches, evaluation
 from paropt.training.registry import Model, SequenceBatch, kernels
-from paropt.training.screening import FEWEST_ITEMS, Screen
+from paropt.training.screening import FEWEST_ITEMS, Screen, largest, screenable
 
 Ties = Literal["standard", "conservative", "median"]
 Ranks = NDArray[np.float64]
@@ -145,16 +145,10 @@ def exclude_items(scores: Tensor, begin: int, rows: Tensor, items: Tensor) -> No
 
 def _surely_finite(vectors: Tensor, table: Tensor, bias: Tensor | None) -> bool:
     """Whether the factors prove that no score can overflow: far cheaper than looking at each."""
-    bound = _largest(vectors) * _largest(table) * vectors.shape[1]
+    bound = largest(vectors) * largest(table) * vectors.shape[1]
     if bias is not None:
-        bound = bound + _largest(bias)
+        bound = bound + largest(bias)
     return bool(bound < 1e38)
-
-
-def _largest(values: Tensor) -> Tensor:
-    """The largest absolute value, NaN if there is one; without a copy of ``values``."""
-    low, high = torch.aminmax(values)
-    return torch.maximum(-low, high)
 
 
 def evaluate(
@@ -232,8 +226,7 @@ def _ranks(
 def screens(vectors: Tensor, table: Tensor, bias: Tensor | None, depth: int) -> bool:
     """Whether a :class:`Screen` finds the ranks, and faster."""
     large = len(table) >= max(FEWEST_ITEMS, 64 * depth)
-    plain = table.device.type == "cpu" and table.dtype == vectors.dtype == torch.float32
-    return plain and large and _surely_finite(vectors, table, bias)
+    return large and screenable(vectors, table, bias)
 
 
 def screened(
@@ -250,7 +243,7 @@ def screened(
         Diverged: a score is not finite.
     """
     table, bias, n = screen.table, screen.bias, len(screen.table)
-    if not _surely_finite(vectors, table, bias):
+    if not screenable(vectors, table, bias):
         return rank(vectors, targets, table, bias, ties=ties, exclude=exclude)
     listed = None
     if exclude is not None:

@@ -13,6 +13,7 @@ mean score, most such targets do so early.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from functools import cache
@@ -29,8 +30,27 @@ FEWEST_ITEMS = 1024  # of a catalogue for which the screen pays off
 SAMPLE = (32, 4096)  # vectors and items that tell how many directions are best
 LOOK = 12_000  # products of a rough score that cost as much as looking at an item
 EIGHTHS = 8  # of all directions are tried
+LARGEST = 1e15  # no sum of squares of such numbers leaves float32
 
 Counts = NDArray[np.int64]
+
+
+def screenable(vectors: Tensor, table: Tensor, bias: Tensor | None) -> bool:
+    """Whether bounds hold for scores of these: all of them float32 on a CPU, none of them huge,
+    and multiplied as such."""
+    given = [t for t in (vectors, table, bias) if t is not None]
+    if not all(t.device.type == "cpu" and t.dtype == torch.float32 and len(t) for t in given):
+        return False
+    said = os.environ.get("DNNL_DEFAULT_FPMATH_MODE", "strict").lower()
+    if said != "strict" or torch.get_float32_matmul_precision() != "highest":
+        return False
+    return all(bool(largest(t) < LARGEST) for t in given)
+
+
+def largest(values: Tensor) -> Tensor:
+    """The largest absolute value, NaN if there is one; without a copy of ``values``."""
+    low, high = torch.aminmax(values)
+    return torch.maximum(-low, high)
 
 
 class Screen:
@@ -61,7 +81,7 @@ class Screen:
         high = self.bias.to(self.kind)
         low = (self.bias - high.float()).to(self.kind)
         rough = torch.cat([head, high[:, None], low[:, None], tail], 1)
-        norms = torch.linalg.vector_norm(self.table, dim=1)
+        norms = _lengths(self.table)
         self.blocks = [
             (items, rough[items], float(norms[items].max()), float(self.bias[items].abs().max()))
             for items in torch.split(order, ITEMS)
@@ -82,7 +102,7 @@ class Screen:
         own = self.kernels.pair_scores(vectors, self.table, self.bias, targets)
         head, tail = self._turn(vectors)
         rough = torch.cat([head, torch.ones(len(head), 2, dtype=self.kind), tail], 1)
-        norms = torch.linalg.vector_norm(vectors, dim=1)
+        norms = _lengths(vectors)
         for begun in torch.split(torch.arange(len(targets)), ROWS):
             rows = begun
             for items, table, norm, offset in self.blocks:
@@ -94,7 +114,7 @@ class Screen:
                 torch.mm(rough[rows], table.T, out=scores)
                 least = own[rows] - self._margin(norms[rows], own[rows], norm, offset)
                 self.kernels.contend(
-                    scores, least.to(self.kind).float(), rows, items, vectors, self.table,
+                    scores, _rounded(least, self.kind), rows, items, vectors, self.table,
                     self.bias, own, targets, excluded, self.depth, above, at_least,
                 )  # fmt: skip
         return above.numpy(), at_least.numpy()
@@ -102,21 +122,23 @@ class Screen:
     def _turn(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """``rows`` [n, d] in the chosen directions, and the length of the rest, rounded up."""
         turned = rows @ self.basis
-        rest = torch.linalg.vector_norm(turned[:, self.size :], dim=1, keepdim=True)
+        rest = _lengths(turned[:, self.size :])[:, None]
         return turned[:, : self.size].to(self.kind), (rest * (1 + 2.0**-7)).to(self.kind)
 
     def _margin(self, norms: Tensor, own: Tensor, norm: float, offset: float) -> Tensor:
         """How far a bound may be below the score that it is for, for vectors of such norms.
 
-        Rounding both factors to u = 2⁻ᵖ changes each product by at most 2u + u² of itself, and
-        Σ|x_i·y_i| ≤ |x|·|y|; of that, sums in float32, here and in the exact score, are off by at
-        most 2·d·2⁻²⁴, and the turned vectors by :func:`_slack`. The bias is off by u². That a bound
-        is itself rounded keeps the order of numbers, and what it is compared with is rounded too.
+        Rounding both factors to u = 2⁻ᵖ (:func:`rounding`) changes each product by at most 2u + u²
+        of itself, and Σ|x_i·y_i| ≤ |x|·|y|; of that, sums in float32, here and in the exact score,
+        are off by at most 4·(d + 3)·2⁻²⁴, and the turned vectors by :func:`_slack`. The bias is off
+        by u², and part of the sums. That a bound is itself rounded keeps the order of numbers, and
+        what it is compared with is rounded too.
         """
-        u = 2.0**-9 if self.kind == torch.bfloat16 else 2.0**-24
-        share = 2 * u + u * u + 4 * (len(self.basis) + 3) * 2.0**-24 + 2 * _slack(self.basis)
-        rest = (u * u + 2.0**-22) * offset
-        return 1.01 * share * norm * norms + 2.0**-22 * own.abs() + rest
+        u, d = rounding(self.kind), len(self.basis)
+        sums = 4 * (d + 3) * 2.0**-24
+        share = 2 * u + u * u + sums + 2 * _slack(self.basis)
+        lost = d * 2.0**-125 * (1 + norm + norms)  # what is rounded to zero
+        return 1.01 * share * norm * norms + 2.0**-22 * own.abs() + (u * u + sums) * offset + lost
 
     def _directions(self, vectors: Tensor, targets: Tensor) -> int:
         """How many directions are worth being multiplied, as tried on a few vectors and items."""
@@ -128,19 +150,23 @@ class Screen:
             vectors[rows].contiguous(), self.table, self.bias, targets[rows].contiguous()
         )[:, None]
         x, w = vectors[rows] @ self.basis, self.table[items] @ self.basis
-        norm = torch.linalg.vector_norm(w, dim=1).max()
-        u = 2.0**-8 if self.kind == torch.bfloat16 else 0.0
-        least = own - self.bias[items] - u * norm * torch.linalg.vector_norm(x, dim=1)[:, None]
+        u = rounding(self.kind)
+        least = own - self.bias[items] - 2 * u * _lengths(w).max() * _lengths(x)[:, None]
         # a row is left when depth items beat its target
         beating = (x @ w.T >= own - self.bias[items]).float().mean(1) * len(self.table)
         until = (self.depth / beating).clamp(max=1)
         d, costs = len(self.basis), {}
         for size in sorted({max(1, d * k // EIGHTHS) for k in range(1, EIGHTHS + 1)}):
-            tails = [torch.linalg.vector_norm(t[:, size:], dim=1) for t in (x, w)]
+            tails = [_lengths(t[:, size:]).float() for t in (x, w)]
             bounds = x[:, :size] @ w[:, :size].T + torch.outer(*tails)
             looks = float(((bounds >= least).float().mean(1) * until).mean())
             costs[size] = size + LOOK * looks
         return min(costs, key=costs.__getitem__)
+
+
+def _rounded(least: Tensor, kind: torch.dtype) -> Tensor:
+    """As the scores that it is compared with are: first to float32, then to ``kind``."""
+    return least.float().to(kind).float()
 
 
 def _basis(table: Tensor, vectors: Tensor) -> Tensor:
@@ -153,6 +179,17 @@ def _basis(table: Tensor, vectors: Tensor) -> Tensor:
     _, directions = torch.linalg.eigh(spread)
     basis: Tensor = directions.flip(1).float().contiguous()
     return basis
+
+
+def rounding(kind: torch.dtype) -> float:
+    """The largest relative error of a number that is rounded to ``kind``: 2⁻ᵖ for p digits."""
+    return 2.0**-8 if kind == torch.bfloat16 else 2.0**-24
+
+
+def _lengths(rows: Tensor) -> Tensor:
+    """[n, d] → [n] in float64, where no square of a float32 is lost."""
+    found: Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+    return found
 
 
 def _slack(basis: Tensor) -> float:

@@ -221,6 +221,43 @@ def test_is_made_once_for_its_user_alone(
     assert [stat.S_IMODE(path.stat().st_mode) for path in cache.iterdir()] == [0o600]
 
 
+def test_a_cache_that_others_write_is_not_used(
+    cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache.mkdir(parents=True)
+    cache.chmod(0o777)
+    assert kernels() is not None
+    assert not list(cache.iterdir())
+    assert "'chmod go-w' helps" in caplog.text
+
+
+def test_a_user_without_a_home(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", nowhere)
+    assert kernels() is not None
+
+
+def test_threads_that_the_compiler_cannot_make_are_done_without(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As clang does, whose own OpenMP is missing when the library is loaded."""
+    odd = tmp_path / "odd.c"
+    odd.write_text("void __kmpc_nowhere(void); void *odd(void) { return (void *)__kmpc_nowhere; }")
+    program = (
+        "import os, sys\n"
+        "words = sys.argv[1:]\n"
+        "threads = any('libgomp' in word for word in words)\n"
+        f"words[:0] = [{str(odd)!r}] if threads and '-shared' in words else []\n"
+        "os.execvp('cc', ['cc', '-fPIC', *words])"
+    )  # fmt: skip
+    monkeypatch.setenv("CC", compiler(tmp_path / "cc", program))
+    assert kernels() is not None
+    assert len(list(cache.iterdir())) == 1
+
+
 def test_a_cache_that_cannot_be_written_is_done_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
 ) -> None:
@@ -235,12 +272,22 @@ def test_a_cache_that_cannot_be_written_is_done_without(
     )
 
 
+def test_a_command_that_cannot_be_read_is_no_compiler(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("CC", "cc -DX='a")
+    assert kernels() is None
+    assert "cc -DX='a cannot compile" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("program", "level", "said"),
     [
         (None, logging.INFO, "no C compiler"),
         ("raise SystemExit('no licence')", logging.WARNING, "cannot compile"),
         ("import sys; sys.exit('-o' in sys.argv and 'broken header')", logging.WARNING, "header"),
+        ("import sys; sys.stderr.buffer.write(b'\\xff broken'); sys.exit('-o' in sys.argv)",
+         logging.WARNING, "broken"),
         ("import sys; '-o' in sys.argv and open(sys.argv[sys.argv.index('-o') + 1], 'w').close()",
          logging.WARNING, "cannot compile"),
     ],

@@ -280,3 +280,20 @@ def test_attention_that_drops_or_is_not_float32_is_pytorchs(
                                 (short, torch.float32, 0.0)):  # fmt: skip
         x = drawn(1, 7, size).to(kind)
         assert attention.causal_attention(x, x, x, layout, 1, dropout).shape == (7, size)
+
+
+def test_nothing_to_multiply(made: Kernels) -> None:
+    table = drawn(1, 20, 16)
+    assert made.dots(drawn(2, 0, 16), table, None, torch.empty(0, 20)).shape == (0, 20)
+    out = made.weighed(drawn(2, 3, 0), table, torch.full((3, 16), 9.0))
+    assert torch.equal(out, torch.zeros(3, 16))
+
+
+def test_long_sequences_are_left_to_pytorch(made: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "kernels", lambda: made)
+    monkeypatch.setattr(attention, "LONGEST", 4)
+    x, layout = drawn(1, 9, 16), Layout(torch.tensor([5, 4]), 5)
+    found = attention.causal_attention(x, x, x, layout, 1)
+    monkeypatch.setattr(attention, "LONGEST", 5)
+    monkeypatch.setattr(attention.F, "scaled_dot_product_attention", None)
+    torch.testing.assert_close(attention.causal_attention(x, x, x, layout, 1), found)

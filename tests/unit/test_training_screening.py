@@ -162,6 +162,58 @@ def test_no_score_is_above_its_bound(share: int, kind: torch.dtype) -> None:
         assert (above <= 2.1 * (margin + 1.02 * tail.double() * rough[:, -1].double())).all()
 
 
+@pytest.mark.parametrize("d", [1, 4, 8, 16, 32])
+def test_no_rank_is_lost_where_roundings_add_up(d: int) -> None:
+    """All factors round the same way, and the bias takes away what they have in common."""
+    source = torch.Generator().manual_seed(d)
+    vectors, table = (1 + 0.3 * torch.rand(n, d, generator=source) for n in (300, 2000))
+    spread = 0.003 * d**0.5 * torch.randn(2000, generator=source)
+    bias = spread - 1.15 * table.sum(1)
+    targets = (vectors @ table.T + bias).topk(20, 1).indices[:, 9].contiguous()
+    screen = screen_of(table, bias, 20, vectors, targets)
+    scores = torch.stack(
+        [made().pair_scores(vectors, table, bias, torch.full((300,), n)) for n in range(2000)], 1
+    )
+    above = (scores > scores.gather(1, targets[:, None])).sum(1).numpy()
+    assert shallow(screened(screen, vectors, targets), 20) == shallow(1 + above, 20)
+
+
+@pytest.mark.parametrize(("x", "w"), [(1.0, 1e-25), (1e-20, 1e-20), (1e-30, 1e10), (1e14, 1e-14)])
+def test_numbers_of_odd_sizes(x: float, w: float) -> None:
+    """What is rounded to zero is not lost; nothing becomes infinite."""
+    vectors, targets, table, _ = trained(13)
+    vectors, table = vectors * x, table * w
+    screen = screen_of(table, None, 20, vectors, targets)
+    exact = rank(vectors, targets, table)
+    assert shallow(screened(screen, vectors, targets), 20) == shallow(exact, 20)
+
+
+def test_what_cannot_be_bounded_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Huge numbers, other types, an empty batch, products that are rounded themselves."""
+    vectors, targets, table, bias = trained(14)
+    screen = screen_of(table, bias, 20, vectors, targets)
+    one = table.clone()
+    one[7] *= 1e20
+    for v, t, b in (
+        (vectors * 1e-3, one, bias),
+        (vectors * 1e20, table, bias),
+        (vectors, table, bias.double()),
+        (vectors.double(), table.double(), bias.double()),
+        (vectors[:0], table, bias),
+        (vectors, table * torch.nan, bias),
+    ):
+        assert not ranking.screens(v, t, b, 20)
+    assert ranking.screens(vectors, table, bias, 20)
+    monkeypatch.setattr(Screen, "count", None)
+    large = vectors * 1e16
+    assert screened(screen, large, targets).tolist() == rank(large, targets, table, bias).tolist()
+    monkeypatch.setenv("DNNL_DEFAULT_FPMATH_MODE", "BF16")
+    assert not ranking.screens(vectors, table, bias, 20)
+    monkeypatch.delenv("DNNL_DEFAULT_FPMATH_MODE")
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "medium")
+    assert not ranking.screens(vectors, table, bias, 20)
+
+
 def test_the_basis_keeps_lengths_and_begins_with_what_is_longest() -> None:
     source = torch.Generator().manual_seed(10)
     table = torch.randn(400, 32, generator=source) * torch.linspace(0, 1, 32) ** 4
