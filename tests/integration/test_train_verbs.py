@@ -140,7 +140,7 @@ def test_the_model_may_stand_among_the_parameters(paropt: Paropt, shop: Path) ->
     [
         ("layers=16,layer=3", "no parameter 'layer'; did you mean 'layers'?"),
         ("layers=x", "layers must be an integer, not 'x'"),
-        ("layers", "cannot be read"),
+        ("layers", "no file layers, and paropt has no paramfile of that name"),
         ("layers=", "parameters are written k=v,k=v; 'layers=' is not"),
         ("layers=1,layers=2", "parameter 'layers' is given twice"),
         ("layers=1,,loss=bpr", "'' is not"),
