@@ -66,8 +66,8 @@ def test_a_crashed_trainer_costs_an_attempt_and_goes_on_from_its_checkpoint(
 def test_a_configuration_that_always_crashes_is_given_up(workshop: Workshop) -> None:
     study = workshop.create([(0.8, "doom"), (0.5, "fine")])
     slot = workshop.start()
-    workshop.until(lambda: study.counts()["complete"] == 1, "the other trial")
-    workshop.until(lambda: study.counts()["failed"] == 1, "the end of the doomed one")
+    workshop.until(lambda: study.counts()["complete"] >= 1, "the other trial")
+    workshop.until(lambda: study.counts()["failed"] >= 1, "the end of the doomed one")
     assert [o for o in outcomes(study) if o[1] != "complete"][:3] == [
         ("fail", "lost", 1),
         ("fail", "lost", 2),
@@ -87,7 +87,7 @@ def test_a_silent_trainer_is_killed(workshop: Workshop) -> None:
 def test_out_of_memory_is_tried_once_more_then_recorded(workshop: Workshop) -> None:
     study = workshop.create([(0.8, "oom-once"), (0.7, "oom"), (0.6, "nan"), (0.5, "fine")])
     slot = workshop.start()
-    workshop.until(lambda: study.counts()["complete"] == 2, "the trials that can end")
+    workshop.until(lambda: study.counts()["complete"] >= 2, "the trials that can end")
     slot.terminate()
     assert workshop.end(slot) == 0, workshop.said()
     trials = study.trials()
