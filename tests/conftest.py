@@ -256,16 +256,10 @@ def _directory_of(name: str) -> Path:
 @pytest.fixture(scope="module")
 def ring(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset: 400 sessions over four days that walk along a ring of 30 items."""
+    from rings import write_ring
+
     from paropt.data.prepare import prepare
 
     directory = tmp_path_factory.mktemp("ring")
-    log = directory / "log.tsv"
-    rng = random.Random(7)
-    with log.open("w") as file:
-        file.write("SessionId\tItemId\tTime\n")
-        for session in range(400):
-            begin, item = 1_700_000_000 + session * 860, rng.randrange(30)
-            for step in range(rng.randrange(3, 8)):
-                file.write(f"{session}\t{item}\t{begin + 30 * step}\n")
-                item = (item + rng.choice((1, 1, 1, 2))) % 30
+    log = write_ring(directory / "log.tsv", 400, random.Random(7))
     return prepare([log], directory / "data").path

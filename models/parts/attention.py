@@ -38,7 +38,7 @@ def causal_attention(
     native = kernels() if not dropout and Kernels.take(*(x[:, :0] for x in (q, k, v))) else None
     long_enough = native is not None and q.shape[1] // heads >= native.shortest_row
     if native is not None and long_enough and layout.width <= LONGEST:
-        found: Tensor = _Causal.apply(q, k, v, layout, heads, native)  # type: ignore[no-untyped-call]
+        found: Tensor = _Causal.apply(q, k, v, layout, heads, native)
         return found
     seen = []
     for _, tokens, group in layout.groups:

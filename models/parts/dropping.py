@@ -31,7 +31,7 @@ class Dropout(nn.Module):
             return x
         if x.device.type != "cpu":
             return F.dropout(x, self.p)
-        dropped: Tensor = _Drop.apply(x, self.p)  # type: ignore[no-untyped-call]
+        dropped: Tensor = _Drop.apply(x, self.p)
         return dropped
 
 

@@ -74,7 +74,7 @@ class Layout:
         flat = padded.flatten(0, 1)
         if self.full:
             return flat
-        packed: Tensor = _Pack.apply(flat, self.where)  # type: ignore[no-untyped-call]
+        packed: Tensor = _Pack.apply(flat, self.where)
         return packed
 
     def unpack(self, tokens: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class Layout:
         flat = tokens
         if not self.full:
             size = self.rows * self.width
-            flat = _Unpack.apply(tokens, self.where, size)  # type: ignore[no-untyped-call]
+            flat = _Unpack.apply(tokens, self.where, size)
         return flat.view(self.rows, self.width, *tokens.shape[1:])
 
 

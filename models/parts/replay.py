@@ -89,7 +89,7 @@ class Replay:
         n = min(n, self._left_to_warm)
         self._left_to_warm -= n
         if n:
-            aside = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]  # torch's own
+            aside = torch.cuda.Stream(self.device)
             here = torch.cuda.current_stream(self.device)
             aside.wait_stream(here)
             with torch.cuda.stream(aside):

@@ -27,7 +27,7 @@ def full_cross_entropy(h: Tensor, table: Tensor, targets: Tensor) -> Tensor:
     second derivative.
     """
     with torch.autocast(h.device.type, enabled=False):
-        loss: Tensor = _LinearCrossEntropy.apply(h.float(), table.float(), targets)  # type: ignore[no-untyped-call]
+        loss: Tensor = _LinearCrossEntropy.apply(h.float(), table.float(), targets)
     return loss
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -165,7 +166,7 @@ def check_sequences(facts: Facts | None) -> None:
         raise ValueError(f"the catalogue has {facts.n_items} item(s) and 2 are needed")
 
 
-class SequenceModel(Model):
+class SequenceModel(Model, ABC):
     """Reads right-padded sequences, predicts the next item at every position.
 
     A subclass makes its layers in :meth:`build` and runs them in :meth:`layers`.
@@ -191,13 +192,13 @@ class SequenceModel(Model):
         self.log_q: Tensor | None
         self.register_buffer("log_q", self._log_q(catalogue.support), persistent=False)
 
+    @abstractmethod
     def build(self, dim: int) -> None:
         """Make the layers; torch's random stream is seeded here."""
-        raise NotImplementedError
 
+    @abstractmethod
     def layers(self, h: Tensor, batch: SequenceBatch, layout: Layout) -> Tensor:
         """Tokens [T, d] from embeddings to outputs."""
-        raise NotImplementedError
 
     def states(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
         """Vectors [n_targets, d] and items [n_targets] of the positions with a target."""

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from paropt.cli._study import complete_study
+
+if TYPE_CHECKING:
+    from paropt.search.paramfiles import Format
 
 # as paropt.search.paramfiles.FORMATS; repeated because help needs none of that room
 FORMATS = ("json", "gru4rec-theano", "gru4rec-pytorch")
@@ -37,7 +41,7 @@ def export(
     study: str,
     top: int,
     out: Path,
-    format: str,
+    format: Format,
     overwrite: bool,
     storage: str | None,
     as_json: bool,
@@ -59,7 +63,7 @@ def export(
             Study.load(opened.url, study),
             out,
             top=top,
-            format=format,  # type: ignore[arg-type]  # click.Choice lets nothing else through
+            format=format,
             overwrite=overwrite,
         )
     if as_json:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from paropt.cli._study import storage_option
+
+if TYPE_CHECKING:
+    from paropt.service.plotting import Format
 
 
 @click.command()
@@ -29,7 +33,7 @@ from paropt.cli._study import storage_option
 @storage_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plot(
-    study: str, out: Path, format: str, overwrite: bool, storage: str | None, as_json: bool
+    study: str, out: Path, format: Format, overwrite: bool, storage: str | None, as_json: bool
 ) -> None:
     """Write a study's figures as SVG or PNG files.
 
@@ -45,7 +49,7 @@ def plot(
     files = plot(
         study,
         out,
-        format=format,  # type: ignore[arg-type]  # click.Choice lets nothing else through
+        format=format,
         overwrite=overwrite,
         storage_url=storage,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -148,7 +149,7 @@ def initialise(url: str | URL, application_name: str = "paropt") -> None:
         StorageUnreachable: no answer.
         StudyError: the tables are of another version of Optuna, or may not be made.
     """
-    import optuna.storages  # noqa: F401  # a second's work that must not be done under the lock
+    importlib.import_module("optuna.storages")  # a second's work, not to be done under the lock
 
     engine = open_engine(url, application_name)
     try:

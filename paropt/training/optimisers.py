@@ -84,7 +84,7 @@ class Optimiser:
     def step(self, step: int, loss: Tensor) -> None:
         """Differentiate ``loss`` and move the parameters; ``step`` counts from the very first."""
         self.adamw.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        loss.backward()
         if self.clip > 0:
             nn.utils.clip_grad_norm_(self.parameters, self.clip)
         for group in self.adamw.param_groups:

@@ -100,6 +100,14 @@ def model_class(name: str) -> type[Model]:
         raise ModelError(
             f"model {name!r} names {found!r}, which is no subclass of models.parts.contract.Model"
         )
+    if found.loss is Model.loss and not hasattr(found, "run_steps"):
+        raise ModelError(f"model {name!r} has neither loss() nor run_steps(), so it cannot learn")
+    ranks = found.encode is not Model.encode and found.item_table is not Model.item_table
+    if not ranks and found.evaluate is Model.evaluate:
+        raise ModelError(
+            f"model {name!r} has neither encode() and item_table() nor an evaluate() of its own, "
+            "so it cannot be judged"
+        )
     return found
 
 

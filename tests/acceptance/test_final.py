@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rings import write_ring
 
 SPACE = {
     "model": "gru4rec",
@@ -32,15 +33,7 @@ def ring(directory: Path, seed: int) -> Path:
     """120 sessions over four days that walk along a ring of 30 items."""
     from paropt.data.prepare import prepare
 
-    rng = random.Random(seed)
-    log = directory / "log.tsv"
-    with log.open("w") as file:
-        file.write("SessionId\tItemId\tTime\n")
-        for session in range(120):
-            begin, item = 1_700_000_000 + session * 2880, rng.randrange(30)
-            for step in range(rng.randrange(3, 8)):
-                file.write(f"{session}\t{item}\t{begin + 30 * step}\n")
-                item = (item + rng.choice((1, 1, 1, 2))) % 30
+    log = write_ring(directory / "log.tsv", 120, random.Random(seed))
     return prepare([log], directory / f"data{seed}").path
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import faults
 from hosts import Diary
+from support.rings import write_ring
 
 from paropt.data.prepare import prepare
 from paropt.service.postgres.embedded import EmbeddedServer
@@ -51,13 +52,7 @@ class Real:
     def _prepare(self) -> None:
         """200 sessions over four days that walk along a ring of 30 items."""
         log = self.run / "log.tsv"
-        with log.open("w") as file:
-            file.write("SessionId\tItemId\tTime\n")
-            for session in range(200):
-                begin, item = 1_700_000_000 + session * 1720, self.chance.randrange(30)
-                for step in range(self.chance.randrange(3, 8)):
-                    file.write(f"{session}\t{item}\t{begin + 30 * step}\n")
-                    item = (item + self.chance.choice((1, 1, 1, 2))) % 30
+        write_ring(log, 200, self.chance)
         self.data = prepare([log], self.run / "data").path
         self.space = self.run / "space.json"
         self.space.write_text(json.dumps(SPACE))

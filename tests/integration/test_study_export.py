@@ -176,6 +176,8 @@ def test_a_parameter_of_one_model_only_needs_a_condition(
         "from models.parts.contract import Model, Param\n"
         "class Mine(Model):\n"
         "    PARAMS = (Param('heads', 'int', 2, 'heads'), Param('n_epochs', 'int', 4, 'epochs'))\n"
+        "    def loss(self, batch): ...\n"
+        "    def evaluate(self, batches): ...\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     models = ["gru4rec", "other_model_for_space:Mine"]

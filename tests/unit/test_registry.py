@@ -22,6 +22,12 @@ class Mine(Model):
         if params["width"] % params["heads"]:
             raise ValueError(f"width {params['width']} is not divisible by heads {params['heads']}")
 
+    def loss(self, batch): ...
+
+    def encode(self, batch): ...
+
+    def item_table(self): ...
+
 other = 3
 """
 
@@ -100,3 +106,26 @@ def test_a_foreign_models_package_is_said_in_one_sentence(tmp_path: Path, packag
         assert "came from " + str(tmp_path) in done.stdout
         assert "use a virtual environment of paropt's own" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_a_model_that_cannot_learn_or_be_judged_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "half.py").write_text(
+        "from models.parts.contract import Model\n"
+        "class Idle(Model):\n"
+        "    def encode(self, batch): ...\n"
+        "    def item_table(self): ...\n"
+        "class Mute(Model):\n"
+        "    def loss(self, batch): ...\n"
+        "    def encode(self, batch): ...\n"
+        "class Own(Model):\n"
+        "    def run_steps(self, plan, begin, end): ...\n"
+        "    def evaluate(self, batches): ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModelError, match=r"'half:Idle' has neither loss\(\) nor run_steps\(\)"):
+        registry.model_class("half:Idle")
+    with pytest.raises(ModelError, match=r"'half:Mute' has neither encode\(\) and item_table\(\)"):
+        registry.model_class("half:Mute")
+    assert registry.model_class("half:Own").__name__ == "Own"
