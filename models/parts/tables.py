@@ -85,6 +85,8 @@ class Gathered:
         add_rows_(grad, values, places, sums)
 
     def step(self) -> None:
+        if not self._begun:  # the buffer still holds another step's
+            self.grad.zero_()
         self.owner.step(self.rows)
 
 
