@@ -135,7 +135,8 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     show_default="drop, keep for leave-one-out",
     help="Whether an item may directly follow itself in a session.",
 )
-@click.option("--text-ids", is_flag=True, help="Take any text as an id; no check for mixed ids.")
+@click.option("--words-are-ids", is_flag=True, help="Take nan, NULL, unknown … as ids.")
+@click.option("--text-ids", is_flag=True, help="Take any text as an id, also 7 beside 7.0.")
 @click.option("--keep-column", "keep_columns", multiple=True, help="Keep this column; repeatable.")
 @click.option("--item-features", type=FILE, help="A table of items' features, by --item-key.")
 @click.option(

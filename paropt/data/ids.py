@@ -10,23 +10,31 @@ from paropt.data.events import Ints
 from paropt.data.reading import Place
 from paropt.errors import DataError
 
-# what programs write for "no value"
-_MISSING = ["nan", "NaN", "null", "NULL", "None", "NA", "N/A", "<NA>", "\\N", "(null)"]
+# what programs write for "no value", in whatever case; NA in capitals only
+_NO_VALUE = (
+    r"^(?i:nan|null|none|nil|undefined|unknown|n/a|#n/a|<na>|\\n|\(null\)|\(none\)|\(not set\)|"
+    r"\(unknown\))$|^NA$"
+)
 _INTEGER = r"^-?\d+$"
 # a number that is an integer, however it is written: " 7", "+7", "007", "7.0"
 _WRITTEN_OTHERWISE = r"^\s*\+?(-?)0*(\d+)(?:\.0*)?\s*$"
 
 
 def encode_ids(
-    column: pa.ChunkedArray, name: str, place: Place, as_text: bool = False
+    column: pa.ChunkedArray,
+    name: str,
+    place: Place,
+    as_text: bool = False,
+    words_are_ids: bool = False,
 ) -> tuple[Ints, pa.Array]:
     """Codes int32 [rows] into a vocabulary of text, in order of first appearance.
 
-    ``as_text`` takes any text as an id, also one that looks like a missing value or a mistake.
+    ``words_are_ids`` takes a word for "no value" (``nan``, ``unknown``) as an id; ``as_text``
+    takes any text as one, also a number that is written in two ways.
 
     Raises:
-        DataError: an id is missing, holds control characters, is a number written in two ways
-            (``7`` and ``7.0``), or is text in a column of numbers.
+        DataError: an id is missing, holds control characters, is a word for "no value", or is a
+            number written in two ways (``7`` and ``7.0``).
     """
     encoded = pc.dictionary_encode(_as_ids(column, name, place), null_encoding="encode")
     encoded = encoded.combine_chunks()
@@ -37,8 +45,13 @@ def encode_ids(
     if not pa.types.is_string(vocabulary.type):
         vocabulary = pc.cast(vocabulary, pa.string())
     codes, vocabulary = _trimmed(codes, vocabulary)
-    _check(vocabulary, codes, name, place, as_text)
+    _check(vocabulary, codes, name, place, as_text, words_are_ids or as_text)
     return codes, vocabulary
+
+
+def names_no_value(texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Which texts are words that programs write for "no value" [n] bool."""
+    return pc.match_substring_regex(texts, _NO_VALUE)
 
 
 def _trimmed(codes: Ints, vocabulary: pa.Array) -> tuple[Ints, pa.Array]:
@@ -71,7 +84,9 @@ def _as_ids(column: pa.ChunkedArray, name: str, place: Place) -> pa.ChunkedArray
     raise DataError(f"column {name!r} holds {kind}, which are no ids; ids are integers or text")
 
 
-def _check(vocabulary: pa.Array, codes: Ints, name: str, place: Place, as_text: bool) -> None:
+def _check(
+    vocabulary: pa.Array, codes: Ints, name: str, place: Place, as_text: bool, words_are_ids: bool
+) -> None:
     def refuse(bad: pa.Array, what: str) -> None:
         """Point to the first row that holds one of the ``bad`` ids, if there are any."""
         found = pc.indices_nonzero(pc.fill_null(bad, True))
@@ -85,15 +100,12 @@ def _check(vocabulary: pa.Array, codes: Ints, name: str, place: Place, as_text: 
         pc.match_substring_regex(vocabulary, r"[\x00-\x1f]"),
         "the id {value!r} holds control characters",
     )
-    if as_text:
-        return
-    refuse(
-        pc.is_in(vocabulary, value_set=pa.array(_MISSING)),
-        "the id is missing ({value!r}); --text-ids takes it as an id",
-    )
-    plain = pc.match_substring_regex(vocabulary, _INTEGER)
-    numbers = pc.sum(plain).as_py() or 0
-    if not numbers > 0:
+    if not words_are_ids:
+        refuse(
+            names_no_value(vocabulary),
+            "the id is missing ({value!r}); --words-are-ids takes such words as ids",
+        )
+    if as_text or not pc.any(pc.match_substring_regex(vocabulary, _INTEGER)).as_py():
         return
     normal = pc.replace_substring_regex(vocabulary, _WRITTEN_OTHERWISE, r"\1\2")
     refuse(
@@ -101,13 +113,6 @@ def _check(vocabulary: pa.Array, codes: Ints, name: str, place: Place, as_text: 
         "the id {value!r} is a number that also appears written otherwise; write it in one way,"
         " or say --text-ids if these are different ids",
     )
-    if 2 * numbers > len(vocabulary) > numbers:
-        example = vocabulary.filter(plain)[0].as_py()
-        refuse(
-            pc.invert(plain),
-            f"the id {{value!r}} is text where most are numbers (as {example!r});"
-            " say --text-ids if both are meant",
-        )
 
 
 def _twice(values: pa.Array) -> pa.Array:

@@ -41,6 +41,7 @@ class Options:
     test_days: float | None = None
     test_fraction: float | None = None
     text_ids: bool = False
+    words_are_ids: bool = False
     keep_columns: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
     item_features: Path | None = None

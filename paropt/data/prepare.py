@@ -115,13 +115,14 @@ def _read(plan: Plan) -> Log:
     ]
     table, place = read_columns(plan.layouts, list(dict.fromkeys(name for name in wanted if name)))
     kept = _kept(plan, table)
+    guards = (options.text_ids, options.words_are_ids)
     session, sessions = encode_ids(
-        table.column(schema.session_key), schema.session_key, place, options.text_ids
+        table.column(schema.session_key), schema.session_key, place, *guards
     )
     item_column = table.column(schema.item_key)
     if kept is not None:  # rows that go may lack an item: a page view, say
         item_column = pc.if_else(pa.array(kept), item_column, item_column[int(np.argmax(kept))])
-    item, items = encode_ids(item_column, schema.item_key, place, options.text_ids)
+    item, items = encode_ids(item_column, schema.item_key, place, *guards)
     columns = {
         name: encode_column(table.column(name), name in options.categorical)
         for name in options.keep_columns

@@ -144,7 +144,8 @@ def test_whole_floats_are_integers(place: Place) -> None:
     [
         (texts("1", "2", "", "4"), 5, "the id is missing"),
         (texts("1", "nan"), 3, "the id is missing \\('nan'\\)"),
-        (texts("1", "2", "3", "abc"), 6, "'abc' is text where most are numbers"),
+        (texts("1", "Unknown"), 3, "the id is missing \\('Unknown'\\); --words-are-ids"),
+        (texts("7", "85123A", "007"), 5, "written otherwise"),
         (texts("7", "8", "7.0"), 5, "'7.0' is a number that also appears written otherwise"),
         (texts("7", "007"), 3, "written otherwise"),
         (texts("a", "b\0"), 3, "control characters"),
@@ -160,10 +161,18 @@ def test_a_wrong_id_is_named_with_its_line(
         encode_ids(column, "i", place)
 
 
-def test_codes_that_are_mostly_text_may_have_numbers_among_them(place: Place) -> None:
-    """A hash of digits only is still a hash."""
-    _, ids = encode_ids(texts("a1", "b2", "12"), "i", place)
-    assert ids.to_pylist() == ["a1", "b2", "12"]
+@pytest.mark.parametrize("ids", [["a1", "b2", "12"], ["85123", "85123A", "22752", "POST", "71"]])
+def test_numbers_and_text_may_be_mixed(place: Place, ids: list[str]) -> None:
+    """A hash of digits only is still a hash, and article numbers end in letters."""
+    assert encode_ids(texts(*ids), "i", place)[1].to_pylist() == ids
+
+
+def test_words_for_no_value_are_ids_when_said_so(place: Place) -> None:
+    """They are another question than numbers written in two ways."""
+    _, ids = encode_ids(texts("7", "nan", "unknown"), "i", place, words_are_ids=True)
+    assert ids.to_pylist() == ["7", "nan", "unknown"]
+    with pytest.raises(DataError, match="written otherwise"):
+        encode_ids(texts("7", "nan", "7.0"), "i", place, words_are_ids=True)
 
 
 def test_text_ids_are_taken_as_they_are_when_asked(place: Place) -> None:
