@@ -49,7 +49,7 @@ imports: $(BIN)/.paropt-dev
 
 docs: $(BIN)/.paropt  ## the pages that are made from the code
 	$(BIN)/python docs/cli.py
-	$(BIN)/python -m paropt.training.declarations docs/models.md
+	$(BIN)/python -m paropt.training.model_tables docs/models.md
 
 check: lint types imports test  ## lint, types, import contracts, tests
 

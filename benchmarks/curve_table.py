@@ -29,9 +29,9 @@ import torch
 from paropt.data.dataset import Dataset, open_dataset
 from paropt.data.options import Options
 from paropt.data.prepare import prepare
-from paropt.search.history import Record
-from paropt.search.study import Study
-from paropt.service.storage import open_storage
+from paropt.search.study.history import Record
+from paropt.search.study.study import Study
+from paropt.storage.connect import open_storage
 
 SPACE = "gru4rec_xe_shared"
 STARTS = 5  # points that the space starts with

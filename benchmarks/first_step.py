@@ -26,7 +26,7 @@ import numpy as np
 
 from paropt.data.options import Options
 from paropt.data.prepare import prepare
-from paropt.service.child import Trainer
+from paropt.worker.trainer_process import Trainer
 
 GRU4REC = {
     "loss": "bpr-max", "final_act": "elu-0.5", "layers": 224, "dropout_p_embed": 0.5,

@@ -31,9 +31,9 @@ import numpy as np
 import torch
 
 from paropt.training import plans, ranking
-from paropt.training.ground import deterministic
 from paropt.training.optimisers import Optimiser
 from paropt.training.registry import Catalogue, Facts, Model, build
+from paropt.training.runtime import deterministic
 from paropt.training.steps import LossSteps
 
 RETAILROCKET = {

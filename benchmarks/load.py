@@ -26,9 +26,9 @@ from typing import Any
 import psycopg2
 from psycopg2.extras import execute_values
 
-from paropt.search.definition import StudyDefinition
-from paropt.search.study import Study
-from paropt.service.postgres.embedded import EmbeddedServer
+from paropt.search.study.definition import StudyDefinition
+from paropt.search.study.study import Study
+from paropt.storage.embedded.server import EmbeddedServer
 
 TRAINER = Path(__file__).parents[1] / "tests" / "scripted_trainer.py"
 SPACE = {
@@ -130,7 +130,7 @@ class Load:
         connection.close()
 
     def start(self, study: str, place: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-P", "-m", "paropt.service.slot", "--study", study]
+        command = [sys.executable, "-P", "-m", "paropt.worker.slot", "--study", study]
         command += ["--data", "nowhere", "--place", place, "--seats", str(self.seats(study))]
         command += ["--checkpoints", str(self.place / "checkpoints" / study)]
         environment = {

@@ -26,7 +26,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 from first_step import GRU4REC, Clock, made_up
 
-from paropt.service.devices import usable_cores
+from paropt.machine.devices import usable_cores
 
 CONFIGURATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "gru4rec bpr-max": ("gru4rec", GRU4REC | {"batch_size": 80}),

@@ -31,9 +31,9 @@ from sequence_quality import prepared, write_log
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.parts.dropping import Dropout
-from models.parts.moe import MoE
-from models.parts.sequence_losses import full_cross_entropy
+from models.parts.transformer.dropout import Dropout
+from models.parts.transformer.losses import full_cross_entropy
+from models.parts.transformer.moe import MoE
 from paropt.training.fit import Fit
 
 SIZES = {"dim": 64, "blocks": 2, "heads": 1, "max_length": 200, "batch_size": 128}

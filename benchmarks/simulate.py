@@ -32,12 +32,12 @@ import optuna
 import torch
 from surrogate import Surrogate, read_table
 
-from paropt.search import history
-from paropt.search.history import History, Record, steady
-from paropt.search.pruning import complete_pruner, reason_to_prune
-from paropt.search.sampling import Sampler, complete_sampler, derived_seed
-from paropt.search.space import Config, Space
-from paropt.search.warming import POINTS, best_points, warmed
+from paropt.search.setup.warm_start import POINTS, best_points, warmed
+from paropt.search.space.space import Config, Space
+from paropt.search.study import history
+from paropt.search.study.history import History, Record, steady
+from paropt.search.study.pruning import complete_pruner, reason_to_prune
+from paropt.search.study.sampling import Sampler, complete_sampler, derived_seed
 
 HERE = Path(__file__).parent
 TABLES = {name: HERE / "curves" / f"{name}.csv" for name in ("yoochoose_100k", "retailrocket")}

@@ -26,11 +26,11 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-from paropt.search.definition import StudyDefinition
-from paropt.search.spacefile import read_space
-from paropt.search.study import Study
-from paropt.search.trial import Trial
-from paropt.service.postgres.embedded import EmbeddedServer
+from paropt.search.space.file import read_space
+from paropt.search.study.definition import StudyDefinition
+from paropt.search.study.study import Study
+from paropt.search.study.trial import Trial
+from paropt.storage.embedded.server import EmbeddedServer
 
 SPACE = Path(__file__).parents[1] / "paramspaces" / "gru4rec_bprmax_shared.json"
 EPOCHS = 10

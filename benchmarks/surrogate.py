@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from paropt.search.shipped import find_space
-from paropt.search.space import Config, Space
-from paropt.search.spacefile import read_space
+from paropt.search.space.file import read_space
+from paropt.search.space.shipped import find_space
+from paropt.search.space.space import Config, Space
 
 Array = NDArray[np.float64]
 STEPS = 300  # of Adam on the marginal likelihood

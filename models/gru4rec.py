@@ -14,9 +14,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from models.parts import activations
-from models.parts.activations import Activation
-from models.parts.cells import GruCell, RowGruCell, glorot_bound
 from models.parts.contract import (
     Catalogue,
     Facts,
@@ -26,10 +23,13 @@ from models.parts.contract import (
     SequenceBatch,
     SessionParallelPlan,
 )
-from models.parts.gru4rec_steps import GRAPHS, SOFTMAX_OF, Steps
-from models.parts.losses import LOSSES
-from models.parts.negatives import Negatives, PopularityNegatives
-from models.parts.noise import DropoutMasks, generator
+from models.parts.gru4rec import activations
+from models.parts.gru4rec.activations import Activation
+from models.parts.gru4rec.cells import GruCell, RowGruCell, glorot_bound
+from models.parts.gru4rec.losses import LOSSES
+from models.parts.gru4rec.negatives import Negatives, PopularityNegatives
+from models.parts.gru4rec.seeded_random import DropoutMasks, generator
+from models.parts.gru4rec.steps import GRAPHS, SOFTMAX_OF, Steps
 
 PAPER = "arXiv 1706.03847"
 

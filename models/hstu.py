@@ -15,20 +15,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.parts.attention import causal_weight, pointwise_attention, to_rows, to_tokens
-from models.parts.blocks import RMSNorm, linear, make_norm
 from models.parts.contract import Facts, Param, SequenceBatch
-from models.parts.dropping import Dropout
-from models.parts.moe import MOE_PARAMS, MoE, check_moe, has_moe
-from models.parts.packing import Layout
-from models.parts.positions import RelativeBias, Rotary, rotate, time_buckets
-from models.parts.sequence_model import (
+from models.parts.transformer.attention import (
+    causal_weight,
+    pointwise_attention,
+    to_rows,
+    to_tokens,
+)
+from models.parts.transformer.blocks import RMSNorm, linear, make_norm
+from models.parts.transformer.dropout import Dropout
+from models.parts.transformer.moe import MOE_PARAMS, MoE, check_moe, has_moe
+from models.parts.transformer.positions import RelativeBias, Rotary, rotate, time_buckets
+from models.parts.transformer.sequence_model import (
     TRAINING_PARAMS,
     SequenceModel,
     check_sequences,
     loss_params,
     size_params,
 )
+from models.parts.transformer.unpadding import Layout
 
 PAPER = "arXiv 2402.17152"
 

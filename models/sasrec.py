@@ -2,7 +2,7 @@
 
 The block as published, and in the forms that later work found better: pre- or post-norm, RMSNorm,
 GELU or SwiGLU, gated skips (LiGR), a mixture of experts for the feed-forward; trained on every
-position, with any of the losses of :mod:`models.parts.sequence_losses`.
+position, with any of the losses of :mod:`models.parts.transformer.losses`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from models.parts.attention import causal_attention
-from models.parts.blocks import linear, make_feed_forward, make_norm, make_skip
 from models.parts.contract import Facts, Param, SequenceBatch
-from models.parts.dropping import Dropout
-from models.parts.moe import MOE_PARAMS, MoE, check_moe, has_moe
-from models.parts.packing import Layout
-from models.parts.sequence_model import (
+from models.parts.transformer.attention import causal_attention
+from models.parts.transformer.blocks import linear, make_feed_forward, make_norm, make_skip
+from models.parts.transformer.dropout import Dropout
+from models.parts.transformer.moe import MOE_PARAMS, MoE, check_moe, has_moe
+from models.parts.transformer.sequence_model import (
     SASREC,
     TRAINING_PARAMS,
     SequenceModel,
@@ -26,6 +25,7 @@ from models.parts.sequence_model import (
     loss_params,
     size_params,
 )
+from models.parts.transformer.unpadding import Layout
 
 
 class SASRec(SequenceModel):

@@ -58,8 +58,8 @@ class PostgresServer:
     """
 
     def __init__(self) -> None:
-        from paropt.service.postgres.binaries import find_binaries
-        from paropt.service.postgres.cluster import Cluster
+        from paropt.storage.embedded.binaries import find_binaries
+        from paropt.storage.embedded.cluster import Cluster
 
         self.directory = _open_directory("paropt-test-server-")
         binaries = find_binaries()
@@ -182,7 +182,7 @@ def _no_paropt_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def paropt_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty PAROPT_HOME, set in the environment; its server is stopped at the end."""
-    from paropt.service.postgres.embedded import EmbeddedServer
+    from paropt.storage.embedded.server import EmbeddedServer
 
     directory = _open_directory("paropt-test-home-")
     home = directory / "home"

@@ -71,7 +71,7 @@ class ShippedFile(click.ParamType[Path]):
         self.kind = kind
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        from paropt.search import shipped
+        from paropt.search.space import shipped
 
         find = shipped.find_space if self.kind == "space" else shipped.find_paramfile
         found = find(value)
@@ -82,7 +82,7 @@ class ShippedFile(click.ParamType[Path]):
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        from paropt.search import shipped
+        from paropt.search.space import shipped
 
         known = shipped.spaces() if self.kind == "space" else shipped.paramfiles()
         names = [name for name in known if name.startswith(incomplete)]
@@ -96,9 +96,9 @@ def complete_study(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Studies that this machine has worked on: a look at a directory, not at the database."""
-    from paropt.service.home import paropt_home
+    from paropt.machine.home import paropt_home
 
-    # PAROPT_HOME/slots/STUDY-HASH, see paropt.service.seat
+    # PAROPT_HOME/slots/STUDY-HASH, see paropt.machine.slot_files
     names = {path.name.rpartition("-")[0] for path in paropt_home().glob("slots/*-*")}
     return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
 
@@ -136,7 +136,7 @@ def say(line: str) -> None:
 
 def directory_of(data: tuple[str, ...]) -> Path:
     """The dataset directory that ``--data`` names, prepared if it has to be."""
-    from paropt.service.datasets import named_data
+    from paropt.launch.data_source import named_data
 
     return named_data(data, say)
 

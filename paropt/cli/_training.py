@@ -13,7 +13,7 @@ import click
 
 if TYPE_CHECKING:
     from paropt.training.fit import Epoch
-    from paropt.training.runs import Outcome
+    from paropt.training.train_and_test import Outcome
 
 
 class Cutoffs(click.ParamType[tuple[int, ...]]):

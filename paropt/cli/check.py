@@ -29,7 +29,7 @@ def check(
     """
     from dataclasses import asdict
 
-    from paropt.service.checking import checks
+    from paropt.launch.preflight import checks
 
     done = []
     for checked in checks(storage, data, space, say):

@@ -21,8 +21,8 @@ def compare(studies: tuple[str, ...], storage: str | None, as_json: bool) -> Non
     \b
     paropt compare gru4rec-shop sasrec-shop
     """
-    from paropt.service.comparing import compare, printed
-    from paropt.service.storage import open_storage
+    from paropt.results.compare import compare, printed
+    from paropt.storage.connect import open_storage
 
     with open_storage(storage) as opened:
         found = compare(opened, studies)

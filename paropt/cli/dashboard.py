@@ -50,8 +50,8 @@ def dashboard(
     paropt dashboard
     paropt dashboard --host 0.0.0.0 --port 9000
     """
-    from paropt.service.dashboard import Dashboard, serve_until_signal
-    from paropt.service.storage import open_storage
+    from paropt.dashboard.server import Dashboard, serve_until_signal
+    from paropt.storage.connect import open_storage
 
     with open_storage(storage) as opened:
         served = Dashboard(

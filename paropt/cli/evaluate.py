@@ -29,9 +29,9 @@ def evaluate(
     \b
     paropt evaluate shop --data data/shop --at 1,5,10,20
     """
-    from paropt.training import runs
+    from paropt.training import train_and_test
 
-    outcome = runs.test(
+    outcome = train_and_test.test(
         directory,
         directory_of(data),
         split=split,

@@ -11,9 +11,9 @@ import click
 from paropt.cli._study import complete_study
 
 if TYPE_CHECKING:
-    from paropt.search.paramfiles import Format
+    from paropt.search.space.paramfiles import Format
 
-# as paropt.search.paramfiles.FORMATS; repeated because help needs none of that room
+# as paropt.search.space.paramfiles.FORMATS; repeated because help needs none of that room
 FORMATS = ("json", "gru4rec-theano", "gru4rec-pytorch")
 
 
@@ -54,9 +54,9 @@ def export(
     paropt export shop --top 3 --out best
     paropt train --params best/shop_1_trial17.json --data data/shop
     """
-    from paropt.search.export import export
-    from paropt.search.study import Study
-    from paropt.service.storage import open_storage
+    from paropt.results.export import export
+    from paropt.search.study.study import Study
+    from paropt.storage.connect import open_storage
 
     with open_storage(storage) as opened:
         files = export(

@@ -71,16 +71,16 @@ def final(
     paropt final shop --out reports/shop
     paropt final shop --control paramfiles/gru4rec_retailrocket_bprmax_shared.json
     """
-    from paropt.service import finals, written
-    from paropt.service.devices import places
+    from paropt.machine.devices import places
+    from paropt.results import final_test, markdown
 
     if out:
-        written.check_out(out)
+        markdown.check_out(out)
     slots = places(devices, per_device)
-    wish = finals.Wish(study, top, seeds, control, again, storage, data)
+    wish = final_test.Wish(study, top, seeds, control, again, storage, data)
     checkpoints = Path(checkpoint_dir) if checkpoint_dir else None
-    report = finals.run(wish, slots, checkpoints, note=say)
+    report = final_test.run(wish, slots, checkpoints, note=say)
     if out:
-        written.write(report, out)
+        markdown.write(report, out)
         click.echo(f"the report is in {out}", err=True)
-    click.echo(json.dumps(report, indent=1) if as_json else written.markdown(report).rstrip())
+    click.echo(json.dumps(report, indent=1) if as_json else markdown.markdown(report).rstrip())

@@ -92,9 +92,9 @@ def launch(
     paropt launch --study gru4rec_xe_shared-shop --trials 100 --devices 0,1 --per-device 2
     paropt launch --space gru4rec_xe_shared --data data/new --warm-start gru4rec_xe_shared-shop
     """
-    from paropt.service.devices import places
-    from paropt.service.joining import Wish, create_or_resume
-    from paropt.service.launcher import announce, work
+    from paropt.launch.launcher import announce, work
+    from paropt.launch.open_study import Wish, create_or_resume
+    from paropt.machine.devices import places
 
     slots = places(devices, per_device)
     asked = Wish(sampler=sampler or {}, pruner=pruner or {}, **wish)

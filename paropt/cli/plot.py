@@ -11,7 +11,7 @@ import click
 from paropt.cli._study import storage_option
 
 if TYPE_CHECKING:
-    from paropt.service.plotting import Format
+    from paropt.results.plot import Format
 
 
 @click.command()
@@ -44,7 +44,7 @@ def plot(
     paropt plot shop --out figures
     paropt plot shop --out figures --format png --overwrite
     """
-    from paropt.service.plotting import plot
+    from paropt.results.plot import plot
 
     files = plot(
         study,

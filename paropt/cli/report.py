@@ -29,6 +29,6 @@ def report(source: str, out: Path | None, storage: str | None) -> None:
     paropt report reports/shop
     paropt report shop --out shop.html
     """
-    from paropt.service.rendering import render
+    from paropt.results.render import render
 
     click.echo(render(source, out, storage))

@@ -24,8 +24,8 @@ def space(file: Path, fixed: tuple[str, ...], as_json: bool) -> None:
     paropt space gru4rec_bprmax_shared
     paropt space gru4rec_xe_standard_parspace.json --fixed loss=cross-entropy,logq=1
     """
-    from paropt.search.declared import read_checked_space
-    from paropt.search.table import as_object, as_text
+    from paropt.search.setup.check_space import read_checked_space
+    from paropt.search.space.table import as_object, as_text
 
     checked = read_checked_space(file, fixed)
     click.echo(json.dumps(as_object(checked), indent=2) if as_json else as_text(checked))

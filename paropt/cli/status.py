@@ -24,8 +24,8 @@ def status(study: str | None, storage: str | None, as_json: bool, watch: bool) -
     """
     if as_json and watch:
         raise click.UsageError("--json prints once, and --watch stays; leave one of them out.")
-    from paropt.service.status import Looking
-    from paropt.service.storage import open_storage
+    from paropt.storage.connect import open_storage
+    from paropt.terminal.status import Looking
 
     with open_storage(storage) as opened, Looking(opened, study) as looking:
         if as_json:

@@ -21,12 +21,12 @@ def stop(study: str, host: str | None, slot: str | None, storage: str | None) ->
     paropt stop shop
     paropt stop shop --host gpu7
     """
-    from paropt.service import steering
+    from paropt.terminal import control
 
     if host or slot:
-        click.echo(steering.release(study, storage, host=host, slot=slot), err=True)
+        click.echo(control.release(study, storage, host=host, slot=slot), err=True)
     else:
-        click.echo(steering.steer(study, storage, "stop"), err=True)
+        click.echo(control.steer(study, storage, "stop"), err=True)
 
 
 @click.command()
@@ -38,9 +38,9 @@ def pause(study: str, storage: str | None) -> None:
     \b
     paropt pause shop
     """
-    from paropt.service import steering
+    from paropt.terminal import control
 
-    click.echo(steering.steer(study, storage, "pause"), err=True)
+    click.echo(control.steer(study, storage, "pause"), err=True)
 
 
 @click.command()
@@ -54,6 +54,6 @@ def resume(study: str, storage: str | None) -> None:
     \b
     paropt resume shop
     """
-    from paropt.service import steering
+    from paropt.terminal import control
 
-    click.echo(steering.steer(study, storage, "run"), err=True)
+    click.echo(control.steer(study, storage, "run"), err=True)

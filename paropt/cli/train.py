@@ -53,13 +53,13 @@ def train(
     paropt train --params paramfiles/gru4rec_retailrocket_bprmax_shared.json --data data/shop
     paropt train --params layers=100,loss=cross-entropy --data data/shop --split full --save shop
     """
-    from paropt.training import runs
+    from paropt.training import train_and_test
 
     given = {"split": split, "seed": seed, "epochs": epochs, "threads": threads}
     wish, provenance = _wish(params, model, given, judging)
     directory = directory_of(data)
     with progress() as (on_epoch, on_progress):
-        outcome = runs.train(
+        outcome = train_and_test.train(
             wish,
             directory,
             save=save,
@@ -75,9 +75,9 @@ def _wish(
     params: str, model: str | None, given: dict[str, Any], judging: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
     """What the command line says, then the paramfile, then the defaults."""
-    from paropt.search import shipped
-    from paropt.search.paramfiles import read_paramfile
-    from paropt.training.runs import Wish, parse_params
+    from paropt.search.space import shipped
+    from paropt.search.space.paramfiles import read_paramfile
+    from paropt.training.train_and_test import Wish, parse_params
 
     values: dict[str, Any]
     provenance: dict[str, Any] = {}

@@ -50,9 +50,9 @@ def worker(
     \b
     paropt worker --study shop --storage postgresql://paropt@db:5432/paropt --data data/shop
     """
-    from paropt.service.devices import places
-    from paropt.service.joining import join
-    from paropt.service.launcher import work
+    from paropt.launch.launcher import work
+    from paropt.launch.open_study import join
+    from paropt.machine.devices import places
 
     slots = places(devices, per_device)
     with join(study, storage, data, say) as joined:

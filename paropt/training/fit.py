@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from paropt.errors import CheckpointError, Diverged
-from paropt.training import ground, plans, sealed
+from paropt.training import checksummed_file, plans, runtime
 from paropt.training.optimisers import Optimiser
 from paropt.training.ranking import ROWS, Evaluation, Ties, judge
 from paropt.training.registry import Catalogue, Facts, build
@@ -112,12 +112,12 @@ class Fit:
     ) -> None:
         self.name, self.view, self.seed = model, view, seed
         self.at, self.ties, self.filter_seen, self.evaluate = tuple(at), ties, filter_seen, evaluate
-        self.device = ground.usable_device(device)
-        ground.forget_peak(self.device)
-        self.random = ground.RandomStream(seed, self.device)
+        self.device = runtime.usable_device(device)
+        runtime.forget_peak(self.device)
+        self.random = runtime.RandomStream(seed, self.device)
         with self._on_own_ground():
             self.model = build(model, params, catalogue(view), seed).to(self.device)
-            ground.half_precision(self.model.params.get("precision", "fp32"), self.device)
+            runtime.half_precision(self.model.params.get("precision", "fp32"), self.device)
             self.plans = Plans(model, self.model, view, seed, self.device)
         self.params = self.model.params
         declared = int(self.params.get("n_epochs", 10))
@@ -241,7 +241,7 @@ class Fit:
             train_seconds=self.train_seconds,
             evaluation_seconds=judged.seconds,
             events_per_second=float(weights.sum()) / max(self.train_seconds, 1e-9),
-            peak_memory=ground.peak_memory(self.device),
+            peak_memory=runtime.peak_memory(self.device),
             targets=judged.targets,
             unknown=judged.unknown,
             stage=self.stage,
@@ -273,8 +273,8 @@ class Fit:
     @contextmanager
     def _on_own_ground(self) -> Iterator[None]:
         with (
-            ground.memory_errors(self.device),
-            ground.deterministic(self.device),
+            runtime.memory_errors(self.device),
+            runtime.deterministic(self.device),
             self.random.drawn(),
         ):
             yield
@@ -320,7 +320,7 @@ class Fit:
             "best_epoch": self.best_epoch,
             "state": state,
         }
-        sealed.write(Path(path), header, tensors)
+        checksummed_file.write(Path(path), header, tensors)
 
     def resume(self, path: str | Path) -> int | None:
         """Go on from a checkpoint, before :meth:`epochs`; None if there is no such file.
@@ -332,10 +332,10 @@ class Fit:
         """
         path = Path(path)
         try:
-            header, tensors = sealed.read(path)
+            header, tensors = checksummed_file.read(path)
         except FileNotFoundError:
             return None
-        except (sealed.Unsealed, OSError) as error:
+        except (checksummed_file.Unsealed, OSError) as error:
             raise CheckpointError(f"checkpoint {path} cannot be used: {error}") from None
         for name, mine in self.identity().items():
             if header.get(name) != mine:

@@ -20,6 +20,7 @@ _FOREIGN = (
     "use a virtual environment of paropt's own"
 )
 try:
+    from models.kernels.library import Kernels, kernels
     from models.parts.contract import (
         Catalogue,
         Facts,
@@ -28,7 +29,6 @@ try:
         SequenceBatch,
         SessionParallelPlan,
     )
-    from models.parts.native import Kernels, kernels
 except ModuleNotFoundError as error:
     if error.name is None or not error.name.startswith("models"):
         raise

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from paropt import __version__
 from paropt.errors import DataError, ModelError, ParamError
-from paropt.training import ground, sealed
+from paropt.training import checksummed_file, runtime
 from paropt.training.fit import Fit
 from paropt.training.registry import Catalogue, Facts, Model, build
 from paropt.training.semantics import SEMANTICS
@@ -125,7 +125,7 @@ def _fill(path: Path, fit: Fit, provenance: Mapping[str, Any]) -> None:
     tensors = {f"weights/{name}": value for name, value in model.state_dict().items()}
     tensors["support"] = model.catalogue.support
     tensors |= {f"features/{name}": value for name, value in model.catalogue.features.items()}
-    sealed.write(path / "model.safetensors", meta, tensors)
+    checksummed_file.write(path / "model.safetensors", meta, tensors)
     text = json.dumps(meta, indent=1, ensure_ascii=False, sort_keys=True)
     (path / "model.json").write_text(text + "\n", encoding="utf-8")
 
@@ -138,10 +138,10 @@ def load_model(directory: str | Path, device: str = "cpu") -> SavedModel:
         TrainingError: there is no such device.
     """
     directory = Path(directory)
-    on = ground.usable_device(device)
+    on = runtime.usable_device(device)
     _require_files(directory)
     try:
-        meta, tensors = sealed.read(directory / "model.safetensors")
+        meta, tensors = checksummed_file.read(directory / "model.safetensors")
         written = json.loads((directory / "model.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # Unsealed, JSON and Unicode errors are ValueErrors
         raise DataError(f"{directory} cannot be used as a model: {error}") from None
@@ -153,7 +153,7 @@ def load_model(directory: str | Path, device: str = "cpu") -> SavedModel:
         raise DataError(f"{directory}/model.json was changed since the model was saved")
     ids = _read_ids(directory / "items.parquet", meta)
     try:
-        with ground.memory_errors(on):
+        with runtime.memory_errors(on):
             model = _rebuild(meta, tensors).to(on)
     except (KeyError, TypeError, RuntimeError, ValueError, ModelError, ParamError) as error:
         why = str(error).splitlines()[0]

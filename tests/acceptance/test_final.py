@@ -64,7 +64,7 @@ class Shop:
 
     def interrupt(self, *words: str, study: str) -> tuple[int | None, str]:
         """Ctrl-C when a trial of ``study`` runs; its exit code and what it said."""
-        from paropt.search.study import Study
+        from paropt.search.study.study import Study
 
         process = subprocess.Popen(
             [sys.executable, "-m", "paropt", *words],
@@ -132,7 +132,7 @@ def test_a_final_test(at: Shop, tmp_path: Path) -> None:
 
 def trials_of(at: Shop, name: str) -> dict[int, Any]:
     """When each trial that is complete ended, by its number."""
-    from paropt.search.study import Study
+    from paropt.search.study.study import Study
 
     study = Study.load(at.url, name)
     try:
@@ -257,8 +257,8 @@ def check_compare(at: Shop, tmp_path: Path) -> None:
 def create(url: str, name: str, data: Path) -> None:
     """A study without trials."""
     from paropt.data import open_dataset
-    from paropt.search.definition import StudyDefinition
-    from paropt.search.study import Study
+    from paropt.search.study.definition import StudyDefinition
+    from paropt.search.study.study import Study
 
     fingerprint = open_dataset(data).fingerprint
     Study.create(url, StudyDefinition(name, SPACE, "mrr@20", [20], str(data), fingerprint)).close()

@@ -49,8 +49,8 @@ class Scripted:
     def create(self, *acts: str) -> None:
         """A budget of as many trials, each of which acts so (see tests/scripted_trainer.py)."""
         from paropt.data import open_dataset
-        from paropt.search.definition import StudyDefinition
-        from paropt.search.study import Study
+        from paropt.search.study.definition import StudyDefinition
+        from paropt.search.study.study import Study
 
         definition = StudyDefinition(
             name="shop",

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 import sqlalchemy
 
-from paropt.search.storage import open_engine
+from paropt.storage.engine import open_engine
 
 SPACE: dict[str, Any] = {
     "model": "gru4rec",
@@ -262,11 +262,11 @@ def _write_files(directory: Path) -> dict[str, Any]:
 
 
 def _make_studies(url: str, data: Path, fingerprint: str) -> None:
-    from paropt.search.declared import checked
-    from paropt.search.definition import StudyDefinition
-    from paropt.search.spacefile import from_json
-    from paropt.search.study import Study
-    from paropt.service.leases import create_tables
+    from paropt.search.setup.check_space import checked
+    from paropt.search.space.file import from_json
+    from paropt.search.study.definition import StudyDefinition
+    from paropt.search.study.study import Study
+    from paropt.storage.leases import create_tables
     from paropt.training.semantics import SEMANTICS
 
     def create(name: str, semantics: int = SEMANTICS, path: str = str(data)) -> None:

@@ -85,8 +85,8 @@ class Launch:
 
     def __init__(self, url: str, dataset: Path, directory: Path, hungry: bool) -> None:
         from paropt.data import open_dataset
-        from paropt.search.definition import StudyDefinition
-        from paropt.search.study import Study
+        from paropt.search.study.definition import StudyDefinition
+        from paropt.search.study.study import Study
 
         self.url, self.go = url, directory / "go"
         self.errors = directory / "errors.txt"
@@ -127,7 +127,7 @@ class Launch:
         raise AssertionError(f"nothing like {pattern!r} in:\n{self.errors.read_text()}")
 
     def trials(self) -> list[str]:
-        from paropt.search.study import Study
+        from paropt.search.study.study import Study
 
         study = Study.load(self.url, "packed")
         try:

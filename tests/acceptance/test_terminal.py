@@ -20,10 +20,10 @@ from typing import Any
 import pyte
 import pytest
 
-from paropt.search.definition import StudyDefinition
-from paropt.search.storage import open_engine
-from paropt.search.study import Study
-from paropt.service.leases import Slots, create_tables
+from paropt.search.study.definition import StudyDefinition
+from paropt.search.study.study import Study
+from paropt.storage.engine import open_engine
+from paropt.storage.leases import Slots, create_tables
 
 SCRIPT = Path(__file__).parents[1] / "scripted_trainer.py"
 COLUMNS, LINES = 80, 24
@@ -35,8 +35,8 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 # what launch and worker do while 32 slots are at work
 WATCH_32 = """
-from paropt.service.live import make_view
-from paropt.service.signals import caught_signals
+from paropt.terminal.live import make_view
+from paropt.machine.signals import caught_signals
 status = {
     "study": "gru4rec_bprmax_shared-retailrocket", "metric": "mrr@20", "budget": 1000,
     "counts": {"complete": 10, "pruned": 4, "failed": 1, "running": 32, "waiting": 0},

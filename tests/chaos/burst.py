@@ -10,7 +10,7 @@ from typing import Any
 
 from hosts import HERE, Diary, Host, Server
 
-from paropt.search.definition import StudyDefinition
+from paropt.search.study.definition import StudyDefinition
 
 EPOCHS = 2
 

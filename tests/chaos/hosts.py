@@ -142,7 +142,7 @@ class Host:
 
     def start(self, slot: Slot, program: list[str] | None = None) -> subprocess.Popen[bytes]:
         """A slot process at this place; the caller remembers it."""
-        command = program or [sys.executable, "-P", "-m", "paropt.service.slot"]
+        command = program or [sys.executable, "-P", "-m", "paropt.worker.slot"]
         command = [*command, "--study", self.study, "--data", self.data]
         command += ["--seats", str(self.seats), "--place", slot.place]
         command += ["--checkpoints", str(self.checkpoints)]

@@ -18,7 +18,7 @@ from hosts import Diary
 from support.rings import write_ring
 
 from paropt.data.prepare import prepare
-from paropt.service.postgres.embedded import EmbeddedServer
+from paropt.storage.embedded.server import EmbeddedServer
 
 PATIENCE = 300.0  # seconds for a study, which takes some forty
 MOST_LOSSES = 2  # of one configuration: after the third it would be given up

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 from paropt.errors import StorageUnreachable
-from paropt.search.definition import StudyDefinition
-from paropt.search.study import Study
-from paropt.service.slot import main
+from paropt.search.study.definition import StudyDefinition
+from paropt.search.study.study import Study
+from paropt.worker.slot import main
 
 if __name__ == "__main__":
     definition = StudyDefinition.from_json(json.loads(Path(sys.argv[1]).read_text()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from paropt.training.declarations import rewritten, table
+from paropt.training.model_tables import rewritten, table
 from paropt.training.registry import declaration
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
@@ -12,7 +12,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 
 def test_tables_are_up_to_date() -> None:
     text = PAGE.read_text()
-    assert rewritten(text) == text, "run: python -m paropt.training.declarations docs/models.md"
+    assert rewritten(text) == text, "run: python -m paropt.training.model_tables docs/models.md"
 
 
 def test_every_parameter_has_a_row() -> None:

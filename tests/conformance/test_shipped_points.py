@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from paropt.search.parameter import Parameter
-from paropt.search.paramfiles import read_paramfile
-from paropt.search.spacefile import read_space
+from paropt.search.space.file import read_space
+from paropt.search.space.parameter import Parameter
+from paropt.search.space.paramfiles import read_paramfile
 from paropt.training.registry import Facts, complete_params, names
 
 ROOT = Path(__file__).parents[2]

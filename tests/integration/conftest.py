@@ -42,8 +42,8 @@ class Workshop:
         pruner: str = "none",
         timeout: float | None = None,
     ) -> Any:
-        from paropt.search.definition import StudyDefinition
-        from paropt.search.study import Study
+        from paropt.search.study.definition import StudyDefinition
+        from paropt.search.study.study import Study
 
         space = {
             "model": "scripted",
@@ -73,7 +73,7 @@ class Workshop:
         self, place: str = "cpu-0", url: str | None = None, **environment: str
     ) -> subprocess.Popen[bytes]:
         """A slot at ``place``; keyword arguments go into its environment."""
-        command = [sys.executable, "-P", "-m", "paropt.service.slot", "--study", "tried"]
+        command = [sys.executable, "-P", "-m", "paropt.worker.slot", "--study", "tried"]
         command += ["--data", "nowhere", "--seats", str(self.seats), "--place", place]
         command += ["--checkpoints", str(self.checkpoints)]
         self.directory.mkdir(exist_ok=True)
@@ -116,7 +116,7 @@ class Workshop:
 
     def stored(self) -> list[Any]:
         """The trials as Optuna has them."""
-        from paropt.search.storage import open_rdb
+        from paropt.storage.engine import open_rdb
 
         storage = open_rdb(self.url)
         try:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from paropt.service import checking
-from paropt.service.checking import Broken, checks
+from paropt.launch import preflight
+from paropt.launch.preflight import Broken, checks
 
 SPACE = {
     "model": "gru4rec",
@@ -105,8 +105,8 @@ def test_what_is_not_asked_is_skipped(database_url: str) -> None:
 @pytest.mark.parametrize("compiler", ["cc", "/nowhere/cc"])
 def test_a_missing_compiler_is_no_fault(compiler: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", compiler)
-    monkeypatch.setattr(checking, "find_gpus", list)
-    told = checking.check_torch()
+    monkeypatch.setattr(preflight, "find_gpus", list)
+    told = preflight.check_torch()
     assert told.startswith(torch.__version__)
     assert ("without a C compiler" in told) == (compiler != "cc")
 
@@ -131,8 +131,8 @@ def test_torch_that_does_not_work(
         return subprocess.CompletedProcess([], 0, json.dumps(whole) + "\n", "")
 
     named = [type("Gpu", (), {"name": name})() for name in gpus]
-    monkeypatch.setattr(checking.subprocess, "run", run)
-    monkeypatch.setattr(checking, "find_gpus", lambda: named)
+    monkeypatch.setattr(preflight.subprocess, "run", run)
+    monkeypatch.setattr(preflight, "find_gpus", lambda: named)
     with pytest.raises(Broken) as caught:
-        checking.check_torch()
+        preflight.check_torch()
     assert remedy in caught.value.remedy

@@ -14,7 +14,7 @@ import yaml
 from sqlalchemy import inspect, make_url
 
 from paropt.cli import main
-from paropt.search.storage import open_engine
+from paropt.storage.engine import open_engine
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -94,7 +94,7 @@ def test_commands_are_what_paropt_takes(
 
 def test_init_makes_all_tables_and_takes_the_password_apart(database_url: str) -> None:
     url = make_url(database_url)
-    command = [sys.executable, "-m", "paropt.service.initialise"]
+    command = [sys.executable, "-m", "paropt.storage.initialise"]
     environment = {
         "PAROPT_STORAGE": url._replace(password=None).render_as_string(),
         "PGPASSWORD": str(url.password),

@@ -8,9 +8,9 @@ import pytest
 from damaged import LEFT_OUT, Shop, epoch, opened, spoil
 
 from paropt.errors import StudyError
-from paropt.search import history
-from paropt.search.study import Study
-from paropt.service.status import all_statuses
+from paropt.search.study import history
+from paropt.search.study.study import Study
+from paropt.terminal.status import all_statuses
 
 pytestmark = pytest.mark.postgres
 

@@ -13,10 +13,10 @@ import pytest
 from damaged import LEFT_OUT, SPACE, Shop, spoil
 
 from paropt.errors import StudyError
-from paropt.search import history
-from paropt.search.definition import StudyDefinition
-from paropt.search.study import Study
-from paropt.service.leases import create_tables
+from paropt.search.study import history
+from paropt.search.study.definition import StudyDefinition
+from paropt.search.study.study import Study
+from paropt.storage.leases import create_tables
 
 pytestmark = pytest.mark.postgres
 

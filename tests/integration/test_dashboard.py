@@ -19,13 +19,13 @@ from typing import Any
 import optuna
 import pytest
 
+from paropt.dashboard.access import Gatekeeper, host_of, is_loopback, served_hosts
+from paropt.dashboard.server import Dashboard
 from paropt.errors import ParoptError
-from paropt.search.definition import StudyDefinition
-from paropt.search.storage import initialise, open_rdb
-from paropt.search.study import Study
-from paropt.service.dashboard import Dashboard
-from paropt.service.gatekeeper import Gatekeeper, host_of, is_loopback, served_hosts
-from paropt.service.storage import Storage, open_storage
+from paropt.search.study.definition import StudyDefinition
+from paropt.search.study.study import Study
+from paropt.storage.connect import Storage, open_storage
+from paropt.storage.engine import initialise, open_rdb
 
 
 @dataclass

@@ -16,12 +16,12 @@ import pytest
 from paropt.data import open_dataset
 from paropt.data.prepare import prepare
 from paropt.errors import DataError
-from paropt.service.datasets import named_data
+from paropt.launch.data_source import named_data
 
 PREPARE = """
 import sys
 from pathlib import Path
-from paropt.service.datasets import named_data
+from paropt.launch.data_source import named_data
 sys.stdin.readline()
 said = []
 print(named_data(sys.argv[1], said.append))
@@ -183,9 +183,9 @@ def test_demo_is_the_demo_set_in_a_space_and_a_folder_where_one_is_named(
     paropt_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Path
 ) -> None:
     """A folder of that name in the current directory is not what ``demo.json`` means."""
-    from paropt.search import shipped
-    from paropt.search.spacefile import read_space
-    from paropt.service.joining import Wish, find_data
+    from paropt.launch.open_study import Wish, find_data
+    from paropt.search.space import shipped
+    from paropt.search.space.file import read_space
 
     prepare([log], tmp_path / "demo")
     monkeypatch.chdir(tmp_path)

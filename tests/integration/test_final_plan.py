@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from paropt.errors import StudyError
-from paropt.search import final
-from paropt.search.definition import StudyDefinition
-from paropt.search.final import Entry, Plan
-from paropt.search.paramfiles import Paramfile
-from paropt.search.spending import best_within, points
-from paropt.search.study import Study, StudyEnded
+from paropt.results import final_choice, final_plan, looks_at_test
+from paropt.results.spend_curve import best_within, points
+from paropt.search.space.paramfiles import Paramfile
+from paropt.search.study.definition import StudyDefinition
+from paropt.search.study.plan import Entry, Plan
+from paropt.search.study.study import Study, StudyEnded
 
 SPACE: dict[str, Any] = {
     "model": "gru4rec",
@@ -94,13 +94,13 @@ def test_a_failed_job_is_not_replaced_but_may_be_tried_again(create: Create) -> 
     train(study, None)
     train(study, [0.2])
     assert ended(study).reason == "budget"
-    assert final.judge(study)[0].failures == ("seed 11: boom",)
+    assert final_choice.judge(study)[0].failures == ("seed 11: boom",)
     assert study.retry_failed() == 1
     again = train(study, [0.4])
     assert (again.seed, again.root, again.attempt) == (11, 0, 1)
     assert ended(study).reason == "budget"
     assert study.retry_failed() == 0
-    (judged,) = final.judge(study)
+    (judged,) = final_choice.judge(study)
     assert sorted(judged.values) == [0.2, 0.4] and not judged.failures
 
 
@@ -115,7 +115,7 @@ def test_the_epoch_is_the_mean_curves_best_that_every_seed_reached(create: Creat
     study = create(plan=Plan("old", 1, ENTRIES[:1], (11, 12)))
     train(study, [0.1, 0.5, 0.2, 0.9])
     train(study, [0.3, 0.2, 0.6])
-    (judged,) = final.judge(study)
+    (judged,) = final_choice.judge(study)
     # means 0.2, 0.35, 0.4; each seed's own best are other epochs
     assert (judged.epoch, judged.values) == (3, (0.2, 0.6))
     assert judged.curve == pytest.approx((0.2, 0.35, 0.4))
@@ -131,9 +131,9 @@ def test_the_best_mean_is_chosen_with_the_control_of_its_model(create: Create) -
     study = create(plan=Plan("old", 1, entries, (11, 12)))
     for value in (0.9, 0.1, 0.5, 0.2, 0.0, 0.1, 0.5, 0.2):
         train(study, [value])
-    chosen, control = final.choose(final.judge(study))
+    chosen, control = final_choice.choose(final_choice.judge(study))
     assert (chosen.entry.name, control.entry.name) == ("candidate 2", "control sasrec")
-    second = final.test_plan(Plan("old", 1, entries, (11, 12)), chosen, control)
+    second = final_plan.test_plan(Plan("old", 1, entries, (11, 12)), chosen, control)
     assert [(e.name, e.epochs) for e in second.entries] == [
         ("candidate 2", 1),
         ("control sasrec", 1),
@@ -146,7 +146,7 @@ def test_who_has_a_failed_seed_is_not_chosen(create: Create) -> None:
     for values in ([0.9], [0.1], None, [0.1]):
         train(study, values)
     with pytest.raises(StudyError, match=r"no candidate could be trained with every seed.*boom"):
-        final.choose(final.judge(study))
+        final_choice.choose(final_choice.judge(study))
 
 
 def test_spending_counts_every_trial_in_the_order_of_their_ends(create: Create) -> None:
@@ -179,9 +179,9 @@ def test_spending_counts_every_trial_in_the_order_of_their_ends(create: Create) 
 def test_a_plan_has_the_best_with_fresh_seeds_and_a_control(create: Create) -> None:
     study = create(budget=5)
     with pytest.raises(StudyError, match="no trial with a value"):
-        final.make_plan(study, 1)
+        final_plan.make_plan(study, 1)
     trials = [train(study, [value]) for value in (0.3, 0.1, 0.5, 0.4, 0.2)]
-    plan = final.make_plan(study, 1, top=2, seeds=3)
+    plan = final_plan.make_plan(study, 1, top=2, seeds=3)
     first, second, control = plan.entries
     assert (first.name, first.params, first.epochs) == ("candidate 1", trials[2].params, 4)
     assert first.found == {"trial": 2, "value": 0.5, "epoch": 1}
@@ -190,8 +190,8 @@ def test_a_plan_has_the_best_with_fresh_seeds_and_a_control(create: Create) -> N
     assert control.source == "start point 2 of the space"
     assert control.params == {"n_epochs": 4, "layers": 32, "momentum": 0.5}
     assert not set(plan.seeds) & {trial.seed for trial in trials} and len(set(plan.seeds)) == 3
-    assert final.make_plan(study, 1, top=2, seeds=3) == plan
-    assert not set(final.make_plan(study, 2).seeds) & set(plan.seeds)
+    assert final_plan.make_plan(study, 1, top=2, seeds=3) == plan
+    assert not set(final_plan.make_plan(study, 2).seeds) & set(plan.seeds)
     assert Plan.from_json(plan.to_json()) == plan
 
 
@@ -199,12 +199,12 @@ def test_what_is_candidate_and_control_is_trained_once(create: Create) -> None:
     study = create(budget=2)
     for _ in range(2):
         train(study, [0.3])
-    plan = final.make_plan(study, 1, top=5)
+    plan = final_plan.make_plan(study, 1, top=5)
     assert [bool(e.source) for e in plan.entries] == [False, True]
     assert plan.entries[1].found["trial"] == 1
     # said or left out, a default is the same
     given = Paramfile("gru4rec", {"n_epochs": 4, "layers": 32, "momentum": 0.5, "adapt": "adagrad"})
-    plan = final.make_plan(study, 1, top=5, control=("paramfile x", given))
+    plan = final_plan.make_plan(study, 1, top=5, control=("paramfile x", given))
     assert [e.source for e in plan.entries] == ["", "paramfile x"]
 
 
@@ -213,7 +213,7 @@ def test_what_is_candidate_and_control_is_trained_once(create: Create) -> None:
 
 def look(study: Study, plan: Plan, data: str = "f" * 64) -> list[tuple[str, int]]:
     with study.transaction() as connection:
-        return [(x.study, x.number) for x in final.take_look(connection, data, plan)]
+        return [(x.study, x.number) for x in looks_at_test.take_look(connection, data, plan)]
 
 
 def test_looks_are_counted_once_per_final_test_and_per_data(create: Create) -> None:

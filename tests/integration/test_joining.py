@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from paropt.errors import DataError, ParoptError, StudyError
-from paropt.service import joining
-from paropt.service.joining import Wish, create_or_resume, join
+from paropt.launch import open_study
+from paropt.launch.open_study import Wish, create_or_resume, join
 
 SPACE = {
     "model": "gru4rec",
@@ -130,36 +130,36 @@ def test_a_worker_finds_the_data_where_it_was_or_asks(
 def test_data_is_looked_for_in_its_order(
     wish: Any, space: Path, tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from paropt.search.spacefile import read_space
+    from paropt.search.space.file import read_space
 
     monkeypatch.chdir(tmp_path)
     plain, named = read_space(space), tmp_path / "named.json"
     named.write_text(json.dumps(SPACE | {"data": "beside"}))
     (tmp_path / "given").mkdir()
-    assert joining.find_data(wish(data="given"), plain) == Path("given")
+    assert open_study.find_data(wish(data="given"), plain) == Path("given")
     with pytest.raises(DataError, match="--data beside does not exist"):
-        joining.find_data(wish(data=None, space=named), read_space(named))
+        open_study.find_data(wish(data=None, space=named), read_space(named))
     (tmp_path / "beside").mkdir()
-    found = joining.find_data(wish(data=None, space=named), read_space(named))
+    found = open_study.find_data(wish(data=None, space=named), read_space(named))
     assert found == tmp_path / "beside"
     with pytest.raises(DataError, match=r"no data: give --data"):
-        joining.find_data(wish(data=None), plain)
+        open_study.find_data(wish(data=None), plain)
     monkeypatch.setenv("PAROPT_DATASET", str(dataset))
-    assert joining.find_data(wish(data=None), plain) == dataset
+    assert open_study.find_data(wish(data=None), plain) == dataset
 
 
 def test_the_demo_set_is_made_once(paropt_home: Path) -> None:
-    made = joining.named_data("demo")
+    made = open_study.named_data("demo")
     assert made == paropt_home / "datasets" / "demo"
     before = (made / "meta.json").stat().st_mtime_ns
-    assert joining.named_data("demo") == made
+    assert open_study.named_data("demo") == made
     assert (made / "meta.json").stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize("metric", ["", "@20", "MRR@20", "mrr@0", "mrr@", "mrr 20"])
 def test_metrics_that_are_none(metric: str) -> None:
     with pytest.raises(ParoptError, match=r"--metric is a name like"):
-        joining.cutoffs(metric)
+        open_study.cutoffs(metric)
 
 
 # -- warm start -----------------------------------------------------------------------------

@@ -14,8 +14,8 @@ import pytest
 from sqlalchemy import Engine, create_engine, make_url, text
 
 from paropt.errors import StorageUnreachable
-from paropt.search.storage import open_engine
-from paropt.service.leases import Leases, Observer, Rhythm, Slots, Stale, create_tables
+from paropt.storage.engine import open_engine
+from paropt.storage.leases import Leases, Observer, Rhythm, Slots, Stale, create_tables
 
 STUDY = "shop"
 
@@ -226,8 +226,8 @@ def test_process_that_ended_on_this_machine_is_not_waited_for(
 ) -> None:
     program = (
         "import sys\n"
-        "from paropt.service.leases import Leases, Slots\n"
-        "from paropt.search.storage import open_engine\n"
+        "from paropt.storage.leases import Leases, Slots\n"
+        "from paropt.storage.engine import open_engine\n"
         "engine = open_engine(sys.argv[1])\n"
         "slot = Slots(engine).register('shop', device='cpu', slot=0)\n"
         "with engine.begin() as connection:\n"

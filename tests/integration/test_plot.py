@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from paropt.search.definition import StudyDefinition
-from paropt.search.study import Study
+from paropt.search.study.definition import StudyDefinition
+from paropt.search.study.study import Study
 
 SPACE = {
     "model": "hstu",

@@ -22,14 +22,14 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from paropt.errors import ParoptError, StorageUnreachable
-from paropt.service.postgres.binaries import find_binaries
-from paropt.service.postgres.embedded import EmbeddedServer
-from paropt.service.storage import Storage, open_storage
+from paropt.storage.connect import Storage, open_storage
+from paropt.storage.embedded.binaries import find_binaries
+from paropt.storage.embedded.server import EmbeddedServer
 
 HOLDER = """
 import sys
 from sqlalchemy import text
-from paropt.service.storage import open_storage
+from paropt.storage.connect import open_storage
 with open_storage() as storage:
     with storage.engine().begin() as connection:
         connection.execute(text("SELECT pg_advisory_xact_lock(1)"))
@@ -335,7 +335,7 @@ def test_server_that_cannot_start_says_why(used_home: Path) -> None:
 
 
 def test_failed_initdb_leaves_nothing(paropt_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from paropt.service.postgres.binaries import Binaries
+    from paropt.storage.embedded.binaries import Binaries
 
     run = Binaries.run
 

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import make_url, text
 
 from paropt.errors import EXIT_STORAGE, ParoptError, StorageUnreachable
-from paropt.service import storage as storage_module
-from paropt.service.storage import open_storage, parse_url, show
+from paropt.storage import connect as storage_module
+from paropt.storage.connect import open_storage, parse_url, show
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg2"])

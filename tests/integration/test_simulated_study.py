@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from simulate import METRIC, Job, Ours, Strategy, World, run
 
-from paropt.search.definition import StudyDefinition
-from paropt.search.spacefile import from_json
-from paropt.search.study import Study
+from paropt.search.space.file import from_json
+from paropt.search.study.definition import StudyDefinition
+from paropt.search.study.study import Study
 
 pytestmark = pytest.mark.postgres
 

@@ -124,8 +124,8 @@ def test_pausing_or_stopping_a_study_frees_its_slots(workshop: Workshop, how: st
 
 
 def test_one_slot_of_a_study_can_be_released(workshop: Workshop, database_url: str) -> None:
-    from paropt.service.leases import Slots
-    from paropt.service.storage import open_storage
+    from paropt.storage.connect import open_storage
+    from paropt.storage.leases import Slots
 
     study = workshop.create([(0.75, "hold"), (0.5, "hold")])
     first, second = workshop.start("cpu-0"), workshop.start("cpu-1")

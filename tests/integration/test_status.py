@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from paropt.search.definition import StudyDefinition
-from paropt.search.storage import open_engine
-from paropt.search.study import Study
-from paropt.service.leases import Slots, create_tables
+from paropt.search.study.definition import StudyDefinition
+from paropt.search.study.study import Study
+from paropt.storage.engine import open_engine
+from paropt.storage.leases import Slots, create_tables
 
 SPACE = {
     "model": "gru4rec",

@@ -13,9 +13,9 @@ from click.testing import CliRunner, Result
 
 from paropt.cli.main import cli
 from paropt.errors import ParoptError
-from paropt.search.definition import StudyDefinition
-from paropt.search.paramfiles import read_paramfile
-from paropt.search.study import Study
+from paropt.search.space.paramfiles import read_paramfile
+from paropt.search.study.definition import StudyDefinition
+from paropt.search.study.study import Study
 
 SPACE: dict[str, Any] = {
     "model": "gru4rec",

@@ -12,10 +12,10 @@ import pytest
 from sqlalchemy import text
 
 from paropt.errors import StorageUnreachable, StudyError
-from paropt.search.definition import StudyDefinition
-from paropt.search.storage import initialise, open_rdb
-from paropt.search.study import MAX_ATTEMPTS, Study, StudyEnded
-from paropt.search.trial import Trial, TrialLost
+from paropt.search.study.definition import StudyDefinition
+from paropt.search.study.study import MAX_ATTEMPTS, Study, StudyEnded
+from paropt.search.study.trial import Trial, TrialLost
+from paropt.storage.engine import initialise, open_rdb
 
 pytestmark = pytest.mark.postgres
 

@@ -19,7 +19,7 @@ from paropt.data import View, open_dataset
 from paropt.data.prepare import prepare
 from paropt.errors import CheckpointError, Diverged, ParamError, TrainingError
 from paropt.training import fit as fit_module
-from paropt.training import ground
+from paropt.training import runtime
 from paropt.training.fit import Epoch, Fit
 
 STAGED = '''
@@ -350,11 +350,11 @@ def test_bfloat16_is_refused_where_the_device_has_none(monkeypatch: pytest.Monke
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
     old = torch.device("cuda", 0)
-    assert not ground.half_precision("fp32", old)
-    assert ground.half_precision("bf16", torch.device("cpu"))
+    assert not runtime.half_precision("fp32", old)
+    assert runtime.half_precision("bf16", torch.device("cpu"))
     message = "^Tesla T4 has no bfloat16, so precision bf16 can't be; set it to fp32$"
     with pytest.raises(TrainingError, match=message):
-        ground.half_precision("bf16", old)
+        runtime.half_precision("bf16", old)
 
 
 def test_what_cannot_be_trained(view: View) -> None:
@@ -458,7 +458,7 @@ def test_a_failed_save_leaves_the_old_file(
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("paropt.training.sealed.save_file", full_disk)
+    monkeypatch.setattr("paropt.training.checksummed_file.save_file", full_disk)
     with pytest.raises(OSError, match="No space"):
         Fit(MODEL, {}, view, seed=3).save(checkpoint)
     assert checkpoint.read_bytes() == content
@@ -480,6 +480,6 @@ def test_peak_memory_is_that_of_one_fit() -> None:
     device = torch.device("cpu")
     block = bytearray(256 << 20)
     del block
-    with_the_block = ground.peak_memory(device)
-    ground.forget_peak(device)
-    assert with_the_block - ground.peak_memory(device) > 128 << 20
+    with_the_block = runtime.peak_memory(device)
+    runtime.forget_peak(device)
+    assert with_the_block - runtime.peak_memory(device) > 128 << 20

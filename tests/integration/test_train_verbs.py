@@ -18,8 +18,8 @@ from paropt.cli.main import cli
 from paropt.data import open_dataset
 from paropt.data.prepare import prepare
 from paropt.errors import DataError, ParamError, ParoptError
-from paropt.training.runs import parse_params
 from paropt.training.saved import load_model
+from paropt.training.train_and_test import parse_params
 
 PARAMS = "layers=16,batch_size=8,n_sample=32,learning_rate=0.1,n_epochs=3,loss=cross-entropy"
 KEYS = {

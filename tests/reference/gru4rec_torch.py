@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.gru4rec import Gru4Rec
 from models.parts.contract import Catalogue, Facts, SequenceBatch, SessionParallelPlan
-from models.parts.losses import LOSSES
+from models.parts.gru4rec.losses import LOSSES
 from paropt.training.registry import complete_params
 
 

@@ -14,19 +14,19 @@ import psycopg2
 import psycopg2.extensions
 from rich.console import Console
 
+from paropt.dashboard.overlay import Exhibits
 from paropt.errors import ParoptError, StorageUnreachable
-from paropt.search.definition import StudyDefinition
-from paropt.search.export import export
-from paropt.search.spending import points
-from paropt.search.study import Study, StudyEnded
-from paropt.service import joining
-from paropt.service.comparing import compare, printed
-from paropt.service.exhibits import Exhibits
-from paropt.service.leases import Leases, Observer, Rhythm, Slots, create_tables
-from paropt.service.plotting import figures
-from paropt.service.rendering import render
-from paropt.service.status import all_statuses, studies_table, study_report, study_status
-from paropt.service.storage import Storage, parse_url
+from paropt.launch import open_study
+from paropt.results.compare import compare, printed
+from paropt.results.export import export
+from paropt.results.plot import figures
+from paropt.results.render import render
+from paropt.results.spend_curve import points
+from paropt.search.study.definition import StudyDefinition
+from paropt.search.study.study import Study, StudyEnded
+from paropt.storage.connect import Storage, parse_url
+from paropt.storage.leases import Leases, Observer, Rhythm, Slots, create_tables
+from paropt.terminal.status import all_statuses, studies_table, study_report, study_status
 
 SPACE: dict[str, Any] = {
     "model": "gru4rec",
@@ -147,7 +147,7 @@ class Shop:
         try_out(self.listed)
         try_out(lambda: printed(compare(self.storage, [self.name])))
         try_out(lambda: render(self.name, self.folder / "page.html", self.url))
-        try_out(lambda: joining.join(self.name, self.url, None))
+        try_out(lambda: open_study.join(self.name, self.url, None))
         try_out(lambda: self.all_of_study(try_out))
         for sentence in said:
             assert sentence.strip()

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from paropt.errors import ParoptError
-from paropt.service.figures import of_study, png
-from paropt.service.figures.description import Bars, Cells, Figure, Lines, Series, blend
-from paropt.service.figures.plotly import plotly
-from paropt.service.figures.svg import document
+from paropt.results.figures import of_study, png
+from paropt.results.figures.description import Bars, Cells, Figure, Lines, Series, blend
+from paropt.results.figures.plotly import plotly
+from paropt.results.figures.svg import document
 
 LINES = Lines(
     "curves",

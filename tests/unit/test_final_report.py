@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from paropt.errors import ParoptError
-from paropt.service import written
-from paropt.service.figures.description import Lines, Mark, Series
-from paropt.service.figures.svg import intervals, svg
-from paropt.service.page import page
+from paropt.results import markdown
+from paropt.results.figures.description import Lines, Mark, Series
+from paropt.results.figures.svg import intervals, svg
+from paropt.results.html_page import page
 
 NAMES = [f"{measure}@{k}" for measure in ("recall", "mrr") for k in (1, 20)]
 EVIL = "<script>alert('1')</script>"
@@ -94,7 +94,7 @@ def report() -> dict[str, Any]:
 
 
 def test_every_number_says_what_it_is_of(report: dict[str, Any]) -> None:
-    text = written.markdown(report)
+    text = markdown.markdown(report)
     for words in ("f" * 64, "seeds 11, 12", "train_full → test", "ties standard", "seed 42"):
         assert words in text
     assert "mrr@20 0.3000 ± 0.0020 [0.2900, 0.3100]" in text
@@ -112,12 +112,12 @@ def test_looks_again_and_lost_comparisons_are_said(report: dict[str, Any]) -> No
     report["test"]["baselines"]["session k-NN"] = {"metrics": numbers(0.31)}
     report["test"] |= {"control": None, "difference": None}
     report["flattery"] |= {"fresh": 0.37, "flattered": -0.01}
-    for text in (written.markdown(report), page(report)):
+    for text in (markdown.markdown(report), page(report)):
         assert "look 2 at this test set" in text and "old (2026-01-02)" in text
         assert "Without any training, session k-NN reaches 0.3100." in text
         assert "nothing better than its control" in text
         assert "it did not flatter" in text
-    assert written.roles(report) == ["chosen"]
+    assert markdown.roles(report) == ["chosen"]
 
 
 def test_a_page_needs_nothing_else_and_takes_any_name(report: dict[str, Any]) -> None:
@@ -147,25 +147,25 @@ def test_a_directory_is_replaced_only_if_it_holds_a_report(
     report: dict[str, Any], tmp_path: Path
 ) -> None:
     out = tmp_path / "deep" / "report"
-    written.write(report, out)
+    markdown.write(report, out)
     (out / "mine.txt").touch()
     report["final"] = 3
-    written.write(report, out)
-    assert written.read(out) == report
+    markdown.write(report, out)
+    assert markdown.read(out) == report
     names = {path.name for path in out.iterdir()}
     assert names == {"report.json", "report.md", "report.html", "chosen.json", "control.json"}
     assert [path.name for path in out.parent.iterdir()] == ["report"]
     other = tmp_path / "other"
     other.mkdir()
     with pytest.raises(ParoptError, match="holds no report"):
-        written.write(report, other)
+        markdown.write(report, other)
     (out / "report.json").write_text('{"paropt_report": 99}')
     with pytest.raises(ParoptError, match="is of version 99"):
-        written.read(out)
+        markdown.read(out)
 
 
 def test_paramfiles_of_a_test_say_how_to_train_it_again(report: dict[str, Any]) -> None:
-    found = written.paramfile(report, "chosen")
+    found = markdown.paramfile(report, "chosen")
     assert (found.model, found.params, found.epochs) == ("gru4rec", {"layers": 8}, 4)
     provenance = found.provenance
     assert (provenance["split"], provenance["seed"], provenance["threads"]) == ("full", 11, 1)

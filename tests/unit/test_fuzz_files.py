@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from paropt.data import open_dataset
 from paropt.data.prepare import prepare
 from paropt.errors import DataError, ParoptError, SpaceError, StudyError
-from paropt.search.definition import StudyDefinition
-from paropt.search.paramfiles import read_paramfile
-from paropt.search.spacefile import read_space
+from paropt.search.space.file import read_space
+from paropt.search.space.paramfiles import read_paramfile
+from paropt.search.study.definition import StudyDefinition
 
 SPACE = {
     "model": "gru4rec",

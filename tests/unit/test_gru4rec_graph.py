@@ -18,11 +18,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from models.gru4rec import Gru4Rec
-from models.parts import negatives, noise, replay
 from models.parts.contract import SessionParallelPlan
-from models.parts.gru4rec_steps import StepReplay, Steps
-from models.parts.replay import Feed, Replay
-from models.parts.rows import add_groups_, groups
+from models.parts.gru4rec import cuda_graph, negatives, seeded_random
+from models.parts.gru4rec.cuda_graph import Feed, Replay
+from models.parts.gru4rec.steps import StepReplay, Steps
+from models.parts.gru4rec.unique_rows import add_groups_, groups
 
 SHAPES: dict[str, dict[str, Any]] = {
     "shared": {},
@@ -188,7 +188,7 @@ def test_memory_stays_where_it_is() -> None:
 @pytest.fixture
 def drawn_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """A generator is made for devices that there are."""
-    for module in (negatives, noise):
+    for module in (negatives, seeded_random):
         monkeypatch.setattr(module, "generator", lambda *key: None)
 
 
@@ -317,6 +317,6 @@ def test_every_step_runs_once(monkeypatch: pytest.MonkeyPatch) -> None:
         player.run(n)
         done += n
         assert gpu.steps == done
-    assert [graph.size for graph in gpu.graphs] == [1, replay.UNROLLED]
+    assert [graph.size for graph in gpu.graphs] == [1, cuda_graph.UNROLLED]
     # 41 steps: 3 warm up, 4 (of 5) and 7 (of 23) and 3 alone, 8 and 16 by the long graph
     assert [graph.replays for graph in gpu.graphs] == [14, 3]

@@ -9,7 +9,7 @@ import torch
 from gru4rec_torch import build
 
 from models.gru4rec import Gru4Rec
-from models.parts.cells import GruCell, RowGruCell
+from models.parts.gru4rec.cells import GruCell, RowGruCell
 from paropt.errors import ParamError
 from paropt.training.registry import complete_params
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from models.parts.activations import Activation
-from models.parts.adagrad import DenseAdagrad, RowAdagrad, Rule
-from models.parts.negatives import PopularityNegatives, alias_table
-from models.parts.noise import DropoutMasks, blocks, generator
-from models.parts.rows import distinct, occurrences
-from models.parts.scratch import Scratch
+from models.parts.gru4rec.activations import Activation
+from models.parts.gru4rec.adagrad import DenseAdagrad, RowAdagrad, Rule
+from models.parts.gru4rec.negatives import PopularityNegatives, alias_table
+from models.parts.gru4rec.seeded_random import DropoutMasks, blocks, generator
+from models.parts.gru4rec.unique_rows import distinct, occurrences
+from models.parts.gru4rec.workspace import Scratch
 
 CPU = torch.device("cpu")
 ACTIVATIONS = ["linear", "relu", "tanh", "leaky-0.3", "elu-0.5", "elu-1", "selu-1.05-1.67"]

@@ -11,10 +11,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.hstu import HSTU
-from models.parts.attention import causal_weight, pointwise_attention
 from models.parts.contract import Catalogue, Facts, SequenceBatch
-from models.parts.packing import Layout
-from models.parts.positions import RelativeBias, Rotary, rotate, time_buckets, time_positions
+from models.parts.transformer.attention import causal_weight, pointwise_attention
+from models.parts.transformer.positions import (
+    RelativeBias,
+    Rotary,
+    rotate,
+    time_buckets,
+    time_positions,
+)
+from models.parts.transformer.unpadding import Layout
 from paropt.training.registry import build
 
 DAY = 86_400_000

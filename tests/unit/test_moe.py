@@ -11,7 +11,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.parts.contract import Param
-from models.parts.moe import MOE_PARAMS, MoE, can_group, check_moe, expert_width, has_moe
+from models.parts.transformer.moe import (
+    MOE_PARAMS,
+    MoE,
+    can_group,
+    check_moe,
+    expert_width,
+    has_moe,
+)
 
 DEFAULTS: dict[str, Any] = {param.name: param.default for param in MOE_PARAMS} | {"blocks": 2}
 

@@ -14,12 +14,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.parts import native
-from models.parts.activations import Activation
-from models.parts.adagrad import Rule
-from models.parts.losses import bpr_max, bpr_max_gradient_
-from models.parts.native import Kernels, kernels
-from models.parts.scratch import Scratch
+from models.kernels import library
+from models.kernels.library import Kernels, kernels
+from models.parts.gru4rec.activations import Activation
+from models.parts.gru4rec.adagrad import Rule
+from models.parts.gru4rec.losses import bpr_max, bpr_max_gradient_
+from models.parts.gru4rec.workspace import Scratch
 
 N, K, D = 300, 70, 37  # a width that no vector register divides
 
@@ -34,7 +34,7 @@ def made() -> Kernels:
 @pytest.fixture(params=[1, 2, 3])
 def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     before = torch.get_num_threads()
-    monkeypatch.setattr(native, "FEW", 1)
+    monkeypatch.setattr(library, "FEW", 1)
     torch.set_num_threads(request.param)
     yield request.param
     torch.set_num_threads(before)

@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.parts import attention, native
-from models.parts.adagrad import DenseAdagrad, RowAdagrad, Rule
-from models.parts.native import Kernels, kernels
-from models.parts.packing import Layout
-from models.parts.scratch import Scratch
-from models.parts.tables import Gathered, InPlace, Table
+from models.kernels import library
+from models.kernels.library import Kernels, kernels
+from models.parts.gru4rec.adagrad import DenseAdagrad, RowAdagrad, Rule
+from models.parts.gru4rec.table_update import Gathered, InPlace, Table
+from models.parts.gru4rec.workspace import Scratch
+from models.parts.transformer import attention
+from models.parts.transformer.unpadding import Layout
 
 N = 300  # rows of a table
 WIDTHS = {"": None, "-mno-avx512f": 8, "-mno-avx": 4}
@@ -42,7 +43,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(autouse=True)
 def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = torch.get_num_threads()
-    monkeypatch.setattr(native, "FEW", 1)
+    monkeypatch.setattr(library, "FEW", 1)
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)

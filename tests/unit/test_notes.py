@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from paropt.search.definition import StudyDefinition
-from paropt.search.history import Record
-from paropt.service.notes import study_note, trial_note
+from paropt.dashboard.notes import study_note, trial_note
+from paropt.search.study.definition import StudyDefinition
+from paropt.search.study.history import Record
 
 EVIL = "`<script>alert(1)</script>` | [x](y)\n# z"
 

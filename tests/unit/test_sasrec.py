@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.parts.contract import Catalogue, Facts, SequenceBatch
-from models.parts.dropping import Dropout
-from models.parts.packing import Layout
+from models.parts.transformer.dropout import Dropout
+from models.parts.transformer.unpadding import Layout
 from models.sasrec import Block, SASRec
 from paropt.training.registry import build
 

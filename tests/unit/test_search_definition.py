@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from paropt.errors import StudyError
-from paropt.search.definition import StudyDefinition
+from paropt.search.study.definition import StudyDefinition
 
 SPACE = {"model": "gru4rec", "search": {"layers": {"type": "int", "low": 32, "high": 96}}}
 RECORDED = StudyDefinition(

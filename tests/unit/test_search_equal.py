@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from paropt.search.equal import by_model
-from paropt.search.history import Record
+from paropt.search.study.equal_spend import by_model
+from paropt.search.study.history import Record
 
 MODELS = ["fast", "slow", "new"]
 

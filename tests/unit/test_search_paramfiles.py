@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paropt.errors import SpaceError
-from paropt.search.paramfiles import Paramfile, formatted, read_paramfile, write_paramfile
+from paropt.search.space.paramfiles import Paramfile, formatted, read_paramfile, write_paramfile
 
 SHIPPED = sorted((Path(__file__).parents[2] / "paramfiles").glob("*.json"))
 BPR_MAX = {

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from paropt.errors import StudyError
-from paropt.search.pruning import complete_pruner, reason_to_prune
-from paropt.search.sampling import complete_sampler
+from paropt.search.study.pruning import complete_pruner, reason_to_prune
+from paropt.search.study.sampling import complete_sampler
 
 MEDIAN = {"name": "median", "startup": 3, "warmup": 2}
 ASHA = {"name": "asha", "startup": 0, "min_epochs": 1, "factor": 3}

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from paropt.errors import StudyError
-from paropt.search.history import History, Record, counts
-from paropt.search.sampling import Sampler, complete_sampler, derived_seed
-from paropt.search.space import Config, Space
-from paropt.search.spacefile import from_json
+from paropt.search.space.file import from_json
+from paropt.search.space.space import Config, Space
+from paropt.search.study.history import History, Record, counts
+from paropt.search.study.sampling import Sampler, complete_sampler, derived_seed
 
 METRIC = "mrr@20"
 GRID = {

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paropt.errors import SpaceError
-from paropt.search.declared import checked
-from paropt.search.parameter import Parameter
-from paropt.search.sampling import uniformly
-from paropt.search.space import Space
-from paropt.search.spacefile import from_json, parse_fixed, read_space
+from paropt.search.setup.check_space import checked
+from paropt.search.space.file import from_json, parse_fixed, read_space
+from paropt.search.space.parameter import Parameter
+from paropt.search.space.space import Space
+from paropt.search.study.sampling import uniformly
 
 SPACES = Path(__file__).parents[2] / "paramspaces"
 
@@ -407,7 +407,7 @@ def test_anything_is_a_space_or_one_sentence(search: Any, more: Any) -> None:
 
 @pytest.mark.parametrize("path", sorted(SPACES.glob("*.json")), ids=lambda path: path.stem)
 def test_shipped_spaces_fit_their_models(path: Path) -> None:
-    from paropt.search.declared import read_checked_space
+    from paropt.search.setup.check_space import read_checked_space
 
     space = read_checked_space(path)
     assert space.size() > 1000

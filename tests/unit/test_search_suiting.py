@@ -12,11 +12,11 @@ import pytest
 from paropt.data import Dataset
 from paropt.data.prepare import prepare
 from paropt.errors import SpaceError
-from paropt.search import shipped
-from paropt.search.declared import checked
-from paropt.search.paramfiles import read_paramfile
-from paropt.search.spacefile import of_object, read_space
-from paropt.search.suiting import Facts, compose, facts_of, merged, suited_space
+from paropt.search.setup.auto_space import Facts, compose, facts_of, merged, suited_space
+from paropt.search.setup.check_space import checked
+from paropt.search.space import shipped
+from paropt.search.space.file import of_object, read_space
+from paropt.search.space.paramfiles import read_paramfile
 
 SHOP = Facts(
     items=5_000,

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from paropt.search.history import History, Record
-from paropt.search.sampling import Sampler, complete_sampler, uniformly
-from paropt.search.spacefile import from_json
-from paropt.search.warming import POINTS, best_points, fitted, warmed
+from paropt.search.setup.warm_start import POINTS, best_points, fitted, warmed
+from paropt.search.space.file import from_json
+from paropt.search.study.history import History, Record
+from paropt.search.study.sampling import Sampler, complete_sampler, uniformly
 
 GRU4REC, BPR_MAX = {"model": "gru4rec"}, {"loss": "bpr-max"}
 SPACE = from_json(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.parts import sequence_losses as losses
+from models.parts.transformer import losses as losses
 
 
 @pytest.fixture

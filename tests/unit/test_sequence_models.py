@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.parts import sequence_losses as losses
-from models.parts.blocks import make_norm
 from models.parts.contract import Catalogue, Facts, SequenceBatch
-from models.parts.packing import Layout
-from models.parts.sequence_model import SequenceModel
+from models.parts.transformer import losses as losses
+from models.parts.transformer.blocks import make_norm
+from models.parts.transformer.sequence_model import SequenceModel
+from models.parts.transformer.unpadding import Layout
 from paropt.errors import ParamError
 from paropt.training.registry import build, complete_params
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from paropt.service.ending import _importances, _models
+from paropt.terminal.launch_summary import _importances, _models
 
 
 def importances(**found: float) -> list[str]:

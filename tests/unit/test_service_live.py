@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from paropt.service import live
-from paropt.service.protocol import Lines as ProtocolLines
-from paropt.service.protocol import encode
+from paropt.terminal import live
+from paropt.worker.protocol import Lines as ProtocolLines
+from paropt.worker.protocol import encode
 
 STATUS: dict[str, Any] = {
     "study": "gru4rec_bprmax_shared-retailrocket",

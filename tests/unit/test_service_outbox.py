@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from paropt.errors import StorageUnreachable
-from paropt.service.outbox import Answer, Outbox
+from paropt.worker.database_thread import Answer, Outbox
 
 
 class Desk:

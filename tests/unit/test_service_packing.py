@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from paropt.service.packing import Change, Decision, Packer, Reading, decide, room, throughputs
+from paropt.launch.slot_count import Change, Decision, Packer, Reading, decide, room, throughputs
 
 Curve = Callable[[int], float]  # all slots' events/s by their number
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from paropt.errors import ParoptError
-from paropt.service import devices
-from paropt.service.checkpoints import Checkpoints
-from paropt.service.gate import Gate
-from paropt.service.seat import Seat, slots_directory
+from paropt.machine import devices
+from paropt.machine.slot_files import Seat, slots_directory
+from paropt.worker.checkpoints import Checkpoints
+from paropt.worker.device_lock import Gate
 
 GPUS = "GPU-aaaa, NVIDIA H100\nGPU-bbbb, NVIDIA H100\nGPU-cccc, NVIDIA A10\n"
 

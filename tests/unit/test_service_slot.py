@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from paropt.errors import StorageUnreachable
-from paropt.service import slot
-from paropt.service.supervisor import Limits
+from paropt.worker import slot
+from paropt.worker.supervisor import Limits
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ import simulate as simulator
 from simulate import Job, Ours, Strategy, Trace, World, regret, run, simulate, spend_to
 from surrogate import Surrogate, read_table
 
-from paropt.search import history
-from paropt.search.sampling import uniformly
-from paropt.search.shipped import find_space
-from paropt.search.spacefile import read_space
+from paropt.search.space.file import read_space
+from paropt.search.space.shipped import find_space
+from paropt.search.study import history
+from paropt.search.study.sampling import uniformly
 
 SPACE, EPOCHS = "gru4rec_xe_shared", 4
 ROWS = 40

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.parts.native import Kernels, kernels
+from models.kernels.library import Kernels, kernels
 from paropt.training import ranking, screening
 from paropt.training.ranking import Screen, rank, screened
 from paropt.training.registry import Catalogue, Facts, build

@@ -41,11 +41,11 @@ def forgetful(ledger: Any) -> None:
     ledger.set_curve = set_curve
 
 
-CHANGES: dict[str, Callable[[Any], None]] = {"paropt.service.leases": another_machine}
+CHANGES: dict[str, Callable[[Any], None]] = {"paropt.storage.leases": another_machine}
 if MUTATION == "no fencing":
-    CHANGES["paropt.search.trial"] = no_fencing
+    CHANGES["paropt.search.study.trial"] = no_fencing
 elif MUTATION == "forgetful":
-    CHANGES["paropt.search.ledger"] = forgetful
+    CHANGES["paropt.storage.trial_rows"] = forgetful
 
 
 class Finder:

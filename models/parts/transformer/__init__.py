@@ -1,0 +1,1 @@
+"""What the sequence models share: blocks, attention, positions, mixtures, losses."""

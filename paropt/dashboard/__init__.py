@@ -1,0 +1,1 @@
+"""optuna-dashboard behind a token, with paropt's notes, figures and files laid over it."""

@@ -1,0 +1,1 @@
+"""From a command to a study on data with slots at work."""

@@ -1,0 +1,229 @@
+"""What ``--data`` names: a dataset directory, the demo set, or event files prepared on the fly.
+
+Event files are prepared with the defaults of ``paropt prepare`` and kept in
+``PAROPT_HOME/datasets/STEM-HASH``; the hash is of their content, so that the same
+files are prepared once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from paropt.errors import DataError
+from paropt.machine.file_locks import FileLock
+from paropt.machine.home import paropt_home
+
+if TYPE_CHECKING:
+    from paropt.data import Dataset
+    from paropt.data.options import Plan
+
+DEMO = "demo"
+KEPT = 1  # raised when `prepare` makes something else of the same files
+
+Note = Callable[[str], None]
+Given = str | Path | Sequence[str | Path]
+
+
+def silent(line: str) -> None:
+    """Takes a remark and drops it."""
+
+
+def named_data(given: Given, note: Note = silent) -> Path:
+    """The dataset directory that ``--data`` names; ``note`` is told what was made on the way.
+
+    Raises:
+        DataError: there is nothing of that name, or these are no events; nothing is written then.
+    """
+    words = [str(word) for word in ([given] if isinstance(given, str | Path) else given)]
+    if "" in words:
+        raise DataError(f"--data is empty; {_WHAT_DATA_IS}")
+    places = list(map(Path, words))
+    first = places[0]
+    if len(places) == 1 and first.is_dir():
+        if words == [DEMO]:
+            note(f"--data {DEMO} is the directory of that name here, not the demo set")
+        return first
+    if places == [Path(DEMO)] and not first.exists():
+        return demo_set()
+    for place in places:
+        _check_file(place)
+    return prepared(places, note)
+
+
+def open_data(path: Path) -> Dataset:
+    """See :func:`paropt.data.open_dataset`."""
+    from paropt.data import open_dataset
+
+    return open_dataset(path.absolute())
+
+
+def demo_set() -> Path:
+    """The demo set's directory, made at first use."""
+    from paropt.data.prepare import prepare_demo
+
+    path = paropt_home() / "datasets" / DEMO
+    with _alone(path):
+        if not (path / "meta.json").exists():
+            prepare_demo(path)
+    return path
+
+
+def prepared(files: Sequence[Path], note: Note = silent) -> Path:
+    """Event files as a dataset directory of their own, made unless it is there.
+
+    Raises:
+        DataError: they are no events that can be read without options of ``paropt prepare``.
+    """
+    from paropt.data import prepare as preparing
+    from paropt.data.options import Options, make_plan
+
+    shown = f"{files[0]}" + (f" and {len(files) - 1} more" if len(files) > 1 else "")
+    try:
+        plan = make_plan(files, {}, Options(), silent)
+        path = paropt_home() / "datasets" / f"{_stem(files[0])}-{_content(files)[:10]}"
+        with _alone(path):
+            dataset = _kept(path)
+            if dataset is None:
+                note(f"preparing {shown}: {_reading(plan)}")
+                dataset = preparing.prepare(files, path)
+            else:
+                note(f"{shown} was prepared before")
+    except DataError as error:
+        raise _with_remedy(error, files) from None
+    note(_found(dataset))
+    return path
+
+
+def _check_file(place: Path) -> None:
+    if place.is_dir():
+        raise DataError(
+            f"--data takes one dataset directory or event files, and {place} is a directory "
+            "among others"
+        )
+    if not place.exists():
+        near = [path.name for path in _beside(place)]
+        close = difflib.get_close_matches(place.name, near, 1)
+        hint = f"did you mean {place.with_name(close[0])}?" if close else _WHAT_DATA_IS
+        raise DataError(f"--data {place} does not exist; {hint}")
+    if not place.is_file():
+        raise DataError(f"--data {place} is no regular file; write the events to one first")
+
+
+_WHAT_DATA_IS = "give event files, or a directory that 'paropt prepare' made"
+
+
+def _beside(place: Path) -> list[Path]:
+    with contextlib.suppress(OSError):
+        return list(place.parent.iterdir())
+    return []
+
+
+# -- keeping --------------------------------------------------------------------------------
+
+
+def _stem(file: Path) -> str:
+    """A file's name without its endings, fit to name a study after."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", file.name.split(".")[0])[:40].strip("-") or "events"
+
+
+def _content(files: Sequence[Path]) -> str:
+    """A hash of what the files hold, in their order, and of how they are prepared."""
+    whole = hashlib.sha256(f"{KEPT}".encode())
+    for file in files:
+        try:
+            with file.open("rb") as stream:
+                whole.update(hashlib.file_digest(stream, "sha256").digest())
+        except OSError as error:
+            raise DataError(f"{file}: {error.strerror or error}") from None
+    return whole.hexdigest()
+
+
+def _kept(path: Path) -> Dataset | None:
+    """What lies there, unless it is damaged: then it goes."""
+    if not path.exists():
+        return None
+    with contextlib.suppress(DataError):
+        return open_data(path)
+    shutil.rmtree(path, ignore_errors=True)
+    return None
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Only one process of this machine at a time makes ``path``; leaves nothing but ``path``."""
+    lock = path.with_name(f"{path.name}.lock")
+    try:
+        held = _lock(lock)
+    except OSError as error:
+        raise DataError(
+            f"{path.parent} cannot be written ({error.strerror or error}); "
+            "set PAROPT_HOME to a place for paropt's files"
+        ) from None
+    try:
+        yield
+    except BaseException:
+        lock.unlink(missing_ok=True)
+        for folder in (path.parent, path.parent.parent):
+            with contextlib.suppress(OSError):  # it holds something
+                folder.rmdir()
+        raise
+    finally:
+        lock.unlink(missing_ok=True)
+        held.close()
+
+
+def _lock(path: Path) -> FileLock:
+    """Hold the lock of the file that has this name now: its last holder may have removed it."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = FileLock(path)
+        except FileNotFoundError:
+            continue
+        lock.exclude()
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock.fd), path.stat()):
+                return lock
+        lock.close()
+
+
+# -- in words -------------------------------------------------------------------------------
+
+
+def _reading(plan: Plan) -> str:
+    schema, rules = plan.schema, plan.rules
+    time = schema.time_key or f"{schema.order_column} (an order)"
+    columns = f"{schema.session_key}, {schema.item_key} and {time}"
+    if rules.protocol == "leave-one-out":
+        split = "each sequence's last event is for test, the one before for valid"
+    else:
+        days = f"{rules.test_days:g} day{'s' * (rules.test_days != 1)}"
+        split = f"the last {days} for test, as much before for valid"
+    return f"format {plan.format.name} ({columns}); {split}"
+
+
+def _found(dataset: Dataset) -> str:
+    train = dataset.split("train_full")
+    return (
+        f"{train.n_events:,} events of {dataset.n_items('train_full'):,} items to train on, "
+        f"fingerprint {dataset.fingerprint[:12]}, in {dataset.path}"
+    )
+
+
+def _with_remedy(error: DataError, files: Sequence[Path]) -> DataError:
+    """A sentence that names options of ``prepare`` says where those are."""
+    if "--" not in str(error):
+        return error
+    names = " ".join(map(str, files[:2])) + " …" * (len(files) > 2)
+    return DataError(
+        f"{error} (options of 'paropt prepare {names} --out DIR'; give that DIR to --data)"
+    )

@@ -1,0 +1,257 @@
+"""``launch`` and ``worker``: put slots to work on this machine, look on, say how it ended.
+
+Nothing here is needed for the trials: the slots own them, and go on if this process dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from paropt.errors import EXIT_STORAGE, StorageUnreachable, StudyError
+from paropt.launch.autoscaler import Packing
+from paropt.launch.local_slots import Crew, Post
+from paropt.launch.open_study import Joined
+from paropt.machine.devices import Place
+from paropt.machine.home import paropt_home
+from paropt.machine.signals import caught_signals
+from paropt.machine.slot_files import slots_directory
+from paropt.terminal.launch_summary import print_ending
+from paropt.terminal.live import View, make_view
+from paropt.terminal.status import study_status
+
+LOOK_SECONDS = 0.25  # between two looks at this machine's slots
+ASK_SECONDS = 1.0  # between two looks at the study
+
+
+def work(
+    joined: Joined,
+    places: Sequence[Place],
+    *,
+    checkpoints: Path | None = None,
+    floor: bool = False,
+    report: bool = True,
+) -> dict[str, Any]:
+    """Run slots at ``places`` until the study ends or somebody stops us; the study's last status.
+
+    ``floor`` computes what needs no training if the study lacks it; ``report`` prints the result
+    for people on stdout. Where places are packed, slots come and go on their devices meanwhile.
+
+    Raises:
+        StudyError: the study paused itself, because its trials fail alike.
+        ParoptError: no slot could work.
+        StorageUnreachable: the database stayed away.
+    """
+    post = _post(joined, checkpoints)
+    crew = Crew(places, post)
+    try:
+        with make_view(joined.study.definition.metric, len(places)) as view:
+            view.note(_introduction(joined, places))
+            if floor:
+                _compute_floor(joined)
+            signals = _run(joined, crew, view, Packing(crew) if places[0].packed else None)
+        return _finish(joined, crew, signals, report)
+    finally:
+        crew.close()
+
+
+def announce(joined: Joined) -> None:
+    """Say what to type on other machines, if the embedded server is open to them."""
+    storage = joined.storage
+    if not storage.listen:
+        return
+    err = Console(stderr=True, highlight=False, soft_wrap=True)
+    err.print(
+        "on other machines, with the password of "
+        f"{storage.password_file()} in PGPASSWORD:\n"
+        f"  paropt worker --study {joined.study.name} --storage {storage.worker_url()} "
+        "--data DIR",
+        markup=False,
+    )
+
+
+def _post(joined: Joined, checkpoints: Path | None) -> Post:
+    storage, study = joined.storage, joined.study
+    seats = slots_directory(paropt_home(), storage.describe(), study.name)
+    return Post(
+        study=study.name,
+        data=joined.data.resolve(),
+        seats=seats,
+        checkpoints=(checkpoints or paropt_home() / "checkpoints").resolve() / seats.name,
+        environment=storage.environment(),
+    )
+
+
+def _introduction(joined: Joined, places: Sequence[Place]) -> str:
+    devices = {place.device.label: place.device.name for place in places}
+    named = ", ".join(f"{label} ({name})" if name else label for label, name in devices.items())
+    threads = places[0].threads
+    count = f"{len(places)} slots" if len(places) > 1 else "1 slot"
+    return (
+        f"{count} on {named}, {threads} thread{'s' * (threads > 1)} each; "
+        f"studies are in {joined.storage.describe()}"
+    )
+
+
+# -- looking on -----------------------------------------------------------------------------
+
+
+def _run(joined: Joined, crew: Crew, view: View, packing: Packing | None) -> int:
+    """Start the crew and look on until it is over; how often a signal asked us to stop."""
+    watch = Watch(joined)
+    answered = 0
+    with caught_signals() as signals:
+        crew.start()
+        while not crew.over:
+            signals.news.wait(LOOK_SECONDS)
+            signals.news.clear()
+            crew.look()
+            if signals.count > answered:
+                answered = signals.count
+                view.note(_farewell(answered))
+                crew.dismiss()
+            elif packing is not None and not answered:
+                for line in packing.look():
+                    view.note(line)
+            _show(watch, crew, view)
+        watch.stop()
+        _show(watch, crew, view)
+    return signals.count
+
+
+def _farewell(count: int) -> str:
+    if count == 1:
+        return "handing trials back; once more to stop without waiting for checkpoints"
+    return "stopping now"
+
+
+def _show(watch: Watch, crew: Crew, view: View) -> None:
+    for trial in watch.news():
+        assert watch.status is not None
+        view.ended(trial, watch.status)
+    rows = [{**member.state, "name": member.place.name} for member in crew.members]
+    view.update(watch.status, [*rows, *watch.elsewhere(rows)], watch.trouble)
+
+
+class Watch:
+    """Reads the study once a second in a thread; a database that is away costs the view only."""
+
+    def __init__(self, joined: Joined) -> None:
+        self.status: dict[str, Any] | None = None
+        self.trouble = ""
+        self._joined = joined
+        self._seen = {t["trial"] for t in joined.study.trials() if _over(t)}
+        self._ended: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._counts: dict[str, int] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread.start()
+
+    def news(self) -> Iterator[dict[str, Any]]:
+        """The trials that ended since the last call."""
+        while True:
+            try:
+                yield self._ended.get_nowait()
+            except queue.Empty:
+                return
+
+    def elsewhere(self, ours: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Rows of the slots of other machines, and of other launches on this one."""
+        mine = {row.get("slot") for row in ours}
+        return [
+            {**slot["state"], "name": f"{slot['host']}/{slot['device']}-{slot['slot']}"}
+            for slot in (self.status or {}).get("workers", [])
+            if slot["id"] not in mine
+        ]
+
+    def stop(self) -> None:
+        """One last look, so that nothing that happened is missing."""
+        self._stop.set()
+        self._thread.join(30)
+
+    def _run(self) -> None:
+        while True:
+            last = self._stop.is_set()
+            try:
+                self._look()
+                self.trouble = ""
+            except StorageUnreachable as error:
+                self.trouble = f"{error}; slots go on and keep their reports"
+            if last:
+                return
+            self._stop.wait(ASK_SECONDS)
+
+    def _look(self) -> None:
+        status = study_status(self._joined.storage, self._joined.study)
+        self.status = status
+        if status["counts"] == self._counts:
+            return
+        for trial in self._joined.study.trials():
+            if trial["trial"] not in self._seen and _over(trial):
+                self._seen.add(trial["trial"])
+                self._ended.put(trial)
+        self._counts = status["counts"]
+
+
+def _over(trial: dict[str, Any]) -> bool:
+    return trial["state"] not in ("running", "waiting")
+
+
+def _compute_floor(joined: Joined) -> None:
+    """What needs no training, stored with the study; beside the first trials, not before them."""
+    if joined.study.summary()["floor"]:
+        return
+
+    def compute() -> None:
+        from paropt.data import open_dataset
+        from paropt.training.floors import floors
+
+        definition = joined.study.definition
+        view = open_dataset(joined.data).view(definition.view)
+        with contextlib.suppress(StorageUnreachable):  # then the next launch computes it
+            joined.study.set_floor(floors(view, definition.at))
+
+    threading.Thread(target=compute, name="floor", daemon=True).start()
+
+
+# -- the end --------------------------------------------------------------------------------
+
+
+def _finish(joined: Joined, crew: Crew, signals: int, report: bool) -> dict[str, Any]:
+    name, endings = joined.study.name, crew.endings
+    err = Console(stderr=True, highlight=False, soft_wrap=True)
+    _raise_if_lost(endings)
+    status = study_status(joined.storage, joined.study)
+    host = socket.gethostname()
+    status["workers"] = [member.describe(host) for member in crew.members]
+    status["interrupted"] = signals > 0
+    if report:
+        print_ending(Console(), status, joined.study, joined.data)
+    for message in dict.fromkeys(_messages(endings, "failures", "trainer", "failed", "died")):
+        if all(ending["reason"] in ("failures", "trainer", "failed", "died") for ending in endings):
+            raise StudyError(message)
+        err.print(f"Warning: {message}", markup=False)
+    if signals or any(ending["reason"] == "left" for ending in endings):
+        err.print(f"stopped; 'paropt launch --study {name}' goes on from here", markup=False)
+    for message in dict.fromkeys(_messages(endings, "stopped", "timeout", "space", "budget")):
+        err.print(message, markup=False)
+    return status
+
+
+def _raise_if_lost(endings: Sequence[dict[str, Any]]) -> None:
+    lost = [ending for ending in endings if ending["exit_code"] == EXIT_STORAGE]
+    if lost:
+        raise StorageUnreachable(str(lost[0].get("message") or "the database stayed away"))
+
+
+def _messages(endings: Sequence[dict[str, Any]], *reasons: str) -> Iterator[str]:
+    for ending in endings:
+        if ending["reason"] in reasons and ending.get("message"):
+            yield str(ending["message"])

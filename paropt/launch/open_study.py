@@ -1,0 +1,380 @@
+"""Before any slot starts: which study on which data, and whether they belong together."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+import os
+import platform
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paropt.errors import DataError, ParoptError, StudyError
+from paropt.launch.data_source import DEMO, Given, Note, demo_set, named_data, open_data, silent
+from paropt.storage.connect import Storage, check_storage, open_storage
+from paropt.storage.leases import HEARTBEAT, create_tables
+
+if TYPE_CHECKING:
+    from paropt.data import Dataset
+    from paropt.search.space.space import Space
+    from paropt.search.study.study import Study
+
+METRIC = "mrr@20"
+AUTO = "auto"  # begins the name of a study whose space was made for its data
+DEFAULT_TRIALS = 100
+RANKED = ("mrr", "recall", "ndcg")  # what ranking reports, at any cut-off
+CUTOFF = 20  # always reported, whichever the metric is
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What ``launch`` was asked for; None where nothing was said."""
+
+    space: Path | None = None
+    data: Given | None = None
+    study: str | None = None
+    trials: int | None = None
+    timeout: float | None = None
+    metric: str | None = None
+    fixed: tuple[str, ...] = ()
+    warm_start: tuple[str, ...] = ()
+    seed: int | None = None
+    sampler: dict[str, Any] = field(default_factory=dict)
+    pruner: dict[str, Any] = field(default_factory=dict)
+    heartbeat: float | None = None
+    storage: str | None = None
+    listen: str | None = None
+
+
+@dataclass
+class Joined:
+    """A study that this machine may work on. Close it at the end."""
+
+    storage: Storage
+    study: Study
+    data: Path
+    resumed: bool
+
+    def close(self) -> None:
+        self.study.close()
+        self.storage.close()
+
+    def __enter__(self) -> Joined:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+# -- launch ---------------------------------------------------------------------------------
+
+
+def create_or_resume(wish: Wish, note: Note) -> Joined:
+    """The study that ``launch`` is about, made or resumed.
+
+    What can be refused is refused before anything is written.
+
+    Raises:
+        SpaceError, ParamError, ModelError, DataError: what was given cannot be searched.
+        StudyError: it doesn't match the study of that name.
+        StorageUnreachable: no database.
+    """
+    if wish.study is not None and not wish.study.strip():
+        raise ParoptError("--study is empty; give a name")
+    check_storage(wish.storage, wish.listen)
+    cutoffs(wish.metric or METRIC)
+    _check_choices(wish)
+    if wish.space is None:
+        return _without_space(wish, note)
+    from paropt.search.setup.check_space import read_checked_space
+
+    space = read_checked_space(wish.space, wish.fixed)
+    _check_search(wish, space)
+    dataset = open_data(find_data(wish, space, note))
+    name = wish.study or default_name(wish.space.stem, dataset.path)
+    storage = open_storage(wish.storage, listen=wish.listen, wait=database_wait())
+    try:
+        known = name in _names(storage)
+        if wish.study is None:
+            note(
+                f"study {name!r} goes on"
+                if known
+                else f"the study is named {name!r}; launch again to go on with it"
+            )
+        space = _warmed(wish, storage, known, space, note)
+        return _create(wish, storage, name, known, space, dataset)
+    except BaseException:
+        storage.close()
+        raise
+
+
+def _warmed(wish: Wish, storage: Storage, known: bool, space: Space, note: Note) -> Space:
+    """A new study's space with the start points that were asked for."""
+    if known:
+        _ignored(wish, note)
+    if known or not wish.warm_start:
+        return space
+    from paropt.launch.warm_start import warm_start
+
+    return warm_start(space, wish.warm_start, storage, note)
+
+
+def _ignored(wish: Wish, note: Note) -> None:
+    """The command that made a study is the one that goes on with it: no reason to refuse it."""
+    if wish.warm_start:
+        note("the study has begun, so --warm-start changes nothing")
+
+
+def _create(
+    wish: Wish, storage: Storage, name: str, known: bool, space: Space, dataset: Dataset
+) -> Joined:
+    from paropt.search.study.definition import StudyDefinition
+    from paropt.search.study.study import Study
+    from paropt.training.semantics import SEMANTICS
+
+    create_tables(storage.engine())
+    recorded = _recorded(storage, name) if known else None
+    metric = wish.metric or (recorded.metric if recorded else METRIC)
+    definition = StudyDefinition(
+        name=name,
+        space=space.to_json(),
+        metric=metric,
+        at=cutoffs(metric),
+        data_path=str(dataset.path.resolve()),
+        fingerprint=dataset.fingerprint,
+        semantics=SEMANTICS,
+        seed=wish.seed,
+        sampler=wish.sampler,
+        pruner=wish.pruner,
+        versions=versions(),
+        heartbeat=wish.heartbeat or HEARTBEAT,
+    )
+    budget = wish.trials
+    if budget is None and wish.timeout is None and not known:
+        budget = DEFAULT_TRIALS
+    study = Study.create(storage.url, definition, budget=budget, timeout=wish.timeout)
+    return Joined(storage, study, dataset.path, known)
+
+
+def _without_space(wish: Wish, note: Note) -> Joined:
+    """The study of that name goes on as it is; a new one searches what suits its data."""
+    named = wish.data or (None if wish.study else os.environ.get("PAROPT_DATASET"))
+    if wish.study is None and not named:
+        raise ParoptError(
+            "launch needs --data to search what suits it, --space FILE, or --study NAME to go on "
+            "with a study"
+        )
+    dataset = open_data(named_data(named, note)) if named else None
+    storage = open_storage(wish.storage, listen=wish.listen, wait=database_wait())
+    try:
+        name = wish.study or default_name(AUTO, dataset.path if dataset else Path())
+        if dataset is None or name in _names(storage):
+            found = dataset.path if dataset else None
+            return _resume(replace(wish, study=name, data=found), storage, note)
+        from paropt.search.setup.auto_space import suited_space
+
+        space, reasons = suited_space(dataset, wish.fixed)
+        _check_search(wish, space)
+        note("no --space, so one is made for this data:")
+        for reason in reasons:
+            note(f"  {reason}")
+        space = _warmed(wish, storage, False, space, note)
+        note(f"the study is named {name!r}; launch again to go on with it")
+        return _create(wish, storage, name, False, space, dataset)
+    except BaseException:
+        storage.close()
+        raise
+
+
+def _resume(wish: Wish, storage: Storage, note: Note) -> Joined:
+    """Everything is as the study has it."""
+    from paropt.search.study.study import Study
+
+    assert wish.study is not None
+    recorded = _recorded(storage, wish.study)
+    for given, has in (("metric", recorded.metric), ("seed", recorded.seed)):
+        said = getattr(wish, given)
+        if said is not None and said != has:
+            raise StudyError(
+                f"study {wish.study!r} has the {given} {has}, not {said}; leave --{given} out, or "
+                "give --space and another name"
+            )
+    if wish.fixed:
+        raise StudyError("--fixed changes a space; give --space too")
+    check_semantics(wish.study, recorded.semantics)
+    data = matching_data(wish.study, recorded, wish.data, note)
+    note(f"study {wish.study!r} goes on")
+    _ignored(wish, note)
+    create_tables(storage.engine())
+    study = Study.create(storage.url, recorded, budget=wish.trials, timeout=wish.timeout)
+    return Joined(storage, study, data, True)
+
+
+# -- worker ---------------------------------------------------------------------------------
+
+
+def join(name: str, storage_url: str | None, data: Given | None, note: Note = silent) -> Joined:
+    """An existing study, for a worker.
+
+    Raises:
+        StudyError: no such study, or what is here differs from it: both values are named.
+        StorageUnreachable: no database.
+    """
+    from paropt.search.study.study import Study
+
+    storage = open_storage(storage_url, wait=database_wait())
+    try:
+        study = Study.load(storage.url, name)
+        check_semantics(name, study.definition.semantics)
+        path = matching_data(name, study.definition, data, note)
+        create_tables(storage.engine())
+        return Joined(storage, study, path, True)
+    except BaseException:
+        storage.close()
+        raise
+
+
+def check_semantics(name: str, recorded: int) -> None:
+    """Raises :class:`StudyError` if this paropt would compute other numbers than the study's."""
+    from paropt.training.semantics import SEMANTICS
+
+    if recorded != SEMANTICS:
+        raise StudyError(
+            f"study {name!r} was made with training semantics {recorded}, and this paropt has "
+            f"{SEMANTICS}; use the version that made it, or launch under another name"
+        )
+
+
+def matching_data(name: str, definition: Any, given: Given | None, note: Note = silent) -> Path:
+    """The dataset directory of a study, as it lies on this machine.
+
+    Raises:
+        StudyError: it isn't there, or another one is; both fingerprints are named.
+    """
+    place = named_data(given, note) if given else Path(definition.data_path)
+    if not given and not place.exists():
+        raise StudyError(
+            f"study {name!r} recorded its data in {place}, which is not on this machine; say where "
+            "it is with --data DIR"
+        )
+    try:
+        dataset = open_data(place)
+    except DataError as error:
+        if given:
+            raise
+        raise StudyError(
+            f"study {name!r} recorded its data in {definition.data_path}, which cannot be used "
+            f"here ({error}); say where it is with --data DIR"
+        ) from None
+    if dataset.fingerprint != definition.fingerprint:
+        raise StudyError(
+            f"study {name!r} has the data fingerprint {definition.fingerprint[:12]}, and {place} "
+            f"has {dataset.fingerprint[:12]}; give the study's data with --data DIR"
+        )
+    return dataset.path
+
+
+# -- parts ----------------------------------------------------------------------------------
+
+
+def find_data(wish: Wish, space: Space, note: Note = silent) -> Path:
+    """``--data``, else the space's, else ``PAROPT_DATASET``; ``demo`` is made if it is not there.
+
+    A space means the demo set by ``demo``, whatever lies in the current directory.
+
+    Raises:
+        DataError: nothing is named, or what is named cannot be used.
+    """
+    if wish.data:
+        return named_data(wish.data, note)
+    if space.data == DEMO:
+        return demo_set()
+    if space.data:
+        assert wish.space is not None
+        beside = wish.space.parent / space.data
+        return named_data(beside if beside.exists() else space.data, note)
+    if named := os.environ.get("PAROPT_DATASET"):
+        return named_data(named, note)
+    raise DataError(
+        "no data: give --data DIR or event files, name a directory in the space, or set "
+        "PAROPT_DATASET ('paropt prepare' makes such a directory)"
+    )
+
+
+def default_name(stem: str, data: Path) -> str:
+    """The same for the same space file and dataset, so that launching twice is resuming."""
+    directory = data.name
+    return stem if stem == directory else f"{stem}-{directory}"
+
+
+def database_wait() -> float:
+    """Seconds to wait for a database that is started after us."""
+    return float(os.environ.get("PAROPT_OUTAGE") or 600)
+
+
+def cutoffs(metric: str) -> list[int]:
+    """The cut-offs to evaluate for a metric.
+
+    Raises:
+        ParoptError: no name of a metric.
+    """
+    found = re.fullmatch(r"([a-z][a-z0-9_-]*)(?:@([1-9]\d*))?", metric)
+    if not found:
+        raise ParoptError(f"--metric is a name like mrr@20 or recall@20, not {metric!r}")
+    return sorted({CUTOFF, int(found[2] or CUTOFF)})
+
+
+def _check_choices(wish: Wish) -> None:
+    """Refuse a sampler or pruner that there isn't, before the database is touched."""
+    from paropt.search.study.pruning import complete_pruner
+    from paropt.search.study.sampling import complete_sampler
+
+    complete_sampler(wish.sampler)
+    complete_pruner(wish.pruner)
+
+
+def _check_search(wish: Wish, space: Space) -> None:
+    """Refuse what no trial could report, and what cannot be sampled.
+
+    Raises:
+        ParoptError: no model of the space reports that metric.
+        StudyError: the sampler cannot draw from the space.
+    """
+    from paropt.search.study.sampling import Sampler, complete_sampler
+    from paropt.training import registry
+
+    metric = wish.metric or METRIC
+    name, _, cutoff = metric.partition("@")
+    if (name not in RANKED or not cutoff) and not any(map(registry.judges_itself, space.models)):
+        close = difflib.get_close_matches(name, RANKED, 1)
+        best = f"{close[0] if close else 'mrr'}@{cutoff or CUTOFF}"
+        raise ParoptError(
+            f"--metric {metric}: {' and '.join(space.models)} report {', '.join(RANKED)} at a "
+            f"cut-off, such as {best}"
+        )
+    Sampler(space, complete_sampler(wish.sampler), 0, metric)
+
+
+def versions() -> dict[str, str]:
+    """What the study's numbers were computed with."""
+    names = ("paropt", "torch", "optuna", "numpy")
+    return {
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in names},
+    }
+
+
+def _names(storage: Storage) -> list[str]:
+    from paropt.search.study.study import Study
+
+    return Study.names(storage.url)
+
+
+def _recorded(storage: Storage, name: str) -> Any:
+    from paropt.search.study.study import Study
+
+    study = Study.load(storage.url, name)
+    study.close()
+    return study.definition

@@ -1,0 +1,4 @@
+"""What this computer is and keeps: PAROPT_HOME, devices, file locks, slot files, signals.
+
+Imports nothing of paropt but errors.
+"""

@@ -1,0 +1,1 @@
+"""What a study found: reports, figures, comparisons, paramfiles and the final test."""

@@ -1,0 +1,138 @@
+"""``paropt compare``: several studies on the same data, at equal spend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from paropt.errors import StudyError
+from paropt.results.final_test import latest_report
+from paropt.results.spend_curve import best_within, points
+from paropt.search.study.study import Study
+from paropt.storage.connect import Storage
+
+
+def compare(storage: Storage, names: Sequence[str]) -> dict[str, Any]:
+    """Each study's best value at the spend that all of them reached, in device seconds.
+
+    Raises:
+        StudyError: a study is not there or has no value, they are of different data, or they
+            maximise different metrics; names both.
+    """
+    studies: list[Study] = []
+    try:
+        for name in dict.fromkeys(names):
+            studies.append(Study.load(storage.url, name))
+        _check_alike(studies)
+        found = {study.name: points(study) for study in studies}
+        for name, ended in found.items():
+            if not any(point.value is not None for point in ended):
+                raise StudyError(
+                    f"study {name!r} has no trial with a value yet; "
+                    f"'paropt launch --study {name}' goes on with it"
+                )
+        spend = min(ended[-1].spent for ended in found.values())
+        return {
+            "metric": studies[0].definition.metric,
+            "fingerprint": studies[0].definition.fingerprint,
+            "split": "train → valid",
+            "ties": "standard",
+            "spend": spend,
+            "studies": [_row(study, found[study.name], spend) for study in studies],
+        }
+    finally:
+        for study in studies:
+            study.close()
+
+
+def _check_alike(studies: Sequence[Study]) -> None:
+    first = studies[0].definition
+    for study in studies:
+        if plan := study.definition.plan:
+            raise StudyError(
+                f"study {study.name!r} is part of a final test and searched nothing; "
+                f"compare {plan['of']!r}"
+            )
+    for study in studies[1:]:
+        for key, words in (
+            ("fingerprint", "the data fingerprint"),
+            ("metric", "the metric"),
+            ("semantics", "the training semantics"),
+            ("view", "the view"),
+        ):
+            ours, theirs = getattr(first, key), getattr(study.definition, key)
+            if ours != theirs:
+                raise StudyError(
+                    f"study {first.name!r} has {words} {ours}, and {study.name!r} has {theirs}; "
+                    "they cannot be compared"
+                )
+
+
+def _row(study: Study, ended: Sequence[Any], spend: float) -> dict[str, Any]:
+    at_spend = best_within(ended, spend)
+    best = best_within(ended, ended[-1].spent)
+    devices = {str(t["owner"].get("device")) for t in study.trials() if t["owner"]}
+    report = latest_report(study)
+    return {
+        "study": study.name,
+        "models": study.space.models,
+        "seed": study.definition.seed,
+        "devices": sorted(devices),
+        "trials": len(ended),
+        "spent": ended[-1].spent,
+        "at_spend": at_spend.to_json() if at_spend else None,
+        "trials_at_spend": sum(point.spent <= spend for point in ended),
+        "best": best.to_json() if best else None,
+        "test": _test(report),
+    }
+
+
+def _test(report: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The final test's number, if there was one."""
+    if report is None or report["metric"] not in report["test"]["chosen"]["metrics"]:
+        return None
+    return {
+        "final": report["final"],
+        "looks": len(report["looks"]),
+        "seeds": report["seeds"],
+        **report["test"]["chosen"]["metrics"][report["metric"]],
+    }
+
+
+def printed(found: dict[str, Any]) -> str:
+    """The comparison for people."""
+    from paropt.results.markdown import number
+
+    header = ["study", "model", "at spend", "by trial", "best", "spent", "trials", "on test"]
+    rows = [header]
+    for row in found["studies"]:
+        at_spend, test = row["at_spend"], row["test"]
+        again = f", look {test['looks']}" if test and test["looks"] > 1 else ""
+        rows.append(
+            [
+                row["study"],
+                "/".join(row["models"]),
+                f"{at_spend['value']:.4f}" if at_spend else "-",
+                str(at_spend["trial"]) if at_spend else "-",
+                f"{row['best']['value']:.4f}",
+                f"{row['spent']:,.0f} s",
+                f"{row['trials_at_spend']}/{row['trials']}",
+                f"{number(test)}{again}" if test else "-",
+            ]
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    table = [
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+    devices = sorted({device for row in found["studies"] for device in row["devices"]})
+    seeds = ", ".join(f"{row['study']} {row['seed']}" for row in found["studies"])
+    lines = [
+        *table,
+        "",
+        f"{found['metric']} on {found['split']}, {found['ties']} ties, at equal spend: "
+        f"{found['spend']:,.0f} device seconds each (seeds: {seeds})",
+        f"data {found['fingerprint']}",
+    ]
+    if len(devices) > 1:
+        lines.append(f"beware: seconds of different devices are not alike: {', '.join(devices)}")
+    return "\n".join(lines)

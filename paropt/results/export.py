@@ -1,0 +1,85 @@
+"""A study's best trials as paramfiles."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from paropt.errors import SpaceError, StudyError
+from paropt.search.space.paramfiles import Format, Paramfile, formatted, write_text
+from paropt.search.study.definition import StudyDefinition
+from paropt.search.study.study import Study
+
+TIES = "standard"  # how equal scores are ranked in a search
+
+
+def export(
+    study: Study,
+    out: Path,
+    *,
+    top: int = 1,
+    format: Format = "json",
+    overwrite: bool = False,
+) -> list[dict[str, Any]]:
+    """Writes the ``top`` best trials to ``out``; returns file, trial, epoch and value of each.
+
+    Everything is made ready before anything is written.
+
+    Raises:
+        StudyError: no trial has a value yet.
+        SpaceError: the format cannot express one of them, or a file exists.
+    """
+    best = study.best(top)
+    if not best:
+        raise StudyError(
+            f"study {study.name!r} has no trial with a value yet; "
+            f"'paropt launch --study {study.name}' goes on with it"
+        )
+    ending = "json" if format == "json" else "py"
+    written = []
+    texts = {}
+    for rank, trial in enumerate(best, 1):
+        path = out / f"{_slug(study.name)}_{rank}_trial{trial['trial']}.{ending}"
+        texts[path] = formatted(paramfile_of(study.definition, trial), format)
+        written.append(
+            {"file": str(path)} | {key: trial[key] for key in ("trial", "epoch", "value")}
+        )
+    for path in texts:
+        if path.exists() and not overwrite:
+            raise SpaceError(f"{path} exists; add --overwrite to replace it")
+    for path, text in texts.items():
+        write_text(path, text, overwrite=overwrite)
+    return written
+
+
+def paramfile_of(definition: StudyDefinition, trial: Mapping[str, Any]) -> Paramfile:
+    """The paramfile of a trial as :func:`paropt.search.study.summary.described` gives it."""
+    owner = trial["owner"]
+    return Paramfile(
+        trial["model"],
+        trial["params"],
+        {
+            "study": definition.name,
+            "trial": trial["trial"],
+            "epoch": trial["epoch"],
+            "epochs": trial["epoch"],
+            "metric": definition.metric,
+            "value": trial["value"],
+            "metrics": trial["metrics"],
+            "at": list(definition.at),
+            "split": definition.view,
+            "seed": trial["seed"],
+            "threads": owner.get("threads"),
+            "device": owner.get("device_kind", owner.get("device")),
+            "ties": TIES,
+            "fingerprint": definition.fingerprint,
+            "semantics": definition.semantics,
+            "versions": dict(definition.versions),
+        },
+    )
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "study"

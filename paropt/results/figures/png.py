@@ -1,0 +1,118 @@
+"""Figures as PNG, drawn by matplotlib, which is asked for by ``paropt[plot]`` only.
+
+A rasteriser of our SVG would be smaller, but needs the system's fonts, which servers and containers
+often lack; matplotlib brings its own, and is what papers' plots are made with anyway.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from paropt.errors import ParoptError
+from paropt.results.figures.description import (
+    COLOURS,
+    DEEP,
+    PALE,
+    Bars,
+    Cells,
+    Figure,
+    Lines,
+    Series,
+)
+
+SIZE = (8.6, 4.0)  # inches
+DPI = 150
+STYLES = {"": "-", "dash": "--", "dot": ":"}
+
+
+def require() -> None:
+    """Refuse at once where it cannot be drawn.
+
+    Raises:
+        ParoptError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib.figure  # noqa: F401  # whether it is there
+    except ImportError as error:
+        raise ParoptError(
+            "PNG files need matplotlib: install it with pip install 'paropt[plot]', "
+            "or write SVG files with --format svg"
+        ) from error
+
+
+def png(figure: Figure) -> bytes:
+    """The file's content; the same for the same figure."""
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=SIZE, dpi=DPI, layout="constrained")
+    axes = canvas.add_subplot()
+    axes.set_title(figure.title, loc="left", fontsize=11)
+    axes.set_xlabel(figure.x)
+    axes.set_ylabel(figure.y)
+    match figure:
+        case Lines():
+            _lines(figure, axes)
+        case Bars():
+            _bars(figure, axes)
+        case Cells():
+            _cells(figure, axes)
+    file = io.BytesIO()
+    canvas.savefig(file, format="png", metadata={"Software": None})
+    return file.getvalue()
+
+
+def _lines(figure: Lines, axes: Any) -> None:
+    for one, colour in figure.shown:
+        _draw(one, COLOURS[colour], axes)
+    axes.grid(axis="y", color="#d4d4d8", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    if figure.whole:
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    if figure.zero:
+        axes.set_ylim(bottom=0)
+    if any(one.legend for one, _ in figure.shown):
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8)
+
+
+def _draw(one: Series, colour: str, axes: Any) -> None:
+    xs = [x for x, _ in one.known]
+    ys = [y for _, y in one.known]
+    look = {"color": colour, "alpha": one.opacity, "label": one.legend or "_nolegend_"}
+    look |= {"clip_on": False, "zorder": 3}  # what lies on an axis is to be seen
+    if one.dots or len(xs) == 1:
+        axes.plot(xs, ys, "o", markersize=4, **look)
+        return
+    kind = "steps-post" if one.steps else "default"
+    axes.plot(xs, ys, STYLES[one.dash], drawstyle=kind, linewidth=one.width * 0.7, **look)
+
+
+def _bars(figure: Bars, axes: Any) -> None:
+    names = [name for name, _ in figure.bars]
+    drawn = axes.bar(names, [value for _, value in figure.bars], 0.5, color=COLOURS[0])
+    axes.bar_label(drawn, fmt="%.4f", fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _cells(figure: Cells, axes: Any) -> None:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    ends = [[part / 255 for part in colour] for colour in (PALE, DEEP)]
+    table = [
+        [float("nan") if value is None else value for value in values]
+        + [float("nan")] * (figure.width - len(values))
+        for _, values in figure.rows
+    ]
+    drawn = axes.imshow(
+        table,
+        aspect="auto",
+        cmap=LinearSegmentedColormap.from_list("load", ends),
+        vmin=0,
+        vmax=figure.most,
+        extent=(0.5, figure.width + 0.5, len(figure.rows) - 0.5, -0.5),
+    )
+    every = -(-len(figure.rows) // 24)  # rows whose names stand clear of each other
+    places = range(0, len(figure.rows), every)
+    axes.set_yticks(list(places), [figure.rows[place][0] for place in places], fontsize=8)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.figure.colorbar(drawn, label=figure.scale)

@@ -1,0 +1,106 @@
+"""What the trainings of a final test's first part say, and which configuration it chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from paropt.errors import StudyError
+from paropt.search.study.history import Record
+from paropt.search.study.plan import Entry, Plan
+from paropt.search.study.trial import metrics_at
+
+if TYPE_CHECKING:
+    from paropt.search.study.study import Study
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An entry after its trainings.
+
+    ``epoch`` is where the mean over the seeds is best; ``values`` are the seeds' at that epoch and
+    ``metrics`` all that they reported there; ``ranks`` are their rank tables, packed, if they were
+    judged once and by their ranks; ``owners`` are the slots. ``failures`` are the messages of
+    trainings without a value; then there is nothing else.
+    """
+
+    entry: Entry
+    epoch: int = 0
+    values: tuple[float, ...] = ()
+    curve: tuple[float, ...] = ()
+    metrics: tuple[Mapping[str, float], ...] = ()
+    ranks: tuple[Mapping[str, Any] | None, ...] = ()
+    seconds: float = 0.0
+    owners: tuple[Mapping[str, Any], ...] = ()
+    failures: tuple[str, ...] = ()
+
+    @property
+    def mean(self) -> float:
+        return fmean(self.values)
+
+
+def judge(study: Study) -> list[Judged]:
+    """The entries of a study's plan by what their trainings reported, in the plan's order.
+
+    Only call it when nothing waits or runs. An epoch counts if every seed reached it.
+    """
+    study.refresh()
+    plan = Plan.from_json(study.definition.plan)
+    metric = study.definition.metric
+    by_entry: dict[str, list[Record]] = {entry.name: [] for entry in plan.entries}
+    for record in study.history.lineages():
+        by_entry[record.meta["job"]].append(record)
+    return [_judged(entry, by_entry[entry.name], metric) for entry in plan.entries]
+
+
+def _judged(entry: Entry, records: Sequence[Record], metric: str) -> Judged:
+    import numpy as np  # here, as every verb imports this module
+
+    failures = tuple(
+        f"seed {r.meta['seed']}: {r.end.get('message', '')}" for r in records if not r.scored
+    )
+    if failures or not records:
+        return Judged(entry, failures=failures or ("it was not trained",))
+    reached = min(len(record.curve(metric)) for record in records)
+    curves = np.array([record.curve(metric)[:reached] for record in records], dtype=np.float64)
+    curve = curves.mean(0)  # nan where an epoch was not evaluated
+    epoch = int(np.nanargmax(curve)) + 1
+    return Judged(
+        entry=entry,
+        epoch=epoch,
+        values=tuple(curves[:, epoch - 1].tolist()),
+        curve=tuple(curve.tolist()),
+        metrics=tuple(metrics_at(record.curves, epoch) for record in records),
+        ranks=tuple(_extra(record, epoch).get("ranks") for record in records),
+        seconds=sum(s for r in records for s in r.curves.get("seconds", []) if s is not None),
+        owners=tuple(record.owner for record in records),
+    )
+
+
+def _extra(record: Record, epoch: int) -> Mapping[str, Any]:
+    extras = record.curves.get("extra", [])
+    return extras[epoch - 1] or {} if len(extras) >= epoch else {}
+
+
+def choose(judged: Sequence[Judged]) -> tuple[Judged, Judged]:
+    """The candidate with the best mean, and the control of its model, which may be itself.
+
+    Raises:
+        StudyError: no candidate, or no control, was trained with every seed.
+    """
+    usable = [one for one in judged if not one.failures]
+    candidates = [one for one in usable if one.entry.found]
+    if not candidates:
+        reason = next((f for one in judged for f in one.failures), "there is none")
+        raise StudyError(f"no candidate could be trained with every seed; the first: {reason}")
+    best = max(candidates, key=lambda one: one.mean)
+    controls = [one for one in judged if one.entry.source]
+    if len(controls) > 1:
+        controls = [one for one in controls if one.entry.model == best.entry.model]
+    control = controls[0]
+    if control.failures:
+        reason = control.failures[0]
+        raise StudyError(f"the control could not be trained with every seed: {reason}")
+    return best, control

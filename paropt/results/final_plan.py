@@ -1,0 +1,139 @@
+"""The final test of a study: what it trains, in which order.
+
+The best of many noisy trials flatters itself, so a final test has two parts, each a study of its
+own that follows a :class:`Plan` instead of searching, on the same slots as any other:
+
+1. the K best configurations and a control, with S fresh seeds each, on ``train`` → ``valid``;
+   one is chosen by its mean, at the epoch where the mean over its seeds is best;
+2. that one and the control, with the same seeds, on ``train_full`` → ``test``, judged once.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Container, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from paropt.errors import StudyError
+from paropt.results.final_choice import Judged
+from paropt.search.space.file import EPOCHS
+from paropt.search.space.parameter import Parameter
+from paropt.search.study.history import Record, best_first, key_of
+from paropt.search.study.plan import DEFAULT_EPOCHS, Entry, Plan
+from paropt.search.study.sampling import derived_seed
+
+if TYPE_CHECKING:
+    from paropt.search.space.paramfiles import Paramfile
+    from paropt.search.study.study import Study
+
+CANDIDATES = 3
+SEEDS = 5
+
+
+def make_plan(
+    study: Study,
+    number: int,
+    *,
+    top: int = CANDIDATES,
+    seeds: int = SEEDS,
+    control: tuple[str, Paramfile] | None = None,
+    again: bool = False,
+) -> Plan:
+    """The first part of a study's final test: its ``top`` best configurations and a control.
+
+    ``control`` is a paramfile and how to call it. Without one, each candidate's model has its own
+    control: the space's first complete start point, which in paropt's spaces is a published
+    configuration, else the model's defaults.
+
+    Raises:
+        StudyError: no trial has a value yet.
+        ParamError: the control's model refuses its parameters.
+    """
+    study.refresh()
+    lineages = study.history.lineages()
+    candidates = _candidates(study, best_first(lineages, study.definition.metric), top)
+    if not candidates:
+        raise StudyError(
+            f"study {study.name!r} has no trial with a value yet; "
+            f"'paropt launch --study {study.name}' goes on with it"
+        )
+    if control:
+        controls = [_given(*control)]
+    else:
+        models = dict.fromkeys(entry.model for entry in candidates)
+        controls = [_control_of(study, model) for model in models]
+    entries = _joined(candidates, controls)
+    used = {record.meta["seed"] for record in lineages}
+    return Plan(study.name, number, entries, _fresh(study, number, seeds, used), False, again)
+
+
+def test_plan(plan: Plan, chosen: Judged, control: Judged) -> Plan:
+    """The second part: the chosen one and the control, for as many epochs as suited each."""
+    both = [chosen] if chosen.entry.name == control.entry.name else [chosen, control]
+    entries = tuple(replace(one.entry, epochs=one.epoch) for one in both)
+    return replace(plan, entries=entries, once=True)
+
+
+def _candidates(study: Study, best: Sequence[Record], top: int) -> list[Entry]:
+    found: dict[str, Entry] = {}
+    for record in best:
+        if len(found) == top:
+            break
+        model, params = record.meta["model"], dict(record.meta["params"])
+        fact = {"trial": record.number, "value": record.value, "epoch": record.end.get("epoch")}
+        name = f"candidate {len(found) + 1}"
+        entry = Entry(name, model, params, int(record.meta["epochs"]), fact)
+        found.setdefault(_identity(entry), entry)
+    return list(found.values())
+
+
+def _given(source: str, paramfile: Paramfile) -> Entry:
+    return _as_control(paramfile.model, dict(paramfile.params), source, DEFAULT_EPOCHS)
+
+
+def _control_of(study: Study, model: str) -> Entry:
+    space = study.space
+    epochs = space.epochs.get(model, DEFAULT_EPOCHS)
+    for index, point in enumerate(space.start, 1):
+        try:
+            config = space.complete(point, _no_choice)
+        except LookupError:
+            continue
+        if config.pop("model") == model:
+            return _as_control(model, config, f"start point {index} of the space", epochs)
+    return _as_control(model, {}, "the model's defaults", epochs)
+
+
+def _no_choice(parameter: Parameter) -> Any:
+    raise LookupError(parameter.name)
+
+
+def _as_control(model: str, params: dict[str, Any], source: str, epochs: int) -> Entry:
+    from paropt.training import registry
+
+    complete = registry.complete_params(model, params)
+    epochs = int(complete.get(EPOCHS, epochs))
+    return Entry(f"control {model}", model, params, epochs, source=source)
+
+
+def _joined(candidates: Sequence[Entry], controls: Sequence[Entry]) -> tuple[Entry, ...]:
+    """Nothing is trained twice: a candidate that is a control serves as both."""
+    entries = {_identity(entry): entry for entry in candidates}
+    for control in controls:
+        key = _identity(control)
+        entries[key] = replace(entries.get(key, control), source=control.source)
+    return tuple(entries.values())
+
+
+def _identity(entry: Entry) -> str:
+    """Equal for equal configurations, whether a default is said or not."""
+    from paropt.training import registry
+
+    return key_of({"model": entry.model, **registry.complete_params(entry.model, entry.params)})
+
+
+def _fresh(study: Study, number: int, seeds: int, used: Container[int]) -> tuple[int, ...]:
+    """Seeds that follow from the study's and the final test's number, and that no trial had."""
+    drawn = (derived_seed(study.definition.seed, "final", number, i) for i in itertools.count())
+    return tuple(itertools.islice((seed for seed in drawn if seed not in used), seeds))

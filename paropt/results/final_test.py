@@ -1,0 +1,264 @@
+"""``paropt final``: the two parts of a final test, on this machine's slots, resumed at any point.
+
+Everything that was decided is in the database: the plan with its seeds in each part's study, the
+look at the test set in a table of its own, the report in the second part's study. So running it
+again goes on where it stopped, and after the end prints the same report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paropt.errors import StudyError
+from paropt.launch.data_source import Given
+from paropt.launch.launcher import work
+from paropt.launch.open_study import Joined, join, versions
+from paropt.machine.devices import Place
+from paropt.results import final_choice, final_plan, looks_at_test
+from paropt.results.final_choice import Judged
+from paropt.results.looks_at_test import Look
+from paropt.results.report import AT, Finding, gather
+from paropt.search.study.plan import Plan, part_name
+from paropt.search.study.study import Study
+
+if TYPE_CHECKING:
+    from paropt.search.study.definition import StudyDefinition
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What ``final`` was asked for; None where nothing was said."""
+
+    study: str
+    top: int | None = None
+    seeds: int | None = None
+    control: Path | None = None
+    again: bool = False
+    storage: str | None = None
+    data: Given | None = None
+
+
+def run(
+    wish: Wish, places: Sequence[Place], checkpoints: Path | None, note: Note
+) -> dict[str, Any]:
+    """The report of the study's final test, after training what is still to be trained.
+
+    Raises:
+        StudyError: there is nothing to test, the test set was looked at before, or it was
+            interrupted; another call goes on.
+        ParoptError, StorageUnreachable: as ``launch``.
+    """
+    with join(wish.study, wish.storage, wish.data, note) as joined:
+        search = joined.study
+        if search.definition.plan:
+            raise StudyError(
+                f"study {wish.study!r} is part of a final test; name the study that it tests, "
+                f"{search.definition.plan['of']!r}"
+            )
+        plan = _plan(wish, search)
+        with search.transaction() as connection:
+            looks_at_test.check_looks(connection, search.definition.fingerprint, plan)
+        if report := _reported(search, plan.number):
+            note(f"final test {plan.number} of study {wish.study!r} was done before; its report")
+            return report
+        train = _Training(joined, places, checkpoints, note)
+        return _test(train, plan)
+
+
+def _test(train: _Training, plan: Plan) -> dict[str, Any]:
+    search, note = train.joined.study, train.note
+    count = len(plan.entries)
+    note(f"final test {plan.number}: {count} configurations with {len(plan.seeds)} seeds on valid")
+    judged = train.part(plan, "valid", floor=search.summary()["floor"])
+    chosen, control = final_choice.choose(judged)
+    second = final_plan.test_plan(plan, chosen, control)
+    with search.transaction() as connection:
+        taken = looks_at_test.take_look(connection, search.definition.fingerprint, second)
+    note(f"{chosen.entry.name} is chosen at epoch {chosen.epoch}; look {len(taken)} at test")
+    tables = _baselines(train.joined, note)
+    from paropt.training.bootstrap import metrics
+
+    floor = {name: metrics(table, AT) for name, table in tables.items()}
+    tested = train.part(second, "test", floor=floor)
+    if failed := [failure for one in tested for failure in one.failures]:
+        raise StudyError(
+            f"{len(failed)} trainings for the test failed, the first with: {failed[0]}; "
+            f"'paropt final {plan.of}' tries them again"
+        )
+    found = Finding(search, plan, judged, chosen, control, tested, taken, tables, train.joined.data)
+    report = gather(found)
+    study = Study.load(search.url, part_name(plan.of, plan.number, "test"))
+    try:
+        study.set_report(report)
+    finally:
+        study.close()
+    return report
+
+
+# -- which final test ---------------------------------------------------------------------------
+
+
+def _plan(wish: Wish, search: Study) -> Plan:
+    """The latest final test's plan, or that of a new one."""
+    number = latest(search)
+    if number and (_reported(search, number) is None or not wish.again):
+        plan = Plan.from_json(_load(search, number, "valid").plan)
+        _check_same(wish, plan)
+        return replace(plan, again=plan.again or wish.again)
+    return _new_plan(wish, search, number + 1)
+
+
+def _new_plan(wish: Wish, search: Study, number: int) -> Plan:
+    control = None
+    if wish.control:
+        from paropt.search.space.paramfiles import read_paramfile
+
+        control = (f"paramfile {wish.control.name}", read_paramfile(wish.control))
+    return final_plan.make_plan(
+        search,
+        number,
+        top=wish.top or final_plan.CANDIDATES,
+        seeds=wish.seeds or final_plan.SEEDS,
+        control=control,
+        again=wish.again,
+    )
+
+
+def latest(search: Study) -> int:
+    """The number of the study's last final test; 0: there was none."""
+    names = set(Study.names(search.url))
+    number = 0
+    while part_name(search.name, number + 1, "valid") in names:
+        number += 1
+    return number
+
+
+def latest_report(search: Study) -> dict[str, Any] | None:
+    """The report of the study's last final test that was done."""
+    for number in range(latest(search), 0, -1):
+        if report := _reported(search, number):
+            return report
+    return None
+
+
+def _reported(search: Study, number: int) -> dict[str, Any] | None:
+    name = part_name(search.name, number, "test")
+    if name not in Study.names(search.url):
+        return None
+    study = Study.load(search.url, name)
+    try:
+        return study.report()
+    finally:
+        study.close()
+
+
+def _load(search: Study, number: int, part: str) -> StudyDefinition:
+    study = Study.load(search.url, part_name(search.name, number, part))
+    study.close()
+    return study.definition
+
+
+def _check_same(wish: Wish, plan: Plan) -> None:
+    """Raises :class:`StudyError` if something else was asked for than what is under way."""
+    candidates = sum(bool(entry.found) for entry in plan.entries)
+    said: list[tuple[str, Any, Any]] = []
+    if wish.top is not None and wish.top != candidates:
+        said.append(("--top", candidates, wish.top))
+    if wish.seeds is not None and wish.seeds != len(plan.seeds):
+        said.append(("--seeds", len(plan.seeds), wish.seeds))
+    if wish.control is not None:
+        source = f"paramfile {wish.control.name}"
+        found = ", ".join(entry.source for entry in plan.entries if entry.source)
+        if found != source:
+            said.append(("control", found, source))
+    for name, has, wanted in said:
+        raise StudyError(
+            f"final test {plan.number} of study {plan.of!r} has {name} {has}, not {wanted}; "
+            "leave it out, or add --again for another final test after this one"
+        )
+
+
+# -- training -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Training:
+    """Where the parts are trained."""
+
+    joined: Joined
+    places: Sequence[Place]
+    checkpoints: Path | None
+    note: Note
+
+    def part(self, plan: Plan, part: str, floor: Mapping[str, Any]) -> list[Judged]:
+        """Train what a plan lists, unless that is done.
+
+        Raises:
+            StudyError: it was interrupted, or its trainings fail alike.
+        """
+        storage, search = self.joined.storage, self.joined.study
+        name = part_name(plan.of, plan.number, part)
+        if name in Study.names(search.url):
+            # what was planned holds, though the search may have found better since
+            definition = _load(search, plan.number, part)
+        else:
+            definition = _definition(search.definition, name, plan)
+        study = Study.create(search.url, definition, budget=len(plan.jobs()))
+        try:
+            if floor:
+                study.set_floor(floor)
+            interrupted = False
+            if not self._settled(study):
+                study.retry_failed()
+                self.note(f"training {name}; 'paropt worker --study {name}' helps")
+                part_of = Joined(storage, study, self.joined.data, True)
+                ending = work(part_of, self.places, checkpoints=self.checkpoints, report=False)
+                interrupted = bool(ending["interrupted"])
+            self._check_done(study, plan, interrupted)
+            return final_choice.judge(study)
+        finally:
+            study.close()
+
+    def _settled(self, study: Study) -> bool:
+        """Whether all was trained; what failed on valid is a result, too."""
+        found = study.counts()
+        done = found["complete"] + (0 if study.definition.view == "full" else found["failed"])
+        return done == len(study.jobs)
+
+    def _check_done(self, study: Study, plan: Plan, interrupted: bool) -> None:
+        found = study.counts()
+        done = found["complete"] + found["failed"]
+        if interrupted or done < len(study.jobs):
+            raise StudyError(
+                f"the final test of study {plan.of!r} was interrupted: {study.name!r} has "
+                f"{done} of {len(study.jobs)} trainings; 'paropt final {plan.of}' goes on"
+            )
+
+
+def _definition(search: StudyDefinition, name: str, plan: Plan) -> StudyDefinition:
+    return replace(
+        search,
+        name=name,
+        at=sorted({*AT, *search.at}),
+        view="full" if plan.once else "search",
+        sampler={"name": "random"},
+        pruner={"name": "none"},
+        versions=versions(),
+        plan=plan.to_json(),
+    )
+
+
+def _baselines(joined: Joined, note: Note) -> dict[str, Any]:
+    from paropt.data import open_dataset
+    from paropt.training.baselines import baseline_tables
+
+    note("computing popularity, co-occurrence and session k-NN on test")
+    return baseline_tables(open_dataset(joined.data).view("full"), max(AT))
+
+
+__all__ = ["Look", "Wish", "latest", "latest_report", "run"]

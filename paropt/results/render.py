@@ -1,0 +1,46 @@
+"""``paropt report``: a page from a directory or from a study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from paropt.errors import ParoptError
+from paropt.results import markdown
+from paropt.results.final_test import latest_report
+from paropt.results.html_page import page
+from paropt.results.report import search_report
+from paropt.search.space.paramfiles import write_text
+from paropt.search.study.study import Study
+from paropt.storage.connect import open_storage
+
+
+def render(source: str, out: Path | None, storage_url: str | None) -> Path:
+    """Write the page of a directory's report or of a study's; returns where.
+
+    Raises:
+        ParoptError: there is no report, or the page cannot be written.
+        StudyError: no such study.
+    """
+    directory = Path(source)
+    if directory.is_dir():
+        report = markdown.read(directory)
+        out = out or directory / markdown.PAGE
+    else:
+        report = _of_study(source, storage_url)
+        out = out or Path(f"{source.replace('/', '-')}.html")
+    try:
+        text = page(report)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ParoptError(f"the report of {source} is damaged: {error!r}") from error
+    write_text(out, text, overwrite=True)
+    return out
+
+
+def _of_study(name: str, storage_url: str | None) -> dict[str, Any]:
+    with open_storage(storage_url) as storage:
+        study = Study.load(storage.url, name)
+        try:
+            return latest_report(study) or search_report(study)
+        finally:
+            study.close()

@@ -1,0 +1,1 @@
+"""What files say: parameter spaces and paramfiles."""

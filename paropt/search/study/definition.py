@@ -1,0 +1,146 @@
+"""What defines a study, stored with it and compared whenever somebody joins."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from paropt.errors import StudyError
+from paropt.storage import row_schema
+
+FORMAT = 1
+DEFAULT_SEED = 42
+SHOWN = 12  # characters of a fingerprint in messages
+
+_NAMES = {
+    "metric": "metric",
+    "fingerprint": "data fingerprint",
+    "view": "view of the data",
+    "semantics": "version of the training semantics",
+}
+
+
+@dataclass(frozen=True)
+class StudyDefinition:
+    """Everything that makes two studies comparable.
+
+    ``space`` is :meth:`Space.to_json`'s object; ``metric`` is named as the trainer reports it
+    (``mrr@20``); ``at`` lists the cut-offs it evaluates. ``semantics`` is raised only when the
+    same parameters would give other numbers. An empty ``sampler`` or ``pruner`` and a ``seed`` of
+    None take what the study has, or the defaults for a new one. ``heartbeat`` is in seconds.
+    A ``plan`` (:mod:`paropt.search.study.plan`) makes it a study that searches nothing: it trains
+    what the plan lists.
+    """
+
+    name: str
+    space: Mapping[str, Any]
+    metric: str
+    at: list[int]
+    data_path: str
+    fingerprint: str
+    view: str = "search"
+    semantics: int = 1
+    seed: int | None = None
+    sampler: Mapping[str, Any] = field(default_factory=dict)
+    pruner: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    heartbeat: float = 20.0
+    plan: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"format": FORMAT, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> StudyDefinition:
+        """Reads what :meth:`to_json` gave.
+
+        Raises:
+            StudyError: it is of a newer format, damaged, or no definition at all.
+        """
+        if not isinstance(stored, Mapping) or type(stored.get("format")) is not int:
+            raise StudyError("the study was not made by paropt")
+        if stored["format"] > FORMAT:
+            raise StudyError(
+                f"the study is of format {stored['format']}, and this paropt reads up to {FORMAT}; "
+                "use the version that made it"
+            )
+        known = {f.name for f in fields(cls)}
+        if fault := row_schema.DEFINITION.fault(stored):
+            raise StudyError(f"the study's definition is damaged: it{fault}")
+        return cls(**{key: value for key, value in stored.items() if key in known})
+
+    def joined_to(self, recorded: StudyDefinition) -> StudyDefinition:
+        """The recorded definition, if this one may go on with it.
+
+        Raises:
+            StudyError: they differ in what may not; names both values.
+        """
+        for key, words in _NAMES.items():
+            ours, theirs = getattr(self, key), getattr(recorded, key)
+            if ours != theirs:
+                if key == "fingerprint":
+                    ours, theirs = ours[:SHOWN], theirs[:SHOWN]
+                raise StudyError(
+                    f"study {self.name!r} has the {words} {theirs!r}, not {ours!r}; "
+                    "give it what it has, or launch under another name"
+                )
+        if difference := _difference(_compared(self.space), _compared(recorded.space)):
+            raise StudyError(
+                f"study {self.name!r} searches another space: {difference}; "
+                "launch under another name"
+            )
+        for key in ("sampler", "pruner"):
+            ours, theirs = getattr(self, key), getattr(recorded, key)
+            if ours and dict(ours) != dict(theirs):
+                raise StudyError(
+                    f"study {self.name!r} has the {key} {json.dumps(theirs)}, "
+                    f"not {json.dumps(ours)}; leave it out, or launch under another name"
+                )
+        if difference := _difference(_plain(self.plan), _plain(recorded.plan)):
+            raise StudyError(f"study {self.name!r} follows another plan: {difference}")
+        if self.seed is not None and self.seed != recorded.seed:
+            raise StudyError(
+                f"study {self.name!r} has the seed {recorded.seed}, not {self.seed}; "
+                "leave it out, or launch under another name"
+            )
+        return recorded
+
+    def filled(self, sampler: Mapping[str, Any], pruner: Mapping[str, Any]) -> StudyDefinition:
+        """A new study's definition: nothing left open."""
+        return replace(
+            self,
+            sampler=sampler,
+            pruner=pruner,
+            seed=DEFAULT_SEED if self.seed is None else self.seed,
+        )
+
+
+def _compared(space: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what changes no trial: where the data lies, and which points are tried first."""
+    kept = {key: value for key, value in space.items() if key not in ("data", "start")}
+    return _plain(kept)
+
+
+def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
+    """As it comes back from the database."""
+    plain: dict[str, Any] = json.loads(json.dumps(value))
+    return plain
+
+
+def _difference(ours: Any, theirs: Any, path: str = "") -> str:
+    """Where two JSON values first differ, in words; empty if nowhere."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key in {**theirs, **ours}:
+            below = f"{path}.{key}" if path else key
+            if key not in ours:
+                return f"{below} is {json.dumps(theirs[key])} there and missing here"
+            if key not in theirs:
+                return f"{below} is missing there and {json.dumps(ours[key])} here"
+            if found := _difference(ours[key], theirs[key], below):
+                return found
+        return ""
+    if ours == theirs:
+        return ""
+    return f"{path} is {json.dumps(theirs)} there and {json.dumps(ours)} here"

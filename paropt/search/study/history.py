@@ -1,0 +1,239 @@
+"""What has happened in a study, kept in memory and brought up to date with one statement."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import json
+import logging
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from statistics import fmean
+from typing import Any
+
+from sqlalchemy.engine import Connection
+
+from paropt.search.space.parameter import Parameter
+from paropt.search.study.pruning import Curve
+from paropt.storage import row_schema, trial_rows
+
+log = logging.getLogger(__name__)
+
+OPEN = ("RUNNING", "WAITING")
+STEADY = 3  # best epochs that tell a trial's worth
+LOST = "lost"  # why an attempt ended that another one continues
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Of thousands of records that are made none is thrown away: looking for some costs a third."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+def key_of(searched: Mapping[str, Any]) -> str:
+    """What tells configurations apart: values are on their grids, so their text will do."""
+    return json.dumps(searched, sort_keys=True)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One attempt at one configuration, as the database has it."""
+
+    id: int
+    number: int
+    state: str
+    value: float | None
+    started: datetime | None
+    ended: datetime | None
+    meta: Mapping[str, Any]
+    owner: Mapping[str, Any]
+    curves: Mapping[str, list[Any]]
+    end: Mapping[str, Any]
+
+    # cached, because every ask looks at all records
+
+    @cached_property
+    def root(self) -> int:
+        root: int = self.meta["root"]
+        return root
+
+    @cached_property
+    def ended_at(self) -> float:
+        """Seconds since 1970; 0 while it is open."""
+        return self.ended.replace(tzinfo=UTC).timestamp() if self.ended else 0.0
+
+    @cached_property
+    def key(self) -> str:
+        """What tells configurations apart."""
+        return key_of(self.meta["searched"])
+
+    @property
+    def open(self) -> bool:
+        return self.state in OPEN
+
+    @property
+    def scored(self) -> bool:
+        """Ended with a value: what a budget counts."""
+        return self.state in ("COMPLETE", "PRUNED") and self.value is not None
+
+    @property
+    def failed(self) -> bool:
+        return not self.open and not self.scored and self.end.get("why") != LOST
+
+    @property
+    def outcome(self) -> str:
+        """complete, pruned, failed, running or waiting."""
+        if self.open or self.scored:
+            return self.state.lower()
+        return "failed"
+
+    def curve(self, metric: str) -> Curve:
+        values: list[float | None] = self.curves.get(metric, [])
+        return values
+
+    def worth(self, metric: str) -> float | None:
+        """What trials are compared by: :func:`steady`; None without a value."""
+        if self.value is None:
+            return None
+        found = steady(self.curve(metric))
+        return self.value if found is None else found
+
+
+def _record(row: Any, meta: row_schema.Shape) -> Record | None:
+    """A row of :func:`ledger.read_trials`; None if it is damaged, in whichever part."""
+    trial, number, state, started, ended, value, attrs = row
+    if number is None or not row_schema.is_value(value) or (state == "COMPLETE" and value is None):
+        return None
+    parts = []
+    for key, kind in (*trial_rows.TRIAL.items(),):
+        part = trial_rows.trial_attr(
+            key, attrs.get(key, "{}"), meta if key == trial_rows.META else kind
+        )
+        if part is None:
+            return None
+        parts.append(part)
+    return Record(trial, number, state, value, started, ended, *parts)
+
+
+@functools.cache  # said once by a process, however often it looks
+def _tell(study: str, unread: int) -> None:
+    log.warning(
+        "study %r is shown without %d trial%s, which cannot be read: another program changed what "
+        "is stored of %s",
+        study,
+        unread,
+        *(("", "it") if unread == 1 else ("s", "them")),
+    )
+
+
+@dataclass
+class History:
+    """The records of a study by id.
+
+    Trials that other programs added, the ``strangers``, are not among them, nor are those that
+    cannot be read any more, ``unread``: every process leaves out the same ones. ``meta`` is what a
+    trial of this study may say of itself.
+    """
+
+    study: int
+    name: str = ""
+    meta: row_schema.Shape = row_schema.META
+    records: dict[int, Record] = field(default_factory=dict)
+    strangers: int = 0
+    _unread: set[int] = field(default_factory=set)
+    _open: set[int] = field(default_factory=set)
+    _last: int = -1
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def refresh(self, connection: Connection) -> None:
+        """Reads what is new, and again what had not ended."""
+        with self._lock, _uncollected():
+            for row in trial_rows.read_trials(
+                connection, self.study, self._last, sorted(self._open)
+            ):
+                self._last = max(self._last, row[0])
+                self._take(row)
+        if self._unread:
+            _tell(self.name, self.unread)
+
+    def _take(self, row: Any) -> None:
+        trial, state, attrs = row[0], row[2], row[6] or {}
+        if trial_rows.META not in attrs:
+            self.strangers += 1
+            return
+        record = _record(row, self.meta)
+        if record is None:
+            self.records.pop(trial, None)
+            self._unread.add(trial)
+        else:
+            self.records[trial] = record
+            self._unread.discard(trial)
+        # a damaged one that still runs may be written anew
+        (self._open.add if state in OPEN else self._open.discard)(trial)
+
+    @property
+    def unread(self) -> int:
+        """How many trials cannot be read."""
+        return len(self._unread)
+
+    def all(self) -> list[Record]:
+        with self._lock:
+            return list(self.records.values())
+
+    def lineages(self) -> list[Record]:
+        """Of every configuration its latest attempt, in the order of their first."""
+        latest: dict[int, Record] = {}
+        for record in self.all():
+            latest[record.root] = record
+        return list(latest.values())
+
+    def in_state(self, *states: str) -> list[Record]:
+        with self._lock:
+            held = [self.records.get(trial) for trial in sorted(self._open)]
+        return [record for record in held if record is not None and record.state in states]
+
+
+def searched_values(parameters: Iterable[Parameter]) -> row_schema.Kind:
+    """What a row may hold as values of some searched parameters, by label."""
+    by_label = {parameter.label: parameter for parameter in parameters}
+
+    def holds(value: Any) -> bool:
+        return isinstance(value, dict) and all(
+            label in by_label and by_label[label].within(chosen) for label, chosen in value.items()
+        )
+
+    return row_schema.Kind("values of the space", holds)
+
+
+def counts(lineages: Iterable[Record]) -> dict[str, int]:
+    """Configurations by what became of them."""
+    found = dict.fromkeys(("complete", "pruned", "failed", "running", "waiting"), 0)
+    for record in lineages:
+        found[record.outcome] += 1
+    return found
+
+
+def steady(curve: Curve) -> float | None:
+    """The mean of the three best epochs; None before any.
+
+    The best epoch of the best trial is the luckiest one of many: who chooses by the mean of a few
+    ends up with better configurations (benchmarks/README.md, "Samplers and pruners, replayed").
+    """
+    best = sorted((value for value in curve if value is not None), reverse=True)[:STEADY]
+    return fmean(best) if best else None
+
+
+def best_first(lineages: Iterable[Record], metric: str) -> list[Record]:
+    """Those with a value, best first by their worth; of equals the earlier one."""
+    scored = [record for record in lineages if record.scored]
+    return sorted(scored, key=lambda record: (-(record.worth(metric) or 0.0), record.number))

@@ -1,0 +1,113 @@
+"""A study in memory that Optuna's samplers read: no statement leaves this process.
+
+Optuna's cached storage re-reads every unfinished trial for each parameter and copies deeply; with
+thousands of trials that is what asking costs. Here each ended trial is converted once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from paropt.search.study.history import Record
+
+_NAME = "memory"
+_CONSTRAINT = "constraints:feasible"  # Optuna's key for Trial.set_constraint("feasible", …)
+
+
+class _Trials(InMemoryStorage):
+    """Optuna's own in-memory storage with a list of trials that is given from outside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frozen: list[FrozenTrial] = []
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        return [t for t in self.frozen if states is None or t.state in states]
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """The sampler tells others what it is about to draw; here nobody else reads it."""
+
+
+class Memory:
+    """Converts records into Optuna's trials, each ended one once."""
+
+    def __init__(self, distributions: Mapping[str, BaseDistribution], metric: str) -> None:
+        self.distributions = distributions
+        self.metric = metric
+        self.trials = _Trials()
+        verbosity = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # it would announce a new study
+        self.trials.create_new_study([optuna.study.StudyDirection.MAXIMIZE], _NAME)
+        optuna.logging.set_verbosity(verbosity)
+        self._ended: dict[int, FrozenTrial] = {}
+
+    def update(self, records: Iterable[Record]) -> None:
+        frozen = []
+        for record in records:
+            trial = self._ended.get(record.id)
+            if trial is None:
+                trial = self._frozen(record)
+                if not record.open:
+                    self._ended[record.id] = trial
+            frozen.append(trial)
+        self.trials.frozen = sorted(frozen, key=lambda trial: trial.number)
+
+    def study(self) -> optuna.Study:
+        """A fresh handle, so that nothing of an earlier draw is cached in it."""
+        return optuna.Study(_NAME, self.trials)
+
+    def new_trial(self) -> FrozenTrial:
+        """A trial without parameters, numbered after all others."""
+        number = max((trial.number for trial in self.trials.frozen), default=-1) + 1
+        return _trial(number, number, TrialState.RUNNING, None, {}, {}, {}, {})
+
+    def _frozen(self, record: Record) -> FrozenTrial:
+        searched = record.meta["searched"]
+        known = {label: self.distributions[label] for label in searched}
+        state = TrialState[record.state]
+        if record.failed and state is TrialState.PRUNED:
+            attrs: dict[str, Any] = {_CONSTRAINT: 1.0}
+        else:
+            attrs = {}
+        curve = record.curve(self.metric)
+        steps = {epoch: value for epoch, value in enumerate(curve, 1) if value is not None}
+        return _trial(
+            record.id, record.number, state, record.worth(self.metric), dict(searched), known,
+            attrs, steps,
+        )  # fmt: skip
+
+
+def _trial(
+    trial: int,
+    number: int,
+    state: TrialState,
+    value: float | None,
+    params: dict[str, Any],
+    distributions: dict[str, BaseDistribution],
+    attrs: dict[str, Any],
+    steps: dict[int, float],
+) -> FrozenTrial:
+    return FrozenTrial(
+        trial_id=trial,
+        number=number,
+        state=state,
+        value=value,
+        datetime_start=None,
+        datetime_complete=None,
+        params=params,
+        distributions=distributions,
+        user_attrs={},
+        system_attrs=attrs,
+        intermediate_values=steps,
+    )

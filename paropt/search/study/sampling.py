@@ -1,0 +1,261 @@
+"""Which configuration comes next.
+
+Start points first, then a design that is spread over every parameter's range, then the sampler.
+All of it follows from the study's seed and its history, not from which worker asks: a draw's
+random numbers are seeded by the study's seed and the number of configurations so far. The one
+exception: when two workers draw the same at the same moment, the later one draws again with numbers
+of its own.
+
+What takes long, the sampler's own proposal, needs no lock: it is made from what the history was a
+moment ago (:meth:`Sampler.propose`), and taken under the lock if nobody was given the same since.
+
+The default sampler is TPE (Bergstra et al., NIPS 2011), multivariate (Falkner et al., ICML 2018)
+because a good learning rate depends on batch size and dropout, grouped where parameters are
+conditional; trials that run count as bad (the constant liar), so that workers spread out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from paropt.errors import StudyError
+from paropt.search.space.parameter import Parameter
+from paropt.search.space.space import Choose, Config, Space
+from paropt.search.study.history import History, Record, key_of
+from paropt.search.study.pruning import complete_choice
+from paropt.storage import trial_rows
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler
+
+    from paropt.search.study.optuna_view import Memory
+
+SAMPLERS: dict[str, dict[str, int]] = {
+    "tpe": {"startup": 10, "candidates": 24},
+    "random": {},
+    "grid": {},
+}
+DEFAULT = "tpe"
+
+_SAMPLER_TRIES = 10
+_RANDOM_TRIES = 100
+_ENUMERABLE = 1_000_000  # beyond this a random draw practically always finds a free one
+
+
+def complete_sampler(given: Mapping[str, Any] | str | None) -> dict[str, Any]:
+    """A sampler with everything filled in.
+
+    Raises:
+        StudyError: no such sampler or option.
+    """
+    return complete_choice("sampler", SAMPLERS, DEFAULT, given)
+
+
+def derived_seed(*words: object) -> int:
+    """A seed in [0, 2³¹) that follows from the words."""
+    digest = hashlib.blake2b("/".join(map(str, words)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 33
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What the sampler would try next; None if it only repeats what trials have had."""
+
+    config: Config | None
+
+
+class Undrawn:
+    """In place of a configuration: the sampler is to propose one first."""
+
+
+def uniformly(rng: random.Random) -> Choose:
+    """Chooses at random, evenly over every range."""
+    return lambda parameter: parameter.at(rng.random())
+
+
+class Sampler:
+    """Draws configurations that the study has not had."""
+
+    def __init__(self, space: Space, sampler: Mapping[str, Any], seed: int, metric: str) -> None:
+        if sampler["name"] == "grid" and space.size() == float("inf"):
+            raise StudyError("the sampler 'grid' needs a step for every float of the space")
+        self.space = space
+        self.options = sampler
+        self.seed = seed
+        self.metric = metric
+        self.size = space.size()
+        self._memory: Memory | None = None
+
+    def searched(self, config: Config) -> dict[str, Any]:
+        """The values in force by label: what a trial is told apart by, and what Optuna stores."""
+        return {p.label: config[p.name] for p in self.space.active(config) if p.searched}
+
+    def draw(self, history: History) -> Config | None:
+        """A configuration that no trial has had, or None when none is left."""
+        config = self.choose(history, None)
+        if isinstance(config, Undrawn):
+            config = self.choose(history, self.propose(history))
+        assert not isinstance(config, Undrawn)  # the history is still the same
+        return config
+
+    def choose(self, history: History, proposal: Proposal | None) -> Config | Undrawn | None:
+        """As :meth:`draw`, quickly; Undrawn if that takes a proposal, or another one."""
+        lineages = history.lineages()
+        taken = {record.key for record in lineages}
+        if len(taken) >= self.size:
+            return None
+        for config in self._candidates(lineages, proposal):
+            if isinstance(config, Undrawn) or key_of(self.searched(config)) not in taken:
+                return config
+        return None
+
+    def propose(self, history: History, salt: str = "") -> Proposal | None:
+        """What the sampler makes of the history; None while it has no say.
+
+        ``salt`` makes it another proposal than the one that everybody else gets.
+        """
+        lineages = history.lineages()
+        if not self._informed(lineages):
+            return None
+        taken = {record.key for record in lineages}
+        for config in self._tpe(history, len(lineages), salt):
+            if key_of(self.searched(config)) not in taken:
+                return Proposal(config)
+        return Proposal(None)
+
+    def _informed(self, lineages: Sequence[Record]) -> bool:
+        scored = sum(record.scored for record in lineages)
+        return self.options["name"] == "tpe" and scored >= self._startup
+
+    def _candidates(
+        self, lineages: Sequence[Record], proposal: Proposal | None
+    ) -> Iterator[Config | Undrawn]:
+        yield from self._start
+        rng = random.Random(derived_seed(self.seed, "draw", len(lineages)))
+        if self.options["name"] == "tpe":
+            yield from self._design
+            if self._informed(lineages):
+                if proposal is None:
+                    yield Undrawn()
+                elif proposal.config is not None:
+                    yield proposal.config
+                    yield Undrawn()
+        if self.options["name"] != "grid":
+            for _ in range(_RANDOM_TRIES):
+                yield self.space.walk(uniformly(rng))
+        if self.size <= _ENUMERABLE:
+            yield from self.space.enumerate()
+        while self.size > _ENUMERABLE:
+            yield self.space.walk(uniformly(rng))
+
+    @cached_property
+    def _start(self) -> list[Config]:
+        return [
+            self.space.complete(
+                point, uniformly(random.Random(derived_seed(self.seed, "start", index)))
+            )
+            for index, point in enumerate(self.space.start)
+        ]
+
+    @property
+    def _startup(self) -> int:
+        startup: int = self.options.get("startup", 0)
+        return max(startup, 1)
+
+    @cached_property
+    def _design(self) -> list[Config]:
+        """A Latin hypercube (McKay et al. 1979): as many points as strata in every parameter."""
+        points = max(self._startup - len(self.space.start), min(self._startup, 4))
+        rng = random.Random(derived_seed(self.seed, "design"))
+        strata = {p.label: rng.sample(range(points), points) for p in self.space.searched}
+
+        def within(stratum: int) -> Choose:
+            return lambda p: p.at((strata[p.label][stratum] + rng.random()) / points)
+
+        return [self.space.walk(within(stratum)) for stratum in range(points)]
+
+    # -- Optuna ---------------------------------------------------------------------------------
+
+    @cached_property
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Optuna's name for every searched parameter's range, by label."""
+        return {p.label: _distribution(p) for p in self.space.searched}
+
+    def stored(self, searched: Mapping[str, Any]) -> list[trial_rows.Param]:
+        """Values as Optuna's tables hold them."""
+        from optuna.distributions import distribution_to_json
+
+        return [
+            trial_rows.Param(label, found.to_internal_repr(value), distribution_to_json(found))
+            for label, value in searched.items()
+            for found in (self.distributions[label],)
+        ]
+
+    def memory(self, history: History) -> Memory:
+        """The history as Optuna's samplers see it."""
+        from paropt.search.study.optuna_view import Memory
+
+        if self._memory is None:
+            self._memory = Memory(self.distributions, self.metric)
+        self._memory.update(history.all())
+        return self._memory
+
+    def _tpe(self, history: History, index: int, salt: str) -> Iterator[Config]:
+        import optuna
+
+        memory = self.memory(history)
+        salts = (salt,) if salt else ()
+        for attempt in range(_SAMPLER_TRIES):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                sampler = optuna.samplers.TPESampler(
+                    n_startup_trials=1,  # paropt's own design came before
+                    n_ei_candidates=self.options["candidates"],
+                    multivariate=True,
+                    group=self.space.conditional,
+                    constant_liar=True,
+                    seed=derived_seed(self.seed, "tpe", index, attempt, *salts),
+                )
+            yield self.space.walk(self._chooser(sampler, memory))
+
+    def _chooser(self, sampler: BaseSampler, memory: Memory) -> Choose:
+        study, trial = memory.study(), memory.new_trial()
+        if self.space.conditional:
+            together = sampler.infer_relative_search_space(study, trial)
+        else:  # what Optuna would find out by going through all trials
+            together = {
+                p.label: self.distributions[p.label] for p in self.space.searched if p.count > 1
+            }
+        drawn = sampler.sample_relative(study, trial, together)
+
+        def choose(parameter: Parameter) -> Any:
+            if parameter.count == 1:
+                return parameter.nth(0)
+            if parameter.label not in drawn:
+                drawn[parameter.label] = sampler.sample_independent(
+                    study, trial, parameter.label, self.distributions[parameter.label]
+                )
+            return parameter.snap(drawn[parameter.label])
+
+        return choose
+
+
+def _distribution(parameter: Parameter) -> BaseDistribution:
+    from optuna import distributions
+
+    if parameter.kind == "categorical":
+        return distributions.CategoricalDistribution(parameter.choices)
+    # Optuna has no stepped log ranges: there it draws from the whole range, and paropt snaps
+    step = None if parameter.log else parameter.step
+    if parameter.kind == "int":
+        return distributions.IntDistribution(
+            int(parameter.low), int(parameter.high), parameter.log, int(step or 1)
+        )
+    return distributions.FloatDistribution(parameter.low, parameter.high, parameter.log, step)

@@ -1,1 +1,0 @@
-"""The PostgreSQL that comes with paropt: its binaries, its data directory, its coming and going."""

@@ -1,0 +1,1 @@
+"""A PostgreSQL server of paropt's own, for who gives no URL."""

@@ -1,0 +1,133 @@
+"""What ``launch`` says at the end: the best, what mattered, what was saved, what comes next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from paropt.search.study.study import Study
+from paropt.terminal.live import FLOOR_NAMES, best_line, progress_line
+
+TOP = 5
+LEAST = 0.01  # of importance to be named
+BAR = 20  # characters of an importance of 1
+
+
+def print_ending(console: Console, status: Mapping[str, Any], study: Study, data: Path) -> None:
+    """The report, on ``console``."""
+
+    def say(line: str = "") -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    say()
+    say(f"{status['study']}: {progress_line(status)}")
+    for line in best_line(status).split("; "):
+        say(line)
+    if status["best"] is None:
+        return
+    say()
+    console.print(_best(study), highlight=False, soft_wrap=not console.is_terminal)
+    if status["by_model"]:
+        say()
+        console.print(_models(status), highlight=False, soft_wrap=not console.is_terminal)
+        say(_equal(status))
+    for line in [*_importances(study), *_saved(status)]:
+        say(line)
+    say()
+    for line in next_commands(status["study"], status["best"]["trial"], data):
+        say(line)
+
+
+def _best(study: Study) -> Table:
+    metric = study.definition.metric
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("trial", metric, "epoch"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("parameters", overflow="fold")
+    names = {parameter.name for parameter in study.space.searched}
+    for trial in study.best(TOP):
+        searched = {k: v for k, v in trial["params"].items() if k in names}
+        if len(study.space.models) > 1:
+            searched = {"model": trial["model"], **searched}
+        table.add_row(
+            str(trial["trial"]),
+            f"{trial['value']:.4f}",
+            f"{trial['epoch']}/{trial['epochs']}",
+            " ".join(f"{name}={short(value)}" for name, value in searched.items()),
+        )
+    return table
+
+
+def _models(status: Mapping[str, Any]) -> Table:
+    """Which model wins, beside what needs no training."""
+    metric = status["metric"]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("model", no_wrap=True)
+    for column in (f"{metric} at equal spend", "trial", "of", "spent", "best at any spend"):
+        table.add_column(column, justify="right", no_wrap=True)
+    found = status["by_model"]["models"]
+    for row in sorted(found, key=lambda row: -(row["best"] or 0.0)):
+        at_spend = (_value(row["best"]), "-" if row["best"] is None else str(row["trial"]))
+        spent = f"{row['spent']:,.0f} s"
+        overall = _value(row["overall"])
+        table.add_row(row["model"], *at_spend, str(row["trials"]), spent, overall)
+    for name, values in status["floor"].items():
+        if metric in values:
+            floor = _value(values[metric])
+            table.add_row(FLOOR_NAMES.get(name, name), floor, "-", "-", "0 s", floor)
+    return table
+
+
+def _equal(status: Mapping[str, Any]) -> str:
+    return (
+        f"equal spend: {status['by_model']['spend']:,.1f} device seconds each, "
+        "as many as the model that spent least"
+    )
+
+
+def _value(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _importances(study: Study) -> list[str]:
+    found = study.importances()
+    if not found:
+        return []
+    told = {name: value for name, value in found.items() if value >= LEAST}
+    width = max(map(len, told), default=0)
+    lines = [
+        f"  {name.ljust(width)} {value:5.0%} {'▇' * round(value * BAR)}"
+        for name, value in told.items()
+    ]
+    if rest := len(found) - len(told):
+        lines.append(f"  {rest} other{'s' if rest > 1 else ''} less than {LEAST:.0%} each")
+    return ["", "how much each parameter mattered:", *lines]
+
+
+def _saved(status: Mapping[str, Any]) -> list[str]:
+    spent = status["epochs"]
+    pruned, saved = status["counts"]["pruned"], spent["saved"]
+    if not pruned or not saved:
+        return []
+    share = saved / (spent["run"] + saved)
+    return ["", f"pruning {pruned} trials saved {saved} epochs ({share:.0%} of all)"]
+
+
+def next_commands(study: str, best: int, data: Path) -> list[str]:
+    """What a user does with a result."""
+    paramfile = f"runs/{study}/{study}_1_trial{best}.json"
+    return [
+        "next:",
+        f"  paropt export {study} --out runs/{study}",
+        f"  paropt train --params {paramfile} --data {data} --split full",
+        f"  paropt launch --study {study} --trials N    (goes on, up to N trials)",
+        "  paropt dashboard",
+    ]
+
+
+def short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

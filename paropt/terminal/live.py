@@ -1,0 +1,263 @@
+"""What ``launch`` and ``worker`` show while they run: a table on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from paropt.terminal.frames import fitted, on_a_terminal, quiet_keys, summary
+
+ROOM_FOR_WORDS = 3  # lines for what slots have to say
+
+Status = Mapping[str, Any]
+Row = Mapping[str, Any]
+
+
+class View(Protocol):
+    """Where news of a running study goes."""
+
+    def note(self, line: str) -> None:
+        """One sentence, kept on the screen."""
+
+    def ended(self, trial: Row, status: Status) -> None:
+        """A trial has ended."""
+
+    def update(self, status: Status | None, rows: Sequence[Row], trouble: str) -> None:
+        """What is going on now; called several times a second."""
+
+    def __enter__(self) -> View: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def make_view(metric: str, slots: int) -> View:
+    """The view for this process's stderr."""
+    console = Console(stderr=True, highlight=False)
+    if on_a_terminal(console):
+        return Screen(console, metric)
+    return Lines(console, metric, slots)
+
+
+# -- in words -------------------------------------------------------------------------------
+
+
+def trial_line(trial: Row, metric: str) -> str:
+    """How a trial ended, in a line."""
+    number = f"trial {trial['trial']}"
+    if trial["value"] is not None:
+        epochs = f"epoch {trial['epoch']} of {trial['epochs']}"
+        return f"{number} {trial['state']}: {metric} {trial['value']:.4f} ({epochs})"
+    message = " ".join(str(trial["message"]).split())
+    if trial["why"] == "lost":
+        return f"{number} was lost and is taken over: {message}"
+    return f"{number} failed ({trial['why']}): {message}"
+
+
+def progress_line(status: Status) -> str:
+    """``12 done of 20, 4 of them pruned, 1 failed, 2 running``."""
+    counts, budget = status["counts"], status["budget"]
+    done = counts["complete"] + counts["pruned"]
+    parts = [f"{done} done" + (f" of {budget}" if budget else "")]
+    parts.append(f"{counts['pruned']} of them pruned")
+    parts += [f"{counts[key]} {key}" for key in ("failed", "running", "waiting") if counts[key]]
+    return ", ".join(parts)
+
+
+def best_line(status: Status) -> str:
+    """The best trial beside what needs no training."""
+    metric, best = status["metric"], status["best"]
+    words = (
+        f"best {metric} {best['value']:.4f}, trial {best['trial']} epoch {best['epoch']}"
+        if best
+        else "no trial has ended yet"
+    )
+    floors = [
+        f"{FLOOR_NAMES.get(name, name)} {values[metric]:.4f}"
+        for name, values in status["floor"].items()
+        if metric in values
+    ]
+    return words + (f"; floor: {', '.join(floors)}" if floors else "")
+
+
+FLOOR_NAMES = {"cooccurrence": "co-occurrence"}
+
+
+def duration(seconds: float) -> str:
+    """``1:02:03``, ``2:03``."""
+    minutes, second = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{second:02}" if hours else f"{minutes}:{second:02}"
+
+
+class Pace:
+    """How long the rest will take, from how long trials took since we look on."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._first: int | None = None
+
+    def left(self, status: Status) -> float | None:
+        """Seconds; None while that is anybody's guess."""
+        counts, budget = status["counts"], status["budget"]
+        done = int(counts["complete"] + counts["pruned"])
+        if self._first is None:
+            self._first = done
+        since = done - self._first
+        if not budget or since <= 0:
+            return None
+        return self.elapsed / since * max(0, int(budget) - done)
+
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self._began
+
+
+# -- off a terminal -------------------------------------------------------------------------
+
+
+class Lines:
+    """One line per event, for log files."""
+
+    def __init__(self, console: Console, metric: str, slots: int) -> None:
+        self.console, self.metric, self.slots = console, metric, slots
+        self._trouble = ""
+        self._warned: set[tuple[str, str]] = set()
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def note(self, line: str) -> None:
+        stamp = time.strftime("%H:%M:%S")
+        self.console.print(f"{stamp} {line}", markup=False, soft_wrap=True)
+
+    def ended(self, trial: Row, status: Status) -> None:
+        self.note(f"{trial_line(trial, self.metric)}; {progress_line(status)}")
+
+    def update(self, status: Status | None, rows: Sequence[Row], trouble: str) -> None:
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self.note(trouble or "the database answers again")
+        for row in rows:
+            said = (str(row.get("name")), str(row.get("warning") or ""))
+            if said[1] and said not in self._warned:
+                self._warned.add(said)
+                self.note(f"{said[0]}: {said[1]}")
+
+
+# -- on a terminal --------------------------------------------------------------------------
+
+
+class Screen:
+    """A table that is painted over: slots, best so far, progress."""
+
+    def __init__(self, console: Console, metric: str) -> None:
+        self.console, self.metric = console, metric
+        self.pace = Pace()
+        self._live = Live(console=console, auto_refresh=False)
+        self._open = ExitStack()
+
+    def __enter__(self) -> Screen:
+        self._open.enter_context(quiet_keys(self.console))
+        self._open.enter_context(self._live)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def note(self, line: str) -> None:
+        self.console.print(line, markup=False)
+
+    def ended(self, trial: Row, status: Status) -> None:
+        if trial["value"] is None and trial["why"] != "lost":
+            self.note(trial_line(trial, self.metric))
+
+    def update(self, status: Status | None, rows: Sequence[Row], trouble: str) -> None:
+        self._live.update(self.render(status, rows, trouble), refresh=True)
+
+    def render(self, status: Status | None, rows: Sequence[Row], trouble: str) -> RenderableType:
+        """A frame no taller than the terminal: slots beyond its room are summed up in a line."""
+
+        def frame(shown: int, said: int) -> RenderableType:
+            return self._frame(status, rows, trouble, shown, said)
+
+        return fitted(self.console, frame, (len(rows), ROOM_FOR_WORDS), (1, 1))
+
+    def _frame(
+        self, status: Status | None, rows: Sequence[Row], trouble: str, shown: int, said: int
+    ) -> RenderableType:
+        parts: list[RenderableType] = []
+        if shown:
+            parts.append(slots_table(rows[:shown], self.metric))
+        if len(rows) > shown:
+            parts.append(summary(rows[shown:], more=shown > 0))
+        words = [
+            Text(line, no_wrap=True, overflow="ellipsis") for line in map(_words, rows) if line
+        ]
+        parts += words[:said]
+        if status is not None:
+            parts += [Text(), self._progress(status)]
+            parts += [Text(line) for line in best_line(status).split("; ")]
+        if trouble:
+            parts.append(Text(trouble, style="yellow"))
+        return Group(*parts)
+
+    def _progress(self, status: Status) -> Text:
+        left = self.pace.left(status)
+        ends = f", about {duration(left)} left" if left is not None else ""
+        text = Text(f"{status['study']}", style="bold")
+        text.append(f"  {progress_line(status)}; {duration(self.pace.elapsed)}{ends}", "not bold")
+        return text
+
+
+def slots_table(rows: Sequence[Row], metric: str) -> Table:
+    """A line per slot. Wide enough for what matters at 80 columns; parameters only beyond."""
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    table.add_column("slot", overflow="ellipsis", max_width=24)  # gives way to the numbers
+    for column in ("trial", "epoch", "step", "events/s", metric):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True, max_width=20)
+    for row in rows:
+        table.add_row(str(row.get("name", "?")), *_cells(row))
+    return table
+
+
+def _cells(row: Row) -> list[str]:
+    if row.get("trial") is None or row.get("phase") in ("ended", "starting"):
+        return ["", "", "", "", "", _phase(row)]
+    steps, speed, value = row.get("steps"), row.get("events_per_second"), row.get("value")
+    return [
+        str(row["trial"]),
+        f"{_current_epoch(row)}/{row.get('epochs', '?')}",
+        f"{100 * row.get('step', 0) / steps:.0f} %" if steps else "",
+        f"{speed:,.0f}" if speed else "",
+        f"{value:.4f}" if value is not None else "",
+        "" if row.get("phase") == "training" and not row.get("away") else _phase(row),
+    ]
+
+
+def _current_epoch(row: Row) -> int:
+    return int(row.get("epoch") or 0)
+
+
+def _phase(row: Row) -> str:
+    return "database away" if row.get("away") else str(row.get("phase") or "")
+
+
+def _words(row: Row) -> str:
+    """What a slot has to say beside its numbers."""
+    name = row.get("name", "?")
+    if row.get("away"):
+        return f"{name} has had no answer from the database for {row['away']:.0f} s"
+    if row.get("phase") == "ended":
+        return f"{name} ended: {row.get('message') or row.get('reason') or ''}"
+    return f"{name}: {row['warning']}" if row.get("warning") else ""

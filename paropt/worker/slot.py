@@ -1,0 +1,127 @@
+"""``python -P -m paropt.worker.slot``: one slot's process; ``launch`` and ``worker`` start it.
+
+It runs in a session of its own, so neither their death nor a terminal's Ctrl-C ends it; SIGTERM
+does, handing its trial back. The storage comes in the environment, because a password must not be
+seen in the list of processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import sys
+from pathlib import Path
+
+from paropt.errors import EXIT_OK, ParoptError, StorageUnreachable
+from paropt.machine.devices import Device, Place, environment
+from paropt.machine.slot_files import Seat
+from paropt.search.study.study import Study
+from paropt.storage.connect import Storage, open_storage
+from paropt.storage.embedded.server import paropt_home
+from paropt.storage.leases import Leases, Slots, create_tables
+from paropt.worker.checkpoints import Checkpoints
+from paropt.worker.supervisor import Limits, Supervisor
+
+OPEN_TRIES = 5
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Sit down, unless somebody sits there already, and work until the study ends."""
+    options = _parser().parse_args(argv)
+    seat = Seat(Path(options.seats), options.place)
+    lock = seat.take()
+    if lock is None:
+        return EXIT_OK
+    logging.basicConfig(
+        format="%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S", level=logging.INFO
+    )
+    seat.show({"phase": "starting"})
+    try:
+        return _work(options, seat)
+    except ParoptError as error:
+        logging.error("%s", error)
+        seat.show(
+            {
+                "phase": "ended",
+                "reason": "failed",
+                "message": str(error),
+                "exit_code": error.exit_code,
+            }
+        )
+        return error.exit_code
+
+
+def _work(options: argparse.Namespace, seat: Seat) -> int:
+    limits = _limits()
+    with open_storage(wait=limits.outage) as storage:
+        study = _study(storage, options, limits)
+        try:
+            return Supervisor(
+                study,
+                Slots(storage.engine()),
+                Leases(storage.engine()),
+                place=_place(options),
+                seat=seat,
+                data=options.data,
+                checkpoints=Checkpoints(Path(options.checkpoints)),
+                devices=paropt_home() / "devices",
+                limits=limits,
+                revive=storage.revive,
+            ).run()
+        finally:
+            study.close()
+
+
+def _study(storage: Storage, options: argparse.Namespace, limits: Limits) -> Study:
+    """The study, though the database may go away again just after it was there.
+
+    Raises:
+        StorageUnreachable: it stays away, or refuses what it answers.
+        StudyError: there is no such study.
+    """
+    for _ in range(OPEN_TRIES - 1):
+        with contextlib.suppress(StorageUnreachable):
+            return _load(storage, options)
+        open_storage(wait=limits.outage).close()  # until it answers
+    return _load(storage, options)
+
+
+def _load(storage: Storage, options: argparse.Namespace) -> Study:
+    create_tables(storage.engine())
+    return Study.load(storage.url, options.study, f"paropt {options.place}")
+
+
+def _place(options: argparse.Namespace) -> Place:
+    label, _, index = options.place.rpartition("-")
+    device = Device(label, options.visible, options.device_name)
+    threads = options.threads
+    return Place(device, int(index), threads, environment(device, threads))
+
+
+def _limits() -> Limits:
+    """The limits, which the fault suite makes shorter than anybody should need."""
+    given = {
+        name: float(os.environ[f"PAROPT_{name.upper()}"])
+        for name in ("outage", "silence", "grace")
+        if os.environ.get(f"PAROPT_{name.upper()}")
+    }
+    return Limits(**given)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="paropt-slot")
+    parser.add_argument("--study", required=True)
+    parser.add_argument("--data", required=True, help="the dataset directory")
+    parser.add_argument("--seats", required=True, help="the directory of the study's seats")
+    parser.add_argument("--place", required=True, help="cpu-0, gpu1-0, …")
+    parser.add_argument("--visible", default="", help="CUDA_VISIBLE_DEVICES of the trainer")
+    parser.add_argument("--device-name", default="")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--checkpoints", required=True, help="the directory of checkpoints")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,373 @@
+"""``python -P -m paropt.worker.trainer``: the process that owns a device and trains on it.
+
+A supervisor starts it, writes what to do to its stdin and reads what happens from its stdout (see
+docs/architecture.md). Between two fits the dataset stays open and the device warm. It knows no
+study and no database: if it dies, a trial is repeated from its last checkpoint and nothing else is
+lost. When its stdin closes, its supervisor is gone and so is any use of going on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paropt.errors import CheckpointError, Diverged, ModelError, OutOfMemory, ParamError
+from paropt.worker.protocol import Lines, Message, encode
+
+if TYPE_CHECKING:
+    from paropt.data import View
+    from paropt.training.fit import Epoch, Fit
+
+PROGRESS_SECONDS = 0.5  # at most one progress message in this time
+
+
+class Supervisor:
+    """The other end of the pipes. Its stop and yield reach a fit from a thread of their own."""
+
+    def __init__(self, commands: int, events: int) -> None:
+        self.fits: queue.Queue[Message | None] = queue.Queue()
+        self.wish: str | None = None  # "stop" or "yield" for the fit that runs
+        self._trial: int | None = None
+        self._fit: Fit | None = None
+        self._commands, self._events = commands, events
+        self._lock = threading.Lock()
+        threading.Thread(target=self._listen, name="supervisor", daemon=True).start()
+
+    def tell(self, event: str, **facts: Any) -> None:
+        line = encode({"event": event, **facts})
+        with self._lock:
+            try:
+                while line:
+                    line = line[os.write(self._events, line) :]
+            except BrokenPipeError:  # nobody is there to hear it, nor to train for
+                os._exit(0)
+
+    def begin(self, trial: int) -> None:
+        self.wish, self._trial = None, trial
+
+    def watch(self, fit: Fit) -> None:
+        """From now on a wish ends ``fit`` at its next range of steps."""
+        self._fit = fit
+        if self.wish:
+            fit.stop()
+
+    def end(self) -> None:
+        self._trial = self._fit = None
+
+    def _listen(self) -> None:
+        lines = Lines()
+        while chunk := self._read():
+            for message in lines.feed(chunk):
+                self._take(message)
+        os._exit(0)  # not sys.exit: the training thread would go on
+
+    def _read(self) -> bytes:
+        try:
+            return os.read(self._commands, 1 << 16)
+        except OSError:
+            return b""
+
+    def _take(self, message: Message) -> None:
+        do = message.get("do")
+        if do == "fit":
+            self.fits.put(message)
+        elif do == "quit":
+            self.fits.put(None)
+        elif do in ("stop", "yield") and message.get("trial") == self._trial:
+            self.wish = do
+            if self._fit is not None:
+                self._fit.stop()
+
+
+def main() -> int:
+    """Take fits until told to quit."""
+    commands, events = _take_pipes()
+    supervisor = Supervisor(commands, events)
+    _die_with_parent()
+    try:
+        supervisor.tell("ready", **_facts())
+        from paropt.training import fit  # noqa: F401  # its imports before the first fit
+    except Exception as error:
+        traceback.print_exc()
+        supervisor.tell("unusable", message=_one_line(error))
+        return 1
+    gc.collect()
+    gc.freeze()  # torch's own objects: looking through them costs 0.15 s between two fits
+    views: dict[tuple[str, str], View] = {}
+    while (message := supervisor.fits.get()) is not None:
+        _train(supervisor, message, views)
+    return 0
+
+
+def _take_pipes() -> tuple[int, int]:
+    """Own descriptors for the protocol; a library that prints reaches the log, not the pipe."""
+    commands, events = os.dup(0), os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    return commands, events
+
+
+def _die_with_parent() -> None:
+    """Linux: SIGKILL at the supervisor's death, should this process be stuck in the driver."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    # a terminal's Ctrl-C is the supervisor's to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _facts() -> dict[str, Any]:
+    import torch
+
+    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
+    return {"device": device, "torch": torch.__version__, "pid": os.getpid()}
+
+
+def _train(supervisor: Supervisor, message: Message, views: dict[tuple[str, str], View]) -> None:
+    """One fit from its message to its last event; whatever goes wrong in it is an event too."""
+    trial = message["trial"]
+    supervisor.begin(trial)
+    epoch = 0
+    failed: Message | None = None
+    try:
+        for epoch in _Training(supervisor, message, views).run():  # noqa: B007  # the last one
+            pass
+    except OutOfMemory as error:
+        failed = {"kind": "oom", "message": _one_line(error)}
+    except Diverged as error:
+        failed = {"kind": "diverged", "message": str(error)}
+    except (ParamError, ModelError) as error:
+        failed = {"kind": "params", "message": str(error)}
+    except Exception as error:  # a bug in a user's model, too
+        traceback.print_exc()
+        failed = {"kind": "error", "message": _one_line(error)}
+    supervisor.end()
+    _free_memory()
+    if failed is not None:
+        supervisor.tell("failed", trial=trial, epoch=epoch + 1, **failed)
+
+
+class _Training:
+    """One fit, told epoch by epoch, with its checkpoint."""
+
+    def __init__(
+        self, supervisor: Supervisor, message: Message, views: dict[tuple[str, str], View]
+    ) -> None:
+        self.supervisor, self.message = supervisor, message
+        self.trial: int = message["trial"]
+        self.checkpoint = _path(message.get("checkpoint"))
+        self.history: list[Message] = []
+        self.complained = False
+        self.fit = self._build(_open_view(message, views))
+
+    def _build(self, view: View) -> Fit:
+        import torch
+
+        from paropt.training.fit import Fit
+
+        torch.set_num_threads(int(self.message.get("threads") or 1))
+        return Fit(
+            self.message["model"],
+            self.message["params"],
+            view,
+            seed=self.message["seed"],
+            device=self.message["device"],
+            epochs=self.message.get("epochs"),
+            at=self.message["at"],
+            evaluate="last" if self.message.get("once") else True,
+        )
+
+    def run(self) -> Iterator[int]:
+        """Train to the end, a stop or a yield; yields the number of each epoch that is complete."""
+        done, why = self._resume()
+        self._tell("started", resumed_epoch=done, why_from_zero=why)
+        for facts in self.history:
+            self._tell("epoch", **facts, again=True)
+            yield facts["epoch"]
+        self.supervisor.watch(self.fit)
+        self.fit.on_progress = self._progress()
+        if not self.supervisor.wish:
+            for epoch in self.fit.epochs():
+                self._report(epoch)
+                yield epoch.number
+                if self.supervisor.wish:
+                    break
+        self._finish()
+
+    def _finish(self) -> None:
+        wish = self.supervisor.wish
+        if wish == "yield":
+            self._save()
+            self._tell("yielded")
+        elif wish == "stop":
+            self._tell("stopped")
+        else:
+            self._tell("done", best_epoch=self.fit.best_epoch)
+
+    def _report(self, epoch: Epoch) -> None:
+        if epoch.metrics:  # else it was not judged, and there is nothing to tell
+            facts = asdict(epoch)
+            facts["epoch"] = facts.pop("number")
+            facts["extra"] = {**epoch.extra, **self._ranks()}
+            self.history.append(facts)
+            # told first: the decision to prune is made while the checkpoint is written
+            self._tell("epoch", **facts)
+        if epoch.number < self.fit.n_epochs:
+            self._save()
+
+    def _ranks(self) -> Message:
+        """What confidence intervals are made of, if somebody wants them."""
+        judged = self.fit.judged
+        if not self.message.get("once") or judged is None or not len(judged.ranks):
+            return {}
+        from paropt.training.bootstrap import pack, rank_table
+
+        sessions = self.fit.view.test.n_sessions
+        ranks = rank_table(judged.ranks, judged.sessions, sessions, max(self.fit.at))
+        return {"ranks": pack(ranks)}
+
+    # -- checkpoints ------------------------------------------------------------------------
+
+    def _resume(self) -> tuple[int | None, str | None]:
+        """Go on from the first usable checkpoint offered; else say why from zero."""
+        why = None
+        for name in self.message.get("resume") or []:
+            path = Path(name)
+            try:
+                history = _read_history(path)
+                done = self.fit.resume(path)
+            except CheckpointError as error:
+                why = why or str(error)
+                continue
+            if done is None:
+                continue
+            self.history = [facts for facts in history if facts["epoch"] <= done]
+            return done, None
+        if why is None and self.message.get("resume") is not None:
+            why = f"no checkpoint of it in {self.checkpoint.parent if self.checkpoint else 'reach'}"
+        return None, why
+
+    def _save(self) -> None:
+        """The history first: it then covers whatever epoch the checkpoint is of."""
+        if self.checkpoint is None:
+            return
+        try:
+            self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            _write_history(self.checkpoint, self.history)
+            self.fit.save(self.checkpoint)
+        except OSError as error:
+            if not self.complained:
+                self.complained = True
+                self._tell(
+                    "warning",
+                    message=f"no checkpoint can be written to {self.checkpoint.parent}: "
+                    f"{error.strerror or error}; training goes on without",
+                )
+
+    # -- telling ----------------------------------------------------------------------------
+
+    def _tell(self, event: str, **facts: Any) -> None:
+        self.supervisor.tell(event, trial=self.trial, **facts)
+
+    def _progress(self) -> Any:
+        last = 0.0
+        earlier = [0.0, 0.0]  # events and seconds of the epochs before
+        latest = (0, 0.0, 0.0)  # epoch, its events and its seconds
+
+        def told(epoch: int, step: int, steps: int, events_per_second: float) -> None:
+            nonlocal last, latest
+            if epoch != latest[0]:
+                earlier[0] += latest[1]
+                earlier[1] += latest[2]
+            seconds = self.fit.train_seconds
+            latest = (epoch, events_per_second * seconds, seconds)
+            if self.supervisor.wish:
+                self.fit.stop()  # the wish may have come before epochs() began
+            now = time.monotonic()
+            if now - last >= PROGRESS_SECONDS:
+                last = now
+                self._tell(
+                    "progress",
+                    epoch=epoch,
+                    step=step,
+                    steps=steps,
+                    events_per_second=events_per_second,
+                    events=round(earlier[0] + latest[1]),
+                    busy=round(earlier[1] + latest[2], 3),
+                )
+
+        return told
+
+
+def _open_view(message: Message, views: dict[tuple[str, str], View]) -> View:
+    from paropt.data import open_dataset
+
+    key = (message["data"], message["view"])
+    if key not in views:
+        views.clear()  # one at a time is what a study needs
+        views[key] = open_dataset(message["data"]).view(message["view"])
+    return views[key]
+
+
+def _path(name: str | None) -> Path | None:
+    return Path(name) if name else None
+
+
+def history_path(checkpoint: Path) -> Path:
+    """Beside a checkpoint: what its epochs reported, for a successor who must tell it again."""
+    return checkpoint.with_suffix(".json")
+
+
+def _write_history(checkpoint: Path, history: list[Message]) -> None:
+    beside = checkpoint.with_name(f".{checkpoint.stem}.json.{os.getpid()}")
+    try:
+        beside.write_bytes(encode({"epochs": history}))
+        beside.replace(history_path(checkpoint))
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _read_history(checkpoint: Path) -> list[Message]:
+    path = history_path(checkpoint)
+    try:
+        epochs: list[Message] = json.loads(path.read_bytes())["epochs"]
+        if not all(isinstance(facts["epoch"], int) for facts in epochs):
+            raise ValueError("epochs without numbers")
+        return epochs
+    except FileNotFoundError:
+        if checkpoint.exists():
+            raise CheckpointError(f"checkpoint {checkpoint} lacks its {path.name}") from None
+        return []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} cannot be used: {error}") from None
+
+
+def _one_line(error: BaseException) -> str:
+    first = next(iter(str(error).strip().splitlines()), "")
+    if type(error).__module__.startswith("paropt."):
+        return first
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def _free_memory() -> None:
+    """What the fit held goes back to the device, for those who share it."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
