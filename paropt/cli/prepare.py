@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from paropt.data import Dataset
 
 FILE = click.Path(path_type=Path)
@@ -194,7 +198,7 @@ def prepare(
 
 
 def _json(dataset: Dataset) -> dict[str, Any]:
-    counts = ("events", "sessions", "items", "targets")
+    counts = ("events", "sessions", "items", "targets", "known_targets")
     return {
         "path": str(dataset.path),
         "fingerprint": dataset.fingerprint,
@@ -204,27 +208,54 @@ def _json(dataset: Dataset) -> dict[str, Any]:
             name: {count: split[count] for count in counts}
             for name, split in dataset.meta["splits"].items()
         },
+        "funnel": dataset.meta["funnel"],
+        "equal_times": dataset.meta["equal_times"],
+        "warnings": dataset.meta["warnings"],
     }
 
 
 def _show(dataset: Dataset) -> None:
     from rich.console import Console
+
+    # a log or a pipe gets whole lines too, however narrow it says it is
+    console = Console(width=max(Console().width, 100))
+    console.print(_funnel(dataset.meta["funnel"]))
+    click.echo()
+    console.print(_splits(dataset.meta["splits"]))
+    click.echo(f"\nfingerprint  {dataset.fingerprint}")
+    click.echo(f"next         paropt launch --data {shlex.quote(str(dataset.path))}")
+
+
+def _table(left: Iterable[str], right: Iterable[str], last: Iterable[str]) -> Table:
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("split", no_wrap=True)
-    for name in ("events", "sessions", "items", "targets"):
+    for name in left:
+        table.add_column(name, no_wrap=True)
+    for name in right:
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("span", no_wrap=True)
-    table.add_column("density", justify="right", no_wrap=True)
-    for name, split in dataset.meta["splits"].items():
-        counts = [f"{split[count]:,}" for count in ("events", "sessions", "items", "targets")]
-        density = split["events"] / (split["sessions"] * split["items"])
-        table.add_row(name, *counts, _span(split), f"{density:.3%}")
-    # a log or a pipe gets whole lines too, however narrow it says it is
-    Console(width=max(Console().width, 100)).print(table)
-    click.echo(f"\nfingerprint  {dataset.fingerprint}")
-    click.echo(f"next         paropt launch --data {dataset.path}")
+    for name in last:
+        table.add_column(name, no_wrap=True)
+    return table
+
+
+def _funnel(steps: list[dict[str, Any]]) -> Table:
+    """What each step leaves."""
+    table = _table(["after"], ["events", "sessions", "items"], ["decided by"])
+    for step in steps:
+        counts = [f"{step[count]:,}" for count in ("events", "sessions", "items")]
+        table.add_row(step["name"], *counts, step["option"])
+    return table
+
+
+def _splits(splits: dict[str, dict[str, Any]]) -> Table:
+    counts = ("events", "sessions", "items", "targets")
+    table = _table(["split"], [*counts, "known", "density"], ["span"])
+    for name, split in splits.items():
+        numbers = [f"{split[count]:,}" for count in (*counts, "known_targets")]
+        cells = split["sessions"] * split["items"]
+        table.add_row(name, *numbers, f"{split['pairs'] / max(cells, 1):.3%}", _span(split))
+    return table
 
 
 def _span(split: dict[str, Any]) -> str:

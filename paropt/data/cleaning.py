@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
+from paropt.data.command import option_text
 from paropt.data.events import Bools, Events
 from paropt.data.rules import Rules
 
+Count = Callable[[str, str, Events], None]
 
-def clean(events: Events, rules: Rules) -> Events:
-    """Events after the cleaning that ``rules`` asks for.
+
+def clean(events: Events, rules: Rules, count: Count = lambda step, option, events: None) -> Events:
+    """Events after the cleaning that ``rules`` asks for; ``count`` is told what each step leaves.
 
     As published for GRU4Rec's sets: consecutive repeats of an item in a session go first, once;
     then short sessions and rare items go in turns until nothing changes (``one_pass``: sessions,
@@ -17,14 +22,22 @@ def clean(events: Events, rules: Rules) -> Events:
     """
     if not rules.keep_repeats:
         events = events.take(_no_repeats(events))
+        count("repeats", option_text("keep_repeats", True), events)
+    short = option_text("min_session", rules.min_session)
+    rare = option_text("min_support", rules.min_support)
     events = drop_short(events, rules.min_session)
-    while True:
-        frequent = _frequent(events, rules.min_support)
-        if frequent.all():
-            return events
-        events = drop_short(events.take(frequent), rules.min_session)
+    count("session length", short, events)
+    frequent = _frequent(events, rules.min_support)
+    events = events.take(frequent)
+    count("support", rare, events)
+    while not frequent.all():
+        events = drop_short(events, rules.min_session)
         if rules.one_pass:
-            return events
+            break
+        frequent = _frequent(events, rules.min_support)
+        events = events.take(frequent)
+    count("both in turns", f"{rare} with {short}", events)
+    return events
 
 
 def drop_short(events: Events, min_session: int) -> Events:

@@ -17,10 +17,13 @@ from numpy.typing import NDArray
 from paropt import __version__
 from paropt.data.cleaning import clean
 from paropt.data.columns import Column, encode_column, read_features
+from paropt.data.command import moment_text, option_text
 from paropt.data.dataset import SPLITS, Content, Dataset, check_out, write_dataset
 from paropt.data.demo import demo_log
 from paropt.data.encoding import ItemIndex, SplitArrays, encode_split, index_items
 from paropt.data.events import Bools, Events, Ints, cut_at_gaps, in_order, number_by_order
+from paropt.data.filters import of_kind, raw_codes
+from paropt.data.funnel import Funnel, Step, deciding, equal_times, warnings
 from paropt.data.ids import encode_ids
 from paropt.data.options import Note, Options, Plan, check_parts, make_plan
 from paropt.data.reading import Place, read_columns
@@ -77,11 +80,14 @@ def prepare(
     """
     check_out(out, overwrite)
     plan = make_plan(events, given or {}, options or Options(), note)
-    log = _read(plan)
-    splits, sessions = _split(plan, log)
-    _refuse_empty(splits, plan)
+    funnel = Funnel()
+    log = _read(plan, funnel)
+    splits, sessions = _split(plan, log, funnel)
+    _refuse_empty(splits, plan, log)
     index = index_items(splits, len(log.items))
-    content = _content(plan, log, splits, sessions, index)
+    content = _content(plan, log, splits, sessions, index, funnel)
+    for warning in content.meta["warnings"]:
+        note(f"warning: {warning}")
     return write_dataset(out, content, overwrite)
 
 
@@ -101,7 +107,7 @@ def prepare_demo(out: Path, overwrite: bool = False) -> Dataset:
 # -- reading --------------------------------------------------------------------------------
 
 
-def _read(plan: Plan) -> Log:
+def _read(plan: Plan, funnel: Funnel) -> Log:
     schema, options = plan.schema, plan.options
     wanted = [
         schema.session_key,
@@ -132,6 +138,7 @@ def _read(plan: Plan) -> Log:
     order = None
     if schema.order_column:
         order = to_numbers(table.column(schema.order_column), schema.order_column, place, "order")
+    _count_rows(plan, table, kept, (session, item), funnel)
     return Log(
         Events(session, item, time, rows, {name: c.values for name, c in columns.items()}),
         order,
@@ -143,19 +150,31 @@ def _read(plan: Plan) -> Log:
     )
 
 
+def _count_rows(
+    plan: Plan, table: pa.Table, kept: Bools | None, codes: tuple[Ints, Ints], funnel: Funnel
+) -> None:
+    """The rows as they were read, and those of the wanted kind."""
+    session, item = codes
+    if kept is None:
+        funnel.count_rows("read", "", session, item)
+        return
+    # the codes of items are of the kept rows only
+    funnel.count_rows("read", "", session, raw_codes(table.column(plan.schema.item_key)))
+    kinds = option_text("events", plan.schema.events)
+    funnel.count_rows("kind", kinds, session[kept], item[kept])
+
+
 def _kept(plan: Plan, table: pa.Table) -> Bools | None:
     schema = plan.schema
     if not schema.event_column:
         return None
-    kind = table.column(schema.event_column).cast(pa.string())
-    kept: Bools = pc.fill_null(pc.is_in(kind, value_set=pa.array(schema.events)), False).to_numpy()
-    if not kept.any():
-        seen = ", ".join(map(repr, pc.unique(kind)[:5].to_pylist()))
+    try:
+        return of_kind(table.column(schema.event_column), schema.events)
+    except LookupError as error:
         raise DataError(
             f"no row of {plan.layouts[0].path} has {' or '.join(schema.events)} in column"
-            f" {schema.event_column!r}; it has {seen}"
-        )
-    return kept
+            f" {schema.event_column!r}; it has {error}"
+        ) from None
 
 
 def _times(plan: Plan, table: pa.Table, place: Place, session: Ints) -> Ints:
@@ -196,25 +215,49 @@ def _parts(plan: Plan, table: pa.Table, place: Place) -> NDArray[Any] | None:
 # -- splitting ------------------------------------------------------------------------------
 
 
-def _split(plan: Plan, log: Log) -> tuple[dict[str, Events], pa.Array]:
+def _split(plan: Plan, log: Log, funnel: Funnel) -> tuple[dict[str, Events], pa.Array]:
     """The four splits, and the names of their sessions."""
-    events, names = log.events, log.sessions
+    rules = plan.rules
+    parts, names = _in_sessions(plan, log)
+    for name, events in parts.items():
+        if rules.session_gap_ms is not None:
+            gap = option_text("session_gap_ms", rules.session_gap_ms)
+            funnel.count("session gap", gap, events)
+        if rules.end_ms is not None:
+            events = events.take(events.time < rules.end_ms)
+            funnel.count("end", option_text("end_ms", rules.end_ms), events)
+        parts[name] = clean(events, rules, funnel.count)
+    if emptied := funnel.emptied_by():
+        raise DataError(_all_gone(plan, log, emptied))
     if log.part is None:
-        events, names = _sessions(plan, log, np.ones(len(events), bool), 0)
-        if plan.rules.end_ms is not None:
-            events = events.take(events.time < plan.rules.end_ms)
-        cleaned = clean(events, plan.rules)
-        if not len(cleaned):
-            raise DataError(_all_gone(plan, len(events)))
-        return split_events(cleaned, plan.rules, plan.has_times), names
+        splits = split_events(parts[_WHOLE], rules, plan.has_times)
+    else:
+        splits = complete_splits(parts, rules, plan.has_times)
+    for name in ("test",) if rules.protocol == "leave-one-out" else ("train_full", "test"):
+        funnel.count("split", deciding(rules, plan.is_split, plan.has_times), splits[name])
+    return splits, names
+
+
+_WHOLE = "all"  # the one part of a log that is not split yet
+
+
+def _in_sessions(plan: Plan, log: Log) -> tuple[dict[str, Events], pa.Array]:
+    """The log's parts in order, cut at gaps, and the names of the sessions."""
+    everything = np.ones(len(log.events), bool)
+    if log.part is None:
+        events, names = _sessions(plan, log, everything, 0)
+        return {_WHOLE: events}, names
     found = set(np.unique(log.part).tolist())
     check_parts(found)
+    ordered = [name for name in ("train_full", "train", "valid", "test") if name in found]
+    if plan.rules.session_gap_ms is not None:  # a visit may begin in one part and end in another
+        events, names = _sessions(plan, log, everything, 0)
+        return {name: events.take(log.part[events.row] == name) for name in ordered}, names
     parts, base = {}, 0
-    for name in [name for name in ("train_full", "train", "valid", "test") if name in found]:
-        part, names = _sessions(plan, log, log.part == name, base)
-        parts[name] = clean(part, plan.rules)
-        base += len(part)
-    return complete_splits(parts, plan.rules, plan.has_times), names
+    for name in ordered:
+        parts[name], _ = _sessions(plan, log, log.part == name, base)
+        base += len(parts[name])
+    return parts, log.sessions
 
 
 def _sessions(plan: Plan, log: Log, which: Bools, base: int) -> tuple[Events, pa.Array]:
@@ -234,15 +277,17 @@ def _sessions(plan: Plan, log: Log, which: Bools, base: int) -> tuple[Events, pa
     return events, names
 
 
-def _all_gone(plan: Plan, n_events: int) -> str:
-    rules = plan.rules
+def _all_gone(plan: Plan, log: Log, step: Step) -> str:
+    remedy = f"{step.option} decides that"
+    if step.name == "end":
+        remedy = f"{_span(log.events)}; {_end(plan)}"
     return (
-        f"{plan.layouts[0].path}: none of {n_events} events is left after cleaning; lower"
-        f" --min-support {rules.min_support} or --min-session {rules.min_session}"
+        f"{plan.layouts[0].path}: none of {len(log.events)} events is left after the step"
+        f" {step.name!r}: {remedy}"
     )
 
 
-def _refuse_empty(splits: Mapping[str, Events], plan: Plan) -> None:
+def _refuse_empty(splits: Mapping[str, Events], plan: Plan, log: Log) -> None:
     for name, events in splits.items():
         if len(events) and (events.lengths() >= 2).any():
             continue
@@ -250,22 +295,38 @@ def _refuse_empty(splits: Mapping[str, Events], plan: Plan) -> None:
         if plan.rules.protocol == "leave-one-out":
             remedy = "leave-one-out needs sequences of four events or more"
         elif plan.has_times:
-            times = np.concatenate([events.time for events in splits.values()])
-            first, last = np.array([times.min(), times.max()], "datetime64[ms]").astype(
-                "datetime64[m]"
-            )
-            remedy = (
-                f"events go from {first} to {last}: choose other --test-days, or leave out a"
-                " straggling end with --end"
-            )
+            remedy = f"{_span(log.events)}: choose other --test-days than"
+            remedy += f" {plan.rules.test_days:g}, or {_end(plan)}"
         raise DataError(f"the split {name} would hold no session of two events; {remedy}")
+
+
+def _span(events: Events) -> str:
+    ends = np.array([events.time.min(), events.time.max()], "datetime64[ms]")
+    first, last = ends.astype("datetime64[m]")
+    return f"events go from {first} to {last}"
+
+
+def _end(plan: Plan) -> str:
+    """What to say of ``--end`` where it decides."""
+    end_ms = plan.rules.end_ms
+    if end_ms is None:
+        return "leave out a straggling end with --end"
+    said = f"another --end than {moment_text(end_ms)}"
+    if plan.options.end_ms is not None:
+        return said
+    return f"{said}, which is built into format {plan.format.name}"
 
 
 # -- the result -----------------------------------------------------------------------------
 
 
 def _content(
-    plan: Plan, log: Log, splits: Mapping[str, Events], sessions: pa.Array, index: ItemIndex
+    plan: Plan,
+    log: Log,
+    splits: Mapping[str, Events],
+    sessions: pa.Array,
+    index: ItemIndex,
+    funnel: Funnel,
 ) -> Content:
     arrays = {
         name: encode_split(name, splits[name], index, sessions, plan.rules.protocol)
@@ -283,6 +344,8 @@ def _content(
         for name, column in group.items()
         if column.vocabulary is not None
     }
+    summaries = {name: _summary(name, array, index, plan) for name, array in arrays.items()}
+    equal = equal_times(splits["train_full"]) if _time_decides(plan) else None
     meta = {
         "paropt": __version__,
         "protocol": plan.rules.protocol,
@@ -291,7 +354,10 @@ def _content(
         "sources": [layout.path.name for layout in plan.layouts],
         "rules": plan.rules.as_json() | {"split_elsewhere": plan.is_split},
         "items": {"all": len(items), "train": index.n_train, "train_full": index.n_train_full},
-        "splits": {name: _summary(array, plan.has_times) for name, array in arrays.items()},
+        "splits": summaries,
+        "funnel": funnel.as_json(),
+        "equal_times": equal,
+        "warnings": warnings(funnel.steps, summaries, equal),
         "columns": {name: column.kind for name, column in log.columns.items()},
         "features": {name: column.kind for name, column in features.items()},
     }
@@ -299,13 +365,27 @@ def _content(
     return Content(arrays, items, by_name, vocabularies, meta)
 
 
-def _summary(split: SplitArrays, has_times: bool) -> dict[str, Any]:
+def _time_decides(plan: Plan) -> bool:
+    """Whether nothing but the time says in which order a session's events are."""
+    return plan.has_times and plan.schema.order_column is None
+
+
+def _summary(name: str, split: SplitArrays, index: ItemIndex, plan: Plan) -> dict[str, Any]:
+    n_known = index.n_train if name in ("train", "valid") else index.n_train_full
     return {
         "events": len(split.items),
         "sessions": len(split.offsets) - 1,
         "items": len(np.unique(split.items)),
         "targets": int(split.targets.sum()),
+        "known_targets": int(np.count_nonzero(split.items[split.targets] < n_known)),
+        "pairs": _pairs(split, len(index.code_of)),
         "longest": int(np.diff(split.offsets).max()),
-        "first": int(split.times.min()) if has_times else None,
-        "last": int(split.times.max()) if has_times else None,
+        "first": int(split.times.min()) if plan.has_times else None,
+        "last": int(split.times.max()) if plan.has_times else None,
     }
+
+
+def _pairs(split: SplitArrays, n_items: int) -> int:
+    """How many different pairs of a session and an item there are."""
+    session = np.repeat(np.arange(len(split.offsets) - 1), np.diff(split.offsets))
+    return int(pc.count_distinct(pa.array(session * n_items + split.items)).as_py())

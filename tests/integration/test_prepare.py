@@ -56,25 +56,34 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
 
 def test_the_table(run_paropt: Callable[..., object], log: Path) -> None:
     done = run_paropt("prepare", log, "--out", log.parent / "shop")
-    assert (done.rc, done.err) == (0, "")
-    lines = [line.split() for line in done.out.splitlines()]
-    assert lines[0] == ["split", "events", "sessions", "items", "targets", "span", "density"]
+    assert done.rc == 0
+    funnel, splits = done.out.split("\n\n")[:2]
+    steps = [line.split() for line in funnel.splitlines()]
+    assert steps[0] == ["after", "events", "sessions", "items", "decided", "by"]
+    assert steps[1] == ["read", "90", "30", "5"]
+    assert steps[-1] == ["split", "90", "30", "5", "--test-days", "1"]
+    lines = [line.split() for line in splits.splitlines()]
+    assert " ".join(lines[0]) == "split events sessions items targets known density span"
     assert lines[1][:5] == ["train_full", "69", "23", "5", "46"]
     assert lines[2][:5] == ["test", "21", "7", "5", "14"]
     assert lines[3][:5] == ["train", "48", "16", "5", "32"]
     assert lines[4][:5] == ["valid", "21", "7", "5", "14"]
-    assert lines[2][-1] == "60.000%"
+    assert lines[2][5:7] == ["14", "60.000%"]
+    assert "warning: test has 14 targets, fewer than 1,000" in done.err
     assert f"paropt launch --data {log.parent}/shop" in done.out
     assert open_dataset(log.parent / "shop").fingerprint in done.out
 
 
 def test_json_has_stable_keys(cli: Callable[..., tuple[int, str, str]], log: Path) -> None:
     code, out, err = cli("prepare", log, "--out", log.parent / "shop", "--json")
-    assert (code, err) == (0, "")
     printed = json.loads(out)
+    assert code == 0
+    assert printed["warnings"] == [line.removeprefix("warning: ") for line in err.splitlines()]
     dataset = open_dataset(log.parent / "shop")
+    assert printed["funnel"] == dataset.meta["funnel"]
     assert printed["fingerprint"] == dataset.fingerprint
-    assert printed["splits"]["test"] == {"events": 21, "sessions": 7, "items": 5, "targets": 14}
+    test = {"events": 21, "sessions": 7, "items": 5, "targets": 14, "known_targets": 14}
+    assert printed["splits"]["test"] == test
     assert set(printed["splits"]) == {"train", "valid", "train_full", "test"}
 
 
@@ -122,7 +131,10 @@ BAD: dict[str, tuple[bytes, str]] = {
     "column.tsv": (b"SessionID\tItemId\tTime\n1\t2\t3\n", "no column 'SessionId'; did you mean"),
     "time.tsv": ("\n".join([*AT_7, "9\t9\tnoon"]).encode(), "time.tsv:7: column 'Time': 'noon'"),
     "ragged.tsv": ("\n".join([*AT_7, "9\t9"]).encode(), "ragged.tsv:7: 2 fields where 3"),
-    "mixed.tsv": ("\n".join([*AT_7, "9\tx\t9"]).encode(), "mixed.tsv:7: column 'ItemId': .*'x'"),
+    "mixed.tsv": (
+        "\n".join([*AT_7, "9\t9.0\t9"]).encode(),
+        "mixed.tsv:7: column 'ItemId': .*'9.0'",
+    ),
     "noid.tsv": (
         "\n".join([*AT_7, "\t9\t9"]).encode(),
         "noid.tsv:7: column 'SessionId': .*missing",
@@ -141,7 +153,7 @@ BAD: dict[str, tuple[bytes, str]] = {
         "none of 2 events is left .*--min-support 5",
     ),
     "day.tsv": ("\n".join([HEADER, *LINES[:30]]).encode(), "the split .* would hold no session"),
-    "again.tsv": ("\n".join([*AT_7, HEADER]).encode(), "again.tsv:7: column 'SessionId'"),
+    "again.tsv": ("\n".join([*AT_7, HEADER]).encode(), "again.tsv:7: column 'Time'"),
     "frame.pickle": (pickle.dumps({}), r"a pickle, .*never loads.*to_parquet\('frame.parquet'\)"),
     "frame.dat": (pickle.dumps({}), "frame.dat is a pickle"),
 }

@@ -1,0 +1,80 @@
+"""Options of ``paropt prepare`` as one writes them: in advice, and as a whole command line."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from paropt.data.options import Options
+
+_UNITS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1))
+
+
+def duration_text(ms: int) -> str:
+    """``30m``, ``1h``, ``1d``: what the option takes."""
+    return next(f"{ms // size}{unit}" for unit, size in _UNITS if ms % size == 0)
+
+
+def moment_text(ms: int) -> str:
+    """``2017-10-16`` or ``2015-09-18T00:40:00``, UTC."""
+    moment = datetime.fromtimestamp(ms / 1000, UTC).replace(tzinfo=None)
+    if ms % 86_400_000 == 0:
+        return moment.date().isoformat()
+    return moment.isoformat(timespec="seconds" if ms % 1000 == 0 else "milliseconds")
+
+
+# how an option is called and written where that is not its field's name and value
+_CALLED = {
+    "events": "--event",
+    "names": "--header",
+    "keep_columns": "--keep-column",
+    "session_gap_ms": "--session-gap",
+    "end_ms": "--end",
+    "drop_ids": "--drop-id",
+}
+_WRITTEN: dict[str, Callable[[Any], str]] = {
+    "names": ",".join,
+    "session_gap_ms": duration_text,
+    "end_ms": moment_text,
+    "test_days": "{:g}".format,
+    "test_fraction": "{:g}".format,
+}
+
+
+def option_text(name: str, value: Any) -> str:
+    """An option of :class:`~paropt.data.options.Options` as typed, quoted for a shell."""
+    return " ".join(map(shlex.quote, _words(name, value)))
+
+
+def _words(name: str, value: Any) -> Iterator[str]:
+    if name == "keep_repeats":
+        yield "--keep-repeats" if value else "--drop-repeats"
+        return
+    option = _CALLED.get(name) or f"--{name.replace('_', '-')}"
+    write = _WRITTEN.get(name, str)
+    if isinstance(value, bool):
+        yield option
+    elif isinstance(value, tuple) and name != "names":
+        for one in value:
+            yield from (option, str(one))
+    else:
+        yield from (option, write(value))
+
+
+def prepare_command(
+    events: Sequence[Path], given: Mapping[str, Path], options: Options, out: str = "DIR"
+) -> str:
+    """The ``paropt prepare`` line that does the same, to be pasted into a shell."""
+    words = ["paropt", "prepare", *map(str, events)]
+    for split, path in given.items():
+        words += [f"--{split.replace('_', '-')}", str(path)]
+    for option in fields(options):
+        value = getattr(options, option.name)
+        if value != option.default:
+            words += _words(option.name, value)
+    return shlex.join([*words, "--out", out])
