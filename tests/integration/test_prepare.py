@@ -132,8 +132,8 @@ BAD: dict[str, tuple[bytes, str]] = {
     "time.tsv": ("\n".join([*AT_7, "9\t9\tnoon"]).encode(), "time.tsv:7: column 'Time': 'noon'"),
     "ragged.tsv": ("\n".join([*AT_7, "9\t9"]).encode(), "ragged.tsv:7: 2 fields where 3"),
     "mixed.tsv": (
-        "\n".join([*AT_7, "9\t9.0\t9"]).encode(),
-        "mixed.tsv:7: column 'ItemId': .*'9.0'",
+        "\n".join([*AT_7, "9\t51.0\t9"]).encode(),
+        "mixed.tsv:7: column 'ItemId': .*'51.0'",
     ),
     "noid.tsv": (
         "\n".join([*AT_7, "\t9\t9"]).encode(),
