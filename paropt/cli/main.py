@@ -27,6 +27,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "stop": ("steer", "End a study: trials are handed back, workers leave."),
     "pause": ("steer", "Pause a study: trials are handed back, workers wait."),
     "resume": ("steer", "Let a paused or stopped study go on."),
+    "delete": ("delete", "Delete studies, with their checkpoints."),
     "dashboard": ("dashboard", "Serve optuna-dashboard over the studies."),
     "plot": ("plot", "Write a study's figures as SVG or PNG files."),
     "export": ("export", "Write a study's best paramfiles."),

@@ -65,6 +65,13 @@ class Exhibits:
             found = [made.files.get(artifact_id) for _, made in self._made.values()]
         return next((file for file in found if file is not None), None)
 
+    def forget(self, study_id: int) -> None:
+        """The study was deleted or renamed."""
+        with self._making:
+            self._made.pop(study_id, None)
+            if study := self._studies.pop(study_id, None):
+                study.close()
+
     def _make(self, study_id: int, name: str) -> Exhibit:
         try:
             if study_id not in self._studies:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import re
 import secrets
@@ -26,10 +27,11 @@ import sqlalchemy
 from optuna.artifacts.exceptions import ArtifactNotFound
 
 from paropt.dashboard.access import Application, Gatekeeper, is_loopback, served_hosts
+from paropt.dashboard.edits import Edits
 from paropt.dashboard.overlay import Exhibits
 from paropt.errors import ParoptError
 from paropt.storage.connect import Storage
-from paropt.storage.engine import initialise, open_rdb
+from paropt.storage.engine import initialise, open_rdb, transaction
 
 BACKLOG = 64
 
@@ -124,6 +126,30 @@ class Annotated(optuna.storages._CachedStorage):
         stored = super().get_study_system_attrs(study_id)
         ours = self.exhibits.of(study_id, self.get_study_name_from_id(study_id)).attributes
         return {**ours, **stored}
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        """As Optuna's, which takes a write back in silence if another one crosses it."""
+        self._set(study_id, "system", key, value)
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+        """As :meth:`set_study_system_attr`."""
+        self._set(study_id, "user", key, value)
+
+    def _set(self, study_id: int, kind: str, key: str, value: Any) -> None:
+        statement = (
+            f"INSERT INTO study_{kind}_attributes (study_id, key, value_json)"
+            " VALUES (:study, :key, :value)"
+            " ON CONFLICT (study_id, key) DO UPDATE SET value_json = EXCLUDED.value_json"
+        )
+        with transaction(self.engine) as connection:
+            connection.execute(
+                sqlalchemy.text(statement),
+                {"study": study_id, "key": key, "value": json.dumps(value)},
+            )
+
+    def forget(self, study_id: int) -> None:
+        """The study was deleted or renamed beside Optuna: nothing of it is kept."""
+        self.exhibits.forget(study_id)
 
     def close(self) -> None:
         """Give all connections back."""
@@ -222,7 +248,7 @@ def application(storage: Annotated, artifacts: Path | None) -> Application:
 
     files = Files(storage.exhibits, artifacts)
     app: Application = optuna_dashboard.wsgi(storage, artifact_store=files)
-    return app
+    return Edits(app, storage.engine, storage.forget, files.remove)
 
 
 def serve_until_signal(dashboard: Dashboard) -> None:

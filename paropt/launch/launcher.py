@@ -184,6 +184,8 @@ class Watch:
                 self.trouble = ""
             except StorageUnreachable as error:
                 self.trouble = f"{error}; slots go on and keep their reports"
+            except StudyError as error:
+                self.trouble = str(error)
             if last:
                 return
             self._stop.wait(ASK_SECONDS)
@@ -215,7 +217,7 @@ def _compute_floor(joined: Joined) -> None:
 
         definition = joined.study.definition
         view = open_dataset(joined.data).view(definition.view)
-        with contextlib.suppress(StorageUnreachable):  # then the next launch computes it
+        with contextlib.suppress(StorageUnreachable, StudyError):  # then the next launch does it
             joined.study.set_floor(floors(view, definition.at))
 
     threading.Thread(target=compute, name="floor", daemon=True).start()

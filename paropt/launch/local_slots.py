@@ -22,7 +22,9 @@ from paropt.machine.slot_files import Seat
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds before a dead slot is started again
 MOST_DEATHS = 8  # in a row, of a slot that got nothing done in between
 # what a slot says when starting it again would change nothing
-FINAL = {"budget", "space", "stopped", "timeout", "failures", "left", "trainer", "failed"}
+FINAL = {
+    "budget", "space", "stopped", "timeout", "failures", "deleted", "left", "trainer", "failed",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -15,20 +15,21 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from paropt.files import readable
 
 LARGEST_RECORD = 32 << 20  # bytes of .jsonl and .log, each, before the old half goes
 
 
 def slots_directory(home: Path, storage: str, study: str) -> Path:
     """Where a study's seats are; ``storage`` is its place without a password."""
-    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", study)[:40].strip(".-") or "study"
-    digest = hashlib.sha256(f"{storage}\n{study}".encode()).hexdigest()[:8]
-    return home / "slots" / f"{slug}-{digest}"
+    place = f"{storage}\n{study}".encode("utf-8", "surrogatepass")
+    digest = hashlib.sha256(place).hexdigest()[:8]
+    return home / "slots" / f"{readable(study, 40)}-{digest}"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ restarted, the connection broke, this machine slept), it does not hold against a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -25,7 +26,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Engine, text
 
 from paropt.errors import StorageUnreachable, StudyError
-from paropt.storage import row_schema
+from paropt.storage import row_schema, trial_rows
 from paropt.storage.engine import lock, transaction
 
 # the period, in seconds, that promises are made in: two of them, and a lost trial is taken over
@@ -138,6 +139,7 @@ class Slot:
     uptime: float
     quiet: float
     state: dict[str, Any] = field(default_factory=dict)
+    gone: bool = False  # it ran on this machine, and its process has ended
 
 
 def create_tables(engine: Engine) -> None:
@@ -322,7 +324,8 @@ class Slots:
             rows = connection.execute(
                 text(
                     "SELECT id, study, host, pid, device, slot, CAST(state AS text) AS state,"
-                    f" command, {_since('started')} AS uptime, {_since('beaten_at')} AS quiet"
+                    f" command, {_since('started')} AS uptime, {_since('beaten_at')} AS quiet,"
+                    " machine, born"
                     " FROM paropt_slot WHERE (CAST(:study AS text) IS NULL OR study = :study)"
                     " AND isfinite(started) AND isfinite(beaten_at)"
                     " AND beaten_at > clock_timestamp() - make_interval(secs => :within)"
@@ -330,7 +333,12 @@ class Slots:
                 ),
                 {"study": study, "within": within},
             ).all()
-        return [Slot(**{**row._mapping, "state": row_schema.said(row.state)}) for row in rows]
+        return [_slot(row) for row in rows]
+
+    def at_work(self, study: str) -> list[Slot]:
+        """The slots of a study that may still write to it: within the grace of its heartbeat."""
+        alive = self.alive(study, within=Rhythm(_heartbeat(self.engine, study)).grace)
+        return [slot for slot in alive if not slot.gone]
 
     def command(
         self,
@@ -354,6 +362,29 @@ class Slots:
                 {"study": study, "command": command, "host": host, "id": identity},
             )
             return done.rowcount
+
+
+def _heartbeat(engine: Engine, study: str) -> float:
+    """A study's own; the usual one where it says none."""
+    with transaction(engine) as connection:
+        found = connection.execute(
+            text(
+                "SELECT value_json FROM study_user_attributes JOIN studies USING (study_id)"
+                " WHERE study_name = :study AND key = :key"
+            ),
+            {"study": study, "key": trial_rows.DEFINITION},
+        ).scalar()
+    with contextlib.suppress(ValueError):
+        value = json.loads(found or "{}").get("heartbeat")
+        if isinstance(value, int | float) and value > 0:
+            return float(value)
+    return HEARTBEAT
+
+
+def _slot(row: Any) -> Slot:
+    facts = {**row._mapping, "state": row_schema.said(row.state)}
+    gone = _ended_here(facts.pop("machine"), row.pid, facts.pop("born"))
+    return Slot(**facts, gone=gone)
 
 
 class Observer:

@@ -108,6 +108,9 @@ class StudyAttributes:
     def __init__(self, texts: Mapping[str, Any]) -> None:
         self._texts = texts
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._texts
+
     def get(self, key: str, default: Any = None) -> Any:
         """
         Raises:

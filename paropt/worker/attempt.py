@@ -272,7 +272,8 @@ class Attempt:
         slot.record(outcome.kind, trial=trial.number, id=trial.id, message=outcome.message)
         slot.show(phase="asking", trial=None, trials=slot.view.get("trials", 0) + 1)
         if outcome.kind == "lost":
-            log.warning("trial %d was given to another worker; discarded here", trial.number)
+            why = outcome.message or f"trial {trial.number} was given to another worker"
+            log.warning("%s; discarded here", why)
         elif outcome.kind in ("done", "pruned", "failed"):
             slot.checkpoints.remove(trial.root)
         if outcome.kind in ("failed", "died"):

@@ -110,7 +110,7 @@ class Supervisor:
                 Attempt(self, self._next_trial()).run()
         except StudyEnded as end:
             code, reason, message = EXIT_OK, end.reason, str(end)
-            self._clear()
+            self._clear(deleted=end.reason == "deleted")
         except Leaving as leave:
             code, reason, message = leave.exit_code, "left", str(leave)
         except StorageUnreachable as error:
@@ -142,9 +142,12 @@ class Supervisor:
 
         self.checkpoints.sweep(self.call(open_roots))
 
-    def _clear(self) -> None:
+    def _clear(self, *, deleted: bool) -> None:
         """Our trainer, then what it wrote for trials that were given to others meanwhile."""
         self._close_trainer()
+        if deleted:
+            self.checkpoints.sweep(())
+            return
         with contextlib.suppress(StorageUnreachable):
             self._sweep()
 
@@ -326,6 +329,8 @@ class Supervisor:
     def _note_trouble(self, error: Exception | None) -> None:
         if isinstance(error, StorageUnreachable):
             self.storage_lost = error
+        elif isinstance(error, StudyEnded):
+            self.wanted = "stop"  # it was deleted; asking for a trial says so
         elif error is not None:
             log.error("%s: %s", type(error).__name__, error)
 

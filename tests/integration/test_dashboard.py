@@ -21,7 +21,7 @@ import pytest
 
 from paropt.dashboard.access import Gatekeeper, host_of, is_loopback, served_hosts
 from paropt.dashboard.server import Dashboard
-from paropt.errors import ParoptError
+from paropt.errors import ParoptError, StorageUnreachable
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.study import Study
 from paropt.storage.connect import Storage, open_storage
@@ -164,8 +164,10 @@ def test_reading_is_all_one_may_do(reading: Dashboard, method: str) -> None:
 
 
 def test_database_itself_refuses_writes(reading: Dashboard) -> None:
-    with pytest.raises(optuna.exceptions.StorageInternalError):
+    with pytest.raises(StorageUnreachable, match="read-only transaction"):
         reading._optuna.set_study_user_attr(1, "key", "value")
+    with pytest.raises(optuna.exceptions.StorageInternalError):
+        reading._optuna.create_new_study([optuna.study.StudyDirection.MAXIMIZE], "another")
 
 
 def test_every_view_works_read_only(reading: Dashboard) -> None:

@@ -27,7 +27,7 @@ from paropt.storage import row_schema, trial_rows
 from paropt.storage.engine import initialise, lock, open_engine, transaction
 
 State = Literal["run", "pause", "stop"]
-Why = Literal["budget", "space", "stopped", "timeout", "failures"]
+Why = Literal["budget", "space", "stopped", "timeout", "failures", "deleted"]
 
 Claim = Callable[[Connection, int], None]
 
@@ -135,7 +135,7 @@ class Study:
         engine = open_engine(url, application_name)
         known = cls.names(url)
         if name not in known:
-            raise StudyError(f"there is no study {name!r}; {_hint(name, known)}")
+            raise StudyError(f"there is no study {name!r}; {hint(name, known)}")
         with transaction(engine) as connection:
             found = trial_rows.find_study(connection, name)
             if found is None:
@@ -181,7 +181,7 @@ class Study:
 
     def _begin(self, connection: Connection, timeout: float | None) -> None:
         now = _now(connection)
-        attrs = trial_rows.study_attrs(connection, self._id)
+        attrs = self._read(connection)
         deadline = attrs.get(trial_rows.DEADLINE) if timeout is None else now + timeout
         if deadline is not None and deadline <= now and timeout is None:
             deadline = None
@@ -194,12 +194,37 @@ class Study:
 
     def _attrs(self) -> trial_rows.StudyAttributes:
         with self.transaction() as connection:
-            return trial_rows.study_attrs(connection, self._id)
+            return self._read(connection)
+
+    def _read(self, connection: Connection) -> trial_rows.StudyAttributes:
+        """
+        Raises:
+            StudyEnded: the study was deleted.
+        """
+        attrs = trial_rows.study_attrs(connection, self._id)
+        if trial_rows.DEFINITION not in attrs:
+            raise StudyEnded("deleted", f"study {self.name!r} was deleted")
+        return attrs
+
+    def _write(self, key: str, value: Any) -> None:
+        with self.transaction() as connection:
+            self._keep(connection)
+            trial_rows.set_study_attrs(connection, self._id, {key: value})
+
+    def _keep(self, connection: Connection) -> None:
+        """Nobody deletes the study until the end of this transaction; raises as :meth:`_read`."""
+        row = text("SELECT 1 FROM studies WHERE study_id = :study FOR KEY SHARE")
+        connection.execute(row, {"study": self._id})
+        self._read(connection)
 
     def state(self) -> State:
-        """Whether trials may run; "stop" also when the time is over."""
+        """Whether trials may run; "stop" also when the time is over.
+
+        Raises:
+            StudyEnded: the study was deleted.
+        """
         with self.transaction() as connection:
-            attrs = trial_rows.study_attrs(connection, self._id)
+            attrs = self._read(connection)
             if _overdue(connection, attrs):
                 return "stop"
         found: State = attrs.get(trial_rows.STATE, {}).get("state", "run")
@@ -208,6 +233,7 @@ class Study:
     def set_state(self, state: State, why: str = "") -> None:
         """Pauses, stops or resumes the study for all its workers."""
         with self.transaction() as connection:
+            self._keep(connection)
             self._set_state(connection, state, {"message": why} if why else {})
 
     def _set_state(self, connection: Connection, state: State, more: Mapping[str, Any]) -> None:
@@ -216,18 +242,15 @@ class Study:
 
     def set_floor(self, floor: Mapping[str, Mapping[str, float]]) -> None:
         """What needs no training: ``{"popularity": {"mrr@20": …}, "cooccurrence": {…}}``."""
-        with self.transaction() as connection:
-            trial_rows.set_study_attrs(connection, self._id, {trial_rows.FLOOR: floor})
+        self._write(trial_rows.FLOOR, floor)
 
     def set_note(self, markdown: str) -> None:
         """A text about the study for its readers."""
-        with self.transaction() as connection:
-            trial_rows.set_study_attrs(connection, self._id, {trial_rows.NOTE: markdown})
+        self._write(trial_rows.NOTE, markdown)
 
     def set_report(self, report: Mapping[str, Any]) -> None:
         """What a final test found (see docs/final.md)."""
-        with self.transaction() as connection:
-            trial_rows.set_study_attrs(connection, self._id, {trial_rows.REPORT: report})
+        self._write(trial_rows.REPORT, report)
 
     def report(self) -> dict[str, Any] | None:
         """What :meth:`set_report` was given; None before."""
@@ -244,8 +267,8 @@ class Study:
         ``claim`` is called with the trial's id in the transaction that gives it out.
 
         Raises:
-            StudyEnded: the budget, the space or the time is used up, the study was stopped, or it
-                paused because its trials fail alike.
+            StudyEnded: the budget, the space or the time is used up, the study was stopped or
+                deleted, or it paused because its trials fail alike.
             StorageUnreachable: call again.
         """
         with self._asking:
@@ -319,7 +342,7 @@ class Study:
         for record in running:
             if record.owner.get("token") == token:
                 return Trial(self, record, token)
-        attrs = trial_rows.study_attrs(connection, self._id)
+        attrs = self._read(connection)
         if ended := self._ended(connection, attrs):
             return ended
         if attrs.get(trial_rows.STATE, {}).get("state") == "pause":
@@ -549,7 +572,7 @@ def _shown_owner(owner: Mapping[str, Any]) -> dict[str, Any]:
     return {key: owner[key] for key in ("host", "device", "slot") if key in owner}
 
 
-def _hint(name: str, known: list[str]) -> str:
+def hint(name: str, known: list[str]) -> str:
     """What somebody may have meant who asks for a study that isn't there."""
     if not known:
         return "there are none here yet, 'paropt launch' makes one"

@@ -1,0 +1,57 @@
+"""Names of studies: which there may be, and how a command with one is typed in a shell."""
+
+from __future__ import annotations
+
+import shlex
+import unicodedata
+
+from paropt.errors import ParoptError
+
+LONGEST = 512  # characters that Optuna's table has room for
+# line breaks and other controls; what no file can hold; what turns the direction of a line
+_FORBIDDEN = ("Cc", "Cs", "Zl", "Zp")
+_TURNING = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def check_name(name: str) -> None:
+    """Whether a study may be called so.
+
+    Raises:
+        ParoptError: it may not; a clause that begins with what is wrong.
+    """
+    if not name.strip():
+        raise ParoptError("is empty; give a name")
+    if len(name) > LONGEST:
+        raise ParoptError(f"at most {LONGEST} characters, and this has {len(name)}")
+    if any(unicodedata.category(c) in _FORBIDDEN or c in _TURNING for c in name):
+        raise ParoptError(f"{name!r} holds a character that cannot be shown; take it out")
+    if name != name.strip():
+        raise ParoptError(f"{name!r} begins or ends with a blank; take it away")
+    if name.startswith("-"):
+        raise ParoptError(f"{name!r} would be taken for an option; begin it with something else")
+
+
+def allowed(name: str) -> bool:
+    """Whether a study may be called so."""
+    try:
+        check_name(name)
+    except ParoptError:
+        return False
+    return True
+
+
+def command(*words: object) -> str:
+    """A paropt command as one types it in a shell: what needs quotes has them."""
+    return shlex.join(["paropt", *map(str, words)])
+
+
+def quoted(*words: object) -> str:
+    """:func:`command` inside a sentence: ``'paropt stop shop'``."""
+    line = command(*words)
+    return f"`{line}`" if "'" in line else f"'{line}'"
+
+
+def shown(text: object) -> str:
+    """Text of others on one line of a terminal, without what would move its cursor."""
+    line = " ".join(str(text).split())
+    return "".join(c if unicodedata.category(c) not in _FORBIDDEN else "�" for c in line)
