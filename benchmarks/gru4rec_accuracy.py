@@ -77,7 +77,7 @@ def run(case: Case, dataset: Dataset, seed: int) -> tuple[float, float]:
     for epoch in fit.epochs():
         recall, mrr = epoch.metrics["recall@20"], epoch.metrics["mrr@20"]
         print(
-            f"  {case.data} {case.name} seed {seed} epoch {epoch.number}: recall@20 {recall:.4f}, "
+            f"  {case.data} {case.name} seed {seed} epoch {epoch.epoch}: recall@20 {recall:.4f}, "
             f"mrr@20 {mrr:.4f}, {epoch.events_per_second:.0f} events/s",
             file=sys.stderr,
             flush=True,

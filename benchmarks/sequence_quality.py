@@ -194,7 +194,7 @@ def _told(fit: Fit) -> Iterator[Any]:
     for epoch in fit.epochs():
         judged = "".join(f", {name} {epoch.metrics[name]:.4f}" for name in METRICS if epoch.metrics)
         print(
-            f"  {fit.name} {fit.view.name} seed {fit.seed} epoch {epoch.number}: loss "
+            f"  {fit.name} {fit.view.name} seed {fit.seed} epoch {epoch.epoch}: loss "
             f"{epoch.loss:.4f}{judged}, {epoch.train_seconds:.1f} s",
             file=sys.stderr,
             flush=True,

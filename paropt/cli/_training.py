@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from paropt.training.fit import Epoch
+    from paropt.training.epochs import EpochReport
     from paropt.training.train_and_test import Outcome
 
 
@@ -97,7 +97,7 @@ def _row(name: str, cells: Any, widths: list[int]) -> str:
 
 
 @contextmanager
-def progress() -> Iterator[tuple[Callable[[Epoch, int], None], Callable[..., None]]]:
+def progress() -> Iterator[tuple[Callable[[EpochReport, int], None], Callable[..., None]]]:
     """Callbacks for epochs (a line each) and steps (a bar, only on a terminal), on stderr."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
@@ -113,10 +113,10 @@ def progress() -> Iterator[tuple[Callable[[Epoch, int], None], Callable[..., Non
     )
     task = bar.add_task("", total=1, epoch=1, speed=0.0, visible=False)
 
-    def on_epoch(epoch: Epoch, epochs: int) -> None:
+    def on_epoch(epoch: EpochReport, epochs: int) -> None:
         best = "  ".join(f"{name} {epoch.metrics[name]:.4f}" for name in _headline(epoch.metrics))
         console.print(
-            f"epoch {epoch.number}/{epochs}  loss {epoch.loss:.4f}  {best}  "
+            f"epoch {epoch.epoch}/{epochs}  loss {epoch.loss:.4f}  {best}  "
             f"{epoch.events_per_second:,.0f} events/s  {epoch.seconds:.1f} s",
             highlight=False,
             soft_wrap=True,
@@ -129,7 +129,7 @@ def progress() -> Iterator[tuple[Callable[[Epoch, int], None], Callable[..., Non
         yield on_epoch, on_progress
 
 
-def _headline(metrics: dict[str, float]) -> list[str]:
+def _headline(metrics: Mapping[str, float]) -> list[str]:
     """Recall and MRR at the largest cut-off, or the first two of a model's own metrics."""
     known = [name for name in metrics if name.startswith(("recall@", "mrr@"))]
     return known[-2:] or list(metrics)[:2]

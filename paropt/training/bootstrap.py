@@ -70,6 +70,27 @@ def unpack(packed: Mapping[str, Any]) -> NDArray[np.int64]:
     return np.frombuffer(raw, "<i4").astype(np.int64).reshape(packed["shape"])
 
 
+# -- standard errors ----------------------------------------------------------------------------
+
+
+def standard_errors(values: Mapping[str, Floats], sessions: NDArray[np.int64]) -> dict[str, float]:
+    """Of every mean of ``values`` [T] its standard error, where a session's hang together.
+
+    With the mean m over T values of S sessions and r_s = Σ (value - m) over session s, it is
+    √(S/(S - 1) · Σ r_s²) / T, the cluster-robust standard error of a mean (Liang & Zeger,
+    Biometrika 1986). Of a single session it is not known.
+    """
+    _, index = np.unique(sessions, return_inverse=True)
+    n = int(index.max(initial=-1)) + 1
+    if n < 2:
+        return {}
+    found = {}
+    for name, of in values.items():
+        residuals = np.bincount(index, weights=of - of.mean(), minlength=n)
+        found[name] = float(np.sqrt(n / (n - 1) * (residuals @ residuals)) / len(of))
+    return found
+
+
 # -- metrics ------------------------------------------------------------------------------------
 
 

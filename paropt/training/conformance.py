@@ -26,7 +26,8 @@ from paropt.data.options import Options
 from paropt.data.prepare import prepare
 from paropt.errors import ParamError, ParoptError
 from paropt.training import plans, registry
-from paropt.training.fit import Epoch, Fit, catalogue
+from paropt.training.epochs import EpochReport
+from paropt.training.fit import Fit, catalogue
 from paropt.training.ranking import ROWS, judge
 from paropt.training.recommending import read_sessions, recommend
 from paropt.training.registry import Model, Param, SequenceBatch
@@ -163,7 +164,7 @@ class Kit:
         return Fit(self.name, self.params(**more), view or self.view, seed=seed, epochs=2)
 
     @cached_property
-    def trained(self) -> tuple[Fit, list[Epoch]]:
+    def trained(self) -> tuple[Fit, list[EpochReport]]:
         """A fit that went to its end, and its epochs; checks leave it as it is."""
         fit = self.fit()
         return fit, list(fit.epochs())
@@ -271,7 +272,7 @@ def _learning(kit: Kit) -> None:
     """training lowers a finite loss and gives metrics."""
     _, epochs = kit.trained
     _require(len(epochs) == 2, f"2 epochs were asked for and {len(epochs)} came")
-    losses = [epoch.loss for epoch in epochs]
+    losses = [math.nan if epoch.loss is None else epoch.loss for epoch in epochs]
     _require(all(map(math.isfinite, losses)), f"the losses are {losses}")
     _require(bool(epochs[-1].metrics), "there are no metrics")
     if epochs[0].stage == epochs[1].stage:
@@ -392,7 +393,7 @@ def _diagnostics(kit: Kit) -> None:
         try:
             json.dumps(epoch.extra, allow_nan=False)
         except (TypeError, ValueError) as error:
-            raise _Failed(f"end_epoch() of epoch {epoch.number}: {error}") from None
+            raise _Failed(f"end_epoch() of epoch {epoch.epoch}: {error}") from None
 
 
 def _save(kit: Kit) -> None:

@@ -4,7 +4,7 @@
 
     fit = Fit("gru4rec", params, dataset.view("search"), seed=42)
     for epoch in fit.epochs():
-        print(epoch.number, epoch.metrics)
+        print(epoch.epoch, epoch.metrics)
 
 A *range* is a number of steps that takes a fraction of a second. Between two of them the fit looks
 whether it should stop, and may be saved. Where ranges begin and end changes no number, and neither
@@ -14,12 +14,10 @@ does what else happens in the process: a fit has a random stream of its own.
 from __future__ import annotations
 
 import json
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,8 +27,12 @@ from torch import Tensor
 
 from paropt.errors import CheckpointError, Diverged
 from paropt.training import checksummed_file, plans, runtime
+from paropt.training.epochs import EpochReport
+from paropt.training.evaluation import EvaluationProtocol, Ties
+from paropt.training.metrics import DEFAULT
+from paropt.training.objective import Objective
 from paropt.training.optimisers import Optimiser
-from paropt.training.ranking import ROWS, Evaluation, Ties, judge
+from paropt.training.ranking import ROWS, Evaluation, judge
 from paropt.training.registry import Catalogue, Facts, build
 from paropt.training.semantics import SEMANTICS
 from paropt.training.steps import LossSteps, OwnSteps, Plans, Steps
@@ -40,30 +42,9 @@ if TYPE_CHECKING:
 
 CHECKPOINT_VERSION = 1
 RANGE_SECONDS = 0.3  # of work between two looks at stop()
+# what paropt 0.1 counted its best epoch by, and judged with, without saying so in a checkpoint
+_UNSAID = {"metric": DEFAULT, "evaluation": EvaluationProtocol().to_json()}
 OnProgress = Callable[[int, int, int, float], None]
-
-
-@dataclass
-class Epoch:
-    """What an epoch ended in.
-
-    ``loss`` is the mean over its targets. ``events_per_second`` counts trained targets over
-    ``train_seconds``; ``seconds`` has the evaluation too. ``peak_memory`` is in bytes: of the
-    device, or of the process on a CPU. ``targets`` were ranked, ``unknown`` more left out.
-    """
-
-    number: int
-    metrics: dict[str, float]
-    loss: float
-    seconds: float
-    train_seconds: float
-    evaluation_seconds: float
-    events_per_second: float
-    peak_memory: int
-    targets: int
-    unknown: int
-    stage: str
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 def catalogue(view: View) -> Catalogue:
@@ -89,6 +70,8 @@ class Fit:
     ``epochs`` ends it earlier or later than its parameter ``n_epochs`` says, without touching the
     learning rate's schedule. ``evaluate`` is after every epoch (True), after the last one only
     ("last"), or never; an epoch without an evaluation has no metrics, and patience needs them all.
+    ``objective`` says which epoch is the best, which patience counts from; ``also`` names metrics
+    beside recall, mrr and ndcg at the cut-offs ``at``.
 
     Raises:
         ParamError, ModelError: what cannot be built.
@@ -106,12 +89,16 @@ class Fit:
         device: str = "cpu",
         epochs: int | None = None,
         at: Sequence[int] = (20,),
+        also: Sequence[str] = (),
+        objective: Objective | None = None,
         ties: Ties = "standard",
         filter_seen: bool = False,
         evaluate: bool | Literal["last"] = True,
     ) -> None:
         self.name, self.view, self.seed = model, view, seed
-        self.at, self.ties, self.filter_seen, self.evaluate = tuple(at), ties, filter_seen, evaluate
+        self.at, self.also, self.evaluate = tuple(at), tuple(also), evaluate
+        self.objective = objective or Objective(DEFAULT)
+        self.protocol = EvaluationProtocol(filter_seen, ties)
         self.device = runtime.usable_device(device)
         runtime.forget_peak(self.device)
         self.random = runtime.RandomStream(seed, self.device)
@@ -132,7 +119,8 @@ class Fit:
         self.stage = ""
         self.losses: list[Tensor] = []  # of its ranges so far
         self.train_seconds = 0.0
-        self.best, self.best_epoch = -math.inf, 0
+        self.best: float | None = None  # the objective's value in its best epoch so far
+        self.best_epoch = 0
         self.optimiser: Optimiser | None = None
         self._stop = threading.Event()
         self.judged: Evaluation | None = None  # the last evaluation
@@ -141,7 +129,7 @@ class Fit:
 
     # -- the loop ---------------------------------------------------------------------------
 
-    def epochs(self) -> Iterator[Epoch]:
+    def epochs(self) -> Iterator[EpochReport]:
         """Train, rank, yield after every epoch, until the last one, :meth:`stop` or patience.
 
         Raises:
@@ -226,15 +214,14 @@ class Fit:
                 f"{self.step + at + 1}; lower the learning rate"
             )
 
-    def _close(self) -> Epoch:
+    def _close(self) -> EpochReport:
         extra = self.model.end_epoch(self.epoch)
         judged = self.judged = self._judge()
         losses = torch.cat(self.losses).double().cpu()
         weights = torch.tensor(self._steps.weights, dtype=torch.float64)
         self.closed = True
-        self._remember(judged.metrics)
-        return Epoch(
-            number=self.epoch,
+        report = EpochReport(
+            epoch=self.epoch,
             metrics=judged.metrics,
             loss=float((losses * weights).sum() / weights.sum()),
             seconds=self.train_seconds + judged.seconds,
@@ -242,11 +229,17 @@ class Fit:
             evaluation_seconds=judged.seconds,
             events_per_second=float(weights.sum()) / max(self.train_seconds, 1e-9),
             peak_memory=runtime.peak_memory(self.device),
+            stage=self.stage,
             targets=judged.targets,
             unknown=judged.unknown,
-            stage=self.stage,
+            sessions=judged.n_sessions,
+            tied=judged.tied,
+            conservative=judged.conservative,
+            stderr=judged.stderr,
             extra=extra,
         )
+        self._remember(report)
+        return report
 
     def _judge(self) -> Evaluation:
         waits = self.evaluate == "last" and self.epoch < self.n_epochs
@@ -258,16 +251,23 @@ class Fit:
             )
         try:
             return judge(
-                self.model, self._queries, at=self.at, ties=self.ties, filter_seen=self.filter_seen
+                self.model,
+                self._queries,
+                at=self.at,
+                also=self.also,
+                objective=self.objective,
+                ties=self.protocol.ties,
+                filter_seen=self.protocol.filter_seen,
             )
         except Diverged as error:
             raise Diverged(f"after epoch {self.epoch} {error}") from None
 
-    def _remember(self, metrics: Mapping[str, float]) -> None:
-        """The best epoch by MRR, which patience counts from; a model's own first metric else."""
-        k = 20 if 20 in self.at else max(self.at)
-        value = metrics.get(f"mrr@{k}", next(iter(metrics.values()), -math.inf))
-        if value > self.best:
+    def _remember(self, report: EpochReport) -> None:
+        """The best epoch so far; of a model that reports other metrics, by its first one."""
+        value = self.objective.value(report)
+        if value is None:
+            value = next(iter(report.metrics.values()), None)
+        if value is not None and (self.best is None or self.objective.better(value, self.best)):
             self.best, self.best_epoch = value, self.epoch
 
     @contextmanager
@@ -291,6 +291,8 @@ class Fit:
             "seed": self.seed,
             "view": self.view.name,
             "fingerprint": self.view.fingerprint,
+            "metric": self.objective.metric,
+            "evaluation": self.protocol.to_json(),
         }
         plain: dict[str, Any] = json.loads(json.dumps(identity))
         return plain
@@ -316,7 +318,7 @@ class Fit:
             "closed": self.closed,
             "stage": self.stage,
             "train_seconds": self.train_seconds,
-            "best": self.best if self.best_epoch else None,
+            "best": self.best,
             "best_epoch": self.best_epoch,
             "state": state,
         }
@@ -338,10 +340,10 @@ class Fit:
         except (checksummed_file.Unsealed, OSError) as error:
             raise CheckpointError(f"checkpoint {path} cannot be used: {error}") from None
         for name, mine in self.identity().items():
-            if header.get(name) != mine:
+            theirs = header.get(name, _UNSAID.get(name))
+            if theirs != mine:
                 raise CheckpointError(
-                    f"checkpoint {path} is of another training: "
-                    f"its {name} is {header.get(name)}, not {mine}"
+                    f"checkpoint {path} is of another training: its {name} is {theirs}, not {mine}"
                 )
         try:
             with self._on_own_ground():
@@ -370,5 +372,5 @@ class Fit:
         self.losses = [tensors["losses"].to(self.device)] if "losses" in tensors else []
         self.train_seconds = header["train_seconds"]
         self.best_epoch = header["best_epoch"]
-        self.best = header["best"] if self.best_epoch else -math.inf
+        self.best = header["best"]
         self.random.state = under("random/")

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from paropt.training.evaluation import Ties
 from paropt.training.plans import Events, Ints, known_events, ranges
-from paropt.training.ranking import Ranks, Ties, metrics_of, place
+from paropt.training.ranking import Ranks, metrics_of, place
 
 if TYPE_CHECKING:
     from paropt.data.dataset import View

@@ -41,7 +41,8 @@ class Events:
     """A split's events without the items that training never saw; neighbours become adjacent.
 
     ``items`` int32, ``times`` int64 and ``targets`` bool are [events], ``offsets`` int64 is
-    [sessions + 1]. ``unknown`` counts the flagged targets that were dropped with their item.
+    [sessions + 1]. ``unknown`` counts the flagged targets that cannot be predicted without them:
+    their own item is one, or all items before them are.
     """
 
     items: NDArray[np.int32]
@@ -52,10 +53,7 @@ class Events:
 
     def queries(self) -> tuple[Ints, Ints]:
         """Positions of the targets that have a prefix, and where the session of each begins."""
-        sizes = np.diff(self.offsets)
-        has_prefix = np.ones(len(self.items), dtype=bool)
-        has_prefix[self.offsets[:-1][sizes > 0]] = False
-        positions = np.flatnonzero(self.targets & has_prefix)
+        positions = np.flatnonzero(_with_prefix(self.targets, self.offsets))
         session = np.searchsorted(self.offsets, positions, side="right") - 1
         return positions, self.offsets[session]
 
@@ -82,9 +80,18 @@ def known_events(split: EventArrays, n_items: int) -> Events:
     offsets = np.asarray(split.offsets)
     if known.all():
         return Events(items, times, targets, offsets, 0)
-    unknown = int(np.count_nonzero(targets & ~known))
-    kept = np.concatenate(([0], np.cumsum(known, dtype=np.int64)))
-    return Events(items[known], times[known], targets[known], kept[offsets], unknown)
+    kept = np.concatenate(([0], np.cumsum(known, dtype=np.int64)))[offsets]
+    asked = np.count_nonzero(_with_prefix(targets, offsets))
+    unknown = int(asked - np.count_nonzero(_with_prefix(targets[known], kept)))
+    return Events(items[known], times[known], targets[known], kept, unknown)
+
+
+def _with_prefix(targets: NDArray[np.bool_], offsets: Ints) -> NDArray[np.bool_]:
+    """The targets but for those that begin a session."""
+    begins = offsets[:-1][np.diff(offsets) > 0]
+    found = np.array(targets)
+    found[begins] = False
+    return found
 
 
 # -- session-parallel mini-batches -----------------------------------------------------------

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import cast
 
 import numpy as np
 import torch
@@ -19,18 +19,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from paropt.errors import Diverged, TrainingError
+from paropt.training.bootstrap import standard_errors
+from paropt.training.evaluation import Ties
+from paropt.training.metrics import COVERAGE, deepest, gain, means, names_at, needs_all_ranks, split
+from paropt.training.objective import NOTICEABLE, Objective
 from paropt.training.plans import EventArrays, Queries, QueryBatches, evaluation
 from paropt.training.registry import Model, SequenceBatch, kernels
 from paropt.training.screening import FEWEST_ITEMS, Screen, largest, screenable
 
-Ties = Literal["standard", "conservative", "median"]
 Ranks = NDArray[np.float64]
-TIES: tuple[Ties, ...] = get_args(Ties)
 
 ROWS = 1024  # windows of one encoded batch
 CHUNK_BYTES = 512 << 20  # scores held at once
 CHUNK_ROWS = {"cpu": 256, "cuda": 8192}  # a CPU counts scores while they are in its cache
 _EXACT_COUNTS = 1 << 24  # float32 counts one by one up to here
+FEW = 4096  # targets of which all are looked at for equal scores; of more, every STRIDE-th is
+STRIDE = 8
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class Evaluation:
     out because training never saw their item. ``ranks`` [targets] float64 start at 1, in no
     particular order, and those beyond every k of the metrics may be infinite; ``sessions``
     [targets] int64 are those of the split that they belong to. Both are empty where a model judged
-    itself."""
+    itself. ``tied``, ``conservative`` and ``stderr`` are as
+    :class:`paropt.training.epochs.EpochReport` has them."""
 
     metrics: dict[str, float]
     targets: int
@@ -47,20 +52,43 @@ class Evaluation:
     seconds: float
     ranks: Ranks
     sessions: NDArray[np.int64]
+    tied: float | None = None
+    conservative: Mapping[str, float] = field(default_factory=dict)
+    stderr: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def n_sessions(self) -> int | None:
+        """How many sessions have a target that was ranked; None where a model judged itself."""
+        return len(np.unique(self.sessions)) if len(self.sessions) else None
 
 
 def metrics_of(ranks: Ranks, at: Sequence[int]) -> dict[str, float]:
-    """Recall@k, MRR@k and NDCG@k for each k of ``at``, of targets whose ranks are given.
+    """Recall@k, MRR@k and NDCG@k for each k of ``at``, of targets whose ranks are given."""
+    return means(ranks, names_at(at))
 
-    One relevant item per target, so NDCG@k = 1/log2(rank + 1) where rank ≤ k.
-    """
-    metrics = {}
-    for k in at:
-        hit = ranks <= k
-        metrics[f"recall@{k}"] = float(np.mean(hit))
-        metrics[f"mrr@{k}"] = float(np.mean(np.where(hit, 1 / ranks, 0)))
-        metrics[f"ndcg@{k}"] = float(np.mean(np.where(hit, 1 / np.log2(ranks + 1), 0)))
-    return metrics
+
+@dataclass(frozen=True)
+class Counts:
+    """Of each target [T] how many candidates score higher, and how many at least as high, itself
+    included; NaN where the latter were not counted."""
+
+    above: Ranks
+    at_least: Ranks
+
+    def ranks(self, ties: Ties, depth: float) -> Ranks:
+        """Infinite where ``depth`` or more are above."""
+        ranks = place(self.above, self.at_least, ties)
+        return np.where(self.above >= depth, np.inf, ranks)
+
+    def tied(self, depth: float) -> float:
+        """The share of targets with fewer than ``depth`` above that have equals."""
+        counted = ~np.isnan(self.at_least)
+        equal = (self.at_least - self.above > 1) & (self.above < depth)
+        return float(np.mean(equal[counted])) if counted.any() else 0.0
+
+    @property
+    def complete(self) -> bool:
+        return not np.isnan(self.at_least).any()
 
 
 def place(above: Ranks, at_least: Ranks, ties: Ties) -> Ranks:
@@ -92,17 +120,37 @@ def rank(
     Raises:
         Diverged: a score is not finite.
     """
+    stride = 0 if ties == "standard" else 1
+    found = count(
+        vectors, targets, table, bias, stride=stride, exclude=exclude, chunk_bytes=chunk_bytes
+    )
+    return place(found.above, found.at_least, ties)
+
+
+def count(
+    vectors: Tensor,
+    targets: Tensor,
+    table: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: int,
+    exclude: tuple[Tensor, Tensor] | None = None,
+    chunk_bytes: int = CHUNK_BYTES,
+) -> Counts:
+    """What :func:`rank` is made of. Equal scores are counted for every ``stride``-th target of a
+    chunk, 0: for none."""
     if len(targets) == 0:
-        return np.zeros(0)
+        return Counts(np.zeros(0), np.zeros(0))
     vectors, table = vectors.float(), table.float()
     size = chunk_rows(table, chunk_bytes)
     certain = _surely_finite(vectors, table, bias)
     scores = vectors.new_empty(min(size, len(targets)), len(table))
-    compared = torch.empty_like(scores) if ties == "median" else scores
-    above, at_least = [], []
+    compared = torch.empty_like(scores[::stride]) if stride else scores[:0]
+    above = []
+    at_least = vectors.new_full((len(targets),), math.nan, dtype=torch.float64)
     for begin in range(0, len(targets), size):
         chunk = targets[begin : begin + size, None]
-        s, c = scores[: len(chunk)], compared[: len(chunk)]
+        s = scores[: len(chunk)]
         torch.mm(vectors[begin : begin + size], table.T, out=s)
         if bias is not None:
             s += bias
@@ -113,21 +161,18 @@ def rank(
         if exclude is not None:
             exclude_items(s, begin, *exclude)
             s.scatter_(1, chunk, own)
-        if ties != "conservative":
-            above.append(_count(torch.gt(s, own, out=c)))
-        if ties != "standard":
-            at_least.append(_count(torch.ge(s, own, out=c)))
-    return place(_joined(above), _joined(at_least), ties)
+        if stride:
+            some = s[::stride]
+            equal = torch.ge(some, own[::stride], out=compared[: len(some)])
+            at_least[begin : begin + len(chunk) : stride] = _count(equal).double()
+        above.append(_count(torch.gt(s, own, out=s)))
+    return Counts(torch.cat(above).double().cpu().numpy(), at_least.cpu().numpy())
 
 
 def chunk_rows(table: Tensor, chunk_bytes: int = CHUNK_BYTES) -> int:
     """How many rows of scores against ``table`` are held at once."""
     rows = chunk_bytes // (4 * len(table))
     return max(1, min(rows, CHUNK_ROWS.get(table.device.type, CHUNK_ROWS["cpu"])))
-
-
-def _joined(counts: list[Tensor]) -> Ranks:
-    return torch.cat(counts).double().cpu().numpy() if counts else np.zeros(0)
 
 
 def _count(ones: Tensor) -> Tensor:
@@ -159,23 +204,32 @@ def evaluate(
     at: Sequence[int] = (20,),
     ties: Ties = "standard",
     filter_seen: bool = False,
+    also: Sequence[str] = (),
 ) -> Evaluation:
     """Rank every target of ``split``, or let a model that has its own evaluation judge itself.
 
-    ``filter_seen`` takes the items of the target's own history out of the candidates.
+    ``filter_seen`` takes the items of the target's own history out of the candidates; ``also``
+    names metrics beside recall, mrr and ndcg at the cut-offs ``at``.
 
     Raises:
         Diverged: a score or a metric is not finite.
         TrainingError: the split has nothing to predict.
     """
     batches = evaluation(split, n_items, model.max_length, ROWS, model.device)
-    return judge(model, batches, at=at, ties=ties, filter_seen=filter_seen)
+    return judge(model, batches, at=at, ties=ties, filter_seen=filter_seen, also=also)
 
 
 def judge(
-    model: Model, batches: QueryBatches, *, at: Sequence[int], ties: Ties, filter_seen: bool
+    model: Model,
+    batches: QueryBatches,
+    *,
+    at: Sequence[int],
+    ties: Ties,
+    filter_seen: bool,
+    also: Sequence[str] = (),
+    objective: Objective | None = None,
 ) -> Evaluation:
-    """:func:`evaluate` on queries that are at hand already."""
+    """:func:`evaluate` on queries that are at hand already; ``objective`` is reported too."""
     began = time.perf_counter()
     if batches.total == 0:
         raise TrainingError(
@@ -186,23 +240,74 @@ def judge(
     try:
         with torch.no_grad():
             metrics = model.evaluate(batches)
-            ranks, sessions = np.zeros(0), np.zeros(0, dtype=np.int64)
             if metrics is None:
-                ranks, sessions = _ranks(model, batches, max(at), ties, filter_seen)
-                metrics = metrics_of(ranks, at)
+                found = _ranked(model, batches, _names(at, also, objective), ties, filter_seen)
+            else:
+                found = Evaluation(metrics, 0, 0, 0.0, np.zeros(0), np.zeros(0, dtype=np.int64))
     finally:
         model.train(was_training)
-    for name, value in metrics.items():
+    if len(found.ranks):
+        found = _with_errors(found, objective)
+    for name, value in found.metrics.items():
         if not math.isfinite(value):
             raise Diverged(f"the metric {name} is {value}")
     seconds = time.perf_counter() - began
-    return Evaluation(metrics, batches.total, batches.unknown, seconds, ranks, sessions)
+    return replace(found, targets=batches.total, unknown=batches.unknown, seconds=seconds)
 
 
-def _ranks(
-    model: Model, batches: QueryBatches, depth: int, ties: Ties, filter_seen: bool
-) -> tuple[Ranks, NDArray[np.int64]]:
-    """The rank of every target; exact up to ``depth``."""
+def _names(at: Sequence[int], also: Sequence[str], objective: Objective | None) -> list[str]:
+    if objective is None:
+        return names_at(at, also)
+    return names_at(sorted({*at, *objective.at}), [*also, *objective.names])
+
+
+def _ranked(
+    model: Model, batches: QueryBatches, names: Sequence[str], ties: Ties, filter_seen: bool
+) -> Evaluation:
+    table, bias = model.item_table()
+    depth = math.inf if needs_all_ranks(names) else float(deepest(names))
+    cutoffs = [k for word, k in map(split, names) if word == COVERAGE and k]
+    covered = Covered(table, bias, cutoffs)
+    stride = 1 if ties != "standard" or batches.total <= FEW else STRIDE
+    counts, sessions = _counts(model, batches, depth, stride, filter_seen, covered)
+    if not counts.complete and counts.tied(depth) > NOTICEABLE / 2:
+        counts, sessions = _counts(model, batches, depth, 1, filter_seen, None)
+    tied = counts.tied(depth)
+    ranks = counts.ranks(ties, depth)
+    by_rank = [name for name in names if not name.startswith(COVERAGE)]
+    conservative: dict[str, float] = {}
+    if tied > NOTICEABLE and counts.complete:
+        conservative = means(counts.ranks("conservative", depth), by_rank) | covered.metrics()
+    found = means(ranks, by_rank) | covered.metrics()
+    return Evaluation(found, 0, 0, 0.0, ranks, sessions, tied, conservative)
+
+
+def _with_errors(found: Evaluation, objective: Objective | None) -> Evaluation:
+    """With a sum's value, and every metric's standard error."""
+    metrics, conservative = dict(found.metrics), dict(found.conservative)
+    gains = {n: gain(n, found.ranks) for n in metrics if not n.startswith(COVERAGE)}
+    if objective is not None and objective.metric not in metrics:
+        for values in filter(None, (metrics, conservative)):
+            if (value := objective.of(values)) is not None:
+                values[objective.metric] = value
+        if all(name in gains for name in objective.names):
+            gains[objective.metric] = sum(
+                (weight * gains[name] for weight, name in objective.parts),
+                np.zeros(len(found.ranks)),
+            )
+    stderr = standard_errors(gains, found.sessions)
+    return replace(found, metrics=metrics, conservative=conservative, stderr=stderr)
+
+
+def _counts(
+    model: Model,
+    batches: QueryBatches,
+    depth: float,
+    stride: int,
+    filter_seen: bool,
+    covered: Covered | None,
+) -> tuple[Counts, NDArray[np.int64]]:
+    """Of every target how many beat it, exact up to ``depth``, and its session."""
     table, bias = model.item_table()
     screen: Screen | None = None
     found, sessions = [], []
@@ -210,20 +315,56 @@ def _ranks(
         wanted = batch.targets[batch.targets >= 0]
         exclude = seen_items(batch.histories, batches.store.items) if filter_seen else None
         vectors = model.encode(batch)
+        if covered is not None:
+            covered.add(vectors, exclude)
         given = kernels() if screen is None else None
         if given is not None and screens(vectors, table, bias, depth):
-            screen = Screen(given, table, bias, depth, vectors, wanted)
+            screen = Screen(given, table, bias, int(depth), vectors, wanted)
         if screen is None:
-            found.append(rank(vectors, wanted, table, bias, ties=ties, exclude=exclude))
+            found.append(count(vectors, wanted, table, bias, stride=stride, exclude=exclude))
         else:
-            found.append(screened(screen, vectors, wanted, ties=ties, exclude=exclude))
+            found.append(_screened(screen, vectors, wanted, exclude))
         begins = batch.histories[:, 0].contiguous()
         at = torch.searchsorted(batches.store.offsets, begins, right=True) - 1
         sessions.append(at.cpu().numpy())
-    return np.concatenate(found), np.concatenate(sessions)
+    counts = Counts(
+        np.concatenate([one.above for one in found]),
+        np.concatenate([one.at_least for one in found]),
+    )
+    return counts, np.concatenate(sessions)
 
 
-def screens(vectors: Tensor, table: Tensor, bias: Tensor | None, depth: int) -> bool:
+class Covered:
+    """Which items are among the first k of at least one target, for each of some cut-offs."""
+
+    def __init__(self, table: Tensor, bias: Tensor | None, cutoffs: Sequence[int]) -> None:
+        self.table, self.bias = table.float() if cutoffs else table, bias
+        self.cutoffs = [min(k, len(table)) for k in cutoffs]
+        self.names = [f"{COVERAGE}@{k}" for k in cutoffs]
+        self.seen = torch.zeros(len(cutoffs), len(table), dtype=torch.bool, device=table.device)
+
+    def add(self, vectors: Tensor, exclude: tuple[Tensor, Tensor] | None) -> None:
+        """Take note of what is recommended to ``vectors`` [T, d]."""
+        if not self.cutoffs:
+            return
+        size = chunk_rows(self.table)
+        for begin in range(0, len(vectors), size):
+            scores = vectors[begin : begin + size].float() @ self.table.T
+            if self.bias is not None:
+                scores += self.bias
+            if exclude is not None:
+                exclude_items(scores, begin, *exclude)
+            top = scores.topk(max(self.cutoffs), dim=1).indices
+            for row, k in enumerate(self.cutoffs):
+                self.seen[row, top[:, :k].reshape(-1)] = True
+
+    def metrics(self) -> dict[str, float]:
+        """The share of all items, by name."""
+        shares = self.seen.double().mean(1).tolist()
+        return dict(zip(self.names, shares, strict=True))
+
+
+def screens(vectors: Tensor, table: Tensor, bias: Tensor | None, depth: float) -> bool:
     """Whether a :class:`Screen` finds the ranks, and faster."""
     large = len(table) >= max(FEWEST_ITEMS, 64 * depth)
     return large and screenable(vectors, table, bias)
@@ -242,17 +383,23 @@ def screened(
     Raises:
         Diverged: a score is not finite.
     """
+    if not screenable(vectors, screen.table, screen.bias):
+        return rank(vectors, targets, screen.table, screen.bias, ties=ties, exclude=exclude)
+    return _screened(screen, vectors, targets, exclude).ranks(ties, screen.depth)
+
+
+def _screened(
+    screen: Screen, vectors: Tensor, targets: Tensor, exclude: tuple[Tensor, Tensor] | None
+) -> Counts:
     table, bias, n = screen.table, screen.bias, len(screen.table)
     if not screenable(vectors, table, bias):
-        return rank(vectors, targets, table, bias, ties=ties, exclude=exclude)
+        return count(vectors, targets, table, bias, stride=1, exclude=exclude)
     listed = None
     if exclude is not None:
         pairs = torch.sort(exclude[0] * n + exclude[1]).values
         listed = pairs % n, torch.searchsorted(pairs, torch.arange(len(targets) + 1) * n)
     above, at_least = screen.count(vectors, targets, listed)
-    ranks = place(above.astype(np.float64), at_least.astype(np.float64), ties)
-    ranks[above >= screen.depth] = np.inf
-    return ranks
+    return Counts(above.astype(np.float64), at_least.astype(np.float64))
 
 
 def queries(batches: Iterable[SequenceBatch]) -> Iterator[Queries]:

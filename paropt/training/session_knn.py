@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from paropt.training.evaluation import Ties
 from paropt.training.plans import Events, Ints, known_events, ranges
-from paropt.training.ranking import Ranks, Ties, place
+from paropt.training.ranking import Ranks, place
 
 if TYPE_CHECKING:
     from paropt.data.dataset import View

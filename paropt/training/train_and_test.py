@@ -15,10 +15,12 @@ import torch
 
 from paropt.data.dataset import VIEWS, Dataset, View, open_dataset
 from paropt.errors import DataError, ParamError
-from paropt.training.fit import Epoch, Fit
+from paropt.training.epochs import EpochReport
+from paropt.training.evaluation import Ties
+from paropt.training.fit import Fit
 from paropt.training.floors import floors
 from paropt.training.plans import EventArrays, Events
-from paropt.training.ranking import Ties, evaluate
+from paropt.training.ranking import evaluate
 from paropt.training.saved import SavedModel, check_place, load_model, save_model
 
 if TYPE_CHECKING:
@@ -94,7 +96,7 @@ def train(
     data: str | Path,
     *,
     save: Path | None = None,
-    on_epoch: Callable[[Epoch, int], None] = lambda epoch, epochs: None,
+    on_epoch: Callable[[EpochReport, int], None] = lambda epoch, epochs: None,
     on_progress: OnProgress | None = None,
     provenance: Mapping[str, Any] | None = None,
     note: Callable[[str], None] = lambda message: None,
@@ -128,18 +130,18 @@ def train(
         filter_seen=wish.filter_seen,
     )
     fit.on_progress = on_progress
-    last: Epoch | None = None
+    last: EpochReport | None = None
     speeds = []
     for last in fit.epochs():
-        speeds.append(last.events_per_second)
+        speeds.append(last.events_per_second or 0.0)
         on_epoch(last, fit.n_epochs)
     if last is None:
         raise ParamError(f"there is nothing to train in {fit.n_epochs} epochs")
     outcome = Outcome(
         model=fit.name,
-        metrics=last.metrics,
-        targets=last.targets,
-        unknown=last.unknown,
+        metrics=dict(last.metrics),
+        targets=last.targets or 0,
+        unknown=last.unknown or 0,
         seconds=time.perf_counter() - began,
         events_per_second=float(np.mean(speeds)),
         params=fit.params,
@@ -150,12 +152,12 @@ def train(
         filter_seen=wish.filter_seen,
         threads=torch.get_num_threads(),
         device=str(fit.device),
-        epochs=last.number,
+        epochs=last.epoch,
         floor=floors(view, wish.at, wish.ties, wish.filter_seen),
         best_epoch=fit.best_epoch,
         loss=last.loss,
         saved=str(save) if save else None,
-        extra=last.extra,
+        extra=dict(last.extra),
     )
     if save is not None:
         facts = {"metrics": last.metrics, "ties": wish.ties, "paramfile": dict(provenance or {})}

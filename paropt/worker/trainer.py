@@ -19,7 +19,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,8 @@ from paropt.worker.protocol import Lines, Message, encode
 
 if TYPE_CHECKING:
     from paropt.data import View
-    from paropt.training.fit import Epoch, Fit
+    from paropt.training.epochs import EpochReport
+    from paropt.training.fit import Fit
 
 PROGRESS_SECONDS = 0.5  # at most one progress message in this time
 
@@ -200,7 +201,7 @@ class _Training:
         if not self.supervisor.wish:
             for epoch in self.fit.epochs():
                 self._report(epoch)
-                yield epoch.number
+                yield epoch.epoch
                 if self.supervisor.wish:
                     break
         self._finish()
@@ -215,15 +216,13 @@ class _Training:
         else:
             self._tell("done", best_epoch=self.fit.best_epoch)
 
-    def _report(self, epoch: Epoch) -> None:
+    def _report(self, epoch: EpochReport) -> None:
         if epoch.metrics:  # else it was not judged, and there is nothing to tell
-            facts = asdict(epoch)
-            facts["epoch"] = facts.pop("number")
-            facts["extra"] = {**epoch.extra, **self._ranks()}
+            facts = replace(epoch, extra={**epoch.extra, **self._ranks()}).to_json()
             self.history.append(facts)
             # told first: the decision to prune is made while the checkpoint is written
             self._tell("epoch", **facts)
-        if epoch.number < self.fit.n_epochs:
+        if epoch.epoch < self.fit.n_epochs:
             self._save()
 
     def _ranks(self) -> Message:

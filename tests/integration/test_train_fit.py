@@ -20,7 +20,8 @@ from paropt.data.prepare import prepare
 from paropt.errors import CheckpointError, Diverged, ParamError, TrainingError
 from paropt.training import fit as fit_module
 from paropt.training import runtime
-from paropt.training.fit import Epoch, Fit
+from paropt.training.epochs import EpochReport
+from paropt.training.fit import Fit
 
 STAGED = '''
 import torch
@@ -154,9 +155,9 @@ def ranges_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return set_size
 
 
-def numbers(epoch: Epoch) -> tuple[Any, ...]:
+def numbers(epoch: EpochReport) -> tuple[Any, ...]:
     """What must be the same to the last bit."""
-    return epoch.number, epoch.metrics, epoch.loss, epoch.stage, epoch.extra
+    return epoch.epoch, epoch.metrics, epoch.loss, epoch.stage, epoch.extra
 
 
 def weights(fit: Fit) -> dict[str, torch.Tensor]:
@@ -289,7 +290,7 @@ def test_stop_from_another_thread(view: View) -> None:
 def test_patience_ends_a_training_that_learns_nothing(view: View) -> None:
     params = {"learning_rate": 1e-30, "weight_decay": 0, "n_epochs": 50, "patience": 3}
     fit = Fit(MODEL, params, view, seed=1)
-    assert [epoch.number for epoch in fit.epochs()] == [1, 2, 3, 4]
+    assert [epoch.epoch for epoch in fit.epochs()] == [1, 2, 3, 4]
     assert fit.best_epoch == 1
     assert fit.finished
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from paropt.training.evaluation import TIES
 from paropt.training.floors import floors
-from paropt.training.ranking import TIES, metrics_of
+from paropt.training.ranking import metrics_of
 
 
 def view_of(train: list[list[int]], test: list[list[int]], n_items: int) -> Any:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from paropt.errors import Diverged, TrainingError
 from paropt.training import ranking
+from paropt.training.evaluation import TIES
 from paropt.training.registry import Catalogue, Facts, Model, SequenceBatch
 
 # one score row per target by one-hot vectors: table[i, t] is item i's score for target t
@@ -71,7 +72,7 @@ def test_metrics_by_hand() -> None:
     )
 
 
-@pytest.mark.parametrize("ties", ranking.TIES)
+@pytest.mark.parametrize("ties", TIES)
 @pytest.mark.parametrize("rows", [1, 3, 1000])
 def test_chunks_change_nothing(ties: Any, rows: int) -> None:
     source = torch.Generator().manual_seed(1)

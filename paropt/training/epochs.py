@@ -1,0 +1,132 @@
+"""What an epoch ended in: the one record of it, from the trainer to the database and back.
+
+A trainer sends it as one JSON object, and keeps it beside its checkpoint; the database has it by
+column, one list per name with a value per epoch, because that is what people plot.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+Curves = Mapping[str, Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """An epoch, from 1. What a trainer does not say is None or empty.
+
+    ``metrics`` are by name and by the study's tie rule. ``loss`` is the mean over the epoch's
+    training targets. ``seconds`` has training and evaluation, ``events_per_second`` counts trained
+    targets over ``train_seconds``; ``peak_memory`` is in bytes: of the device, or of the process on
+    a CPU. ``stage`` names the part of the training, of whose ``stage_epochs`` at most this one is
+    number ``stage_epoch``.
+
+    Of the evaluation: ``targets`` of ``sessions`` were ranked and ``unknown`` more left out because
+    training never saw their item. ``tied`` is the share of the ranked ones that have a rank within
+    the deepest cut-off and the very score of another item; ``conservative`` then holds the metrics
+    with such targets behind their equals. ``stderr`` is each metric's standard error over sessions.
+    ``extra`` is what the model said of itself.
+    """
+
+    epoch: int
+    metrics: Mapping[str, float]
+    loss: float | None = None
+    seconds: float | None = None
+    train_seconds: float | None = None
+    evaluation_seconds: float | None = None
+    events_per_second: float | None = None
+    peak_memory: int | None = None
+    stage: str | None = None
+    stage_epoch: int | None = None
+    stage_epochs: int | None = None
+    targets: int | None = None
+    unknown: int | None = None
+    sessions: int | None = None
+    tied: float | None = None
+    conservative: Mapping[str, float] = field(default_factory=dict)
+    stderr: Mapping[str, float] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is sent."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, message: Mapping[str, Any]) -> EpochReport:
+        """Reads what :meth:`to_json` gave; other keys are nobody's business here.
+
+        Raises:
+            ValueError: no epoch, or metrics that are no numbers; one clause.
+        """
+        epoch, metrics = message.get("epoch"), message.get("metrics")
+        if type(epoch) is not int or epoch < 1:
+            raise ValueError(f"an epoch is a whole number from 1, not {epoch!r}")
+        if not isinstance(metrics, Mapping):
+            raise ValueError(f"epoch {epoch} reports the metrics {metrics!r}")
+        said = {key: message[key] for key in NAMES if message.get(key) is not None}
+        return cls(**{**said, "metrics": dict(metrics)})
+
+
+NAMES = tuple(each.name for each in fields(EpochReport))
+# beside the metrics, what the database has a column of
+COLUMNS = tuple(name for name in NAMES if name not in ("epoch", "metrics"))
+OBJECTS = ("conservative", "stderr", "extra")  # those whose values are objects
+TEXTS = ("stage",)
+
+
+def columns(reports: Iterable[EpochReport]) -> dict[str, list[Any]]:
+    """The records by column; an epoch that is not among them leaves a gap."""
+    found: dict[str, list[Any]] = {}
+    for report in reports:
+        found = extended(found, report)
+    return found
+
+
+def extended(curves: Curves, report: EpochReport) -> dict[str, list[Any]]:
+    """The columns with one epoch written at its place, and nothing after it."""
+    at = report.epoch - 1
+    said = {name: getattr(report, name) for name in COLUMNS}
+    told = {name: value for name, value in said.items() if value is not None and value != {}}
+    new = {**report.metrics, **told}
+    found = {}
+    for name in {**curves, **new}:
+        values = list(curves.get(name, []))[:at]
+        values += [None] * (at - len(values))
+        found[name] = [*values, storable(new.get(name))]
+    return found
+
+
+def reports(curves: Curves) -> list[EpochReport]:
+    """The records of columns, one per epoch that reported a metric, in their order."""
+    metrics = [name for name in curves if name not in COLUMNS]
+    return [
+        EpochReport(epoch + 1, values, **_said(curves, epoch))
+        for epoch in range(max(map(len, curves.values()), default=0))
+        if (values := _cells(curves, metrics, epoch))
+    ]
+
+
+def _said(curves: Curves, epoch: int) -> dict[str, Any]:
+    return _cells(curves, [name for name in COLUMNS if name in curves], epoch)
+
+
+def _cells(curves: Curves, names: Iterable[str], epoch: int) -> dict[str, Any]:
+    return {
+        name: value
+        for name in names
+        if len(curves[name]) > epoch and (value := curves[name][epoch]) is not None
+    }
+
+
+def storable(value: Any) -> Any:
+    """JSON has no NaN and PostgreSQL takes none."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): storable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [storable(item) for item in value]
+    return value

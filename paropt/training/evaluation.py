@@ -1,0 +1,52 @@
+"""How next items are judged: which items are candidates, and where equal scores stand.
+
+Two numbers can only be compared if they were got alike. Results of leave-one-out splits are mostly
+published with the items of the history taken out of the candidates, those of session logs with all
+items as candidates; a study that optimises the one says little of the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+Ties = Literal["standard", "conservative", "median"]
+TIES: tuple[Ties, ...] = get_args(Ties)
+CANDIDATES = ("all",)
+
+
+@dataclass(frozen=True)
+class EvaluationProtocol:
+    """``filter_seen``: the items of a target's own history are no candidates, but for the target.
+    ``ties``: a target stands before those of the same score ("standard"), after them
+    ("conservative") or in their middle ("median"). ``candidates``: "all" items of training."""
+
+    filter_seen: bool = False
+    ties: Ties = "standard"
+    candidates: str = "all"
+
+    @classmethod
+    def of_data(cls, protocol: str) -> EvaluationProtocol:
+        """The usual one for data that was split by ``protocol``, "leave-one-out" or "time"."""
+        return cls(filter_seen=protocol == "leave-one-out")
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> EvaluationProtocol:
+        """Reads what :meth:`to_json` gave; what is not said is as paropt 0.1 did it."""
+        known = ("filter_seen", "ties", "candidates")
+        return cls(**{key: stored[key] for key in known if stored.get(key) is not None})
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def asked(self, filter_seen: bool | None, ties: Ties | None) -> EvaluationProtocol:
+        """This one, but for what somebody asked for."""
+        return EvaluationProtocol(
+            self.filter_seen if filter_seen is None else filter_seen, ties or self.ties
+        )
+
+    def words(self) -> str:
+        """For people: ``history filtered, standard ties``."""
+        seen = "history filtered" if self.filter_seen else "history not filtered"
+        return f"{seen}, {self.ties} ties"
