@@ -12,6 +12,7 @@ from torch import Tensor
 
 from models.kernels.library import Kernels, kernels
 from paropt.training import ranking, screening
+from paropt.training.evaluation import TIES
 from paropt.training.ranking import Screen, rank, screened
 from paropt.training.registry import Catalogue, Facts, build
 
@@ -62,7 +63,7 @@ def shallow(ranks: Any, depth: int) -> list[float]:
 
 
 @pytest.mark.usefixtures("share")
-@pytest.mark.parametrize("ties", ranking.TIES)
+@pytest.mark.parametrize("ties", TIES)
 @pytest.mark.parametrize("depth", [1, 20, 200])
 def test_ranks_are_the_exact_ones(ties: Any, depth: int) -> None:
     vectors, targets, table, bias = trained(1)
@@ -73,7 +74,7 @@ def test_ranks_are_the_exact_ones(ties: Any, depth: int) -> None:
     assert 0.05 < (exact <= depth).mean() < 0.95
 
 
-@pytest.mark.parametrize("ties", ranking.TIES)
+@pytest.mark.parametrize("ties", TIES)
 def test_ties_are_counted(ties: Any) -> None:
     """Few distinct scores, exact in float32; some rows have more in reach than the screen can."""
     source = torch.Generator().manual_seed(2)
@@ -106,7 +107,7 @@ def test_scores_too_close_for_rough_ones() -> None:
     assert (found != shallow(exact, 20)).mean() < 0.03
 
 
-@pytest.mark.parametrize("ties", ranking.TIES)
+@pytest.mark.parametrize("ties", TIES)
 def test_a_model_that_says_the_same_of_all(ties: Any) -> None:
     """Twins tie exactly, also where rank() is asked in the end."""
     row = torch.randn(1, 33, generator=torch.Generator().manual_seed(4))
@@ -122,7 +123,7 @@ def test_a_model_that_says_the_same_of_all(ties: Any) -> None:
 
 
 @pytest.mark.usefixtures("share")
-@pytest.mark.parametrize("ties", ranking.TIES)
+@pytest.mark.parametrize("ties", TIES)
 def test_excluded_items_do_not_count(ties: Any) -> None:
     """Each row's best ten, and twenty of its worst; the target is none of them even if named."""
     vectors, targets, table, bias = trained(5)
