@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from paropt.errors import Diverged, TrainingError
-from paropt.training import ranking
+from paropt.training import plans, ranking
 from paropt.training.evaluation import TIES
+from paropt.training.objective import Objective
 from paropt.training.registry import Catalogue, Facts, Model, SequenceBatch
 
 # one score row per target by one-hot vectors: table[i, t] is item i's score for target t
@@ -211,3 +212,88 @@ def test_a_models_own_metrics_are_taken_and_checked() -> None:
 def test_nothing_to_predict_is_an_error() -> None:
     with pytest.raises(TrainingError, match="nothing to predict"):
         ranking.evaluate(Repeats(5), split_of([[0], [7, 8]]), 5)
+
+
+# -- equal scores, sums, coverage ------------------------------------------------------------
+
+
+class Told(Repeats):
+    """Scores item i for the target after item j with ``scores[j, i]``."""
+
+    def __init__(self, scores: Tensor) -> None:
+        super().__init__(scores.shape[1])
+        self.scores = scores
+
+    def encode(self, batch: SequenceBatch) -> Tensor:
+        return self.scores[batch.items][batch.targets >= 0]
+
+
+def many_pairs(n_items: int, sessions: int) -> Any:
+    source = np.random.default_rng(3)
+    return split_of([source.integers(0, n_items, 3).tolist() for _ in range(sessions)])
+
+
+# a large catalogue is screened; of many targets only some are looked at first
+@pytest.mark.parametrize(("n_items", "sessions"), [(50, 20), (50, 2200), (1300, 20)])
+def test_a_constant_model_says_that_its_scores_are_equal(n_items: int, sessions: int) -> None:
+    constant = Told(torch.ones(n_items, n_items))
+    found = ranking.evaluate(constant, many_pairs(n_items, sessions), n_items, at=(20,))
+    assert found.metrics["mrr@20"] == 1.0
+    assert found.tied == 1.0
+    assert found.conservative["mrr@20"] == 0.0
+
+
+@pytest.mark.parametrize(("n_items", "sessions"), [(50, 2200), (1300, 20)])
+def test_a_model_that_tells_items_apart_has_no_equal_scores(n_items: int, sessions: int) -> None:
+    source = torch.Generator().manual_seed(4)
+    apart = Told(torch.randn(n_items, n_items, generator=source))
+    found = ranking.evaluate(apart, many_pairs(n_items, sessions), n_items, at=(20,))
+    assert found.tied == 0.0
+    assert found.conservative == {}
+
+
+def test_equal_scores_count_where_a_metric_sees_them() -> None:
+    """Item 1 after 0 ties with 2 at rank 1; 4 after 3 ties with 1 and 2 behind two others."""
+    scores = torch.zeros(5, 5)
+    scores[0] = torch.tensor([0.0, 9, 9, 1, 2])
+    scores[3] = torch.tensor([9.0, 1, 1, 8, 1])
+    split = split_of([[0, 1], [3, 4]])
+    shallow = ranking.evaluate(Told(scores), split, 5, at=(2,))
+    assert (shallow.tied, shallow.metrics["recall@2"]) == (0.5, 0.5)
+    assert shallow.conservative["mrr@2"] == (1 / 2 + 0) / 2
+    deep = ranking.evaluate(Told(scores), split, 5, at=(2,), also=("mrr", "avg_rank"))
+    assert deep.tied == 1.0
+    assert deep.metrics["mrr"] == (1 + 1 / 3) / 2
+    assert deep.metrics["avg_rank"] == (1 + 3) / 2
+    assert deep.conservative["avg_rank"] == (2 + 5) / 2
+
+
+def test_a_sum_is_reported_with_its_standard_error() -> None:
+    batches = plans.evaluation(many_pairs(30, 200), 30, None, 64)
+    source = torch.Generator().manual_seed(5)
+    model = Told(torch.randn(30, 30, generator=source))
+    wanted = Objective.parse("0.31*hr@10+0.69*ndcg@3")
+    found = ranking.judge(
+        model, batches, at=(20,), ties="standard", filter_seen=False, objective=wanted
+    )
+    gains = 0.31 * (found.ranks <= 10) + 0.69 * np.where(
+        found.ranks <= 3, 1 / np.log2(found.ranks + 1), 0
+    )
+    assert found.metrics[wanted.metric] == pytest.approx(gains.mean(), abs=1e-15)
+    by_session = [gains[found.sessions == s] - gains.mean() for s in range(200)]
+    squares = sum(float(each.sum()) ** 2 for each in by_session)
+    error = math.sqrt(200 / 199 * squares) / len(gains)
+    assert found.stderr[wanted.metric] == pytest.approx(error, rel=1e-12)
+    assert found.n_sessions == 200
+
+
+def test_coverage_is_the_share_of_items_that_anybody_is_shown() -> None:
+    scores = torch.tensor([[9.0, 8, 7, 1], [9, 8, 7, 1], [1, 2, 3, 4], [0, 0, 0, 0]])
+    split = split_of([[0, 1], [1, 2], [2, 0]])
+    also = ("coverage@1", "coverage@2")
+    found = ranking.evaluate(Told(scores), split, 4, at=(1,), also=also)
+    assert found.metrics["coverage@1"] == 2 / 4  # 0, 0 and 3
+    assert found.metrics["coverage@2"] == 4 / 4  # 0 1, 0 1 and 3 2
+    assert "coverage@1" not in found.stderr
+    fresh = ranking.evaluate(Told(scores), split, 4, at=(1,), also=also, filter_seen=True)
+    assert fresh.metrics["coverage@1"] == 3 / 4  # 1 after 0, 0 after 1, 3 after 2
