@@ -72,15 +72,15 @@ def final(
     paropt final shop --control paramfiles/gru4rec_retailrocket_bprmax_shared.json
     """
     from paropt.machine.devices import places
-    from paropt.results import final_test, markdown
+    from paropt.results import files, final_test, markdown
 
     if out:
-        markdown.check_out(out)
+        files.check_out(out)
     slots = places(devices, per_device)
     wish = final_test.Wish(study, top, seeds, control, again, storage, data)
     checkpoints = Path(checkpoint_dir) if checkpoint_dir else None
     report = final_test.run(wish, slots, checkpoints, note=say)
     if out:
-        markdown.write(report, out)
+        files.write(report, out)
         click.echo(f"the report is in {out}", err=True)
     click.echo(json.dumps(report, indent=1) if as_json else markdown.markdown(report).rstrip())

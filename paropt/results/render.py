@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from paropt.errors import ParoptError
-from paropt.results import markdown
+from paropt.results import files
 from paropt.results.final_test import latest_report
 from paropt.results.html_page import page
 from paropt.results.report import search_report
@@ -24,8 +24,8 @@ def render(source: str, out: Path | None, storage_url: str | None) -> Path:
     """
     directory = Path(source)
     if directory.is_dir():
-        report = markdown.read(directory)
-        out = out or directory / markdown.PAGE
+        report = files.read(directory)
+        out = out or directory / files.PAGE
     else:
         report = _of_study(source, storage_url)
         out = out or Path(f"{source.replace('/', '-')}.html")

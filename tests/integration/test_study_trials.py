@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from paropt.errors import StorageUnreachable, StudyError
+from paropt.search.study import study as study_module
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.study import MAX_ATTEMPTS, Study, StudyEnded
 from paropt.search.study.trial import Trial, TrialLost
@@ -295,18 +296,18 @@ def test_attempts_come_to_an_end(study_of: Open) -> None:
 
 
 @contextmanager
-def lost_answer(study: Study, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def lost_answer(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The next transaction is committed, but its caller hears of a broken connection."""
     with monkeypatch.context() as patch:
-        whole = study.transaction
+        whole = study_module.transaction
 
         @contextmanager
-        def broken() -> Iterator[Any]:
-            with whole() as connection:
+        def broken(engine: Any) -> Iterator[Any]:
+            with whole(engine) as connection:
                 yield connection
             raise StorageUnreachable("no answer from PostgreSQL at here:5432: gone")
 
-        patch.setattr(study, "transaction", broken)
+        patch.setattr(study_module, "transaction", broken)
         with pytest.raises(StorageUnreachable):
             yield
 
@@ -315,7 +316,7 @@ def test_a_trial_whose_asking_got_no_answer_is_given_out_again(
     study_of: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = study_of(budget=2)
-    with lost_answer(study, monkeypatch):
+    with lost_answer(monkeypatch):
         study.next_trial(OWNER)
     first, second = take(study), take(study)
     assert (first.number, second.number) == (0, 1)
@@ -329,7 +330,7 @@ def test_every_call_may_be_repeated(
     study = study_of()
     trial = take(study)
     trial.report(epoch(1, 0.25))
-    with lost_answer(study, monkeypatch):
+    with lost_answer(monkeypatch):
         WRITES[write](trial)
     before = stored(trial)
     WRITES[write](trial)
@@ -346,11 +347,11 @@ def test_what_was_reported_to_nobody_is_written_with_the_end(
     with monkeypatch.context() as away:
 
         @contextmanager
-        def unreachable(study: Study) -> Iterator[None]:
+        def unreachable(engine: Any) -> Iterator[None]:
             raise StorageUnreachable("no answer")
             yield
 
-        away.setattr(Study, "transaction", unreachable)
+        away.setattr(study_module, "transaction", unreachable)
         for number, value in ((2, 0.3), (3, 0.2)):
             with pytest.raises(StorageUnreachable):
                 trial.report(epoch(number, value))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from paropt.errors import ParoptError
-from paropt.results import markdown
+from paropt.results import files, markdown
 from paropt.results.figures.description import Lines, Mark, Series
 from paropt.results.figures.svg import intervals, svg
 from paropt.results.html_page import page
@@ -147,25 +147,25 @@ def test_a_directory_is_replaced_only_if_it_holds_a_report(
     report: dict[str, Any], tmp_path: Path
 ) -> None:
     out = tmp_path / "deep" / "report"
-    markdown.write(report, out)
+    files.write(report, out)
     (out / "mine.txt").touch()
     report["final"] = 3
-    markdown.write(report, out)
-    assert markdown.read(out) == report
+    files.write(report, out)
+    assert files.read(out) == report
     names = {path.name for path in out.iterdir()}
     assert names == {"report.json", "report.md", "report.html", "chosen.json", "control.json"}
     assert [path.name for path in out.parent.iterdir()] == ["report"]
     other = tmp_path / "other"
     other.mkdir()
     with pytest.raises(ParoptError, match="holds no report"):
-        markdown.write(report, other)
+        files.write(report, other)
     (out / "report.json").write_text('{"paropt_report": 99}')
     with pytest.raises(ParoptError, match="is of version 99"):
-        markdown.read(out)
+        files.read(out)
 
 
 def test_paramfiles_of_a_test_say_how_to_train_it_again(report: dict[str, Any]) -> None:
-    found = markdown.paramfile(report, "chosen")
+    found = files.paramfile(report, "chosen")
     assert (found.model, found.params, found.epochs) == ("gru4rec", {"layers": 8}, 4)
     provenance = found.provenance
     assert (provenance["split"], provenance["seed"], provenance["threads"]) == ("full", 11, 1)

@@ -6,34 +6,56 @@ Whatever a step needs beside the model's state is worked out for many steps at o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.kernels.library import Kernels, kernels
-from models.parts.contract import SessionParallelPlan
+from models.parts.contract import Catalogue, SessionParallelPlan
 from models.parts.gru4rec.activations import Activation
 from models.parts.gru4rec.adagrad import DenseAdagrad, RowAdagrad, Rule
+from models.parts.gru4rec.cells import GruCell, RowGruCell
 from models.parts.gru4rec.cuda_graph import Feed, Replay, order_kept_by_hand
 from models.parts.gru4rec.losses import LOSSES, bpr_max_gradient_, softmax_gradient_
 from models.parts.gru4rec.matmul import Tools
-from models.parts.gru4rec.seeded_random import blocks
+from models.parts.gru4rec.negatives import Negatives
+from models.parts.gru4rec.seeded_random import DropoutMasks, blocks
 from models.parts.gru4rec.table_update import Gathered, InPlace, Sums, add_rows_
 from models.parts.gru4rec.unique_rows import Groups, distinct, groups, occurrences
 from models.parts.gru4rec.workspace import Scratch
-
-if TYPE_CHECKING:
-    from models.gru4rec import Gru4Rec
 
 SOFTMAX_OF = {"cross-entropy": "softmax", "xe_logit": "softmax_logit"}
 # "auto" is what the official versions take where nothing is said
 AUTO_ACT = {"bpr-max": "elu-0.5"}
 # values of "accelerate" with which a device repeats a recorded step
 GRAPHS = ("graph", "graph-unordered")
+
+
+class Trained(Protocol):
+    """What the steps train: the parts of a GRU4Rec that they read and move.
+
+    ``output`` [n_items, H] and ``bias`` [n_items] score the items; ``embedding`` [n_items, …] is
+    read instead of ``output`` unless it is None. ``negatives`` and ``masks`` are drawn for
+    ``block`` steps at once.
+    """
+
+    params: dict[str, Any]
+    catalogue: Catalogue
+    cells: nn.ModuleList
+    output: nn.Parameter
+    bias: nn.Parameter
+    embedding: nn.Parameter | None
+    negatives: Negatives
+    masks: DropoutMasks
+    block: int
+
+    def recurrent(self) -> Iterator[GruCell | RowGruCell]:
+        """The layers, first to last."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +134,7 @@ def rows_of(now: Mapping[str, Tensor], scored: int, items: int, read: int) -> St
 class Steps:
     """The training steps of one model on one device: optimisers, hidden state, buffers."""
 
-    def __init__(self, model: Gru4Rec) -> None:
+    def __init__(self, model: Trained) -> None:
         self.model = model
         p = self.params = model.params
         self.device, dtype = model.output.device, model.output.dtype

@@ -341,7 +341,7 @@ class Study:
         running = self.history.in_state("RUNNING")
         for record in running:
             if record.owner.get("token") == token:
-                return Trial(self, record, token)
+                return self._trial(record, token)
         attrs = self._read(connection)
         if ended := self._ended(connection, attrs):
             return ended
@@ -356,6 +356,9 @@ class Study:
         if isinstance(meta, StudyEnded):
             return None if running else meta
         return self._new(connection, meta, owner, token)
+
+    def _trial(self, record: Record, token: str) -> Trial:
+        return Trial(self.definition, self.history, self.transaction, record, token)
 
     def _ended(
         self, connection: Connection, attrs: trial_rows.StudyAttributes
@@ -386,7 +389,7 @@ class Study:
         )
         shown = {"model": record.meta["model"], "attempt": record.meta["attempt"]}
         trial_rows.set_attrs(connection, "user", record.id, {**shown, **_shown_owner(owner)})
-        return Trial(self, record, token)
+        return self._trial(record, token)
 
     def _new(
         self, connection: Connection, meta: dict[str, Any], owner: dict[str, Any], token: str
@@ -402,7 +405,7 @@ class Study:
         meta["root"] = number
         trial_rows.set_attrs(connection, "system", trial, {trial_rows.META: meta})
         record = Record(trial, number, "RUNNING", None, None, None, meta, {}, {}, {})
-        return Trial(self, record, token)
+        return self._trial(record, token)
 
     def _draw(
         self, budget: int | None, proposal: Proposal | None

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy.engine import Connection
 
 from paropt.errors import StudyError
+from paropt.search.study.definition import StudyDefinition
+from paropt.search.study.history import History, Record
 from paropt.search.study.pruning import reason_to_prune
 from paropt.storage import trial_rows
 
-if TYPE_CHECKING:
-    from paropt.search.study.history import Record
-    from paropt.search.study.study import Study
-
+Transaction = Callable[[], AbstractContextManager[Connection]]
 MIB = 1 << 20
 # of the trainer's "epoch" event, beside its metrics
 _PER_EPOCH = ("loss", "seconds", "train_seconds", "events_per_second", "peak_memory", "extra")
@@ -38,9 +38,16 @@ class Trial:
     ``once``: it is to be judged after its last epoch only, with what a confidence interval needs.
     """
 
-    def __init__(self, study: Study, record: Record, token: str) -> None:
-        self._study = study
-        self._token = token
+    def __init__(
+        self,
+        definition: StudyDefinition,
+        history: History,
+        transaction: Transaction,
+        record: Record,
+        token: str,
+    ) -> None:
+        self._definition, self._history = definition, history
+        self._transaction, self._token = transaction, token
         self._curves: dict[str, list[Any]] = {k: list(v) for k, v in record.curves.items()}
         self.id = record.id
         self.number = record.number
@@ -57,7 +64,7 @@ class Trial:
     @property
     def best(self) -> tuple[int, float] | None:
         """The best epoch (from 1; of equals the first) and its value; None before any."""
-        return _best(self._curves.get(self._study.definition.metric, []))
+        return _best(self._curves.get(self._definition.metric, []))
 
     def report(self, epoch: Mapping[str, Any]) -> bool:
         """Stores a trainer's "epoch" event; True if the trial should be pruned.
@@ -70,27 +77,27 @@ class Trial:
             StorageUnreachable: call again.
             ValueError: the study's metric is missing or not finite.
         """
-        metric = self._study.definition.metric
+        metric = self._definition.metric
         value = epoch["metrics"].get(metric)
         if value is None or not math.isfinite(value):
             raise ValueError(f"epoch {epoch['epoch']} reports {metric} = {value}")
         self._curves = _extended(self._curves, epoch)
-        with self._study.transaction() as connection:
+        with self._transaction() as connection:
             self._hold(connection)
             trial_rows.set_curve(connection, self.id, self._curves, metric)
             trial_rows.set_attrs(connection, "user", self.id, self._reached())
-            self._study.history.refresh(connection)
+            self._history.refresh(connection)
         self.prune_reason = self._reason_to_prune(metric)
         return self.prune_reason is not None
 
     def _reason_to_prune(self, metric: str) -> str | None:
         others = [  # of the same model: an epoch of another one is another amount of learning
             record
-            for record in self._study.history.lineages()
+            for record in self._history.lineages()
             if record.root != self.root and record.meta["model"] == self.model
         ]
         return reason_to_prune(
-            self._study.definition.pruner,
+            self._definition.pruner,
             self._curves[metric],
             [record.curve(metric) for record in others if record.scored],
             [record.curve(metric) for record in others if record.open],
@@ -123,7 +130,7 @@ class Trial:
 
     def hand_back(self, reason: str) -> None:
         """Lets another slot go on with this trial; the trainer here has ended already."""
-        with self._study.transaction() as connection:
+        with self._transaction() as connection:
             held = trial_rows.hold(connection, self.id)
             if (
                 held
@@ -147,7 +154,7 @@ class Trial:
         end: dict[str, Any] = {"why": why, "message": message, "by": self._token}
         if best:
             end["epoch"] = best[0]
-        with self._study.transaction() as connection:
+        with self._transaction() as connection:
             held = trial_rows.hold(connection, self.id)
             done = held.attrs.get(trial_rows.END, {}) if held else {}
             if held and held.state == state and done.get("by") == self._token:
@@ -157,7 +164,7 @@ class Trial:
             if why in ("oom", "diverged"):
                 system[f"constraints:{why}"] = 1.0
             if self._curves:  # reports may have found no database, and this call one again
-                metric = self._study.definition.metric
+                metric = self._definition.metric
                 trial_rows.set_curve(connection, self.id, self._curves, metric)
             trial_rows.set_attrs(connection, "system", self.id, system)
             trial_rows.set_attrs(connection, "user", self.id, self._shown(end))
@@ -171,7 +178,7 @@ class Trial:
     def _reached(self) -> dict[str, Any]:
         """What they see of it from its first epoch on."""
         resumed = {"resumed_from": self.resumed} if self.resumed else {}
-        return {**resumed, **reached(self._curves, self._study.definition.metric)}
+        return {**resumed, **reached(self._curves, self._definition.metric)}
 
     def _hold(self, connection: Connection) -> None:
         self._check(trial_rows.hold(connection, self.id))
