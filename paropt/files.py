@@ -40,6 +40,11 @@ def file_stem(name: str, otherwise: str = "study") -> str:
     return f"{found}-{digest[:6]}"
 
 
+def paramfile_name(study: str, rank: int, trial: int, ending: str = "json") -> str:
+    """What the paramfile of a study's best, or second best, trial is called."""
+    return f"{file_stem(study)}_{rank}_trial{trial}.{ending}"
+
+
 def write_text(path: str | Path, text: str, *, overwrite: bool = False) -> None:
     """Makes a file whole or not at all.
 

@@ -1,4 +1,4 @@
-"""Names of studies: which there may be, and how a command with one is typed in a shell."""
+"""Names that people read and type: of studies, of commands with them, of baselines."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import unicodedata
 
 from paropt.errors import ParoptError
 
+# of what needs no training, by the keys of the objects that hold their numbers
+BASELINES = {"cooccurrence": "co-occurrence"}
 LONGEST = 512  # characters that Optuna's table has room for
 # line breaks and other controls; what no file can hold; what turns the direction of a line
 _FORBIDDEN = ("Cc", "Cs", "Zl", "Zp")
@@ -20,7 +22,7 @@ def check_name(name: str) -> None:
         ParoptError: it may not; a clause that begins with what is wrong.
     """
     if not name.strip():
-        raise ParoptError("is empty; give a name")
+        raise ParoptError("empty; give a name")
     if len(name) > LONGEST:
         raise ParoptError(f"at most {LONGEST} characters, and this has {len(name)}")
     if any(unicodedata.category(c) in _FORBIDDEN or c in _TURNING for c in name):
@@ -38,6 +40,11 @@ def allowed(name: str) -> bool:
     except ParoptError:
         return False
     return True
+
+
+def baseline(key: str) -> str:
+    """How a baseline is called in a sentence."""
+    return BASELINES.get(key, key)
 
 
 def command(*words: object) -> str:

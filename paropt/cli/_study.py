@@ -10,6 +10,8 @@ from typing import Any, Literal, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from paropt.errors import ParoptError
+
 
 class Duration(click.ParamType[float]):
     """``90s``, ``30m``, ``2h`` as seconds."""
@@ -47,6 +49,21 @@ class Choice(click.ParamType[dict[str, Any]]):
         except ValueError as error:
             self.fail(f"{text} is no JSON: {error}", param, ctx)
         return chosen
+
+
+class NewName(click.ParamType[str]):
+    """A name that a study may have."""
+
+    name = "NAME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from paropt.names import check_name
+
+        try:
+            check_name(str(value))
+        except ParoptError as error:
+            raise click.UsageError(f"--study: {error}", ctx) from None
+        return str(value)
 
 
 class PerDevice(click.ParamType[int | str]):

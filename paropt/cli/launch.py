@@ -12,6 +12,7 @@ from paropt.cli._study import (
     Choice,
     DataVerb,
     Duration,
+    NewName,
     ShippedFile,
     complete_study,
     data_option,
@@ -32,7 +33,7 @@ from paropt.cli._study import (
 @data_option("A dataset directory", show_default="the space's, or PAROPT_DATASET")
 @click.option(
     "--study",
-    metavar="NAME",
+    type=NewName(),
     show_default="from space and data",
     shell_complete=complete_study,
     help="Its name.",

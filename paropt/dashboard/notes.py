@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from paropt.files import paramfile_name
+from paropt.names import baseline, command
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.history import Record
 from paropt.search.study.trial import reached
@@ -22,7 +23,6 @@ PUBLISHED = {
     "retailrocket": (0.5186, 0.2175),
     "diginetica": (0.4995, 0.1542),
 }
-FLOORS = {"cooccurrence": "co-occurrence"}
 
 
 def study_note(definition: StudyDefinition, summary: Mapping[str, Any]) -> str:
@@ -52,15 +52,16 @@ def study_note(definition: StudyDefinition, summary: Mapping[str, Any]) -> str:
         shown = [
             f"{key}={_short(value)}" for key, value in best["params"].items() if key in searched
         ]
-        name, data = _word(definition.name), _word(definition.data_path)
+        name, data = _one_line(definition.name), _one_line(definition.data_path)
+        params = f"best/{paramfile_name(definition.name, 1, best['trial'])}"
         lines += [
             f"Best parameters: {', '.join(map(_code, shown))}",
             "",
             "Again, and on the test set:",
             "",
-            f"    paropt export {name} --out best",
-            f"    paropt train --params best/*.json --data {data} --split full",
-            f"    paropt final {name}",
+            f"    {command('export', name, '--out', 'best')}",
+            f"    {command('train', '--params', params, '--data', data, '--split', 'full')}",
+            f"    {command('final', name)}",
             "",
         ]
     versions = ", ".join(f"{_plain(name)} {_plain(v)}" for name, v in definition.versions.items())
@@ -70,7 +71,7 @@ def study_note(definition: StudyDefinition, summary: Mapping[str, Any]) -> str:
 def _floors(floor: Mapping[str, Mapping[str, float]], metric: str) -> Iterable[str]:
     for name, values in floor.items():
         if metric in values:
-            shown = _plain(FLOORS.get(name, name))
+            shown = _plain(baseline(name))
             yield f"| {shown} (no training) | | | {values[metric]:.4f} |"
 
 
@@ -124,9 +125,9 @@ def _plain(text: Any) -> str:
     return "".join(c for c in str(text) if c not in "`<>|[]()*_\\\n\r")
 
 
-def _word(text: str) -> str:
-    """As one types it in a shell; on one line, so that it stays within a block of code."""
-    return shlex.quote(" ".join(text.split()))
+def _one_line(text: str) -> str:
+    """So that it stays within a block of code."""
+    return " ".join(text.split())
 
 
 def _code(text: Any) -> str:

@@ -11,7 +11,6 @@ import contextlib
 import difflib
 import hashlib
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,8 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paropt.errors import DataError
+from paropt.files import readable
 from paropt.machine.file_locks import FileLock
 from paropt.machine.home import paropt_home
+from paropt.names import command
 
 if TYPE_CHECKING:
     from paropt.data import Dataset
@@ -132,7 +133,7 @@ def _beside(place: Path) -> list[Path]:
 
 def _stem(file: Path) -> str:
     """A file's name without its endings, fit to name a study after."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", file.name.split(".")[0])[:40].strip("-") or "events"
+    return readable(file.name.split(".")[0], 40, "events")
 
 
 def _content(files: Sequence[Path]) -> str:
@@ -223,7 +224,5 @@ def _with_remedy(error: DataError, files: Sequence[Path]) -> DataError:
     """A sentence that names options of ``prepare`` says where those are."""
     if "--" not in str(error):
         return error
-    names = " ".join(map(str, files[:2])) + " …" * (len(files) > 2)
-    return DataError(
-        f"{error} (options of 'paropt prepare {names} --out DIR'; give that DIR to --data)"
-    )
+    typed = command("prepare", *files[:2]) + " …" * (len(files) > 2)
+    return DataError(f"{error} (options of `{typed} --out DIR`; give that DIR to --data)")

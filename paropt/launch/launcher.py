@@ -23,6 +23,7 @@ from paropt.machine.devices import Place
 from paropt.machine.home import paropt_home
 from paropt.machine.signals import caught_signals
 from paropt.machine.slot_files import slots_directory
+from paropt.names import command, quoted
 from paropt.terminal.launch_summary import print_ending
 from paropt.terminal.live import View, make_view
 from paropt.terminal.status import study_status
@@ -71,7 +72,7 @@ def announce(joined: Joined) -> None:
     err.print(
         "on other machines, with the password of "
         f"{storage.password_file()} in PGPASSWORD:\n"
-        f"  paropt worker --study {joined.study.name} --storage {storage.worker_url()} "
+        f"  {command('worker', '--study', joined.study.name, '--storage', storage.worker_url())} "
         "--data DIR",
         markup=False,
     )
@@ -241,7 +242,7 @@ def _finish(joined: Joined, crew: Crew, signals: int, report: bool) -> dict[str,
             raise StudyError(message)
         err.print(f"Warning: {message}", markup=False)
     if signals or any(ending["reason"] == "left" for ending in endings):
-        err.print(f"stopped; 'paropt launch --study {name}' goes on from here", markup=False)
+        err.print(f"stopped; {quoted('launch', '--study', name)} goes on from here", markup=False)
     for message in dict.fromkeys(_messages(endings, "stopped", "timeout", "space", "budget")):
         err.print(message, markup=False)
     return status

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paropt.errors import DataError, ParoptError, StudyError
+from paropt.files import readable
 from paropt.launch.data_source import DEMO, Given, Note, demo_set, named_data, open_data, silent
+from paropt.names import allowed
 from paropt.storage.connect import Storage, check_storage, open_storage
 from paropt.storage.leases import HEARTBEAT, create_tables
 
@@ -81,8 +83,6 @@ def create_or_resume(wish: Wish, note: Note) -> Joined:
         StudyError: it doesn't match the study of that name.
         StorageUnreachable: no database.
     """
-    if wish.study is not None and not wish.study.strip():
-        raise ParoptError("--study is empty; give a name")
     check_storage(wish.storage, wish.listen)
     cutoffs(wish.metric or METRIC)
     _check_choices(wish)
@@ -306,7 +306,8 @@ def find_data(wish: Wish, space: Space, note: Note = silent) -> Path:
 def default_name(stem: str, data: Path) -> str:
     """The same for the same space file and dataset, so that launching twice is resuming."""
     directory = data.name
-    return stem if stem == directory else f"{stem}-{directory}"
+    found = stem if stem == directory else f"{stem}-{directory}"
+    return found if allowed(found) else readable(found, 200)
 
 
 def database_wait() -> float:

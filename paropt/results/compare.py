@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from paropt.errors import StudyError
+from paropt.names import quoted
 from paropt.results.final_test import latest_report
 from paropt.results.spend_curve import best_within, points
 from paropt.search.study.study import Study
@@ -29,7 +30,7 @@ def compare(storage: Storage, names: Sequence[str]) -> dict[str, Any]:
             if not any(point.value is not None for point in ended):
                 raise StudyError(
                     f"study {name!r} has no trial with a value yet; "
-                    f"'paropt launch --study {name}' goes on with it"
+                    f"{quoted('launch', '--study', name)} goes on with it"
                 )
         spend = min(ended[-1].spent for ended in found.values())
         return {

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from paropt.errors import SpaceError, StudyError
-from paropt.search.space.paramfiles import Format, Paramfile, formatted, write_text
+from paropt.errors import ParoptError, StudyError
+from paropt.files import paramfile_name, write_text
+from paropt.names import quoted
+from paropt.search.space.paramfiles import Format, Paramfile, formatted
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.study import Study
 
@@ -29,26 +30,26 @@ def export(
 
     Raises:
         StudyError: no trial has a value yet.
-        SpaceError: the format cannot express one of them, or a file exists.
+        ParoptError: the format cannot express one of them, or a file exists.
     """
     best = study.best(top)
     if not best:
         raise StudyError(
             f"study {study.name!r} has no trial with a value yet; "
-            f"'paropt launch --study {study.name}' goes on with it"
+            f"{quoted('launch', '--study', study.name)} goes on with it"
         )
     ending = "json" if format == "json" else "py"
     written = []
     texts = {}
     for rank, trial in enumerate(best, 1):
-        path = out / f"{_slug(study.name)}_{rank}_trial{trial['trial']}.{ending}"
+        path = out / paramfile_name(study.name, rank, trial["trial"], ending)
         texts[path] = formatted(paramfile_of(study.definition, trial), format)
         written.append(
             {"file": str(path)} | {key: trial[key] for key in ("trial", "epoch", "value")}
         )
     for path in texts:
         if path.exists() and not overwrite:
-            raise SpaceError(f"{path} exists; add --overwrite to replace it")
+            raise ParoptError(f"{path} exists; add --overwrite to replace it")
     for path, text in texts.items():
         write_text(path, text, overwrite=overwrite)
     return written
@@ -79,7 +80,3 @@ def paramfile_of(definition: StudyDefinition, trial: Mapping[str, Any]) -> Param
             "versions": dict(definition.versions),
         },
     )
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "study"

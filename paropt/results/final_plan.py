@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from paropt.errors import StudyError
+from paropt.names import quoted
 from paropt.results.final_choice import Judged
 from paropt.search.space.file import EPOCHS
 from paropt.search.space.parameter import Parameter
@@ -56,7 +57,7 @@ def make_plan(
     if not candidates:
         raise StudyError(
             f"study {study.name!r} has no trial with a value yet; "
-            f"'paropt launch --study {study.name}' goes on with it"
+            f"{quoted('launch', '--study', study.name)} goes on with it"
         )
     if control:
         controls = [_given(*control)]

@@ -17,6 +17,7 @@ from paropt.launch.data_source import Given
 from paropt.launch.launcher import work
 from paropt.launch.open_study import Joined, join, versions
 from paropt.machine.devices import Place
+from paropt.names import quoted
 from paropt.results import final_choice, final_plan, looks_at_test
 from paropt.results.final_choice import Judged
 from paropt.results.looks_at_test import Look
@@ -88,7 +89,7 @@ def _test(train: _Training, plan: Plan) -> dict[str, Any]:
     if failed := [failure for one in tested for failure in one.failures]:
         raise StudyError(
             f"{len(failed)} trainings for the test failed, the first with: {failed[0]}; "
-            f"'paropt final {plan.of}' tries them again"
+            f"{quoted('final', plan.of)} tries them again"
         )
     found = Finding(search, plan, judged, chosen, control, tested, taken, tables, train.joined.data)
     report = gather(found)
@@ -215,7 +216,7 @@ class _Training:
             interrupted = False
             if not self._settled(study):
                 study.retry_failed()
-                self.note(f"training {name}; 'paropt worker --study {name}' helps")
+                self.note(f"training {name}; {quoted('worker', '--study', name)} helps")
                 part_of = Joined(storage, study, self.joined.data, True)
                 ending = work(part_of, self.places, checkpoints=self.checkpoints, report=False)
                 interrupted = bool(ending["interrupted"])
@@ -236,7 +237,7 @@ class _Training:
         if interrupted or done < len(study.jobs):
             raise StudyError(
                 f"the final test of study {plan.of!r} was interrupted: {study.name!r} has "
-                f"{done} of {len(study.jobs)} trainings; 'paropt final {plan.of}' goes on"
+                f"{done} of {len(study.jobs)} trainings; {quoted('final', plan.of)} goes on"
             )
 
 

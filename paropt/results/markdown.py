@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from paropt.names import command
+
 Report = Mapping[str, Any]
 
 
@@ -198,11 +200,12 @@ def commands(report: Report) -> list[str]:
     """How to get the numbers again."""
     seeds = " ".join(map(str, report["seeds"]))
     trained = [
-        f"for seed in {seeds}; do paropt train --params {role}.json --data {report['data']} "
-        f"--seed $seed; done"
+        f"for seed in {seeds}; do "
+        f"{command('train', '--params', f'{role}.json', '--data', report['data'])} --seed $seed; "
+        "done"
         for role in roles(report)
     ]
-    return [f"paropt report {report['study']}    # from the same database", *trained]
+    return [f"{command('report', report['study'])}    # from the same database", *trained]
 
 
 def versions(report: Report) -> str:

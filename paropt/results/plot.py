@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 from paropt.errors import ParoptError
+from paropt.files import file_stem, write_bytes
 from paropt.results.figures import png
 from paropt.results.figures.description import Figure
 from paropt.results.figures.of_study import figures
 from paropt.results.figures.svg import document
-from paropt.search.space.paramfiles import write_bytes
 from paropt.search.study.study import Study
 from paropt.storage.connect import open_storage
 
@@ -44,8 +43,8 @@ def plot(
             study.close()
     if not found:
         raise ParoptError(f"study {name!r} has no epoch yet, so there is nothing to plot")
-    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "study"
-    drawn = {out / f"{slug}-{figure.name}.{format}": (figure, draw(figure)) for figure in found}
+    stem = file_stem(name)
+    drawn = {out / f"{stem}-{figure.name}.{format}": (figure, draw(figure)) for figure in found}
     for path in drawn:
         if path.exists() and not overwrite:
             raise ParoptError(f"{path} exists; add --overwrite to replace it")

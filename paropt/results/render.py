@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from paropt.errors import ParoptError
+from paropt.files import file_stem, write_text
 from paropt.results import files
 from paropt.results.final_test import latest_report
 from paropt.results.html_page import page
 from paropt.results.report import search_report
-from paropt.search.space.paramfiles import write_text
 from paropt.search.study.study import Study
 from paropt.storage.connect import open_storage
 
@@ -28,7 +28,7 @@ def render(source: str, out: Path | None, storage_url: str | None) -> Path:
         out = out or directory / files.PAGE
     else:
         report = _of_study(source, storage_url)
-        out = out or Path(f"{source.replace('/', '-')}.html")
+        out = out or Path(f"{file_stem(source)}.html")
     try:
         text = page(report)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

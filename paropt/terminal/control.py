@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from paropt.errors import StudyError
+from paropt.names import quoted
 from paropt.search.study.study import Study
 from paropt.storage.connect import Storage, open_storage
 from paropt.storage.leases import Slots, create_tables
@@ -33,7 +34,8 @@ def steer(name: str, storage_url: str | None, wanted: Wanted) -> str:
 def _sentence(name: str, wanted: Wanted, slots: int, beat: float) -> str:
     theirs = f"its {slots} slots" if slots > 1 else "its slot" if slots else ""
     if wanted == "run":
-        now = f"{theirs} go on" if slots else f"start slots with 'paropt launch --study {name}'"
+        start = f"start slots with {quoted('launch', '--study', name)}"
+        now = f"{theirs} go on" if slots else start
         return f"study {name!r} may run; {now}"
     word = "stopped" if wanted == "stop" else "paused"
     what = "hands back its trial and leaves" if wanted == "stop" else "hands back its trial"

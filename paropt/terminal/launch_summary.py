@@ -9,8 +9,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from paropt.files import file_stem, paramfile_name
+from paropt.names import baseline, command
 from paropt.search.study.study import Study
-from paropt.terminal.live import FLOOR_NAMES, best_line, progress_line
+from paropt.terminal.live import best_line, progress_line
 
 TOP = 5
 LEAST = 0.01  # of importance to be named
@@ -78,7 +80,7 @@ def _models(status: Mapping[str, Any]) -> Table:
     for name, values in status["floor"].items():
         if metric in values:
             floor = _value(values[metric])
-            table.add_row(FLOOR_NAMES.get(name, name), floor, "-", "-", "0 s", floor)
+            table.add_row(baseline(name), floor, "-", "-", "0 s", floor)
     return table
 
 
@@ -119,12 +121,13 @@ def _saved(status: Mapping[str, Any]) -> list[str]:
 
 def next_commands(study: str, best: int, data: Path) -> list[str]:
     """What a user does with a result."""
-    paramfile = f"runs/{study}/{study}_1_trial{best}.json"
+    out = f"runs/{file_stem(study)}"
+    params = f"{out}/{paramfile_name(study, 1, best)}"
     return [
         "next:",
-        f"  paropt export {study} --out runs/{study}",
-        f"  paropt train --params {paramfile} --data {data} --split full",
-        f"  paropt launch --study {study} --trials N    (goes on, up to N trials)",
+        f"  {command('export', study, '--out', out)}",
+        f"  {command('train', '--params', params, '--data', data, '--split', 'full')}",
+        f"  {command('launch', '--study', study, '--trials')} N    (goes on, up to N trials)",
         "  paropt dashboard",
     ]
 

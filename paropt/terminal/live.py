@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from paropt.names import baseline
 from paropt.terminal.frames import fitted, on_a_terminal, quiet_keys, summary
 
 ROOM_FOR_WORDS = 3  # lines for what slots have to say
@@ -79,14 +80,11 @@ def best_line(status: Status) -> str:
         else "no trial has ended yet"
     )
     floors = [
-        f"{FLOOR_NAMES.get(name, name)} {values[metric]:.4f}"
+        f"{baseline(name)} {values[metric]:.4f}"
         for name, values in status["floor"].items()
         if metric in values
     ]
     return words + (f"; floor: {', '.join(floors)}" if floors else "")
-
-
-FLOOR_NAMES = {"cooccurrence": "co-occurrence"}
 
 
 def duration(seconds: float) -> str:

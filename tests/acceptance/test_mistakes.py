@@ -127,7 +127,8 @@ MISTAKES: list[tuple[str, int, list[str]]] = [
     ("launch --study shpo", 1, ["there is no study 'shpo'; did you mean 'shop'?"]),
     ("worker --study nothing", 1, ["there is no study 'nothing'; 'paropt status' lists them"]),
     ("export nothing", 1, ["there is no study 'nothing'; 'paropt status' lists them"]),
-    ("launch --study ''", 1, ["--study is empty; give a name"]),
+    ("launch --study ''", 2, ["--study: empty; give a name"]),
+    (f"launch --study {'x' * 600}", 2, ["--study: at most 512 characters, and this has 600"]),
     (
         "launch --study shop --data data/b",
         1,

@@ -211,7 +211,7 @@ def test_another_name_takes_all_along(storage: Storage) -> None:
         ("taken", 409, "there is a study 'taken' already"),
         ("x" * 513, 400, "at most 512 characters, and this has 513"),
         ("a\nb", 400, "character that cannot be shown"),
-        ("", 400, "is empty"),
+        ("", 400, "empty; give a name"),
         (7, 400, "a study has a name"),
     ],
 )

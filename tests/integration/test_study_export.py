@@ -71,7 +71,7 @@ def test_export_writes_the_best_with_their_provenance(
     assert done.exit_code == 0, done.output
     first, second = json.loads(done.stdout)
     assert first == {
-        "file": "best/my-shop_1_trial1.json", "trial": 1, "epoch": 2, "value": 0.1 + 0.2,
+        "file": "best/my-shop-21e023_1_trial1.json", "trial": 1, "epoch": 2, "value": 0.1 + 0.2,
     }  # fmt: skip
     assert second["trial"] == 0
     paramfile = read_paramfile(tmp_path / first["file"])
@@ -87,7 +87,7 @@ def test_export_writes_the_best_with_their_provenance(
     before = (tmp_path / first["file"]).read_bytes()
     again = paropt("export", "my shop", "--top", "5", "--out", "best", *storage)
     assert isinstance(again.exception, ParoptError)
-    assert "my-shop_1_trial1.json exists; add --overwrite" in str(again.exception)
+    assert "my-shop-21e023_1_trial1.json exists; add --overwrite" in str(again.exception)
     assert (tmp_path / first["file"]).read_bytes() == before
     assert paropt("export", "my shop", "--out", "best", "--overwrite", *storage).exit_code == 0
 
@@ -104,8 +104,8 @@ def test_export_writes_nothing_that_it_cannot_say(
     assert "not loss=top1-max" in str(for_pytorch.exception)
     assert os.listdir(tmp_path) == []
     for_theano = paropt("export", "my shop", "--format", "gru4rec-theano", *storage)
-    assert for_theano.stdout == "my-shop_1_trial0.py\n"
-    assert "('n_epochs', 1)" in (tmp_path / "my-shop_1_trial0.py").read_text()
+    assert for_theano.stdout == "my-shop-21e023_1_trial0.py\n"
+    assert "('n_epochs', 1)" in (tmp_path / "my-shop-21e023_1_trial0.py").read_text()
     unknown = paropt("export", "none", *storage)
     assert "there is no study 'none'; 'paropt status' lists them, 'my shop' is the latest" in str(
         unknown.exception

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paropt.errors import SpaceError
+from paropt.errors import ParoptError, SpaceError
 from paropt.search.space.paramfiles import Paramfile, formatted, read_paramfile, write_paramfile
 
 SHIPPED = sorted((Path(__file__).parents[2] / "paramfiles").glob("*.json"))
@@ -170,7 +170,7 @@ def test_files_are_made_whole_and_never_replaced_unasked(tmp_path: Path) -> None
     path = tmp_path / "new" / "a.json"
     write_paramfile(Paramfile("gru4rec", {}), path)
     before = path.read_bytes()
-    with pytest.raises(SpaceError, match="exists; add --overwrite"):
+    with pytest.raises(ParoptError, match="exists; add --overwrite"):
         write_paramfile(Paramfile("gru4rec", {"layers": 3}), path)
     assert path.read_bytes() == before
     write_paramfile(Paramfile("gru4rec", {"layers": 3}), path, overwrite=True)

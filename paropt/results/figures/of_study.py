@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from paropt.names import baseline
 from paropt.results.figures.description import (
     BLUE,
     GREY,
@@ -25,7 +26,6 @@ from paropt.search.study.summary import described, diagnostics
 MOST_CURVES = 100  # beyond these they cannot be told apart
 FADED, PLAIN = 0.35, 0.8
 LONG = 7200  # seconds from which on time is counted in hours
-NAMES = {"cooccurrence": "co-occurrence"}
 DASHED: dict[str, Dash] = {"popularity": "dot"}  # other floors have dashes
 KINDS: dict[str, Dash] = {"positive": "", "negative": "dash"}
 BALANCE = {
@@ -86,7 +86,7 @@ def over_time(
         if metric in values and spent:
             ends = [(0.0, values[metric]), (round(longest / size, 6), values[metric])]
             dash = DASHED.get(name, "dash")
-            series.append(Series(NAMES.get(name, name), ends, dash=dash, colour=GREY))
+            series.append(Series(baseline(name), ends, dash=dash, colour=GREY))
     title = f"{metric} on valid against time spent"
     return Lines("over-time", title, f"device {unit}", metric, series)
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import ast
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from paropt.errors import SpaceError
+from paropt.files import write_text
 from paropt.search.space import json_with_lines
 from paropt.search.space.file import EPOCHS, final_act_of, suggest
 
@@ -184,7 +183,8 @@ def write_paramfile(
     """Writes beside and renames; an existing file is only replaced if asked.
 
     Raises:
-        SpaceError: the format cannot express it, the file exists, or it cannot be written.
+        SpaceError: the format cannot express it.
+        ParoptError: the file exists, or it cannot be written.
     """
     write_text(path, formatted(paramfile, format), overwrite=overwrite)
 
@@ -268,43 +268,3 @@ def _pytorch(params: Mapping[str, Any]) -> dict[str, Any]:
             refuse("final_act", "has the final activations linear and elu-X only")
     official = {key: params[key] for key in _BOTH if key in params}
     return {"loss": official.pop("loss"), "elu_param": elu_param, **official}
-
-
-def write_text(path: str | Path, text: str, *, overwrite: bool = False) -> None:
-    """Makes a file whole or not at all.
-
-    Raises:
-        SpaceError: it exists and ``overwrite`` is False, or it cannot be written.
-    """
-    write_bytes(path, text.encode(), overwrite=overwrite)
-
-
-def write_bytes(path: str | Path, content: bytes, *, overwrite: bool = False) -> None:
-    """As :func:`write_text`."""
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(beside, 0o666 & ~_umask())
-            if overwrite:
-                os.replace(beside, path)
-            else:
-                os.link(beside, path)  # fails where something is, without a race
-        finally:
-            if os.path.exists(beside):
-                os.unlink(beside)
-    except FileExistsError:
-        raise SpaceError(f"{path} exists; add --overwrite to replace it") from None
-    except OSError as error:
-        raise SpaceError(f"{path}: cannot be written: {error.strerror}") from None
-
-
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from paropt.names import quoted
 from paropt.search.study.history import Record
 
 ALIKE = 5  # errors of one kind in a row that pause a study
@@ -55,5 +56,5 @@ def _sentence(what: str, last: Record, study: str) -> str:
     message = " ".join(str(last.end.get("message", "")).split())
     return (
         f"study {study!r} paused because {what}, trial {last.number} with: {message[:300]}; "
-        f"mend the cause, then 'paropt resume {study}'"
+        f"mend the cause, then {quoted('resume', study)}"
     )
