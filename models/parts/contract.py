@@ -5,17 +5,19 @@ A model is an ``nn.Module`` that derives from :class:`Model`. It declares its pa
 
 * returns a loss for a batch (:meth:`Model.loss`), and paropt differentiates, clips, steps the
   optimiser and moves the learning rate; or
-* owns its steps (:meth:`Model.run_steps`), because its speed lives there.
+* owns its steps (:meth:`Model.run_steps`), because its speed lives there; or
+* counts (:meth:`Model.count`, with the plan "counting"): it sees the training split once, whole.
 
 For ranking it gives a vector per target position (:meth:`Model.encode`) and one table of items
-(:meth:`Model.item_table`); a model that is judged by something else overrides
-:meth:`Model.evaluate`.
+(:meth:`Model.item_table`), or scores every item itself (:meth:`Model.score`); a model that is
+judged by something else overrides :meth:`Model.evaluate`.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -23,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 ParamType = Literal["int", "float", "bool", "str", "sizes"]
-PlanKind = Literal["session-parallel", "sequences"]
+PlanKind = Literal["session-parallel", "sequences", "counting"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +216,42 @@ class SequenceBatch:
     def n_targets(self) -> int:
         return int((self.targets >= 0).sum())
 
+    def part(self, rows: slice, length: int, targets: Tensor) -> SequenceBatch:
+        """Some rows, cut to their first ``length`` events, that ask for ``targets`` [rows, length]
+        of them only (−1: not this one)."""
+        return SequenceBatch(
+            items=self.items[rows, :length],
+            targets=targets,
+            times=self.times[rows, :length],
+            query_times=self.query_times[rows, :length],
+            lengths=self.lengths[rows].clamp(max=length),
+        )
+
+    def parts(self, most: int) -> Iterator[SequenceBatch]:
+        """The batch in parts of at most ``most`` targets, in row-major order of the targets."""
+        wanted = self.targets >= 0
+        number = wanted.flatten().cumsum(0).view_as(wanted)  # from 1
+        for begin in range(0, self.n_targets, most):
+            asked = wanted & (number > begin) & (number <= begin + most)
+            used, columns = asked.any(1).nonzero(), asked.any(0).nonzero()
+            rows, length = slice(int(used[0]), int(used[-1]) + 1), int(columns[-1]) + 1
+            targets = torch.where(asked, self.targets, -1)[rows, :length]
+            yield self.part(rows, length, targets)
+
+
+@dataclass(frozen=True)
+class TrainingEvents:
+    """A training split, whole, as a counting model sees it.
+
+    Shapes [events]: ``items`` int64 and ``times`` int64 milliseconds (order-only data: the event's
+    index). ``offsets`` [sessions + 1] int64: session s has the events offsets[s]…offsets[s + 1]−1.
+    Sessions are in the order of their first events.
+    """
+
+    items: Tensor
+    times: Tensor
+    offsets: Tensor
+
 
 class Model(nn.Module):
     """A model that paropt can train, rank with, save and search."""
@@ -252,6 +290,15 @@ class Model(nn.Module):
     def loss(self, batch: SequenceBatch) -> Tensor:
         """The mean loss of a batch's targets, a scalar with a graph."""
         raise NotImplementedError(f"{type(self).__name__} has neither loss() nor run_steps()")
+
+    def count(self, events: TrainingEvents) -> None:
+        """Learn all of the training split in one pass; called once, with the plan "counting".
+
+        What is learned goes into buffers, which are saved with the model. Those whose shapes
+        follow from the data are registered empty (``torch.zeros(0)``), and get their shapes back
+        when the model is loaded.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no count()")
 
     def after_step(self) -> None:
         """Called after each optimiser step of a model with :meth:`loss` (router biases, say)."""
@@ -296,6 +343,17 @@ class Model(nn.Module):
         """What :meth:`encode`'s vectors are matched with: table [n_items, d], bias [n_items]."""
         raise NotImplementedError(f"{type(self).__name__} has no item_table()")
 
+    def score(self, batch: SequenceBatch) -> Tensor:
+        """The score of every item for every target, as :meth:`encode` orders them:
+        [n_targets, n_items].
+
+        A model that is no product of vectors and a table overrides it; batches then come in parts
+        of a few hundred targets. Runs in eval mode without gradients.
+        """
+        table, bias = self.item_table()
+        scores = self.encode(batch).float() @ table.float().T
+        return scores if bias is None else scores + bias
+
     def evaluate(self, batches: Iterable[SequenceBatch]) -> dict[str, float] | None:
         """Metrics of an evaluation that isn't next-item ranking; None leaves it to paropt."""
         return None
@@ -307,4 +365,5 @@ class Model(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(self.parameters()).device
+        held = next(itertools.chain(self.parameters(), self.buffers()), self.catalogue.support)
+        return held.device

@@ -115,8 +115,9 @@ def progress() -> Iterator[tuple[Callable[[EpochReport, int], None], Callable[..
 
     def on_epoch(epoch: EpochReport, epochs: int) -> None:
         best = "  ".join(f"{name} {epoch.metrics[name]:.4f}" for name in _headline(epoch.metrics))
+        loss = "" if epoch.loss is None else f"loss {epoch.loss:.4f}  "
         console.print(
-            f"epoch {epoch.epoch}/{epochs}  loss {epoch.loss:.4f}  {best}  "
+            f"epoch {epoch.epoch}/{epochs}  {loss}{best}  "
             f"{epoch.events_per_second:,.0f} events/s  {epoch.seconds:.1f} s",
             highlight=False,
             soft_wrap=True,

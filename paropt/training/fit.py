@@ -33,9 +33,17 @@ from paropt.training.metrics import DEFAULT
 from paropt.training.objective import Objective
 from paropt.training.optimisers import Optimiser
 from paropt.training.ranking import ROWS, Evaluation, judge
-from paropt.training.registry import Catalogue, Facts, build
+from paropt.training.registry import (
+    Catalogue,
+    Facts,
+    TrainingEvents,
+    build,
+    counts,
+    epochs_of,
+)
 from paropt.training.semantics import SEMANTICS
-from paropt.training.steps import LossSteps, OwnSteps, Plans, Steps
+from paropt.training.steps import CountingSteps, LossSteps, OwnSteps, Plans, Steps
+from paropt.training.weights import load_weights
 
 if TYPE_CHECKING:
     from paropt.data.dataset import View
@@ -107,8 +115,9 @@ class Fit:
             runtime.half_precision(self.model.params.get("precision", "fp32"), self.device)
             self.plans = Plans(model, self.model, view, seed, self.device)
         self.params = self.model.params
-        declared = int(self.params.get("n_epochs", 10))
-        self.n_epochs = declared if epochs is None else epochs
+        declared = epochs_of(model, self.params)
+        self.counts = counts(model)
+        self.n_epochs = declared if epochs is None or self.counts else epochs
         # epoch 7 of 10 is the same in a training that ends there: its schedule is that of all 10
         self.horizon = max(declared, self.n_epochs) * self.plans.steps_per_epoch
         self.on_progress: OnProgress | None = None
@@ -167,7 +176,7 @@ class Fit:
     def _enter(self, stage: str) -> None:
         """A new stage trains other parameters, so it has a new optimiser."""
         own = hasattr(self.model, "run_steps")
-        if stage != self.stage and not own:
+        if stage != self.stage and not own and not self.counts:
             self.optimiser = Optimiser(self.model, self.params, self.horizon)
         self.stage = stage
 
@@ -200,6 +209,8 @@ class Fit:
 
     def _make_steps(self) -> Steps:
         plan = self.plans.epoch(self.epoch)
+        if isinstance(plan, TrainingEvents):
+            return CountingSteps(self.model, plan)
         if self.optimiser is None or not isinstance(plan, plans.SequenceBatches):
             return OwnSteps(self.model, plan)
         first = (self.epoch - 1) * self.plans.steps_per_epoch
@@ -223,7 +234,7 @@ class Fit:
         report = EpochReport(
             epoch=self.epoch,
             metrics=judged.metrics,
-            loss=float((losses * weights).sum() / weights.sum()),
+            loss=None if self.counts else float((losses * weights).sum() / weights.sum()),
             seconds=self.train_seconds + judged.seconds,
             train_seconds=self.train_seconds,
             evaluation_seconds=judged.seconds,
@@ -364,7 +375,7 @@ class Fit:
         self.epoch, self.step, self.closed = header["epoch"], header["step"], header["closed"]
         if self.epoch:
             self._enter(self.model.begin_epoch(self.epoch))
-        self.model.load_state_dict(under("model/"))
+        load_weights(self.model, under("model/"))
         if self.optimiser is not None:
             self.optimiser.load(under("adamw/"))
         state = {name: value.to(self.device) for name, value in under("state/").items()}

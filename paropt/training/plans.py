@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from paropt.training.registry import SequenceBatch, SessionParallelPlan
+from paropt.training.registry import SequenceBatch, SessionParallelPlan, TrainingEvents
 
 if TYPE_CHECKING:
     from paropt.data.dataset import Split
@@ -338,6 +338,14 @@ def event_tensors(events: Events, device: torch.device, flagged: bool) -> EventT
         moved(events.offsets),
         moved(events.targets) if flagged else None,
     )
+
+
+def training_events(
+    split: EventArrays, n_items: int, device: torch.device | str = "cpu"
+) -> TrainingEvents:
+    """A training split whole, for a model that counts."""
+    store = event_tensors(known_events(split, n_items), torch.device(device), flagged=False)
+    return TrainingEvents(store.items.long(), store.times, store.offsets)
 
 
 class TrainingSequences:

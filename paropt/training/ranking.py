@@ -18,13 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from paropt.errors import Diverged, TrainingError
+from paropt.errors import Diverged, ModelError, TrainingError
 from paropt.training.bootstrap import standard_errors
 from paropt.training.evaluation import Ties
 from paropt.training.metrics import COVERAGE, deepest, gain, means, names_at, needs_all_ranks, split
 from paropt.training.objective import NOTICEABLE, Objective
 from paropt.training.plans import EventArrays, Queries, QueryBatches, evaluation
-from paropt.training.registry import Model, SequenceBatch, kernels
+from paropt.training.registry import Model, SequenceBatch, kernels, scores_itself
 from paropt.training.screening import FEWEST_ITEMS, Screen, largest, screenable
 
 Ranks = NDArray[np.float64]
@@ -142,18 +142,29 @@ def count(
     if len(targets) == 0:
         return Counts(np.zeros(0), np.zeros(0))
     vectors, table = vectors.float(), table.float()
-    size = chunk_rows(table, chunk_bytes)
     certain = _surely_finite(vectors, table, bias)
-    scores = vectors.new_empty(min(size, len(targets)), len(table))
-    compared = torch.empty_like(scores[::stride]) if stride else scores[:0]
-    above = []
-    at_least = vectors.new_full((len(targets),), math.nan, dtype=torch.float64)
-    for begin in range(0, len(targets), size):
-        chunk = targets[begin : begin + size, None]
-        s = scores[: len(chunk)]
-        torch.mm(vectors[begin : begin + size], table.T, out=s)
-        if bias is not None:
-            s += bias
+    chunks = products(vectors, table, bias, chunk_bytes)
+    return count_scores(chunks, targets, stride=stride, exclude=exclude, certain=certain)
+
+
+def count_scores(
+    chunks: Iterable[Tensor],
+    targets: Tensor,
+    *,
+    stride: int,
+    exclude: tuple[Tensor, Tensor] | None = None,
+    certain: bool = False,
+) -> Counts:
+    """:func:`count` of scores [T, N] that come in chunks of rows, which are written over.
+
+    ``certain``: all are known to be finite.
+    """
+    begin = 0
+    above: list[Tensor] = []
+    at_least = targets.new_full((len(targets),), math.nan, dtype=torch.float64)
+    compared = torch.empty(0, device=targets.device)
+    for s in chunks:
+        chunk = targets[begin : begin + len(s), None]
         if not certain and not bool(torch.isfinite(s).all()):
             raise Diverged("a score is not finite; lower the learning rate, or clip gradients")
         # the target's own entry of the product: a dot product of its own could round differently
@@ -163,16 +174,49 @@ def count(
             s.scatter_(1, chunk, own)
         if stride:
             some = s[::stride]
+            if len(compared) < len(some):
+                compared = torch.empty_like(some)
             equal = torch.ge(some, own[::stride], out=compared[: len(some)])
             at_least[begin : begin + len(chunk) : stride] = _count(equal).double()
         above.append(_count(torch.gt(s, own, out=s)))
+        begin += len(chunk)
     return Counts(torch.cat(above).double().cpu().numpy(), at_least.cpu().numpy())
 
 
-def chunk_rows(table: Tensor, chunk_bytes: int = CHUNK_BYTES) -> int:
-    """How many rows of scores against ``table`` are held at once."""
-    rows = chunk_bytes // (4 * len(table))
-    return max(1, min(rows, CHUNK_ROWS.get(table.device.type, CHUNK_ROWS["cpu"])))
+def chunk_rows(n_items: int, device: torch.device, chunk_bytes: int = CHUNK_BYTES) -> int:
+    """How many rows of scores of ``n_items`` are held at once."""
+    rows = chunk_bytes // (4 * n_items)
+    return max(1, min(rows, CHUNK_ROWS.get(device.type, CHUNK_ROWS["cpu"])))
+
+
+def products(
+    vectors: Tensor, table: Tensor, bias: Tensor | None, chunk_bytes: int = CHUNK_BYTES
+) -> Iterator[Tensor]:
+    """Scores of every item for ``vectors`` [T, d], some rows at a time, each in place of the
+    last; both float32."""
+    size = chunk_rows(len(table), table.device, chunk_bytes)
+    scores = vectors.new_empty(min(size, len(vectors)), len(table))
+    for begin in range(0, len(vectors), size):
+        s = scores[: len(vectors) - begin]
+        torch.mm(vectors[begin : begin + size], table.T, out=s)
+        if bias is not None:
+            s += bias
+        yield s
+
+
+def scores_of(model: Model, batch: SequenceBatch) -> Iterator[Tensor]:
+    """What a model scores itself, some targets at a time, in their order: [some, n_items].
+
+    Raises:
+        ModelError: scores of another shape.
+    """
+    n_items = model.catalogue.n_items
+    for part in batch.parts(chunk_rows(n_items, batch.items.device)):
+        scores, wanted = model.score(part), (part.n_targets, n_items)
+        if tuple(scores.shape) != wanted:
+            name = type(model).__name__
+            raise ModelError(f"{name}.score() gave {tuple(scores.shape)} scores, not {wanted}")
+        yield scores.float()
 
 
 def _count(ones: Tensor) -> Tensor:
@@ -264,10 +308,9 @@ def _names(at: Sequence[int], also: Sequence[str], objective: Objective | None) 
 def _ranked(
     model: Model, batches: QueryBatches, names: Sequence[str], ties: Ties, filter_seen: bool
 ) -> Evaluation:
-    table, bias = model.item_table()
     depth = math.inf if needs_all_ranks(names) else float(deepest(names))
     cutoffs = [k for word, k in map(split, names) if word == COVERAGE and k]
-    covered = Covered(table, bias, cutoffs)
+    covered = Covered(model.catalogue.n_items, model.device, cutoffs)
     stride = 1 if ties != "standard" or batches.total <= FEW else STRIDE
     counts, sessions = _counts(model, batches, depth, stride, filter_seen, covered)
     if not counts.complete and counts.tied(depth) > NOTICEABLE / 2:
@@ -308,15 +351,22 @@ def _counts(
     covered: Covered | None,
 ) -> tuple[Counts, NDArray[np.int64]]:
     """Of every target how many beat it, exact up to ``depth``, and its session."""
-    table, bias = model.item_table()
+    table, bias = (None, None) if scores_itself(model) else model.item_table()
     screen: Screen | None = None
     found, sessions = [], []
     for batch in queries(batches):
         wanted = batch.targets[batch.targets >= 0]
         exclude = seen_items(batch.histories, batches.store.items) if filter_seen else None
+        sessions.append(_sessions(batch, batches.store.offsets))
+        if table is None:
+            if covered is not None:
+                covered.add(scores_of(model, batch), exclude)
+            scores = scores_of(model, batch)
+            found.append(count_scores(scores, wanted, stride=stride, exclude=exclude))
+            continue
         vectors = model.encode(batch)
         if covered is not None:
-            covered.add(vectors, exclude)
+            covered.add(products(vectors.float(), table.float(), bias), exclude)
         given = kernels() if screen is None else None
         if given is not None and screens(vectors, table, bias, depth):
             screen = Screen(given, table, bias, int(depth), vectors, wanted)
@@ -324,9 +374,6 @@ def _counts(
             found.append(count(vectors, wanted, table, bias, stride=stride, exclude=exclude))
         else:
             found.append(_screened(screen, vectors, wanted, exclude))
-        begins = batch.histories[:, 0].contiguous()
-        at = torch.searchsorted(batches.store.offsets, begins, right=True) - 1
-        sessions.append(at.cpu().numpy())
     counts = Counts(
         np.concatenate([one.above for one in found]),
         np.concatenate([one.at_least for one in found]),
@@ -334,26 +381,30 @@ def _counts(
     return counts, np.concatenate(sessions)
 
 
+def _sessions(batch: Queries, offsets: Tensor) -> NDArray[np.int64]:
+    """The session of each target [targets]."""
+    begins = batch.histories[:, 0].contiguous()
+    found: NDArray[np.int64] = (torch.searchsorted(offsets, begins, right=True) - 1).cpu().numpy()
+    return found
+
+
 class Covered:
     """Which items are among the first k of at least one target, for each of some cut-offs."""
 
-    def __init__(self, table: Tensor, bias: Tensor | None, cutoffs: Sequence[int]) -> None:
-        self.table, self.bias = table.float() if cutoffs else table, bias
-        self.cutoffs = [min(k, len(table)) for k in cutoffs]
+    def __init__(self, n_items: int, device: torch.device, cutoffs: Sequence[int]) -> None:
+        self.cutoffs = [min(k, n_items) for k in cutoffs]
         self.names = [f"{COVERAGE}@{k}" for k in cutoffs]
-        self.seen = torch.zeros(len(cutoffs), len(table), dtype=torch.bool, device=table.device)
+        self.seen = torch.zeros(len(cutoffs), n_items, dtype=torch.bool, device=device)
 
-    def add(self, vectors: Tensor, exclude: tuple[Tensor, Tensor] | None) -> None:
-        """Take note of what is recommended to ``vectors`` [T, d]."""
+    def add(self, chunks: Iterable[Tensor], exclude: tuple[Tensor, Tensor] | None) -> None:
+        """Take note of what scores [T, N], in chunks of rows, recommend."""
         if not self.cutoffs:
             return
-        size = chunk_rows(self.table)
-        for begin in range(0, len(vectors), size):
-            scores = vectors[begin : begin + size].float() @ self.table.T
-            if self.bias is not None:
-                scores += self.bias
+        begin = 0
+        for scores in chunks:
             if exclude is not None:
                 exclude_items(scores, begin, *exclude)
+            begin += len(scores)
             top = scores.topk(max(self.cutoffs), dim=1).indices
             for row, k in enumerate(self.cutoffs):
                 self.seen[row, top[:, :k].reshape(-1)] = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,15 @@ from paropt.data.reading import look_at, read_columns
 from paropt.data.times import to_milliseconds, to_numbers
 from paropt.errors import ModelError
 from paropt.training.plans import Events, query_batches
-from paropt.training.ranking import ROWS, chunk_rows, exclude_items, queries, seen_items
+from paropt.training.ranking import (
+    ROWS,
+    exclude_items,
+    products,
+    queries,
+    scores_of,
+    seen_items,
+)
+from paropt.training.registry import scores_itself
 from paropt.training.saved import SavedModel
 
 CHUNK = 1 << 14  # sessions that are answered together
@@ -149,30 +157,28 @@ def _recommend(
     if batches.total == 0:
         return
     with torch.no_grad():
-        table, bias = model.item_table()
+        table, bias = (None, None) if scores_itself(model) else model.item_table()
         for batch in queries(batches):
             asked = batch.histories[:, 1].cpu().numpy()
             exclude = seen_items(batch.histories, batches.store.items) if filter_seen else None
-            best = _top(model.encode(batch).float(), table.float(), bias, top, exclude)
+            if table is None:
+                scores = scores_of(model, batch)
+            else:
+                scores = products(model.encode(batch).float(), table.float(), bias)
+            best = _top(scores, top, exclude)
             session = np.searchsorted(events.offsets, asked, side="right") - 1
             yield from zip(session.tolist(), best, strict=True)
 
 
 def _top(
-    vectors: torch.Tensor,
-    table: torch.Tensor,
-    bias: torch.Tensor | None,
-    top: int,
-    exclude: tuple[torch.Tensor, torch.Tensor] | None,
+    chunks: Iterable[torch.Tensor], top: int, exclude: tuple[torch.Tensor, torch.Tensor] | None
 ) -> Iterator[tuple[list[int], list[float]]]:
-    """The best items and scores of each vector, in chunks of bounded memory."""
-    size = chunk_rows(table)
-    for begin in range(0, len(vectors), size):
-        scores = vectors[begin : begin + size] @ table.T
-        if bias is not None:
-            scores += bias
+    """The best items and scores of each row of scores."""
+    begin = 0
+    for scores in chunks:
         if exclude is not None:
             exclude_items(scores, begin, *exclude)
+        begin += len(scores)
         best = torch.topk(scores, min(top, scores.shape[1]))
         for items, values in zip(best.indices.tolist(), best.values.tolist(), strict=True):
             finite = [value > -np.inf for value in values]

@@ -28,6 +28,7 @@ try:
         Param,
         SequenceBatch,
         SessionParallelPlan,
+        TrainingEvents,
     )
 except ModuleNotFoundError as error:
     if error.name is None or not error.name.startswith("models"):
@@ -44,13 +45,19 @@ __all__ = [
     "Param",
     "SequenceBatch",
     "SessionParallelPlan",
+    "TrainingEvents",
     "build",
     "complete_params",
+    "counts",
     "declaration",
+    "epochs_of",
     "kernels",
     "model_class",
     "names",
+    "scores_itself",
 ]
+
+DEFAULT_EPOCHS = 10  # of a model that declares no n_epochs
 
 
 def _own_models() -> Path:
@@ -100,15 +107,22 @@ def model_class(name: str) -> type[Model]:
         raise ModelError(
             f"model {name!r} names {found!r}, which is no subclass of models.parts.contract.Model"
         )
-    if found.loss is Model.loss and not hasattr(found, "run_steps"):
-        raise ModelError(f"model {name!r} has neither loss() nor run_steps(), so it cannot learn")
-    ranks = found.encode is not Model.encode and found.item_table is not Model.item_table
-    if not ranks and found.evaluate is Model.evaluate:
+    _check_learns(name, found)
+    products = found.encode is not Model.encode and found.item_table is not Model.item_table
+    if not (products or found.score is not Model.score or found.evaluate is not Model.evaluate):
         raise ModelError(
-            f"model {name!r} has neither encode() and item_table() nor an evaluate() of its own, "
-            "so it cannot be judged"
+            f"model {name!r} has neither encode() and item_table(), nor score(), nor an evaluate() "
+            "of its own, so it cannot be judged"
         )
     return found
+
+
+def _check_learns(name: str, found: type[Model]) -> None:
+    if found.PLAN == "counting":
+        if found.count is Model.count:
+            raise ModelError(f"model {name!r} has no count(), so it cannot learn")
+    elif found.loss is Model.loss and not hasattr(found, "run_steps"):
+        raise ModelError(f"model {name!r} has neither loss() nor run_steps(), so it cannot learn")
 
 
 def declaration(name: str) -> dict[str, Param]:
@@ -151,6 +165,28 @@ def build(name: str, params: Mapping[str, Any], catalogue: Catalogue, seed: int)
     """
     complete = complete_params(name, params, catalogue.facts)
     return model_class(name)(complete, catalogue, seed)
+
+
+def counts(name: str) -> bool:
+    """Whether a model learns in one pass of counting, without gradients, losses or seeds."""
+    return model_class(name).PLAN == "counting"
+
+
+def epochs_of(name: str, params: Mapping[str, Any] | None = None) -> int:
+    """How many epochs a model trains with (some of) its parameters given.
+
+    A counting model has one; others say it by ``n_epochs``, and train ten if they don't.
+    """
+    if counts(name):
+        return 1
+    declared = declaration(name).get("n_epochs")
+    default = declared.default if declared else DEFAULT_EPOCHS
+    return int((params or {}).get("n_epochs", default))
+
+
+def scores_itself(model: Model) -> bool:
+    """Whether a model's scores are no product of vectors and a table."""
+    return type(model).score is not Model.score
 
 
 def judges_itself(name: str) -> bool:

@@ -35,6 +35,7 @@ from paropt.training import checksummed_file, runtime
 from paropt.training.fit import Fit
 from paropt.training.registry import Catalogue, Facts, Model, build
 from paropt.training.semantics import SEMANTICS
+from paropt.training.weights import load_weights
 
 FORMAT = 1
 
@@ -189,7 +190,7 @@ def _rebuild(meta: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Model:
     catalogue = Catalogue(Facts(**meta["facts"]), tensors["support"], under("features/"))
     model = build(meta["model"], meta["params"], catalogue, meta["seed"])
     # a model in a later stage may have changed what requires gradients; that is not its weights
-    model.load_state_dict(under("weights/"))
+    load_weights(model, under("weights/"))
     return model
 
 

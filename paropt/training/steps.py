@@ -10,10 +10,17 @@ from torch import Tensor
 from paropt.errors import ModelError, TrainingError
 from paropt.training import plans
 from paropt.training.optimisers import Optimiser
-from paropt.training.registry import Model, SequenceBatch, SessionParallelPlan
+from paropt.training.registry import (
+    Model,
+    SequenceBatch,
+    SessionParallelPlan,
+    TrainingEvents,
+)
 
 if TYPE_CHECKING:
     from paropt.data.dataset import View
+
+Plan = SessionParallelPlan | plans.SequenceBatches | TrainingEvents
 
 
 class Steps(Protocol):
@@ -64,6 +71,19 @@ class LossSteps:
             return self.model.loss(batch)
 
 
+class CountingSteps:
+    """The one pass of a model that counts. It has no loss; what stands for it is never shown."""
+
+    def __init__(self, model: Model, events: TrainingEvents) -> None:
+        self.model, self.events = model, events
+        self.weights = [len(events.items)]
+
+    def run(self, begin: int, end: int) -> Tensor:
+        with torch.no_grad():
+            self.model.count(self.events)
+        return torch.zeros(end - begin, device=self.events.items.device)
+
+
 class Plans:
     """Makes the plan of each epoch of one training, keeping on the device what they share."""
 
@@ -72,7 +92,11 @@ class Plans:
         batch_size = int(model.params.get("batch_size", 128))
         self.schedule: SessionParallelPlan | None = None
         self.training: plans.TrainingSequences | None = None
-        if model.PLAN == "session-parallel":
+        self.whole: TrainingEvents | None = None
+        if model.PLAN == "counting":
+            self.whole = plans.training_events(view.train, view.n_items, device)
+            steps = int(bool((self.whole.offsets.diff() > 1).any()))
+        elif model.PLAN == "session-parallel":
             if not self.own:
                 raise ModelError(f"{name} has no run_steps(), which its plan needs")
             plan = plans.session_parallel(view.train, view.n_items, batch_size, model.min_rows)
@@ -89,8 +113,10 @@ class Plans:
             )
         self.steps_per_epoch = steps
 
-    def epoch(self, epoch: int) -> SessionParallelPlan | plans.SequenceBatches:
+    def epoch(self, epoch: int) -> Plan:
         """The plan of epoch ``epoch`` (from 1)."""
+        if self.whole is not None:
+            return self.whole
         if self.schedule is not None:
             return self.schedule
         assert self.training is not None
