@@ -11,6 +11,7 @@ from torch import Tensor
 from models.parts.contract import Catalogue, Param, SequenceBatch, TrainingEvents
 from models.parts.counting import (
     AGE_DECAY,
+    AT_ONCE,
     DECAYS,
     MAX_LENGTH,
     CountingModel,
@@ -23,6 +24,7 @@ from models.parts.counting import (
     session_weights,
 )
 
+RECENT = 10  # events over which votes fall linearly
 _VSKNN, _STAN = "Ludewig & Jannach 2018, section 2.2", "Garg et al. 2019, section 3"
 
 
@@ -34,8 +36,8 @@ class SessionKnn(CountingModel):
     divides by √(|s| · |n|), in distinct items. w is ``item_decay``: the latest event has weight 1,
     earlier ones less. Each neighbour votes with its similarity; ``votes`` weights that further:
     "distance" by e^(−|p(i) − p(i*)| / vote_tau), where p are places in the neighbour and i* is the
-    shared item that s saw last; "recency" by 1 − ago(i*)/10, at least 0. ``idf`` adds
-    idf · log(sessions / sessions with the item) times the vote.
+    shared item that s saw last; a decay by how long ago i* was, "linear" over ten events. ``idf``
+    adds idf · log(sessions / sessions with the item) times the vote.
 
     V-SkNN is linear decay with dot products; STAN is exponential decay (λ₁ = item_tau), cosine,
     age_decay (span of the log / λ₂) and votes by distance (λ₃ = vote_tau).
@@ -52,7 +54,8 @@ class SessionKnn(CountingModel):
         Param("similarity", "str", "dot", "of a session and a neighbour",
               choices=("dot", "cosine"), source=_VSKNN),
         Param("votes", "str", "same", "what a neighbour's items are weighted by",
-              choices=("same", "recency", "distance"), source=_STAN),
+              choices=("same", "distance", "linear", "harmonic", "quadratic", "logarithmic"),
+              source=f"{_VSKNN}; {_STAN}"),
         Param("vote_tau", "float", 2.0, "of votes distance, in events", low=0, low_open=True,
               source=_STAN),
         Param("idf", "float", 0.0, "weight of rarity in a vote", low=0, high=100),
@@ -95,10 +98,13 @@ class SessionKnn(CountingModel):
         if self._index is None:
             self._index = _Index.of(self.edges, self.items, self.places, self.catalogue.n_items)
         found = prefixes(batch, int(self.params["max_length"]))
-        steps = found.lengths
         own = distinct(found, self.catalogue.n_items)
-        near = self._nearest(self._shared(own, steps, self._index), own.lengths)
-        return self.ordered(self._votes(near, len(own.lengths), self._index))
+        targets = len(found.lengths)
+        looked_at = self._index.edges.diff()[own.items].clamp(max=int(self.params["sample"]))
+        if targets > 1 and int(looked_at.sum()) > AT_ONCE:
+            return torch.cat([self.score(part) for part in batch.parts(-(-targets // 2))])
+        near = self._nearest(self._shared(own, found.lengths, self._index), own.lengths)
+        return self.ordered(self._votes(near, targets, self._index))
 
     def _shared(self, own: Prefixes, steps: Tensor, index: _Index) -> _Shared:
         """All that each prefix shares with the latest sessions of each of its items."""
@@ -142,14 +148,15 @@ class SessionKnn(CountingModel):
     def _votes(self, near: _Shared, n_targets: int, index: _Index) -> Tensor:
         """[targets, n_items]."""
         n_items = self.catalogue.n_items
+        kind = str(self.params["votes"])
         weight = near.similar
-        if self.params["votes"] == "recency":
-            weight = weight * (1 - near.ago / 10).clamp(min=0)
+        if kind != "distance":
+            weight = weight * decay(kind, near.ago, RECENT).clamp(min=0)
         begins = self.edges[near.sessions]
         sizes = self.edges[near.sessions + 1] - begins
         at = begins.repeat_interleave(sizes) + ranges(sizes)
         items, weights = self.items[at], weight.repeat_interleave(sizes)
-        if self.params["votes"] == "distance":
+        if kind == "distance":
             apart = (self.places[at] - near.places.repeat_interleave(sizes)).abs()
             weights = weights * torch.exp(-apart / float(self.params["vote_tau"]))
         if self.params["idf"] > 0:

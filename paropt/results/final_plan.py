@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any
 from paropt.errors import StudyError
 from paropt.names import quoted
 from paropt.results.final_choice import Judged
-from paropt.search.space.file import EPOCHS
 from paropt.search.space.parameter import Parameter
 from paropt.search.study.history import Record, best_first, key_of
-from paropt.search.study.plan import DEFAULT_EPOCHS, Entry, Plan
+from paropt.search.study.plan import Entry, Plan
 from paropt.search.study.sampling import derived_seed
 
 if TYPE_CHECKING:
@@ -90,31 +89,30 @@ def _candidates(study: Study, best: Sequence[Record], top: int) -> list[Entry]:
 
 
 def _given(source: str, paramfile: Paramfile) -> Entry:
-    return _as_control(paramfile.model, dict(paramfile.params), source, DEFAULT_EPOCHS)
+    return _as_control(paramfile.model, dict(paramfile.params), source)
 
 
 def _control_of(study: Study, model: str) -> Entry:
     space = study.space
-    epochs = space.epochs.get(model, DEFAULT_EPOCHS)
     for index, point in enumerate(space.start, 1):
         try:
             config = space.complete(point, _no_choice)
         except LookupError:
             continue
         if config.pop("model") == model:
-            return _as_control(model, config, f"start point {index} of the space", epochs)
-    return _as_control(model, {}, "the model's defaults", epochs)
+            return _as_control(model, config, f"start point {index} of the space")
+    return _as_control(model, {}, "the model's defaults")
 
 
 def _no_choice(parameter: Parameter) -> Any:
     raise LookupError(parameter.name)
 
 
-def _as_control(model: str, params: dict[str, Any], source: str, epochs: int) -> Entry:
+def _as_control(model: str, params: dict[str, Any], source: str) -> Entry:
     from paropt.training import registry
 
     complete = registry.complete_params(model, params)
-    epochs = int(complete.get(EPOCHS, epochs))
+    epochs = registry.epochs_of(model, complete)
     return Entry(f"control {model}", model, params, epochs, source=source)
 
 

@@ -157,8 +157,22 @@ class Kit:
     def params(self, **more: Any) -> dict[str, Any]:
         """Few epochs of several steps, where the model has such parameters."""
         small = {"n_epochs": 2, "batch_size": 16, "patience": 0}
-        known = {key: value for key, value in small.items() if key in self.declared}
+        known = {
+            key: _nearest(self.declared[key], value)
+            for key, value in small.items()
+            if key in self.declared
+        }
         return known | self.given | more
+
+    @property
+    def counts(self) -> bool:
+        """Whether the model learns without losses and seeds."""
+        return registry.counts(self.name)
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs a fit of this kit has."""
+        return 1 if self.counts else 2
 
     def fit(self, seed: int = 1, view: View | None = None, **more: Any) -> Fit:
         return Fit(self.name, self.params(**more), view or self.view, seed=seed, epochs=2)
@@ -182,8 +196,8 @@ class Kit:
 
     def batch(self) -> SequenceBatch:
         """The longest sessions of the evaluation, a target at every position."""
-        if type(self.model).encode is Model.encode:
-            raise _Skipped("the model has no encode()")
+        if type(self.model).encode is Model.encode and not registry.scores_itself(self.model):
+            raise _Skipped("the model has neither encode() nor score()")
         batch = self.queries[0]
         rows = slice(0, 6)
         items, lengths = batch.items[rows], batch.lengths[rows]
@@ -197,12 +211,24 @@ class Kit:
         )
 
     def rows(self, batch: SequenceBatch) -> Tensor:
-        """Vectors [B, L, d], NaN where padded."""
+        """Vectors [B, L, d], or scores [B, L, n_items] of a model without any; NaN where padded."""
+        given = self.model.score if registry.scores_itself(self.model) else self.model.encode
         with torch.no_grad():
-            vectors = self.model.encode(batch).float()
+            vectors = given(batch).float()
         padded = vectors.new_full((*batch.items.shape, vectors.shape[1]), math.nan)
         padded[batch.targets >= 0] = vectors
         return padded
+
+
+def _nearest(param: Param, value: int) -> Any:
+    """``value``, or the bound nearest to it; the default where that cannot be."""
+    low, high = param.low, param.high
+    inside = max(value, low) if low is not None else value
+    inside = min(inside, high) if high is not None else inside
+    try:
+        return param.parse(inside)
+    except ValueError:  # an open bound, or choices
+        return param.default
 
 
 # -- checks: the first line of each docstring is its name ---------------------------------------
@@ -271,10 +297,13 @@ def _ranges(kit: Kit) -> None:
 def _learning(kit: Kit) -> None:
     """training lowers a finite loss and gives metrics."""
     _, epochs = kit.trained
-    _require(len(epochs) == 2, f"2 epochs were asked for and {len(epochs)} came")
+    asked = kit.epochs
+    _require(len(epochs) == asked, f"{asked} epochs were asked for and {len(epochs)} came")
+    _require(bool(epochs[-1].metrics), "there are no metrics")
+    if kit.counts:
+        return
     losses = [math.nan if epoch.loss is None else epoch.loss for epoch in epochs]
     _require(all(map(math.isfinite, losses)), f"the losses are {losses}")
-    _require(bool(epochs[-1].metrics), "there are no metrics")
     if epochs[0].stage == epochs[1].stage:
         _require(losses[1] < losses[0], f"the loss rose from {losses[0]:g} to {losses[1]:g}")
 
@@ -293,6 +322,8 @@ def _determinism(kit: Kit) -> None:
 
 def _seed(kit: Kit) -> None:
     """another seed gives other weights."""
+    if kit.counts:
+        raise _Skipped("the model counts, and nothing in it is random")
     about = catalogue(kit.view)
     one, two = (registry.build(kit.name, kit.params(), about, seed) for seed in (1, 2))
     pairs = zip(one.parameters(), two.parameters(), strict=True)
@@ -375,8 +406,9 @@ def _resume(kit: Kit) -> None:
     for key, value in states[0].items():
         alike = _alike(value, states[1].get(key))
         _require(alike, f"after a resume training_state() has another {key}")
+    left = epochs[cut.epoch - (not cut.closed) :]
     _require(
-        [epoch.metrics for epoch in rest] == [epochs[-1].metrics],
+        [epoch.metrics for epoch in rest] == [epoch.metrics for epoch in left],
         "metrics after a resume are not those of an uninterrupted training",
     )
 
@@ -416,7 +448,7 @@ def _saved(kit: Kit) -> Path:
 
 def _recommend(kit: Kit) -> None:
     """a saved model recommends items it knows, best first."""
-    kit.batch()  # skips a model without encode()
+    kit.batch()  # skips a model that scores no items
     saved = load_model(_saved(kit))
     ids = [str(item) for item in saved.item_ids]
     file = kit.folder / "sessions.tsv"

@@ -216,7 +216,10 @@ def test_from_a_log_to_a_study_in_one_line(
     first = run_paropt("launch", "--data", log, "--trials", "1", "--json", *words, cwd=elsewhere)
     assert first.rc == 0, first.err
     made = json.loads(first.out)
-    assert made["study"].startswith("auto-events-") and made["model"] == "gru4rec/sasrec/hstu"
+    assert (
+        made["study"].startswith("auto-events-")
+        and made["model"] == "session_knn/markov/item_knn/gru4rec/sasrec/hstu"
+    )
     assert "no --space, so one is made" in first.err
     assert "half of the events are in histories of up to" in first.err
     assert "few" in first.err and "preparing" in first.err

@@ -103,11 +103,11 @@ def test_rounding_makes_no_rank() -> None:
 
 
 def test_memory_is_bounded_whatever_the_catalogue() -> None:
-    million = torch.empty(1_000_000, 0)
-    assert 4 * len(million) * ranking.chunk_rows(million) <= ranking.CHUNK_BYTES
-    assert ranking.chunk_rows(million) > 1
-    assert ranking.chunk_rows(torch.empty(10**9, 0)) == 1
-    assert ranking.chunk_rows(torch.empty(10, 0)) == ranking.CHUNK_ROWS["cpu"]
+    million, cpu = 1_000_000, torch.device("cpu")
+    assert 4 * million * ranking.chunk_rows(million, cpu) <= ranking.CHUNK_BYTES
+    assert ranking.chunk_rows(million, cpu) > 1
+    assert ranking.chunk_rows(10**9, cpu) == 1
+    assert ranking.chunk_rows(10, cpu) == ranking.CHUNK_ROWS["cpu"]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e38])

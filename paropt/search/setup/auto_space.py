@@ -42,7 +42,8 @@ MANY_EVENTS_EPOCHS = 10
 BATCHES = 10
 COVERED = 0.95  # of the events should lie in histories that fit into max_length
 
-MODELS = ("gru4rec", "sasrec", "hstu")
+COUNTING = ("session_knn", "markov", "item_knn")
+MODELS = (*COUNTING, "gru4rec", "sasrec", "hstu")
 
 Source = dict[str, Any]
 Entry = dict[str, Any]
@@ -127,7 +128,10 @@ def _yield_to(name: str, value: Any, source: Source) -> None:
 
 def compose(facts: Facts, model: str | None = None) -> tuple[Source, list[str]]:
     """The space as a JSON object, and why it is so; of one ``model`` if the user wants that."""
-    models, reasons = _models(facts)
+    trained, reasons = _models(facts)
+    models = [*COUNTING, *trained]
+    first = f"{', '.join(COUNTING)} first: they count, which takes seconds, and are hard to beat"
+    reasons = [first, *reasons]
     if model is not None:
         if model not in MODELS:
             raise SpaceError(
@@ -137,7 +141,7 @@ def compose(facts: Facts, model: str | None = None) -> tuple[Source, list[str]]:
         models, reasons = [model], [f"{model}: as --fixed says"]
     sources = {}
     for model in models:
-        sources[model] = _gru4rec(facts) if model == "gru4rec" else _sequences(model, facts)
+        sources[model] = _source(model, facts)
     reasons += [reason for rule in _RANGES for reason in rule(models, facts)]
     whole = merged("model", sources)
     whole["note"] = f"Made for the data: {'; '.join(reasons)}."
@@ -174,7 +178,7 @@ def _says_losses(models: Sequence[str], facts: Facts) -> list[str]:
             f"{n_sample} samples"
             + (f", at most half of {facts.items:,} items" if n_sample < 2048 else "")
         )
-    if set(models) - {"gru4rec"}:
+    if set(models) - {"gru4rec", *COUNTING}:
         count = f"{facts.items:,} items"
         reasons.append(
             {
@@ -187,14 +191,16 @@ def _says_losses(models: Sequence[str], facts: Facts) -> list[str]:
 
 
 def _says_sizes(models: Sequence[str], facts: Facts) -> list[str]:
-    reasons = []
+    reasons: list[str] = []
+    if not set(models) - set(COUNTING):
+        return reasons
     if facts.events < FEW_EVENTS:
         reasons.append(f"narrow models: {facts.events:,} events are few")
     if _widest(facts, ADAM_BYTES) < 256:
         reasons.append(f"narrow models: a wider table of {facts.items:,} items needs much memory")
-    if set(models) - {"gru4rec"} and facts.events >= MANY_EVENTS:
+    if set(models) - {"gru4rec", *COUNTING} and facts.events >= MANY_EVENTS:
         reasons.append(f"{MANY_EVENTS_EPOCHS} epochs: {facts.events:,} events are many")
-    if facts.sessions < (256 if models == ["gru4rec"] else 512) * BATCHES:
+    if facts.sessions < (512 if {"sasrec", "hstu"} & set(models) else 256) * BATCHES:
         reasons.append(f"small batches: there are {facts.sessions:,} sessions")
     return reasons
 
@@ -218,6 +224,12 @@ def _widest(facts: Facts, bytes_per_weight: int) -> int:
 
 
 # -- the shipped spaces, cut to size ----------------------------------------------------------
+
+
+def _source(model: str, facts: Facts) -> Source:
+    if model in COUNTING:
+        return _read(model)
+    return _gru4rec(facts) if model == "gru4rec" else _sequences(model, facts)
 
 
 def _gru4rec(facts: Facts) -> Source:
