@@ -29,8 +29,9 @@ import torch
 
 from paropt.data import View, open_dataset
 from paropt.training import ranking
+from paropt.training.events import known_events
 from paropt.training.fit import catalogue
-from paropt.training.plans import evaluation, known_events, session_parallel
+from paropt.training.plans import evaluation, session_parallel
 from paropt.training.registry import Model, build
 from paropt.training.saved import load_model
 

@@ -24,7 +24,28 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-ParamType = Literal["int", "float", "bool", "str", "sizes"]
+from models.parts.fields import Bags, Field, FieldKind, Kinds, Needs, Table, Vectors
+
+__all__ = [
+    "Bags",
+    "Catalogue",
+    "Facts",
+    "Field",
+    "FieldKind",
+    "Kinds",
+    "Model",
+    "Needs",
+    "Param",
+    "ParamType",
+    "PlanKind",
+    "SequenceBatch",
+    "SessionParallelPlan",
+    "Table",
+    "TrainingEvents",
+    "Vectors",
+]
+
+ParamType = Literal["int", "float", "bool", "str", "sizes", "names"]
 PlanKind = Literal["session-parallel", "sequences", "counting"]
 
 
@@ -33,10 +54,11 @@ class Param:
     """One parameter of a model: what it may be, what it is if nobody says, what it does.
 
     ``type`` "sizes" is a list of positive ints that may be written as one int, a list, or
-    ``"200/200"``. ``low`` and ``high`` are inclusive unless ``low_open``/``high_open``. A "str"
-    has ``choices`` or a ``pattern`` that must match in full; with a pattern it takes an integer as
-    its digits ("embedding": 0 or "layersize"). ``source`` names the paper, section or program that
-    the parameter or its default comes from.
+    ``"200/200"``; "names" is a list of names (of columns, of features) that may be written as
+    ``"genre+price"``, or ``"none"``. ``low`` and ``high`` are inclusive unless
+    ``low_open``/``high_open``. A "str" has ``choices`` or a ``pattern`` that must match in full;
+    with a pattern it takes an integer as its digits ("embedding": 0 or "layersize"). ``source``
+    names the paper, section or program that the parameter or its default comes from.
     """
 
     name: str
@@ -60,8 +82,9 @@ class Param:
         if self.pattern and isinstance(value, int) and not isinstance(value, bool):
             value = str(value)
         parsed = _PARSERS[self.type](value)
-        for number in parsed if isinstance(parsed, tuple) else (parsed,):
-            self._check_range(number)
+        if self.type != "names":
+            for number in parsed if isinstance(parsed, tuple) else (parsed,):
+                self._check_range(number)
         if self.choices and parsed not in self.choices:
             raise ValueError(f"must be one of {', '.join(map(str, self.choices))}, not {value!r}")
         if self.pattern and not re.fullmatch(self.pattern, str(parsed)):
@@ -130,37 +153,58 @@ def _parse_sizes(value: Any) -> tuple[int, ...]:
     return tuple(_parse_int(size) for size in value)
 
 
+def _parse_names(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = [] if value in ("", "none") else value.split("+")
+    if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) and v for v in value):
+        raise ValueError(f"must be names like 'genre+price', or 'none', not {value!r}")
+    if twice := [name for name in value if list(value).count(name) > 1]:
+        raise ValueError(f"names {twice[0]!r} twice")
+    return tuple(value)
+
+
 _PARSERS: dict[str, Callable[[Any], Any]] = {
     "int": _parse_int,
     "float": _parse_float,
     "bool": _parse_bool,
     "str": _parse_str,
     "sizes": _parse_sizes,
+    "names": _parse_names,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of the data before a model is built: enough to refuse what cannot work."""
+    """What is known of the data before a model is built: enough to refuse what cannot work.
+
+    ``columns``, ``items`` and ``users`` describe what is kept of events, items and users, by name.
+    """
 
     n_items: int
     n_sessions: int
     n_events: int
     longest: int  # events of the longest training session
     has_times: bool  # False where the log had an order but no time
+    n_users: int = 0  # 0 where it isn't known whose sessions they are
+    columns: Mapping[str, Field] = field(default_factory=dict)
+    items: Mapping[str, Field] = field(default_factory=dict)
+    users: Mapping[str, Field] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Catalogue:
     """The items of a training split.
 
-    ``support`` [n_items] int64 counts each item's events in that split. ``features`` holds what is
-    known of items beside their id, one tensor [n_items, …] per name.
+    ``support`` [n_items] int64 counts each item's events in that split. ``items`` and ``users``
+    have the fields that the model needs (:meth:`Model.needs`); row i is that of item or user i.
+    ``features`` holds all numbers and codes of items, one tensor [n_items] per name.
     """
 
     facts: Facts
     support: Tensor
     features: Mapping[str, Tensor] = field(default_factory=dict)
+    items: Table = field(default_factory=Table)
+    users: Table = field(default_factory=Table)
 
     @property
     def n_items(self) -> int:
@@ -177,7 +221,8 @@ class SessionParallelPlan:
 
     Shapes: inputs, targets [steps, B] int64; resets [steps, B] bool; n_valid is a list [steps] on
     the host, because it decides shapes; ``n_full`` is how many steps, all at the start, use all B
-    rows.
+    rows. ``columns`` of the inputs, ``wanted`` of the targets [steps, B] and ``users`` [steps, B]
+    are there where the model needs them, as in a :class:`SequenceBatch`.
     """
 
     inputs: Tensor
@@ -186,6 +231,9 @@ class SessionParallelPlan:
     n_valid: list[int]
     batch_size: int
     n_full: int
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
+    wanted: Mapping[str, Tensor] = field(default_factory=dict)
+    users: Tensor | None = None
 
     @property
     def steps(self) -> int:
@@ -204,6 +252,10 @@ class SequenceBatch:
     nothing is to be predicted), ``times`` int64 milliseconds of the inputs and ``query_times`` of
     the targets (order-only data: the event's index). ``lengths`` [B] int64. Rows are sorted by
     length, longest first.
+
+    Where the model needs them (:meth:`Model.needs`): ``columns`` of the inputs and ``wanted`` of
+    the targets by name [B, L], codes int64 and numbers float32, −1 and NaN where unknown or
+    padded; ``users`` [B] int64, −1 where unknown.
     """
 
     items: Tensor
@@ -211,6 +263,9 @@ class SequenceBatch:
     times: Tensor
     query_times: Tensor
     lengths: Tensor
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
+    wanted: Mapping[str, Tensor] = field(default_factory=dict)
+    users: Tensor | None = None
 
     @property
     def n_targets(self) -> int:
@@ -225,6 +280,9 @@ class SequenceBatch:
             times=self.times[rows, :length],
             query_times=self.query_times[rows, :length],
             lengths=self.lengths[rows].clamp(max=length),
+            columns={name: values[rows, :length] for name, values in self.columns.items()},
+            wanted={name: values[rows, :length] for name, values in self.wanted.items()},
+            users=None if self.users is None else self.users[rows],
         )
 
     def parts(self, most: int) -> Iterator[SequenceBatch]:
@@ -245,12 +303,15 @@ class TrainingEvents:
 
     Shapes [events]: ``items`` int64 and ``times`` int64 milliseconds (order-only data: the event's
     index). ``offsets`` [sessions + 1] int64: session s has the events offsets[s]…offsets[s + 1]−1.
-    Sessions are in the order of their first events.
+    Sessions are in the order of their first events. ``columns`` [events] and ``users`` [sessions]
+    are there where the model needs them, as in a :class:`SequenceBatch`.
     """
 
     items: Tensor
     times: Tensor
     offsets: Tensor
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
+    users: Tensor | None = None
 
 
 class Model(nn.Module):
@@ -276,6 +337,14 @@ class Model(nn.Module):
         Raises:
             ValueError: one clause with the parameters, their values and what would fit.
         """
+
+    @classmethod
+    def needs(cls, params: Mapping[str, Any]) -> Needs:
+        """What these (complete) parameters read beside items and times: nothing, by default.
+
+        Data that lack it are refused before anything starts.
+        """
+        return Needs()
 
     # -- training ---------------------------------------------------------------------------
 
@@ -353,6 +422,17 @@ class Model(nn.Module):
         table, bias = self.item_table()
         scores = self.encode(batch).float() @ table.float().T
         return scores if bias is None else scores + bias
+
+    def worked_out(self) -> dict[str, Tensor]:
+        """What a saved model ranks with in place of vectors of items, which it doesn't hold.
+
+        Called in eval mode without gradients when the model is saved: the table that a tower
+        gives for all items, say.
+        """
+        return {}
+
+    def load_worked_out(self, tensors: Mapping[str, Tensor]) -> None:
+        """The reverse of :meth:`worked_out`, called after the weights of a saved model."""
 
     def evaluate(self, batches: Iterable[SequenceBatch]) -> dict[str, float] | None:
         """Metrics of an evaluation that isn't next-item ranking; None leaves it to paropt."""

@@ -72,6 +72,7 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     help="A public log's own columns, cleaning and split.",
 )
 @click.option("--session-key", show_default="SessionId", help="Column of sessions or users.")
+@click.option("--user-key", help="Column of users: whose session it is.")
 @click.option("--item-key", show_default="ItemId", help="Column of items.")
 @click.option("--time-key", show_default="Time", help="Column of times.")
 @click.option(

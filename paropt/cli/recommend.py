@@ -24,6 +24,7 @@ from paropt.cli._training import DIRECTORY
 @click.option("--item-key", default="ItemId", help="Column of items.")
 @click.option("--time-key", default="Time", help="Column of times.")
 @click.option("--order-column", help="Column of the order, where there are no times.")
+@click.option("--user-key", help="Column of users, where the model knows them.")
 @click.option("--filter-seen", is_flag=True, help="Leave out the items of the session.")
 @click.option("--device", default="cpu", metavar="cpu|cuda|cuda:0", help="Where to run.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per session.")
@@ -35,6 +36,7 @@ def recommend(
     item_key: str,
     time_key: str,
     order_column: str | None,
+    user_key: str | None,
     filter_seen: bool,
     device: str,
     as_json: bool,
@@ -55,7 +57,11 @@ def recommend(
         item_key=item_key,
         time_key=time_key,
         order_column=order_column,
+        user_key=user_key,
+        knowledge=saved.knowledge,
     )
+    for line in asked.notes:
+        click.echo(line, err=True)
     for session in asked.empty:
         click.echo(f"session {session} has no item that the model knows", err=True)
     if not as_json:

@@ -18,8 +18,10 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from paropt.data.encoding import SplitArrays, unpack_ids
+from paropt.data.fields import FieldOf, StoredField, kind_of
 from paropt.data.fingerprint import fingerprint
 from paropt.data.rules import Protocol
+from paropt.data.users import SessionUsers, users_of_sessions
 from paropt.errors import DataError
 
 FORMAT = 1
@@ -33,11 +35,16 @@ class Split:
 
     ``items`` int32 [E], ``times`` int64 [E], ``offsets`` int64 [S + 1], ``targets`` bool [E];
     session s is ``items[offsets[s]:offsets[s + 1]]``.
+
+    ``known_by`` is the split that a model was trained on, if there is one: what that split doesn't
+    have of users, and of the codes of columns, is −1 here, as items are unknown beyond
+    :meth:`Dataset.n_items`.
     """
 
-    def __init__(self, dataset: Dataset, name: str) -> None:
+    def __init__(self, dataset: Dataset, name: str, known_by: str | None = None) -> None:
         self.dataset = dataset
         self.name = name
+        self.known_by = known_by
 
     def __repr__(self) -> str:
         return f"Split({self.name!r}, {self.n_events} events, {self.n_sessions} sessions)"
@@ -61,8 +68,29 @@ class Split:
     @cached_property
     def columns(self) -> Mapping[str, NDArray[Any]]:
         """Further columns of the events [E] (``prepare --keep-column``), by name."""
-        declared = self.dataset.meta["columns"]
-        return {name: self._map(f"column_{name}") for name in declared}
+        fields = self.dataset.fields("events").values()
+        return {field.name: self._column(field) for field in fields}
+
+    def _column(self, field: StoredField) -> NDArray[Any]:
+        values = self._map(f"column_{field.name}")
+        if field.kind != "category" or self.known_by in (None, self.name):
+            return values
+        known = self.dataset.known_codes(field.name, str(self.known_by))
+        return np.where(known[values], values, np.int32(-1))
+
+    @cached_property
+    def users(self) -> NDArray[np.int32] | None:
+        """Whose session each is [S] int32, −1 where unknown; None where none is known."""
+        users = self.dataset.session_users
+        if users is not None:
+            found = users.of_split[self.name]
+        elif "users" in self.dataset.meta:
+            found = self._map("users")
+        else:
+            return None
+        if self.known_by is None:
+            return found
+        return np.where(found < self.dataset.n_users(self.known_by), found, np.int32(-1))
 
     @property
     def n_events(self) -> int:
@@ -74,7 +102,11 @@ class Split:
 
     def session_ids(self) -> NDArray[Any]:
         """The sessions' own ids, as text [S]."""
-        return unpack_ids(self._map("sessions"))
+        return unpack_ids(self.packed_sessions())
+
+    def packed_sessions(self) -> NDArray[Any]:
+        """The sessions' own ids as they are stored: int64, or UTF-8 bytes."""
+        return self._map("sessions")
 
     def _map(self, array: str) -> NDArray[Any]:
         return _map_array(self.dataset.path / "splits" / self.name / f"{array}.npy")
@@ -102,11 +134,11 @@ class Dataset:
     def has_times(self) -> bool:
         return bool(self.meta["has_times"])
 
-    def split(self, name: str) -> Split:
-        """The split ``train_full``, ``test``, ``train`` or ``valid``."""
+    def split(self, name: str, known_by: str | None = None) -> Split:
+        """The split ``train_full``, ``test``, ``train`` or ``valid``; see :class:`Split`."""
         if name not in SPLITS:
             raise DataError(f"no split {name!r}; there are {', '.join(SPLITS)}")
-        return Split(self, name)
+        return Split(self, name, known_by)
 
     def n_items(self, split_name: str) -> int:
         """How many items a model trained on the split knows: its items are the first so many.
@@ -122,11 +154,58 @@ class Dataset:
         ids: NDArray[Any] = table.column("id").to_numpy()
         return ids
 
+    @property
+    def has_users(self) -> bool:
+        """Whether it is known whose sessions they are."""
+        return "users" in self.meta or self.session_users is not None
+
+    @cached_property
+    def session_users(self) -> SessionUsers | None:
+        """The users where each session is one: leave-one-out without ``--user-key``."""
+        if "users" in self.meta or self.protocol != "leave-one-out":
+            return None
+        return users_of_sessions({name: self.split(name).packed_sessions() for name in SPLITS})
+
+    def n_users(self, split_name: str) -> int:
+        """How many users a model trained on the split knows; all of them for valid and test."""
+        if (users := self.session_users) is not None:
+            counts = {"train": users.n_train, "train_full": users.n_train_full}
+            return counts.get(split_name, len(users.ids))
+        users = self.meta.get("users", {})
+        return int(users.get(split_name, users.get("all", 0)))
+
+    def user_ids(self) -> NDArray[Any]:
+        """The users' ids as text; position i holds the id of user i."""
+        if self.session_users is not None:
+            ids = self.session_users.ids
+            return ids if ids.dtype == object else unpack_ids(ids)
+        return unpack_ids(_map_array(self.path / "users.npy"))
+
+    def known_codes(self, column: str, split_name: str) -> NDArray[np.bool_]:
+        """Which codes of a column the split has [size + 1]; the last stands for −1."""
+        known = np.zeros(self.fields("events")[column].size + 1, bool)
+        known[np.unique(self.split(split_name).columns[column])] = True
+        known[-1] = False
+        return known
+
+    def fields(self, of: FieldOf) -> Mapping[str, StoredField]:
+        """What is kept of events (``--keep-column``), items or users (tables), by name."""
+        key = {"events": "columns", "items": "features", "users": "user_features"}[of]
+        declared = self.meta.get(key, {})
+        return {
+            name: StoredField(of, name, kind_of(word), self._open)
+            for name, word in declared.items()
+        }
+
+    def _open(self, array: str) -> NDArray[Any]:
+        return _map_array(self.path / f"{array}.npy")
+
     @cached_property
     def features(self) -> Mapping[str, NDArray[Any]]:
-        """What is known of items beside their id, by name [n_items("test"), …]."""
-        declared = self.meta["features"]
-        return {name: _map_array(self.path / "features" / f"{name}.npy") for name in declared}
+        """The items' numbers and codes by name [n_items("test")]."""
+        fields = self.fields("items").values()
+        single = [field for field in fields if field.kind in ("number", "category")]
+        return {field.name: field.array() for field in single}
 
     def vocabulary(self, kind: Literal["column", "feature"], name: str) -> NDArray[Any]:
         """The texts that the codes of a categorical column or feature stand for."""
@@ -137,7 +216,7 @@ class Dataset:
         if name not in VIEWS:
             raise DataError(f"no view {name!r}; there are {', '.join(VIEWS)}")
         train, test = VIEWS[name]
-        return View(cast(ViewName, name), self, self.split(train), self.split(test))
+        return View(cast(ViewName, name), self, self.split(train), self.split(test, train))
 
     def verify(self) -> None:
         """Read everything and compare it with the fingerprint.
@@ -172,6 +251,11 @@ class View:
     def n_items(self) -> int:
         """How many items a model trained here knows; larger indices are unknown to it."""
         return self.dataset.n_items(self.train.name)
+
+    @property
+    def n_users(self) -> int:
+        """How many users a model trained here knows; 0 where sessions are nobody's."""
+        return self.dataset.n_users(self.train.name)
 
     @property
     def fingerprint(self) -> str:
@@ -237,24 +321,24 @@ def _read_meta(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Content:
-    """All that a dataset directory will hold."""
+    """All that a dataset directory will hold.
+
+    ``fields`` are the arrays of :mod:`paropt.data.fields` but for the columns of events, by path.
+    """
 
     splits: Mapping[str, SplitArrays]
     items: pa.Array
-    features: Mapping[str, NDArray[Any]]
-    vocabularies: Mapping[str, NDArray[Any]]
+    fields: Mapping[str, NDArray[Any]]
     meta: Mapping[str, Any]
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Every array by its path in the directory, without ``.npy``."""
-        of_splits = {
+        of_splits: dict[str, NDArray[Any]] = {
             f"splits/{split}/{name}": array
             for split, arrays in self.splits.items()
             for name, array in arrays.named().items()
         }
-        features = {f"features/{name}": array for name, array in self.features.items()}
-        words = {f"vocabularies/{name}": array for name, array in self.vocabularies.items()}
-        return of_splits | features | words
+        return of_splits | dict(self.fields)
 
 
 def check_out(out: Path, overwrite: bool) -> None:

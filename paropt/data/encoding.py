@@ -25,10 +25,13 @@ class SplitArrays:
     targets: Bools
     sessions: NDArray[Any]
     columns: Mapping[str, NDArray[Any]]
+    users: NDArray[np.int32] | None = None
 
     def named(self) -> dict[str, NDArray[Any]]:
         """The arrays by file name, without ``.npy``."""
         extra = {f"column_{name}": column for name, column in self.columns.items()}
+        if self.users is not None:
+            extra["users"] = self.users
         return {
             "items": self.items,
             "times": self.times,
@@ -40,11 +43,11 @@ class SplitArrays:
 
 
 @dataclass(frozen=True)
-class ItemIndex:
-    """From item codes to indices: items of train, then of train_full, then the rest.
+class Index:
+    """From codes of items (or users) to indices: those of train, then of train_full, then the rest.
 
     ``index_of`` [codes] int32 is −1 where a code is in no split; ``code_of`` [n_items] is its
-    reverse. ``n_train`` and ``n_train_full`` are how many items a model of that split knows.
+    reverse. ``n_train`` and ``n_train_full`` are how many a model of that split knows.
     """
 
     index_of: NDArray[np.int32]
@@ -53,18 +56,36 @@ class ItemIndex:
     n_train_full: int
 
 
-def index_items(splits: Mapping[str, Events], n_codes: int) -> ItemIndex:
+def index_items(splits: Mapping[str, Events], n_codes: int) -> Index:
     """Items in the order of their first raw row, part by part.
 
     Raises:
         DataError: ``train`` has items that ``train_full`` lacks.
     """
+    return _index({name: (part.item, part.row) for name, part in splits.items()}, n_codes, "items")
+
+
+def index_users(splits: Mapping[str, Events], n_codes: int) -> Index:
+    """Users likewise, where events have them.
+
+    Raises:
+        DataError: ``train`` has users that ``train_full`` lacks.
+    """
+    known = {}
+    for name, part in splits.items():
+        assert part.user is not None
+        there = part.user >= 0
+        known[name] = (part.user[there], part.row[there])
+    return _index(known, n_codes, "users")
+
+
+def _index(splits: Mapping[str, tuple[Ints, Ints]], n_codes: int, what: str) -> Index:
     train = _by_first_row([splits["train"]], n_codes)
     full = _by_first_row([splits["train_full"]], n_codes)
     lacking = np.setdiff1d(train, full)
     if len(lacking):
         raise DataError(
-            f"train has {len(lacking)} items that train_full lacks;"
+            f"train has {len(lacking)} {what} that train_full lacks;"
             " train and valid must be parts of train_full"
         )
     seen = _by_first_row(list(splits.values()), n_codes)
@@ -72,21 +93,29 @@ def index_items(splits: Mapping[str, Events], n_codes: int) -> ItemIndex:
     code_of = np.concatenate([in_full, seen[~np.isin(seen, full)]])
     index_of = np.full(n_codes, -1, np.int32)
     index_of[code_of] = np.arange(len(code_of), dtype=np.int32)
-    return ItemIndex(index_of, code_of, len(train), len(full))
+    return Index(index_of, code_of, len(train), len(full))
 
 
-def _by_first_row(parts: list[Events], n_codes: int) -> Ints:
+def _by_first_row(parts: list[tuple[Ints, Ints]], n_codes: int) -> Ints:
     first = np.full(n_codes, np.iinfo(np.int64).max)
-    for part in parts:
-        np.minimum.at(first, part.item, part.row)
+    for codes, rows in parts:
+        np.minimum.at(first, codes, rows)
     present = np.flatnonzero(first < np.iinfo(np.int64).max)
     return present[np.argsort(first[present], kind="stable")]
 
 
 def encode_split(
-    name: str, events: Events, index: ItemIndex, session_names: pa.Array, protocol: Protocol
+    name: str,
+    events: Events,
+    index: Index,
+    session_names: pa.Array,
+    protocol: Protocol,
+    users: Index | None = None,
 ) -> SplitArrays:
-    """A split's arrays, its sessions in the order of their first event's time."""
+    """A split's arrays, its sessions in the order of their first event's time.
+
+    A session is that of its first event's user.
+    """
     starts, lengths = events.starts(), events.lengths()
     order = np.argsort(events.time[starts], kind="stable")
     offsets = np.r_[0, np.cumsum(lengths[order])]
@@ -99,7 +128,14 @@ def encode_split(
         targets=_targets(name, offsets, protocol),
         sessions=pack_ids(names),
         columns={key: column[gather] for key, column in events.columns.items()},
+        users=None if users is None else _users(events, starts[order], users),
     )
+
+
+def _users(events: Events, first: Ints, index: Index) -> NDArray[np.int32]:
+    assert events.user is not None
+    codes = events.user[first]
+    return np.where(codes >= 0, index.index_of[codes], -1).astype(np.int32)
 
 
 def _targets(name: str, offsets: Ints, protocol: Protocol) -> Bools:

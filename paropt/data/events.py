@@ -21,7 +21,8 @@ class Events:
 
     ``session`` and ``item`` are codes into vocabularies kept elsewhere; ``time`` is int64
     milliseconds, or the running number of the event where a log has only an order; ``row`` is the
-    event's row over all input files, which decides the item index.
+    event's row over all input files, which decides the item index. ``user`` holds codes as well,
+    −1 where unknown, or nothing at all.
     """
 
     session: Ints
@@ -29,6 +30,7 @@ class Events:
     time: Ints
     row: Ints
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    user: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.session)
@@ -41,6 +43,7 @@ class Events:
             self.time[which],
             self.row[which],
             {name: column[which] for name, column in self.columns.items()},
+            None if self.user is None else self.user[which],
         )
 
     def starts(self) -> Ints:

@@ -24,6 +24,7 @@ class Options:
 
     format: str | None = None
     session_key: str | None = None
+    user_key: str | None = None
     item_key: str | None = None
     time_key: str | None = None
     order_column: str | None = None

@@ -20,8 +20,16 @@ from paropt.data.columns import Column, encode_column, read_features
 from paropt.data.command import moment_text, option_text
 from paropt.data.dataset import SPLITS, Content, Dataset, check_out, write_dataset
 from paropt.data.demo import demo_log
-from paropt.data.encoding import ItemIndex, SplitArrays, encode_split, index_items
+from paropt.data.encoding import (
+    Index,
+    SplitArrays,
+    encode_split,
+    index_items,
+    index_users,
+    pack_ids,
+)
 from paropt.data.events import Bools, Events, Ints, cut_at_gaps, in_order, number_by_order
+from paropt.data.fields import FieldOf, array_path, vocabulary_path
 from paropt.data.filters import of_kind, raw_codes
 from paropt.data.funnel import Funnel, Step, deciding, equal_times, warnings
 from paropt.data.ids import encode_ids
@@ -29,6 +37,7 @@ from paropt.data.options import Note, Options, Plan, check_parts, make_plan
 from paropt.data.reading import Place, read_columns
 from paropt.data.splitting import complete_splits, split_events
 from paropt.data.times import to_milliseconds, to_numbers
+from paropt.data.users import encode_users, shared_sessions
 from paropt.errors import DataError
 
 # the names that split columns use
@@ -55,6 +64,7 @@ class Log:
     part: NDArray[Any] | None
     sessions: pa.Array
     items: pa.Array
+    users: pa.Array
     columns: Mapping[str, Column]
 
 
@@ -85,7 +95,10 @@ def prepare(
     splits, sessions = _split(plan, log, funnel)
     _refuse_empty(splits, plan, log)
     index = index_items(splits, len(log.items))
-    content = _content(plan, log, splits, sessions, index, funnel)
+    users = index_users(splits, len(log.users)) if log.events.user is not None else None
+    if shared := shared_sessions(splits.values()):
+        note(f"{shared} sessions have events of several users; each is its first event's")
+    content = _content(plan, log, splits, sessions, (index, users), funnel)
     for warning in content.meta["warnings"]:
         note(f"warning: {warning}")
     return write_dataset(out, content, overwrite)
@@ -117,6 +130,7 @@ def _read(plan: Plan, funnel: Funnel) -> Log:
         schema.order_column,
         schema.split_column,
         schema.event_column,
+        options.user_key,
         *options.keep_columns,
     ]
     table, place = read_columns(plan.layouts, list(dict.fromkeys(name for name in wanted if name)))
@@ -133,6 +147,9 @@ def _read(plan: Plan, funnel: Funnel) -> Log:
         name: encode_column(table.column(name), name in options.categorical)
         for name in options.keep_columns
     }
+    user, users = None, pa.array([], pa.string())
+    if options.user_key:
+        user, users = encode_users(table.column(options.user_key), options.user_key, place, *guards)
     rows = np.arange(table.num_rows)
     time = _times(plan, table, place, session) if schema.time_key else rows
     order = None
@@ -140,12 +157,13 @@ def _read(plan: Plan, funnel: Funnel) -> Log:
         order = to_numbers(table.column(schema.order_column), schema.order_column, place, "order")
     _count_rows(plan, table, kept, (session, item), funnel)
     return Log(
-        Events(session, item, time, rows, {name: c.values for name, c in columns.items()}),
+        Events(session, item, time, rows, {name: c.values for name, c in columns.items()}, user),
         order,
         kept,
         _parts(plan, table, place),
         sessions,
         items,
+        users,
         columns,
     )
 
@@ -325,11 +343,12 @@ def _content(
     log: Log,
     splits: Mapping[str, Events],
     sessions: pa.Array,
-    index: ItemIndex,
+    indices: tuple[Index, Index | None],
     funnel: Funnel,
 ) -> Content:
+    index, users = indices
     arrays = {
-        name: encode_split(name, splits[name], index, sessions, plan.rules.protocol)
+        name: encode_split(name, splits[name], index, sessions, plan.rules.protocol, users)
         for name in SPLITS
     }
     items = log.items.take(pa.array(index.code_of))
@@ -338,14 +357,21 @@ def _content(
         features = read_features(
             plan.options.item_features, plan.schema.item_key, items, plan.options.categorical
         )
-    vocabularies = {
-        f"{kind}_{name}": column.vocabulary
-        for kind, group in (("column", log.columns), ("feature", features))
+    fields = {array_path("items", name): column.values for name, column in features.items()}
+    groups: list[tuple[FieldOf, Mapping[str, Column]]] = [
+        ("events", log.columns),
+        ("items", features),
+    ]
+    fields |= {
+        vocabulary_path(of, name): column.vocabulary
+        for of, group in groups
         for name, column in group.items()
         if column.vocabulary is not None
     }
     summaries = {name: _summary(name, array, index, plan) for name, array in arrays.items()}
     equal = equal_times(splits["train_full"]) if _time_decides(plan) else None
+    if users is not None:
+        fields["users"] = pack_ids(log.users.take(pa.array(users.code_of)))
     meta = {
         "paropt": __version__,
         "protocol": plan.rules.protocol,
@@ -361,8 +387,10 @@ def _content(
         "columns": {name: column.kind for name, column in log.columns.items()},
         "features": {name: column.kind for name, column in features.items()},
     }
-    by_name = {name: column.values for name, column in features.items()}
-    return Content(arrays, items, by_name, vocabularies, meta)
+    if users is not None:
+        known = {"train": users.n_train, "train_full": users.n_train_full}
+        meta["users"] = {"all": len(users.code_of), **known, "key": plan.options.user_key}
+    return Content(arrays, items, fields, meta)
 
 
 def _time_decides(plan: Plan) -> bool:
@@ -370,7 +398,7 @@ def _time_decides(plan: Plan) -> bool:
     return plan.has_times and plan.schema.order_column is None
 
 
-def _summary(name: str, split: SplitArrays, index: ItemIndex, plan: Plan) -> dict[str, Any]:
+def _summary(name: str, split: SplitArrays, index: Index, plan: Plan) -> dict[str, Any]:
     n_known = index.n_train if name in ("train", "valid") else index.n_train_full
     return {
         "events": len(split.items),

@@ -127,5 +127,8 @@ def _together(first: Events, second: Events) -> Events:
             name: np.concatenate([column, second.columns[name]])
             for name, column in first.columns.items()
         },
+        None
+        if first.user is None or second.user is None
+        else np.concatenate([first.user, second.user]),
     )
     return in_order(both)

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paropt.training.bootstrap import rank_table
+from paropt.training.events import known_events
 from paropt.training.floors import floor_ranks
-from paropt.training.plans import known_events
 from paropt.training.session_knn import session_knn_ranks
 
 if TYPE_CHECKING:

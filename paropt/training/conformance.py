@@ -26,8 +26,9 @@ from paropt.data.options import Options
 from paropt.data.prepare import prepare
 from paropt.errors import ParamError, ParoptError
 from paropt.training import plans, registry
+from paropt.training.catalogue import catalogue
 from paropt.training.epochs import EpochReport
-from paropt.training.fit import Fit, catalogue
+from paropt.training.fit import Fit
 from paropt.training.ranking import ROWS, judge
 from paropt.training.recommending import read_sessions, recommend
 from paropt.training.registry import Model, Param, SequenceBatch
@@ -202,13 +203,8 @@ class Kit:
         rows = slice(0, 6)
         items, lengths = batch.items[rows], batch.lengths[rows]
         real = torch.arange(items.shape[1]) < lengths[:, None]
-        return SequenceBatch(
-            items,
-            items.where(real, -1),  # any item will do as a target
-            batch.times[rows],
-            batch.query_times[rows],
-            lengths,
-        )
+        # any item will do as a target
+        return batch.part(rows, items.shape[1], items.where(real, -1))
 
     def rows(self, batch: SequenceBatch) -> Tensor:
         """Vectors [B, L, d], or scores [B, L, n_items] of a model without any; NaN where padded."""
@@ -348,7 +344,8 @@ def _causality(kit: Kit) -> None:
         items[:, position:] = (items[:, position:] + n_items // 2) % n_items
         times[:, position:] += 3 * DAY * 1000
         asked[:, position:] += 3 * DAY * 1000
-        changed = replace(batch, items=items, times=times, query_times=asked)
+        columns = {name: _others(column, position) for name, column in batch.columns.items()}
+        changed = replace(batch, items=items, times=times, query_times=asked, columns=columns)
         moved = (kit.rows(changed) - before).nan_to_num().abs()
         at, earlier = moved[:, position:].max(), moved[:, :position].max()
         _require(bool(at > 0), f"another item at position {position} changes nothing")
@@ -357,17 +354,23 @@ def _causality(kit: Kit) -> None:
         )
 
 
+def _others(column: Tensor, position: int) -> Tensor:
+    """Other values of a column [B, L] from a position on."""
+    changed = column.clone()
+    later = changed[:, position:]
+    if column.is_floating_point():
+        changed[:, position:] = later.nan_to_num() + 1
+    else:
+        changed[:, position:] = torch.where(later > 0, 0, 1)
+    return changed
+
+
 def _padding(kit: Kit) -> None:
     """a row gets the same vectors alone as in a padded batch."""
     batch = kit.batch()
     together = kit.rows(batch)
     for row, length in enumerate(batch.lengths.tolist()):
-        cut = {
-            name: value[row : row + 1, :length]
-            for name, value in vars(batch).items()
-            if name != "lengths"
-        }
-        alone = kit.rows(SequenceBatch(**cut, lengths=batch.lengths[row : row + 1]))
+        alone = kit.rows(batch.part(slice(row, row + 1), length, batch.targets[[row], :length]))
         _require(
             torch.allclose(alone[0], together[row, :length], rtol=1e-3, atol=1e-5),
             f"a session of {length} events has other vectors beside longer ones",

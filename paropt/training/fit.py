@@ -27,20 +27,14 @@ from torch import Tensor
 
 from paropt.errors import CheckpointError, Diverged
 from paropt.training import checksummed_file, plans, runtime
+from paropt.training.catalogue import catalogue
 from paropt.training.epochs import EpochReport
 from paropt.training.evaluation import EvaluationProtocol, Ties
 from paropt.training.metrics import DEFAULT
 from paropt.training.objective import Objective
 from paropt.training.optimisers import Optimiser
 from paropt.training.ranking import ROWS, Evaluation, judge
-from paropt.training.registry import (
-    Catalogue,
-    Facts,
-    TrainingEvents,
-    build,
-    counts,
-    epochs_of,
-)
+from paropt.training.registry import TrainingEvents, build, counts, epochs_of
 from paropt.training.semantics import SEMANTICS
 from paropt.training.steps import CountingSteps, LossSteps, OwnSteps, Plans, Steps
 from paropt.training.weights import load_weights
@@ -53,23 +47,6 @@ RANGE_SECONDS = 0.3  # of work between two looks at stop()
 # what paropt 0.1 counted its best epoch by, and judged with, without saying so in a checkpoint
 _UNSAID = {"metric": DEFAULT, "evaluation": EvaluationProtocol().to_json()}
 OnProgress = Callable[[int, int, int, float], None]
-
-
-def catalogue(view: View) -> Catalogue:
-    """What a model is told of a view's training split."""
-    sizes = np.diff(view.train.offsets)
-    facts = Facts(
-        n_items=view.n_items,
-        n_sessions=view.train.n_sessions,
-        n_events=view.train.n_events,
-        longest=int(sizes.max(initial=0)),
-        has_times=view.dataset.has_times,
-    )
-    features = {
-        name: torch.from_numpy(np.array(values[: view.n_items]))
-        for name, values in view.dataset.features.items()
-    }
-    return Catalogue(facts, torch.from_numpy(np.array(view.support(), dtype=np.int64)), features)
 
 
 class Fit:
@@ -258,7 +235,12 @@ class Fit:
             return Evaluation({}, 0, 0, 0.0, np.zeros(0), np.zeros(0, dtype=np.int64))
         if self._queries is None:
             self._queries = plans.evaluation(
-                self.view.test, self.view.n_items, self.model.max_length, ROWS, self.device
+                self.view.test,
+                self.view.n_items,
+                self.model.max_length,
+                ROWS,
+                self.device,
+                self.model.needs(self.params),
             )
         try:
             return judge(

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paropt.training.evaluation import Ties
-from paropt.training.plans import Events, Ints, known_events, ranges
+from paropt.training.events import Events, Ints, known_events
+from paropt.training.plans import ranges
 from paropt.training.ranking import Ranks, metrics_of, place
 
 if TYPE_CHECKING:

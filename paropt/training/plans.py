@@ -10,88 +10,33 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from paropt.training.registry import SequenceBatch, SessionParallelPlan, TrainingEvents
+from paropt.training.events import (
+    NOTHING,
+    EventArrays,
+    Events,
+    Ints,
+    known_events,
+    unknown_value,
+)
+from paropt.training.registry import Needs, SequenceBatch, SessionParallelPlan, TrainingEvents
 
 if TYPE_CHECKING:
     from paropt.data.dataset import Split
-
-Ints = NDArray[np.int64]
 
 MAX_TOKENS = 1 << 16  # padded positions of one evaluation batch; bounds a model's activations
 # batches that are bucketed by length together; more would pad less, but batches of one length are
 # no random sample: HSTU's mean log-rank on ML-100K after a few epochs is worse in every seed tried
 POOL = 1
 CACHE_BYTES = 1 << 30  # session-parallel schedules kept for the next trial
-
-
-# -- events ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Events:
-    """A split's events without the items that training never saw; neighbours become adjacent.
-
-    ``items`` int32, ``times`` int64 and ``targets`` bool are [events], ``offsets`` int64 is
-    [sessions + 1]. ``unknown`` counts the flagged targets that cannot be predicted without them:
-    their own item is one, or all items before them are.
-    """
-
-    items: NDArray[np.int32]
-    times: NDArray[np.int64]
-    targets: NDArray[np.bool_]
-    offsets: Ints
-    unknown: int
-
-    def queries(self) -> tuple[Ints, Ints]:
-        """Positions of the targets that have a prefix, and where the session of each begins."""
-        positions = np.flatnonzero(_with_prefix(self.targets, self.offsets))
-        session = np.searchsorted(self.offsets, positions, side="right") - 1
-        return positions, self.offsets[session]
-
-
-class EventArrays(Protocol):
-    """The arrays of a split, as :class:`paropt.data.Split` has them."""
-
-    @property
-    def items(self) -> NDArray[np.int32]: ...
-    @property
-    def times(self) -> NDArray[np.int64]: ...
-    @property
-    def offsets(self) -> NDArray[np.int64]: ...
-    @property
-    def targets(self) -> NDArray[np.bool_]: ...
-
-
-def known_events(split: EventArrays, n_items: int) -> Events:
-    """The split's events whose item index is below ``n_items``."""
-    items = np.asarray(split.items)
-    known = items < n_items
-    targets = np.asarray(split.targets)
-    times = np.asarray(split.times)
-    offsets = np.asarray(split.offsets)
-    if known.all():
-        return Events(items, times, targets, offsets, 0)
-    kept = np.concatenate(([0], np.cumsum(known, dtype=np.int64)))[offsets]
-    asked = np.count_nonzero(_with_prefix(targets, offsets))
-    unknown = int(asked - np.count_nonzero(_with_prefix(targets[known], kept)))
-    return Events(items[known], times[known], targets[known], kept, unknown)
-
-
-def _with_prefix(targets: NDArray[np.bool_], offsets: Ints) -> NDArray[np.bool_]:
-    """The targets but for those that begin a session."""
-    begins = offsets[:-1][np.diff(offsets) > 0]
-    found = np.array(targets)
-    found[begins] = False
-    return found
 
 
 # -- session-parallel mini-batches -----------------------------------------------------------
@@ -120,7 +65,7 @@ _plans = _Cache(CACHE_BYTES)
 
 
 def session_parallel(
-    split: Split, n_items: int, batch_size: int, min_rows: int = 1
+    split: Split, n_items: int, batch_size: int, min_rows: int = 1, needs: Needs = NOTHING
 ) -> SessionParallelPlan:
     """One epoch of session-parallel mini-batches over ``split``, on the host.
 
@@ -131,15 +76,18 @@ def session_parallel(
     ordering them by how long they live makes the rows in use a prefix. (arXiv 1511.06939,
     section 3.1.1.) The latest plans are kept for the next training on the same split.
     """
-    key = (split.dataset.fingerprint, split.name, n_items, batch_size, min_rows)
+    read = (*sorted(needs.columns), None, *sorted(needs.wanted), needs.who)
+    key = (split.dataset.fingerprint, split.name, n_items, batch_size, min_rows, read)
     plan: SessionParallelPlan | None = _plans.get(key)
     if plan is None:
-        plan = _session_parallel(known_events(split, n_items), batch_size, min_rows)
-        _plans.put(key, plan, 17 * plan.inputs.numel())
+        plan = _session_parallel(known_events(split, n_items, needs), batch_size, min_rows, needs)
+        _plans.put(key, plan, (17 + 8 * (len(read) - 2)) * plan.inputs.numel())
     return plan
 
 
-def _session_parallel(events: Events, batch_size: int, min_rows: int) -> SessionParallelPlan:
+def _session_parallel(
+    events: Events, batch_size: int, min_rows: int, needs: Needs
+) -> SessionParallelPlan:
     sizes = np.diff(events.offsets)
     long_enough = sizes >= 2
     begins, lengths = events.offsets[:-1][long_enough], sizes[long_enough] - 1
@@ -164,6 +112,17 @@ def _session_parallel(events: Events, batch_size: int, min_rows: int) -> Session
     inputs.ravel()[cell] = events.items[event]
     targets.ravel()[cell] = events.items[event + 1]
     resets[starts, column[slots]] = True
+
+    def spread(values: NDArray[Any]) -> Tensor:
+        """Values of the events in use, in their cells; unknown where no session is."""
+        wide = np.float32 if values.dtype.kind == "f" else np.int64
+        cells = np.full(inputs.shape, unknown_value(values), dtype=wide)
+        cells.ravel()[cell] = values
+        return torch.from_numpy(cells[:steps])
+
+    users = None
+    if events.users is not None:
+        users = spread(np.repeat(events.users[long_enough], lengths))
     return SessionParallelPlan(
         inputs=torch.from_numpy(inputs[:steps]),
         targets=torch.from_numpy(targets[:steps]),
@@ -171,6 +130,9 @@ def _session_parallel(events: Events, batch_size: int, min_rows: int) -> Session
         n_valid=n_valid.tolist(),
         batch_size=batch_size,
         n_full=int(np.count_nonzero(n_valid == batch_size)),
+        columns={name: spread(values[event]) for name, values in events.columns.items()},
+        wanted={name: spread(events.columns[name][event + 1]) for name in needs.wanted},
+        users=users,
     )
 
 
@@ -205,13 +167,16 @@ def on_device(plan: SessionParallelPlan, device: torch.device) -> SessionParalle
         inputs=plan.inputs.to(device),
         targets=plan.targets.to(device),
         resets=plan.resets.to(device),
+        columns={name: column.to(device) for name, column in plan.columns.items()},
+        wanted={name: column.to(device) for name, column in plan.wanted.items()},
+        users=None if plan.users is None else plan.users.to(device),
     )
 
 
 # -- sequences -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Queries(SequenceBatch):
     """An evaluation's batch; ``histories`` [n_targets, 2] int64 says for each target, in the order
     of :meth:`Model.encode`, where its session begins and where it stands among the events."""
@@ -267,6 +232,9 @@ class SequenceBatches(Sequence[SequenceBatch]):
             times=torch.where(real, store.times[at], 0),
             query_times=torch.where(real, store.times[after], 0),
             lengths=lengths,
+            columns=_columns(store.columns, store.columns, at, real),
+            wanted=_columns(store.columns, store.wanted, after, wanted),
+            users=None if store.users is None else store.users[store.session_at(begins)],
         )
         return batch, begins, after
 
@@ -298,9 +266,8 @@ class QueryBatches(SequenceBatches):
 
     def _sessions(self, index: int) -> Tensor:
         """Where each row's session begins, which may be before its window."""
-        begins = self._rows[0, self._bounds[index] : self._bounds[index + 1]].contiguous()
-        at = torch.searchsorted(self.store.offsets, begins, right=True) - 1
-        return self.store.offsets[at]
+        begins = self._rows[0, self._bounds[index] : self._bounds[index + 1]]
+        return self.store.offsets[self.store.session_at(begins)]
 
 
 @dataclass(frozen=True)
@@ -317,15 +284,39 @@ class Windows:
 @dataclass(frozen=True)
 class EventTensors:
     """Events on a device: items int32, times int64, offsets int64; ``targets`` bool, or None
-    where every event is one."""
+    where every event is one. ``columns`` as in :class:`Events`, those in ``wanted`` also for
+    targets; ``users`` int64."""
 
     items: Tensor
     times: Tensor
     offsets: Tensor
     targets: Tensor | None
+    columns: Mapping[str, Tensor]
+    wanted: Iterable[str]
+    users: Tensor | None
+
+    def session_at(self, events: Tensor) -> Tensor:
+        """The session that each event is in."""
+        return torch.searchsorted(self.offsets, events.contiguous(), right=True) - 1
 
 
-def event_tensors(events: Events, device: torch.device, flagged: bool) -> EventTensors:
+def _columns(
+    columns: Mapping[str, Tensor], names: Iterable[str], at: Tensor, real: Tensor
+) -> dict[str, Tensor]:
+    """The named columns at some events, unknown where ``real`` is not set."""
+    found = {}
+    for name in names:
+        values = columns[name][at]
+        if values.is_floating_point():
+            found[name] = torch.where(real, values, torch.nan)
+        else:
+            found[name] = torch.where(real, values.long(), -1)
+    return found
+
+
+def event_tensors(
+    events: Events, device: torch.device, flagged: bool, wanted: Iterable[str] = ()
+) -> EventTensors:
     """The events as tensors on ``device``; ``flagged``: predict the split's targets only."""
 
     def moved(array: NDArray[Any]) -> Tensor:
@@ -337,15 +328,22 @@ def event_tensors(events: Events, device: torch.device, flagged: bool) -> EventT
         moved(events.times),
         moved(events.offsets),
         moved(events.targets) if flagged else None,
+        {name: moved(column) for name, column in events.columns.items()},
+        tuple(wanted),
+        None if events.users is None else moved(events.users).long(),
     )
 
 
 def training_events(
-    split: EventArrays, n_items: int, device: torch.device | str = "cpu"
+    split: EventArrays, n_items: int, device: torch.device | str = "cpu", needs: Needs = NOTHING
 ) -> TrainingEvents:
     """A training split whole, for a model that counts."""
-    store = event_tensors(known_events(split, n_items), torch.device(device), flagged=False)
-    return TrainingEvents(store.items.long(), store.times, store.offsets)
+    store = event_tensors(known_events(split, n_items, needs), torch.device(device), flagged=False)
+    columns = {
+        name: values if values.is_floating_point() else values.long()
+        for name, values in store.columns.items()
+    }
+    return TrainingEvents(store.items.long(), store.times, store.offsets, columns, store.users)
 
 
 class TrainingSequences:
@@ -359,9 +357,10 @@ class TrainingSequences:
         batch_size: int,
         seed: int,
         device: torch.device | str = "cpu",
+        needs: Needs = NOTHING,
     ) -> None:
-        events = known_events(split, n_items)
-        self.store = event_tensors(events, torch.device(device), flagged=False)
+        events = known_events(split, n_items, needs)
+        self.store = event_tensors(events, torch.device(device), False, needs.wanted)
         self.batch_size = batch_size
         self.seed = seed
         sizes = np.diff(events.offsets)
@@ -409,6 +408,7 @@ def evaluation(
     max_length: int | None,
     rows: int,
     device: torch.device | str = "cpu",
+    needs: Needs = NOTHING,
 ) -> QueryBatches:
     """What an evaluation asks: every flagged, known target that has a prefix.
 
@@ -417,11 +417,16 @@ def evaluation(
     ``max_length`` events answers for all their successors, later targets have a window of their
     own. Batches hold at most ``rows`` windows and :data:`MAX_TOKENS` padded positions.
     """
-    return query_batches(known_events(split, n_items), max_length, rows, device)
+    events = known_events(split, n_items, needs)
+    return query_batches(events, max_length, rows, device, needs.wanted)
 
 
 def query_batches(
-    events: Events, max_length: int | None, rows: int, device: torch.device | str = "cpu"
+    events: Events,
+    max_length: int | None,
+    rows: int,
+    device: torch.device | str = "cpu",
+    wanted: Iterable[str] = (),
 ) -> QueryBatches:
     """:func:`evaluation` of events that are all known."""
     windows = _query_windows(events, max_length)
@@ -436,7 +441,7 @@ def query_batches(
         end = min(similar, begin + max(1, min(rows, MAX_TOKENS // longest)))
         cuts.append(order[begin:end])
         begin = end
-    store = event_tensors(events, torch.device(device), flagged=True)
+    store = event_tensors(events, torch.device(device), True, wanted)
     return QueryBatches(store, cuts, windows, events.unknown)
 
 

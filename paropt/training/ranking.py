@@ -21,9 +21,10 @@ from torch import Tensor
 from paropt.errors import Diverged, ModelError, TrainingError
 from paropt.training.bootstrap import standard_errors
 from paropt.training.evaluation import Ties
+from paropt.training.events import EventArrays
 from paropt.training.metrics import COVERAGE, deepest, gain, means, names_at, needs_all_ranks, split
 from paropt.training.objective import NOTICEABLE, Objective
-from paropt.training.plans import EventArrays, Queries, QueryBatches, evaluation
+from paropt.training.plans import Queries, QueryBatches, evaluation
 from paropt.training.registry import Model, SequenceBatch, kernels, scores_itself
 from paropt.training.screening import FEWEST_ITEMS, Screen, largest, screenable
 
@@ -259,7 +260,8 @@ def evaluate(
         Diverged: a score or a metric is not finite.
         TrainingError: the split has nothing to predict.
     """
-    batches = evaluation(split, n_items, model.max_length, ROWS, model.device)
+    needs = model.needs(model.params)
+    batches = evaluation(split, n_items, model.max_length, ROWS, model.device, needs)
     return judge(model, batches, at=at, ties=ties, filter_seen=filter_seen, also=also)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from paropt.data.events import Events as RawEvents
 from paropt.data.events import in_order
 from paropt.data.ids import encode_ids
-from paropt.data.reading import look_at, read_columns
+from paropt.data.reading import Layout, look_at, read_columns
 from paropt.data.times import to_milliseconds, to_numbers
 from paropt.errors import ModelError
-from paropt.training.plans import Events, query_batches
+from paropt.training.events import Events
+from paropt.training.knowledge import Knowledge
+from paropt.training.plans import query_batches
 from paropt.training.ranking import (
     ROWS,
     exclude_items,
@@ -38,25 +40,14 @@ CHUNK = 1 << 14  # sessions that are answered together
 class Sessions:
     """Sessions of a file, in its order: ``ids`` [S] and the ``events`` that the model knows.
 
-    ``events`` end every session with a placeholder for what comes next.
+    ``events`` end every session with a placeholder for what comes next. ``notes`` say what the
+    file lacks that the model reads.
     """
 
     ids: Sequence[str]
     events: Events
     n_unknown: int
-
-    def slice(self, begin: int) -> Events:
-        """The events of :data:`CHUNK` sessions."""
-        offsets = self.events.offsets[begin : begin + CHUNK + 1]
-        low, high = offsets[0], offsets[-1]
-        events = self.events
-        return Events(
-            events.items[low:high],
-            events.times[low:high],
-            events.targets[low:high],
-            offsets - low,
-            unknown=0,
-        )
+    notes: Sequence[str] = ()
 
     @property
     def empty(self) -> list[str]:
@@ -82,15 +73,25 @@ def read_sessions(
     item_key: str = "ItemId",
     time_key: str = "Time",
     order_column: str | None = None,
+    user_key: str | None = None,
+    knowledge: Knowledge | None = None,
 ) -> Sessions:
     """Read sessions from TSV, CSV or Parquet; items that are not in ``item_ids`` are skipped.
+
+    ``knowledge`` is the model's: the columns that it reads come from columns of the same names,
+    users from ``user_key`` (by default the one of its training data, or the session where each
+    session was a user's). What the file lacks is unknown.
 
     Raises:
         DataError: the file cannot be used.
     """
     layout = look_at(path)
     key = order_column or time_key
-    table, place = read_columns([layout], list(dict.fromkeys([session_key, item_key, key])))
+    knowledge = knowledge or Knowledge()
+    user_key = user_key or knowledge.user_key or session_key
+    more, notes = _further(layout, knowledge, user_key)
+    keys = [session_key, item_key, key, *more]
+    table, place = read_columns([layout], list(dict.fromkeys(keys)))
     session, names = encode_ids(table.column(session_key), session_key, place, as_text=True)
     item, vocabulary = encode_ids(table.column(item_key), item_key, place, as_text=True)
     if order_column is None:
@@ -98,32 +99,62 @@ def read_sessions(
     else:
         time = to_numbers(table.column(key), key, place, "order")
     rows = np.arange(len(session))
-    raw = in_order(RawEvents(session, item, time, rows))
+    read = [name for name in more if name in knowledge.columns]
+    columns = {name: knowledge.encoded(name, table.column(name)) for name in read}
+    user = None
+    if knowledge.needs.who and user_key in more:
+        user = knowledge.users(table.column(user_key))
+    raw = in_order(RawEvents(session, item, time, rows, columns, user))
 
     known = pc.index_in(vocabulary, value_set=pa.array(item_ids, pa.string()))
     items = pc.fill_null(known, -1).to_numpy(zero_copy_only=False)[raw.item]
     kept = items >= 0
-    events = _with_placeholders(
-        raw.session[kept], items[kept], raw.time[kept].astype(np.int64), len(names)
+    events = Events(
+        items=items.astype(np.int32),
+        times=raw.time.astype(np.int64),
+        targets=np.zeros(len(items), bool),
+        offsets=np.concatenate(([0], np.cumsum(np.bincount(raw.session, minlength=len(names))))),
+        columns=_complete(knowledge, raw.columns, len(items)),
+        users=_users(knowledge, raw, len(names)),
     )
-    return Sessions(names.to_pylist(), events, int(np.count_nonzero(~kept)))
+    events = events.take(kept).with_queries()
+    return Sessions(names.to_pylist(), events, int(np.count_nonzero(~kept)), notes)
 
 
-def _with_placeholders(
-    session: NDArray[Any], items: NDArray[Any], times: NDArray[np.int64], n_sessions: int
-) -> Events:
-    """One more event at the end of each session, the only target: it is what a model predicts."""
-    sizes = np.bincount(session, minlength=n_sessions)
-    ends = np.cumsum(sizes)
-    # asked for at the time of the session's last event
-    last = times[np.maximum(ends - 1, 0)] if len(times) else np.zeros(n_sessions, np.int64)
-    return Events(
-        items=np.insert(items, ends, 0).astype(np.int32),
-        times=np.insert(times, ends, last),
-        targets=np.insert(np.zeros(len(items), dtype=bool), ends, True),
-        offsets=np.concatenate(([0], ends + np.arange(1, n_sessions + 1))),
-        unknown=0,
-    )
+def _further(layout: Layout, knowledge: Knowledge, user_key: str) -> tuple[list[str], list[str]]:
+    """The columns that the model reads and the file has, and what to say of those it lacks."""
+    asked = list(knowledge.columns)
+    if knowledge.needs.who:
+        asked.append(user_key)
+    told = f"{layout.path} has no column {{!r}}, which the model reads, so it is unknown throughout"
+    lacking = [name for name in dict.fromkeys(asked) if name not in layout.names]
+    return [name for name in asked if name not in lacking], [told.format(n) for n in lacking]
+
+
+def _complete(
+    knowledge: Knowledge, columns: Mapping[str, NDArray[Any]], n_events: int
+) -> dict[str, NDArray[Any]]:
+    """Every column that the model reads, unknown throughout where the file lacks it."""
+    return {
+        name: columns.get(
+            name,
+            np.full(n_events, np.nan, np.float32)
+            if kept.kind == "number"
+            else np.full(n_events, -1, np.int32),
+        )
+        for name, kept in knowledge.columns.items()
+    }
+
+
+def _users(knowledge: Knowledge, raw: RawEvents, n_sessions: int) -> NDArray[np.int32] | None:
+    """Each session's user [S]: that of its first event."""
+    if not knowledge.needs.who:
+        return None
+    users = np.full(n_sessions, -1, np.int32)
+    if raw.user is not None:
+        starts = raw.starts()
+        users[raw.session[starts]] = raw.user[starts]
+    return users
 
 
 def recommend(
@@ -139,7 +170,8 @@ def recommend(
     for begin in range(0, len(sessions.ids), CHUNK):
         found: dict[int, tuple[list[int], list[float]]] = {}
         try:
-            for session, best in _recommend(saved, sessions.slice(begin), top, filter_seen):
+            events = sessions.events.sessions(begin, begin + CHUNK)
+            for session, best in _recommend(saved, events, top, filter_seen):
                 found[begin + session] = best
         except NotImplementedError as error:
             raise ModelError(f"model {saved.meta['model']!r} cannot recommend: {error}") from None
@@ -153,7 +185,8 @@ def _recommend(
     saved: SavedModel, events: Events, top: int, filter_seen: bool
 ) -> Iterator[tuple[int, tuple[list[int], list[float]]]]:
     model = saved.model
-    batches = query_batches(events, model.max_length, ROWS, model.device)
+    wanted = saved.knowledge.needs.wanted
+    batches = query_batches(events, model.max_length, ROWS, model.device, wanted)
     if batches.total == 0:
         return
     with torch.no_grad():

@@ -9,10 +9,11 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from paropt.errors import ModelError, ParamError
+from paropt.errors import DataError, ModelError, ParamError
 
 # Another distribution may ship a top-level `models` too, and then Python may find that one.
 _FOREIGN = (
@@ -22,13 +23,20 @@ _FOREIGN = (
 try:
     from models.kernels.library import Kernels, kernels
     from models.parts.contract import (
+        Bags,
         Catalogue,
         Facts,
+        Field,
+        FieldKind,
+        Kinds,
         Model,
+        Needs,
         Param,
         SequenceBatch,
         SessionParallelPlan,
+        Table,
         TrainingEvents,
+        Vectors,
     )
 except ModuleNotFoundError as error:
     if error.name is None or not error.name.startswith("models"):
@@ -38,14 +46,21 @@ except ModuleNotFoundError as error:
     raise ModelError(_FOREIGN.format(where=_where or "nowhere")) from error
 
 __all__ = [
+    "Bags",
     "Catalogue",
     "Facts",
+    "Field",
+    "FieldKind",
     "Kernels",
+    "Kinds",
     "Model",
+    "Needs",
     "Param",
     "SequenceBatch",
     "SessionParallelPlan",
+    "Table",
     "TrainingEvents",
+    "Vectors",
     "build",
     "complete_params",
     "counts",
@@ -138,6 +153,7 @@ def complete_params(
     Raises:
         ParamError: a name that the model does not have, a value of the wrong kind, or values that
             do not fit each other (or, with ``facts``, the data).
+        DataError: with ``facts``: the data lack something that the model reads.
     """
     declared = declaration(name)
     params = {param.name: param.default for param in declared.values()}
@@ -154,16 +170,55 @@ def complete_params(
         model_class(name).check(params, facts)
     except ValueError as error:
         raise ParamError(f"{name}: {error}") from None
+    if facts is not None and (lacking := lacks(model_class(name).needs(params), facts)):
+        raise DataError(f"{name} {lacking}")
     return params
 
 
+def lacks(needs: Needs, facts: Facts) -> str:
+    """What data lack that a model needs, and which option of ``prepare`` gives it; or ""."""
+    asked = (
+        (needs.columns, facts.columns, "the events' column", "--keep-column {}"),
+        (needs.items, facts.items, "the items' feature", "--item-features FILE"),
+        (needs.users, facts.users, "the users' feature", "--user-features FILE"),
+    )
+    for kinds_by_name, known, what, option in asked:
+        for name, kinds in kinds_by_name.items():
+            if reason := _unfit(name, kinds, known, what, option.format(name)):
+                return reason
+    if needs.who and not facts.n_users:
+        return "reads whose session it is, which the data don't say; prepare them with --user-key"
+    return ""
+
+
+def _unfit(name: str, kinds: Kinds, known: Mapping[str, Field], what: str, option: str) -> str:
+    if name not in known:
+        if kinds == ("vector",):
+            option = f"--item-vectors {name}=FILE"
+        has = f"which the data lack (they have {', '.join(known) or 'none'})"
+        return f"reads {what} {name!r}, {has}; prepare them with {option}"
+    kind = known[name].kind
+    if not kinds or kind in kinds:
+        return ""
+    told = f"reads {what} {name!r} as {' or '.join(kinds)}, but it is a {kind} in the data"
+    if "category" in kinds and kind == "number":
+        told += f"; prepare them with --categorical {name}"
+    return told
+
+
 def build(name: str, params: Mapping[str, Any], catalogue: Catalogue, seed: int) -> Model:
-    """A model on the CPU with checked, complete parameters.
+    """A model on the CPU with checked, complete parameters; it sees what it said it needs.
 
     Raises:
         ModelError, ParamError: see :func:`model_class` and :func:`complete_params`.
     """
     complete = complete_params(name, params, catalogue.facts)
+    needs = model_class(name).needs(complete)
+    catalogue = replace(
+        catalogue,
+        items=catalogue.items.only(needs.items),
+        users=catalogue.users.only(needs.users),
+    )
     return model_class(name)(complete, catalogue, seed)
 
 

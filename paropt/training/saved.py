@@ -3,7 +3,7 @@
 ::
 
     DIR/model.json          model, parameters, seed, split, epoch, fingerprint, versions, metrics
-    DIR/model.safetensors   weights, and what of the catalogue the model is built from (sealed)
+    DIR/model.safetensors   weights, and what of the data the model is built from (sealed)
     DIR/items.parquet       row i holds the id of item i
 
 Everything is data: no file of it is ever run or unpickled, and a changed one does not open.
@@ -18,7 +18,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,15 @@ from paropt import __version__
 from paropt.errors import DataError, ModelError, ParamError
 from paropt.training import checksummed_file, runtime
 from paropt.training.fit import Fit
-from paropt.training.registry import Catalogue, Facts, Model, build
+from paropt.training.knowledge import (
+    Knowledge,
+    as_tensors,
+    catalogue_of,
+    facts_as_json,
+    facts_of,
+    knowledge_of,
+)
+from paropt.training.registry import Model, build
 from paropt.training.semantics import SEMANTICS
 from paropt.training.weights import load_weights
 
@@ -42,11 +50,15 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A model in eval mode, the ids [n_items] of what it knows, and its ``model.json``."""
+    """A model in eval mode, the ids [n_items] of what it knows, and its ``model.json``.
+
+    ``knowledge`` is what it can read of new data beside items and times.
+    """
 
     model: Model
     item_ids: NDArray[Any]
     meta: dict[str, Any]
+    knowledge: Knowledge = field(default_factory=Knowledge)
 
     @property
     def n_items(self) -> int:
@@ -118,17 +130,29 @@ def _fill(path: Path, fit: Fit, provenance: Mapping[str, Any]) -> None:
         "epoch": fit.epoch,
         "fingerprint": view.fingerprint,
         "semantics": SEMANTICS,
-        "facts": asdict(model.catalogue.facts),
+        "facts": facts_as_json(model.catalogue.facts),
+        "user_key": view.dataset.meta.get("users", {}).get("key"),
         "versions": versions(),
         "items_sha256": _sha256(items),
         **provenance,
     }
     tensors = {f"weights/{name}": value for name, value in model.state_dict().items()}
     tensors["support"] = model.catalogue.support
-    tensors |= {f"features/{name}": value for name, value in model.catalogue.features.items()}
+    tensors |= as_tensors(model, view)
+    tensors |= {f"worked_out/{name}": value for name, value in _worked_out(model).items()}
     checksummed_file.write(path / "model.safetensors", meta, tensors)
     text = json.dumps(meta, indent=1, ensure_ascii=False, sort_keys=True)
     (path / "model.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _worked_out(model: Model) -> dict[str, Tensor]:
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            return model.worked_out()
+    finally:
+        model.train(was_training)
 
 
 def load_model(directory: str | Path, device: str = "cpu") -> SavedModel:
@@ -156,12 +180,13 @@ def load_model(directory: str | Path, device: str = "cpu") -> SavedModel:
     try:
         with runtime.memory_errors(on):
             model = _rebuild(meta, tensors).to(on)
+            knowledge = knowledge_of(model, tensors, meta.get("user_key"))
     except (KeyError, TypeError, RuntimeError, ValueError, ModelError, ParamError) as error:
         why = str(error).splitlines()[0]
         raise DataError(
             f"{directory} does not fit the model {meta.get('model')!r} as it is now: {why}"
         ) from error
-    return SavedModel(model.eval(), ids, meta)
+    return SavedModel(model.eval(), ids, meta, knowledge)
 
 
 def _require_files(directory: Path) -> None:
@@ -187,10 +212,11 @@ def _rebuild(meta: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Model:
     def under(prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
-    catalogue = Catalogue(Facts(**meta["facts"]), tensors["support"], under("features/"))
+    catalogue = catalogue_of(facts_of(meta["facts"], tensors), tensors)
     model = build(meta["model"], meta["params"], catalogue, meta["seed"])
     # a model in a later stage may have changed what requires gradients; that is not its weights
     load_weights(model, under("weights/"))
+    model.load_worked_out(under("worked_out/"))
     return model
 
 

@@ -90,21 +90,24 @@ class Plans:
     def __init__(self, name: str, model: Model, view: View, seed: int, device: torch.device):
         self.model, self.own = model, hasattr(model, "run_steps")
         batch_size = int(model.params.get("batch_size", 128))
+        needs = model.needs(model.params)
         self.schedule: SessionParallelPlan | None = None
         self.training: plans.TrainingSequences | None = None
         self.whole: TrainingEvents | None = None
         if model.PLAN == "counting":
-            self.whole = plans.training_events(view.train, view.n_items, device)
+            self.whole = plans.training_events(view.train, view.n_items, device, needs)
             steps = int(bool((self.whole.offsets.diff() > 1).any()))
         elif model.PLAN == "session-parallel":
             if not self.own:
                 raise ModelError(f"{name} has no run_steps(), which its plan needs")
-            plan = plans.session_parallel(view.train, view.n_items, batch_size, model.min_rows)
+            plan = plans.session_parallel(
+                view.train, view.n_items, batch_size, model.min_rows, needs
+            )
             self.schedule = plans.on_device(plan, device)
             steps = plan.steps
         else:
             self.training = plans.TrainingSequences(
-                view.train, view.n_items, model.max_length, batch_size, seed, device
+                view.train, view.n_items, model.max_length, batch_size, seed, device, needs
             )
             steps = self.training.n_batches
         if steps == 0:

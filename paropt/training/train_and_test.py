@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +15,14 @@ import torch
 
 from paropt.data.dataset import VIEWS, Dataset, View, open_dataset
 from paropt.errors import DataError, ParamError
+from paropt.training.catalogue import facts
 from paropt.training.epochs import EpochReport
 from paropt.training.evaluation import Ties
+from paropt.training.events import EventArrays, Events, known_events
 from paropt.training.fit import Fit
 from paropt.training.floors import floors
-from paropt.training.plans import EventArrays, Events
 from paropt.training.ranking import evaluate
+from paropt.training.registry import Needs, lacks
 from paropt.training.saved import SavedModel, check_place, load_model, save_model
 
 if TYPE_CHECKING:
@@ -191,7 +193,8 @@ def test(
     dataset = open_dataset(data)
     name = split or saved.meta["split"]
     view = dataset.view(name)
-    events: EventArrays = view.test
+    trained = VIEWS[saved.meta["split"]][0]
+    events: EventArrays = dataset.split(view.test.name, trained)
     own = dataset.fingerprint == saved.meta["fingerprint"]
     if not own:
         note(
@@ -199,14 +202,14 @@ def test(
             f"({dataset.fingerprint[:12]}, not {saved.meta['fingerprint'][:12]}); "
             "items are matched by their ids"
         )
-        events = _recoded(view.test, dataset, saved)
+        events = _recoded(dataset.split(view.test.name), dataset, saved)
     elif (saved.meta["split"], name) == ("full", "search"):
         note(f"{directory} was trained on train_full, which holds the targets of valid: no test")
     found = evaluate(saved.model, events, saved.n_items, at=at, ties=ties, filter_seen=filter_seen)
     floor = None
     if own:
-        trained = dataset.split(VIEWS[saved.meta["split"]][0])
-        floor = floors(View(view.name, dataset, trained, view.test), at, ties, filter_seen)
+        judged = View(view.name, dataset, dataset.split(trained), view.test)
+        floor = floors(judged, at, ties, filter_seen)
     return Outcome(
         model=saved.meta["model"],
         metrics=found.metrics,
@@ -228,10 +231,32 @@ def test(
 
 
 def _recoded(split: EventArrays, dataset: Dataset, saved: SavedModel) -> Events:
-    """The split with the model's item indices; what it does not know gets indices beyond."""
+    """The split as the model numbers items, users and codes; items unknown to it lie beyond.
+
+    Raises:
+        DataError: the model knows none of its items, or the data lack what the model reads.
+    """
     theirs = pa.array(dataset.item_ids(), pa.string())
     found = pc.index_in(theirs, value_set=pa.array(saved.item_ids, pa.string()))
     index = pc.fill_null(found, saved.n_items).to_numpy(zero_copy_only=False).astype(np.int32)
     if (index == saved.n_items).all():
         raise DataError("the model knows none of the data's items; is this its data?")
-    return Events(index[split.items], split.times, split.targets, split.offsets, unknown=0)
+    knowledge, needs = saved.knowledge, saved.knowledge.needs
+    kinds = {name: (kept.kind,) for name, kept in knowledge.columns.items()}
+    of_events = Needs(columns=kinds, user_index=needs.who)
+    if lacking := lacks(of_events, facts(dataset.view("full"))):
+        raise DataError(f"{saved.meta['model']} {lacking}")
+    columns = {
+        name: np.append(knowledge.encoded(name, _words(kept.vocabulary)), np.int32(-1))
+        for name, kept in dataset.fields("events").items()
+        if name in needs.columns and kept.kind == "category"
+    }
+    users = None
+    if needs.who:
+        users = np.append(knowledge.users(_words(dataset.user_ids())), np.int32(-1))
+    events = known_events(split, dataset.n_items("test"), needs)
+    return events.recode(index, columns, users)
+
+
+def _words(words: Iterable[str]) -> pa.Array:
+    return pa.array(list(words), pa.string())

@@ -114,10 +114,7 @@ def test_earlier_events_matter(form: str) -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_appending_an_event_leaves_earlier_vectors(form: str) -> None:
     model, batch = make(form), batch_of([9])
-    shorter = SequenceBatch(
-        **{name: value[:, :8] for name, value in vars(batch).items() if name != "lengths"},
-        lengths=torch.tensor([8]),
-    )
+    shorter = batch.part(slice(0, 1), 8, batch.targets[:, :8])
     same(rows_of(model, batch)[:, :8], rows_of(model, shorter))
 
 
@@ -131,14 +128,7 @@ def test_packed_equals_dense(form: str, lengths: list[int]) -> None:
     model, batch = make(form), batch_of(lengths)
     together = rows_of(model, batch)
     for row, length in enumerate(batch.lengths.tolist()):
-        alone = SequenceBatch(
-            **{
-                name: value[row : row + 1, :length]
-                for name, value in vars(batch).items()
-                if name != "lengths"
-            },
-            lengths=torch.tensor([length]),
-        )
+        alone = batch.part(slice(row, row + 1), length, batch.targets[row : row + 1, :length])
         same(together[row, :length], rows_of(model, alone)[0])
 
 

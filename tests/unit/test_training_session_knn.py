@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from paropt.training import session_knn
-from paropt.training.plans import Events
+from paropt.training.events import Events
 from paropt.training.session_knn import SessionKnn
 
 
