@@ -24,6 +24,7 @@ from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.history import Record, best_first
 from paropt.search.study.study import Study
 from paropt.search.study.summary import described
+from paropt.training import epochs
 
 BEST = 10  # trials whose files are shown
 
@@ -55,12 +56,12 @@ class Artifact:
 
 def artifacts(study: Study) -> list[Artifact]:
     """The files of the best trials; the history is as it was read last."""
-    best = best_first(study.history.lineages(), study.definition.metric)[:BEST]
+    best = best_first(study.history.lineages(), study.definition.objective)[:BEST]
     return [file for record in best for file in _files(study.definition, record)]
 
 
 def _files(definition: StudyDefinition, record: Record) -> Iterator[Artifact]:
-    trial = described(record, definition.metric)
+    trial = described(record, definition.objective)
     name = f"trial{record.number}"
     paramfile = formatted(paramfile_of(definition, trial))
     curve = document(one_curve(definition.metric, trial))
@@ -74,7 +75,7 @@ def _files(definition: StudyDefinition, record: Record) -> Iterator[Artifact]:
 
 def epochs_table(record: Record) -> str:
     """CSV, one row per epoch: metrics, loss, seconds, speed, memory."""
-    curves = {name: values for name, values in record.curves.items() if name != "extra"}
+    curves = {name: of for name, of in record.curves.items() if name not in epochs.OBJECTS}
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["epoch", *curves])

@@ -12,6 +12,7 @@ from paropt.names import baseline, command
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.history import Record
 from paropt.search.study.trial import reached
+from paropt.training.objective import Objective
 
 # Recall@20 and MRR@20 on test that GRU4Rec's authors give for its official code, by the format of
 # the log and so by its published cleaning and split
@@ -87,14 +88,15 @@ def _published(definition: StudyDefinition) -> list[str]:
     return [f"Published for GRU4Rec, on test: recall@20 {recall:.4f}, mrr@20 {mrr:.4f}.", ""]
 
 
-def trial_note(record: Record, metric: str) -> str:
+def trial_note(record: Record, objective: Objective) -> str:
     """What one wants to know of a trial first, as a table of two columns."""
-    found = reached(record.curves, metric)
+    metric, found = objective.metric, reached(record.reports, objective)
     owner = record.owner
     memory = found.get("peak_memory_mib")
     cells: dict[str, Any] = {
         metric: _rounded(found.get(metric)),
         **{name: _rounded(found[name]) for name in ("recall@20", "mrr@20") if name in found},
+        "equal scores": found.get("tied", ""),
         "best epoch": f"{found['epoch']} of {found['epochs']} run" if "epoch" in found else "",
         "events/s": f"{found['events_per_second']:,.0f}" if "events_per_second" in found else "",
         "seconds per epoch": found.get("seconds_per_epoch", ""),

@@ -25,6 +25,7 @@ from paropt.results.figures.of_study import figures
 from paropt.results.figures.plotly import plotly
 from paropt.search.study.history import Record, best_first
 from paropt.search.study.study import Study
+from paropt.training.objective import Objective
 
 FRESH = 5.0  # seconds that they are shown before they are made anew,
 MOST_NOTES = 100  # of trials
@@ -83,8 +84,8 @@ class Exhibits:
             made = figures(study)  # reads what is new
             files = artifacts(study)
             notes: dict[int | None, str] = {
-                record.id: trial_note(record, study.definition.metric)
-                for record in _noted(study.history.all(), study.definition.metric)
+                record.id: trial_note(record, study.definition.objective)
+                for record in _noted(study.history.all(), study.definition.objective)
             }
             notes[None] = study_note(study.definition, study.summary())
             return Exhibit(as_attributes(notes, made, files), {file.id: file for file in files})
@@ -117,8 +118,8 @@ def as_attributes(
     return found | dict(file.as_attribute() for file in files)
 
 
-def _noted(records: Sequence[Record], metric: str) -> list[Record]:
+def _noted(records: Sequence[Record], objective: Objective) -> list[Record]:
     """The best trials and the latest: the dashboard compares every trial with every note."""
-    best = best_first(records, metric)[: MOST_NOTES // 2]
+    best = best_first(records, objective)[: MOST_NOTES // 2]
     latest = records[-(MOST_NOTES - len(best)) :]
     return list({record.id: record for record in [*best, *latest]}.values())

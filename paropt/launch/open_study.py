@@ -355,7 +355,7 @@ def _check_search(wish: Wish, space: Space) -> None:
             f"--metric {metric}: {' and '.join(space.models)} report {', '.join(RANKED)} at a "
             f"cut-off, such as {best}"
         )
-    Sampler(space, complete_sampler(wish.sampler), 0, metric)
+    Sampler(space, complete_sampler(wish.sampler), 0, Objective(metric))
 
 
 def versions() -> dict[str, str]:

@@ -63,7 +63,7 @@ def _points(space: Space, name: str, storage: Storage) -> list[Point]:
     study = Study.load(storage.url, name)
     try:
         study.refresh()
-        found = best_points(space, study.history.lineages(), study.definition.metric)
+        found = best_points(space, study.history.lineages(), study.definition.objective)
     finally:
         study.close()
     if not found:

@@ -9,8 +9,10 @@ from paropt.errors import StudyError
 from paropt.names import quoted
 from paropt.results.final_test import latest_report
 from paropt.results.spend_curve import best_within, points
+from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.study import Study
 from paropt.storage.connect import Storage
+from paropt.training.evaluation import EvaluationProtocol
 
 
 def compare(storage: Storage, names: Sequence[str]) -> dict[str, Any]:
@@ -37,7 +39,9 @@ def compare(storage: Storage, names: Sequence[str]) -> dict[str, Any]:
             "metric": studies[0].definition.metric,
             "fingerprint": studies[0].definition.fingerprint,
             "split": "train → valid",
-            "ties": "standard",
+            "direction": studies[0].definition.direction,
+            "evaluation": studies[0].definition.protocol.to_json(),
+            "ties": studies[0].definition.protocol.ties,
             "spend": spend,
             "studies": [_row(study, found[study.name], spend) for study in studies],
         }
@@ -60,8 +64,9 @@ def _check_alike(studies: Sequence[Study]) -> None:
             ("metric", "the metric"),
             ("semantics", "the training semantics"),
             ("view", "the view"),
+            ("evaluation", "the evaluation"),
         ):
-            ours, theirs = getattr(first, key), getattr(study.definition, key)
+            ours, theirs = _shown(first, key), _shown(study.definition, key)
             if ours != theirs:
                 raise StudyError(
                     f"study {first.name!r} has {words} {ours}, and {study.name!r} has {theirs}; "
@@ -69,9 +74,14 @@ def _check_alike(studies: Sequence[Study]) -> None:
                 )
 
 
+def _shown(definition: StudyDefinition, key: str) -> Any:
+    return definition.protocol.words() if key == "evaluation" else getattr(definition, key)
+
+
 def _row(study: Study, ended: Sequence[Any], spend: float) -> dict[str, Any]:
-    at_spend = best_within(ended, spend)
-    best = best_within(ended, ended[-1].spent)
+    objective = study.definition.objective
+    at_spend = best_within(ended, spend, objective)
+    best = best_within(ended, ended[-1].spent, objective)
     devices = {str(t["owner"].get("device")) for t in study.trials() if t["owner"]}
     report = latest_report(study)
     return {
@@ -127,10 +137,11 @@ def printed(found: dict[str, Any]) -> str:
     ]
     devices = sorted({device for row in found["studies"] for device in row["devices"]})
     seeds = ", ".join(f"{row['study']} {row['seed']}" for row in found["studies"])
+    judged = EvaluationProtocol.from_json(found["evaluation"]).words()
     lines = [
         *table,
         "",
-        f"{found['metric']} on {found['split']}, {found['ties']} ties, at equal spend: "
+        f"{found['metric']} on {found['split']}, {judged}, at equal spend: "
         f"{found['spend']:,.0f} device seconds each (seeds: {seeds})",
         f"data {found['fingerprint']}",
     ]

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from paropt.errors import StudyError
 from paropt.search.study.history import Record
 from paropt.search.study.plan import Entry, Plan
-from paropt.search.study.trial import metrics_at
+from paropt.training.epochs import EpochReport
+from paropt.training.objective import Objective
 
 if TYPE_CHECKING:
     from paropt.search.study.study import Study
@@ -21,8 +22,8 @@ class Judged:
     """An entry after its trainings.
 
     ``epoch`` is where the mean over the seeds is best; ``values`` are the seeds' at that epoch and
-    ``metrics`` all that they reported there; ``ranks`` are their rank tables, packed, if they were
-    judged once and by their ranks; ``owners`` are the slots. ``failures`` are the messages of
+    ``reports`` all that was said of that epoch; ``ranks`` are their rank tables, packed, if they
+    were judged once and by their ranks; ``owners`` are the slots. ``failures`` are the messages of
     trainings without a value; then there is nothing else.
     """
 
@@ -30,7 +31,7 @@ class Judged:
     epoch: int = 0
     values: tuple[float, ...] = ()
     curve: tuple[float, ...] = ()
-    metrics: tuple[Mapping[str, float], ...] = ()
+    reports: tuple[EpochReport, ...] = ()
     ranks: tuple[Mapping[str, Any] | None, ...] = ()
     seconds: float = 0.0
     owners: tuple[Mapping[str, Any], ...] = ()
@@ -48,14 +49,14 @@ def judge(study: Study) -> list[Judged]:
     """
     study.refresh()
     plan = Plan.from_json(study.definition.plan)
-    metric = study.definition.metric
+    objective = study.definition.objective
     by_entry: dict[str, list[Record]] = {entry.name: [] for entry in plan.entries}
     for record in study.history.lineages():
         by_entry[record.meta["job"]].append(record)
-    return [_judged(entry, by_entry[entry.name], metric) for entry in plan.entries]
+    return [_judged(entry, by_entry[entry.name], objective) for entry in plan.entries]
 
 
-def _judged(entry: Entry, records: Sequence[Record], metric: str) -> Judged:
+def _judged(entry: Entry, records: Sequence[Record], objective: Objective) -> Judged:
     import numpy as np  # here, as every verb imports this module
 
     failures = tuple(
@@ -63,28 +64,24 @@ def _judged(entry: Entry, records: Sequence[Record], metric: str) -> Judged:
     )
     if failures or not records:
         return Judged(entry, failures=failures or ("it was not trained",))
-    reached = min(len(record.curve(metric)) for record in records)
-    curves = np.array([record.curve(metric)[:reached] for record in records], dtype=np.float64)
+    reached = min(len(record.curve(objective)) for record in records)
+    curves = np.array([record.curve(objective)[:reached] for record in records], dtype=np.float64)
     curve = curves.mean(0)  # nan where an epoch was not evaluated
-    epoch = int(np.nanargmax(curve)) + 1
+    epoch = int(np.nanargmax(curve if objective.larger else -curve)) + 1
+    reports = [report for record in records if (report := record.report(epoch)) is not None]
     return Judged(
         entry=entry,
         epoch=epoch,
         values=tuple(curves[:, epoch - 1].tolist()),
         curve=tuple(curve.tolist()),
-        metrics=tuple(metrics_at(record.curves, epoch) for record in records),
-        ranks=tuple(_extra(record, epoch).get("ranks") for record in records),
-        seconds=sum(s for r in records for s in r.curves.get("seconds", []) if s is not None),
+        reports=tuple(reports),
+        ranks=tuple(report.extra.get("ranks") for report in reports),
+        seconds=sum(record.seconds for record in records),
         owners=tuple(record.owner for record in records),
     )
 
 
-def _extra(record: Record, epoch: int) -> Mapping[str, Any]:
-    extras = record.curves.get("extra", [])
-    return extras[epoch - 1] or {} if len(extras) >= epoch else {}
-
-
-def choose(judged: Sequence[Judged]) -> tuple[Judged, Judged]:
+def choose(judged: Sequence[Judged], objective: Objective) -> tuple[Judged, Judged]:
     """The candidate with the best mean, and the control of its model, which may be itself.
 
     Raises:
@@ -95,7 +92,7 @@ def choose(judged: Sequence[Judged]) -> tuple[Judged, Judged]:
     if not candidates:
         reason = next((f for one in judged for f in one.failures), "there is none")
         raise StudyError(f"no candidate could be trained with every seed; the first: {reason}")
-    best = max(candidates, key=lambda one: one.mean)
+    best = max(candidates, key=lambda one: objective.key(one.mean))
     controls = [one for one in judged if one.entry.source]
     if len(controls) > 1:
         controls = [one for one in controls if one.entry.model == best.entry.model]

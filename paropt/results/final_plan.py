@@ -52,7 +52,7 @@ def make_plan(
     """
     study.refresh()
     lineages = study.history.lineages()
-    candidates = _candidates(study, best_first(lineages, study.definition.metric), top)
+    candidates = _candidates(study, best_first(lineages, study.definition.objective), top)
     if not candidates:
         raise StudyError(
             f"study {study.name!r} has no trial with a value yet; "

@@ -76,7 +76,7 @@ def _test(train: _Training, plan: Plan) -> dict[str, Any]:
     count = len(plan.entries)
     note(f"final test {plan.number}: {count} configurations with {len(plan.seeds)} seeds on valid")
     judged = train.part(plan, "valid", floor=search.summary()["floor"])
-    chosen, control = final_choice.choose(judged)
+    chosen, control = final_choice.choose(judged, search.definition.objective)
     second = final_plan.test_plan(plan, chosen, control)
     with search.transaction() as connection:
         taken = looks_at_test.take_look(connection, search.definition.fingerprint, second)

@@ -6,19 +6,22 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from paropt.search.study.history import Record
 from paropt.search.study.study import Study
+from paropt.training.objective import Objective
 
 
 @dataclass(frozen=True)
 class Point:
-    """A trial that ended. ``spent`` is in device seconds, over all trials that had ended by then;
-    ``best`` is the best value of them, ``value`` its own."""
+    """A trial that ended. ``spent`` is in device seconds, over all trials that had ended by then.
+
+    ``value`` is that of its best epoch and ``steady`` what trials are compared by, the mean of
+    its three best; ``best`` is the best ``steady`` of all that had ended."""
 
     trial: int
     state: str
     model: str
     value: float | None
+    steady: float | None
     spent: float
     best: float | None
 
@@ -33,25 +36,22 @@ def points(study: Study) -> list[Point]:
     that had several attempts only those that led to its result.
     """
     study.refresh()
+    objective = study.definition.objective
     ended = [r for r in study.history.lineages() if not r.open and r.ended is not None]
     found: list[Point] = []
     spent, best = 0.0, None
     for record in sorted(ended, key=lambda r: (str(r.ended), r.number)):
-        spent += seconds(record)
-        if record.scored and (best is None or (record.value or 0.0) > best):
-            best = record.value
-        value = record.value if record.scored else None
+        spent += record.seconds
+        value, steady = (record.value, record.worth(objective)) if record.scored else (None, None)
+        best = objective.best([best, steady])
         model = str(record.meta["model"])
-        found.append(Point(record.number, record.outcome, model, value, spent, best))
+        found.append(Point(record.number, record.outcome, model, value, steady, spent, best))
     return found
 
 
-def seconds(record: Record) -> float:
-    """The device seconds of a trial."""
-    return float(sum(s for s in record.curves.get("seconds", []) if s is not None))
-
-
-def best_within(found: Sequence[Point], spend: float) -> Point | None:
+def best_within(found: Sequence[Point], spend: float, objective: Objective) -> Point | None:
     """The trial that was best when so many device seconds were spent; None if none had ended."""
-    within = [point for point in found if point.spent <= spend and point.value is not None]
-    return max(within, key=lambda point: (point.value or 0.0, -point.trial), default=None)
+    within = [point for point in found if point.spent <= spend and point.steady is not None]
+    return max(
+        within, key=lambda point: (objective.key(point.steady or 0.0), -point.trial), default=None
+    )

@@ -193,6 +193,8 @@ BOOL = Kind("true or false", lambda value: isinstance(value, bool))
 _PLAIN = {str, int, float, bool, type(None)}
 _NUMBERS = {int, float, type(None)}
 _SAID = {dict, type(None)}
+# what a column of paropt.training.epochs.EpochReport may hold, if not numbers
+_CELLS = {**dict.fromkeys(("extra", "conservative", "stderr"), _SAID), "stage": {str, type(None)}}
 
 
 def _is_owner(value: Any) -> bool:
@@ -204,11 +206,20 @@ def _is_owner(value: Any) -> bool:
 
 
 def _is_curves(value: Any) -> bool:
-    """Numbers epoch by epoch by their name; "extra" is what the model said after each."""
-    return isinstance(value, dict) and all(
-        isinstance(values, list)
-        and set(map(type, values)) <= (_SAID if name == "extra" else _NUMBERS)
-        for name, values in value.items()
+    """Numbers epoch by epoch by their name; some columns have texts, or objects of numbers, and
+    "extra" is what the model said after each."""
+    return (
+        isinstance(value, dict)
+        and all(
+            isinstance(values, list) and set(map(type, values)) <= _CELLS.get(name, _NUMBERS)
+            for name, values in value.items()
+        )
+        and all(
+            set(map(type, cell.values())) <= _NUMBERS
+            for name in ("conservative", "stderr")
+            for cell in value.get(name, ())
+            if cell is not None
+        )
     )
 
 
@@ -283,6 +294,19 @@ DEFINITION = Members(
         "fingerprint": NAME,
     },
     {
+        "direction": one_of(("maximize", "minimize"), "one of maximize and minimize"),
+        "also": Every(NAME),
+        "evaluation": Members(
+            {},
+            {
+                "filter_seen": BOOL,
+                "ties": one_of(
+                    ("standard", "conservative", "median"),
+                    "one of standard, conservative and median",
+                ),
+                "candidates": one_of(("all",), "all"),
+            },
+        ),
         "view": one_of(("search", "full"), "one of search and full"),
         "semantics": whole(),
         "seed": optional(whole(0, INT8)),

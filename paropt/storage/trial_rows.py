@@ -72,17 +72,23 @@ def dumps(value: Any) -> str:
     return json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 
-def create_study(connection: Connection, name: str, metric: str, attrs: Mapping[str, Any]) -> int:
-    """A study that maximises ``metric``, with its attributes, all at once."""
+def create_study(
+    connection: Connection,
+    name: str,
+    metric: str,
+    attrs: Mapping[str, Any],
+    direction: str = "maximize",
+) -> int:
+    """A study that maximises (or minimises) ``metric``, with its attributes, all at once."""
     study: int = connection.execute(
         text("INSERT INTO studies (study_name) VALUES (:name) RETURNING study_id"), {"name": name}
     ).scalar_one()
     connection.execute(
         text(
             "INSERT INTO study_directions (direction, study_id, objective)"
-            " VALUES ('MAXIMIZE', :study, 0)"
+            " VALUES (CAST(:direction AS studydirection), :study, 0)"
         ),
-        {"study": study},
+        {"study": study, "direction": direction.upper()},
     )
     connection.execute(
         text(
@@ -274,9 +280,10 @@ def set_state(connection: Connection, trial: int, state: str, value: float | Non
         )
 
 
-def set_curve(connection: Connection, trial: int, curve: Mapping[str, Any], metric: str) -> None:
-    """Stores what all epochs reported; Optuna sees the metric as intermediate values."""
-    values = curve.get(metric, [])
+def set_curve(
+    connection: Connection, trial: int, curve: Mapping[str, Any], values: Sequence[float | None]
+) -> None:
+    """Stores what all epochs reported; Optuna sees what they are worth as intermediate values."""
     steps = [epoch for epoch, value in enumerate(values, 1) if value is not None]
     connection.execute(
         text("DELETE FROM trial_intermediate_values WHERE trial_id = :trial AND step > :last"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from paropt.errors import StorageUnreachable
 from paropt.search.study.trial import Trial, TrialLost
+from paropt.training.epochs import EpochReport
 from paropt.worker.database_thread import Answer
 from paropt.worker.leaving import Leaving, TrainerUnusable
 from paropt.worker.protocol import Message
@@ -108,6 +109,7 @@ class Attempt:
 
     def _order(self) -> Message:
         slot, trial = self.slot, self.trial
+        definition = slot.study.definition
         usable = slot.checkpoints.usable(trial.root, trial.attempt)
         second = trial.attempt > 1 or trial.best is not None or bool(usable)
         return {
@@ -118,10 +120,14 @@ class Attempt:
             "seed": trial.seed,
             "epochs": trial.epochs,
             "data": slot.data,
-            "view": slot.study.definition.view,
+            "view": definition.view,
             "device": slot.place.device.kind,
             "threads": slot.place.threads,
-            "at": list(slot.study.definition.at),
+            "at": list(definition.at),
+            "also": list(definition.also),
+            "metric": definition.metric,
+            "direction": definition.direction,
+            "evaluation": definition.protocol.to_json(),
             "once": trial.once,
             "checkpoint": str(slot.checkpoints.path(trial.root, trial.attempt)),
             "resume": [str(path) for path in usable] if second else None,
@@ -196,16 +202,19 @@ class Attempt:
 
     def _epoch(self, message: Message) -> None:
         """Report it; the answer may be to prune."""
-        epoch = int(message["epoch"])
-        self.reached = epoch
-        metric = self.slot.study.definition.metric
-        value = message["metrics"].get(metric)
+        try:
+            report = EpochReport.from_json(message)
+        except ValueError as error:
+            self.broken = str(error)
+            return
+        epoch = self.reached = report.epoch
+        value = self.slot.study.definition.objective.value(report)
         self.slot.show(
             epoch=epoch,
             step=0,
             value=value,
-            metrics=message["metrics"],
-            events_per_second=message.get("events_per_second"),
+            metrics=report.metrics,
+            events_per_second=report.events_per_second,
             checkpoint_bytes=self.slot.checkpoints.size(),
         )
 
@@ -221,7 +230,7 @@ class Attempt:
                 if answer.value and epoch < self.trial.epochs:
                     self._wish("prune")
 
-        self.slot.outbox.put(lambda: self.trial.report(message), answered)
+        self.slot.outbox.put(lambda: self.trial.report(report), answered)
 
     # -- ending it early --------------------------------------------------------------------
 

@@ -175,8 +175,13 @@ class _Training:
     def _build(self, view: View) -> Fit:
         import torch
 
+        from paropt.training.evaluation import EvaluationProtocol
         from paropt.training.fit import Fit
+        from paropt.training.metrics import DEFAULT
+        from paropt.training.objective import Objective
 
+        protocol = EvaluationProtocol.from_json(self.message.get("evaluation") or {})
+        metric = self.message.get("metric") or DEFAULT
         torch.set_num_threads(int(self.message.get("threads") or 1))
         return Fit(
             self.message["model"],
@@ -186,6 +191,10 @@ class _Training:
             device=self.message["device"],
             epochs=self.message.get("epochs"),
             at=self.message["at"],
+            also=self.message.get("also") or (),
+            objective=Objective(metric, self.message.get("direction") or "maximize"),
+            ties=protocol.ties,
+            filter_seen=protocol.filter_seen,
             evaluate="last" if self.message.get("once") else True,
         )
 

@@ -40,15 +40,15 @@ Epochs = Sequence[Any]  # what a model said after each epoch, of one kind
 
 def figures(study: Study) -> list[Figure]:
     """All figures of a study, brought up to date."""
-    metric = study.definition.metric
+    metric, objective = study.definition.metric, study.definition.objective
     spent = [point.to_json() for point in points(study)]  # refreshes the history
     lineages = study.history.lineages()
-    trials = [described(record, metric) for record in lineages]
+    trials = [described(record, objective) for record in lineages]
     found: list[Figure] = [over_time(metric, spent, study.summary()["floor"])]
-    found += [learning_curves(metric, trials)]
+    ranked = best_first(lineages, objective)
+    found += [learning_curves(metric, trials, ranked[0].number if ranked else None)]
     if len({trial["model"] for trial in trials}) > 1:
-        found += [per_model(metric, trials)]
-    ranked = best_first(lineages, metric)
+        found += [per_model(metric, [described(record, objective) for record in ranked])]
     found += similarity(_said_by_best(ranked, "similarity"))
     found += experts(_said_by_best(ranked, "experts"))
     return [figure for figure in found if not isinstance(figure, Lines) or figure.shown]
@@ -68,8 +68,10 @@ def _said_by_best(ranked: Iterable[Record], kind: str) -> dict[str, Epochs]:
 def over_time(
     metric: str, spent: Sequence[Mapping[str, Any]], floor: Mapping[str, Mapping[str, float]]
 ) -> Lines:
-    """Trials and the best so far against the device time spent on all trials till then; floors as
-    lines. ``spent`` is of :func:`paropt.results.spend_curve.points`, as JSON objects."""
+    """Trials and the best so far, by the means of three epochs that they are compared by, against
+    the device time spent on all trials till then; floors as lines.
+
+    ``spent`` is of :func:`paropt.results.spend_curve.points`, as JSON objects."""
     longest = max((point["spent"] for point in spent), default=0.0)
     unit, size = ("hours", 3600) if longest >= LONG else ("minutes", 60)
 
@@ -77,7 +79,8 @@ def over_time(
         return round(float(point["spent"]) / size, 6)
 
     best = [(at(point), point["best"]) for point in spent if point["best"] is not None]
-    dots = [(at(point), point["value"]) for point in spent if point["value"] is not None]
+    # a report of paropt 0.1 has no steady values
+    dots = [(at(p), p.get("steady", p["value"])) for p in spent if p["value"] is not None]
     series = [
         Series("best so far", best, steps=True, colour=BLUE),
         Series("trials", dots, dots=True, colour=ORANGE),
@@ -91,11 +94,10 @@ def over_time(
     return Lines("over-time", title, f"device {unit}", metric, series)
 
 
-def learning_curves(metric: str, trials: Sequence[Trial]) -> Lines:
-    """Each trial's value per epoch; pruned ones faded, the best in front."""
+def learning_curves(metric: str, trials: Sequence[Trial], first: int | None) -> Lines:
+    """Each trial's value per epoch; pruned ones faded, the ``first`` of all, the best, in front."""
     run = [trial for trial in trials if trial["curve"]]
-    scored = [trial for trial in run if trial["value"] is not None]
-    best = max(scored, key=lambda trial: trial["value"], default=None)
+    best = next((trial for trial in run if trial["trial"] == first), None)
     series: list[Series] = []
     explained: set[str] = set()
     for trial in run[-MOST_CURVES:]:
@@ -123,14 +125,12 @@ def one_curve(metric: str, trial: Trial) -> Lines:
     return Lines(name, title, "epoch", metric, series, whole=True)
 
 
-def per_model(metric: str, trials: Sequence[Trial]) -> Bars:
-    """The best value of each model."""
+def per_model(metric: str, ranked: Sequence[Trial]) -> Bars:
+    """The value of each model's best trial; ``ranked`` are all trials with a value, best first."""
     best: dict[str, float] = {}
-    for trial in trials:
-        if trial["value"] is not None:
-            best[trial["model"]] = max(trial["value"], best.get(trial["model"], float("-inf")))
-    ranked = sorted(best.items(), key=lambda pair: -pair[1])
-    return Bars("best-per-model", f"Best {metric} per model", "", metric, ranked)
+    for trial in ranked:
+        best.setdefault(trial["model"], trial["value"])
+    return Bars("best-per-model", f"Best {metric} per model", "", metric, list(best.items()))
 
 
 # -- what models say of themselves --------------------------------------------------------------

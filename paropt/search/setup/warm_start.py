@@ -15,6 +15,7 @@ from paropt.search.space.file import from_json
 from paropt.search.space.parameter import Parameter
 from paropt.search.space.space import Space
 from paropt.search.study.history import Record, best_first
+from paropt.training.objective import Objective
 
 POINTS = 5  # of one earlier study: as many as most shipped spaces start with
 
@@ -60,10 +61,10 @@ def _near(parameter: Parameter, value: Any) -> Any:
     return parameter.snap(value)
 
 
-def best_points(space: Space, lineages: Iterable[Record], metric: str) -> list[Point]:
+def best_points(space: Space, lineages: Iterable[Record], objective: Objective) -> list[Point]:
     """The best trials of an earlier study that fit, at most ``POINTS``, no point twice."""
     points: list[Point] = []
-    for record in best_first(lineages, metric):
+    for record in best_first(lineages, objective):
         point = fitted(space, str(record.meta["model"]), record.meta["params"])
         if point is not None and point not in points:
             points.append(point)

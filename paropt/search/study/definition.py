@@ -9,13 +9,17 @@ from typing import Any
 
 from paropt.errors import StudyError
 from paropt.storage import row_schema
+from paropt.training.evaluation import EvaluationProtocol
+from paropt.training.metrics import Direction
+from paropt.training.objective import Objective
 
-FORMAT = 1
+FORMAT = 2  # 2 added how trials are judged; a paropt that reads 1 only would judge otherwise
 DEFAULT_SEED = 42
 SHOWN = 12  # characters of a fingerprint in messages
 
 _NAMES = {
     "metric": "metric",
+    "direction": "direction",
     "fingerprint": "data fingerprint",
     "view": "view of the data",
     "semantics": "version of the training semantics",
@@ -26,8 +30,10 @@ _NAMES = {
 class StudyDefinition:
     """Everything that makes two studies comparable.
 
-    ``space`` is :meth:`Space.to_json`'s object; ``metric`` is named as the trainer reports it
-    (``mrr@20``); ``at`` lists the cut-offs it evaluates. ``semantics`` is raised only when the
+    ``space`` is :meth:`Space.to_json`'s object; ``metric`` and ``direction`` are those of an
+    :class:`Objective` (``mrr@20``, "maximize"); ``at`` lists the cut-offs to evaluate and ``also``
+    further metrics; ``evaluation`` is an :class:`EvaluationProtocol`'s object, empty in studies of
+    paropt 0.1. ``semantics`` is raised only when the
     same parameters would give other numbers. An empty ``sampler`` or ``pruner`` and a ``seed`` of
     None take what the study has, or the defaults for a new one. ``heartbeat`` is in seconds.
     A ``plan`` (:mod:`paropt.search.study.plan`) makes it a study that searches nothing: it trains
@@ -40,6 +46,9 @@ class StudyDefinition:
     at: list[int]
     data_path: str
     fingerprint: str
+    direction: Direction = "maximize"
+    also: list[str] = field(default_factory=list)
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
     view: str = "search"
     semantics: int = 1
     seed: int | None = None
@@ -48,6 +57,16 @@ class StudyDefinition:
     versions: Mapping[str, str] = field(default_factory=dict)
     heartbeat: float = 20.0
     plan: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def objective(self) -> Objective:
+        """What the study looks for."""
+        return Objective(self.metric, self.direction)
+
+    @property
+    def protocol(self) -> EvaluationProtocol:
+        """How its trials are judged."""
+        return EvaluationProtocol.from_json(self.evaluation)
 
     def to_json(self) -> dict[str, Any]:
         return {"format": FORMAT, **asdict(self)}
@@ -86,6 +105,11 @@ class StudyDefinition:
                     f"study {self.name!r} has the {words} {theirs!r}, not {ours!r}; "
                     "give it what it has, or launch under another name"
                 )
+        if self.protocol != recorded.protocol:
+            raise StudyError(
+                f"study {self.name!r} is judged with {recorded.protocol.words()}, not "
+                f"{self.protocol.words()}; give it what it has, or launch under another name"
+            )
         if difference := _difference(_compared(self.space), _compared(recorded.space)):
             raise StudyError(
                 f"study {self.name!r} searches another space: {difference}; "

@@ -12,19 +12,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
-from statistics import fmean
 from typing import Any
 
 from sqlalchemy.engine import Connection
 
 from paropt.search.space.parameter import Parameter
-from paropt.search.study.pruning import Curve
 from paropt.storage import row_schema, trial_rows
+from paropt.training import epochs
+from paropt.training.epochs import EpochReport
+from paropt.training.objective import Curve, Objective
 
 log = logging.getLogger(__name__)
 
 OPEN = ("RUNNING", "WAITING")
-STEADY = 3  # best epochs that tell a trial's worth
 LOST = "lost"  # why an attempt ended that another one continues
 
 
@@ -97,15 +97,43 @@ class Record:
             return self.state.lower()
         return "failed"
 
-    def curve(self, metric: str) -> Curve:
-        values: list[float | None] = self.curves.get(metric, [])
-        return values
+    @cached_property
+    def reports(self) -> list[EpochReport]:
+        """What each epoch ended in."""
+        return epochs.reports(self.curves)
 
-    def worth(self, metric: str) -> float | None:
-        """What trials are compared by: :func:`steady`; None without a value."""
+    def report(self, epoch: int) -> EpochReport | None:
+        """That of one epoch, from 1; None if it has none."""
+        return next((report for report in self.reports if report.epoch == epoch), None)
+
+    @property
+    def best_report(self) -> EpochReport | None:
+        """That of the epoch which gave an ended trial its value."""
+        return self.report(self.end.get("epoch") or 0)
+
+    @cached_property
+    def seconds(self) -> float:
+        """Device seconds of training and ranking."""
+        return float(sum(took for took in self.curves.get("seconds", ()) if took is not None))
+
+    def curve(self, objective: Objective) -> Curve:
+        """What every epoch is worth."""
+        if objective.metric in self.curves and "conservative" not in self.curves:
+            values: list[float | None] = self.curves[objective.metric]
+            return values
+        if objective not in self._worked_out:
+            self._worked_out[objective] = objective.curve(self.reports)
+        return self._worked_out[objective]
+
+    @cached_property
+    def _worked_out(self) -> dict[Objective, Curve]:
+        return {}
+
+    def worth(self, objective: Objective) -> float | None:
+        """What trials are compared by, the mean of its best epochs; None without a value."""
         if self.value is None:
             return None
-        found = steady(self.curve(metric))
+        found = objective.steady(self.curve(objective))
         return self.value if found is None else found
 
 
@@ -223,17 +251,9 @@ def counts(lineages: Iterable[Record]) -> dict[str, int]:
     return found
 
 
-def steady(curve: Curve) -> float | None:
-    """The mean of the three best epochs; None before any.
-
-    The best epoch of the best trial is the luckiest one of many: who chooses by the mean of a few
-    ends up with better configurations (benchmarks/README.md, "Samplers and pruners, replayed").
-    """
-    best = sorted((value for value in curve if value is not None), reverse=True)[:STEADY]
-    return fmean(best) if best else None
-
-
-def best_first(lineages: Iterable[Record], metric: str) -> list[Record]:
+def best_first(lineages: Iterable[Record], objective: Objective) -> list[Record]:
     """Those with a value, best first by their worth; of equals the earlier one."""
     scored = [record for record in lineages if record.scored]
-    return sorted(scored, key=lambda record: (-(record.worth(metric) or 0.0), record.number))
+    return sorted(
+        scored, key=lambda record: (-objective.key(record.worth(objective) or 0.0), record.number)
+    )

@@ -15,6 +15,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from paropt.search.study.history import Record
+from paropt.training.objective import Objective
 
 _NAME = "memory"
 _CONSTRAINT = "constraints:feasible"  # Optuna's key for Trial.set_constraint("feasible", …)
@@ -42,13 +43,15 @@ class _Trials(InMemoryStorage):
 class Memory:
     """Converts records into Optuna's trials, each ended one once."""
 
-    def __init__(self, distributions: Mapping[str, BaseDistribution], metric: str) -> None:
+    def __init__(self, distributions: Mapping[str, BaseDistribution], objective: Objective) -> None:
         self.distributions = distributions
-        self.metric = metric
+        self.objective = objective
         self.trials = _Trials()
         verbosity = optuna.logging.get_verbosity()
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # it would announce a new study
-        self.trials.create_new_study([optuna.study.StudyDirection.MAXIMIZE], _NAME)
+        self.trials.create_new_study(
+            [optuna.study.StudyDirection[objective.direction.upper()]], _NAME
+        )
         optuna.logging.set_verbosity(verbosity)
         self._ended: dict[int, FrozenTrial] = {}
 
@@ -80,10 +83,10 @@ class Memory:
             attrs: dict[str, Any] = {_CONSTRAINT: 1.0}
         else:
             attrs = {}
-        curve = record.curve(self.metric)
+        curve = record.curve(self.objective)
         steps = {epoch: value for epoch, value in enumerate(curve, 1) if value is not None}
         return _trial(
-            record.id, record.number, state, record.worth(self.metric), dict(searched), known,
+            record.id, record.number, state, record.worth(self.objective), dict(searched), known,
             attrs, steps,
         )  # fmt: skip
 

@@ -1,7 +1,8 @@
 """Which trials are not worth their remaining epochs: pure functions of learning curves.
 
-A curve is a trial's metric after each epoch. What counts is the best so far, because that is what a
-trial's value will be. Nothing is kept between calls, so a second attempt on another machine is
+A curve is what a trial is worth after each epoch. What counts here is the best so far, not the mean
+of the three best that ended trials are ranked by: after a few epochs of a rising curve that mean
+would tell where it began. Nothing is kept between calls, so a second attempt on another machine is
 judged like the first.
 
 A trial is compared with trials of its own model only.
@@ -21,8 +22,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from paropt.errors import StudyError
+from paropt.training.metrics import DEFAULT as DEFAULT_METRIC
+from paropt.training.objective import Curve, Objective
 
-Curve = Sequence[float | None]
+MAXIMIZED = Objective(DEFAULT_METRIC)
 
 PRUNERS: dict[str, dict[str, int]] = {
     # startup: trials that must have ended before any is pruned; warmup: epochs that all may run
@@ -66,65 +69,70 @@ def complete_choice(
     return {"name": name, **options}
 
 
-def best_so_far(curve: Curve, epoch: int) -> float | None:
-    """The best of a curve's first ``epoch`` epochs; None if it has none."""
-    seen = [value for value in curve[:epoch] if value is not None]
-    return max(seen, default=None)
-
-
 def reason_to_prune(
     pruner: Mapping[str, Any],
     curve: Curve,
     ended: Sequence[Curve],
     running: Sequence[Curve] = (),
     epochs: int = 0,
+    objective: Objective = MAXIMIZED,
 ) -> str | None:
     """Why the trial with this curve should stop now, or None.
 
     ``ended`` holds the curves of complete and pruned trials of the same model, ``running`` those of
-    the others that run; higher is better. ``epochs`` is how many the trial will have at most.
+    the others that run. ``epochs`` is how many the trial will have at most.
     """
     if len(ended) < pruner.get("startup", 0) or not curve:
         return None
     if pruner["name"] == "median":
-        return _below_median(pruner, curve, [*ended, *running])
+        return _worse_than_median(pruner, curve, [*ended, *running], objective)
     if pruner["name"] == "asha":
-        return _outside_rung(pruner, curve, [*ended, *running], epochs)
+        return _outside_rung(pruner, curve, [*ended, *running], epochs, objective)
     return None
 
 
-def _below_median(pruner: Mapping[str, Any], curve: Curve, peers: Sequence[Curve]) -> str | None:
+def _worse_than_median(
+    pruner: Mapping[str, Any], curve: Curve, peers: Sequence[Curve], objective: Objective
+) -> str | None:
     epoch = len(curve)
-    own = best_so_far(curve, epoch)
+    own = objective.best(curve)
     # pruned trials count with what they had; those that only began say nothing yet
     theirs = [
         best
         for peer in peers
         if len(peer) >= min(epoch, pruner["warmup"])
-        and (best := best_so_far(peer, epoch)) is not None
+        and (best := objective.best(peer[:epoch])) is not None
     ]
     if epoch < pruner["warmup"] or not theirs or own is None:
         return None
     median = statistics.median(theirs)
-    if own >= median:
+    if not objective.better(median, own):
         return None
-    return f"{own:.4f} after epoch {epoch} is below the median {median:.4f} of {len(theirs)} trials"
+    side = "below" if objective.larger else "above"
+    return (
+        f"{own:.4f} after epoch {epoch} is {side} the median {median:.4f} of {len(theirs)} trials"
+    )
 
 
 def _outside_rung(
-    pruner: Mapping[str, Any], curve: Curve, peers: Sequence[Curve], epochs: int
+    pruner: Mapping[str, Any],
+    curve: Curve,
+    peers: Sequence[Curve],
+    epochs: int,
+    objective: Objective,
 ) -> str | None:
     """Asynchronous successive halving (Li et al., MLSys 2020, algorithm 2, its stopping form)."""
     epoch, factor = len(curve), pruner["factor"]
     rung = pruner["min_epochs"] or max(1, round(epochs / 5))
     while rung < epoch:
         rung *= factor
-    own = best_so_far(curve, epoch)
+    own = objective.best(curve)
     if rung != epoch or own is None:
         return None
-    reached = [best_so_far(peer, epoch) for peer in peers if len(peer) >= epoch]
-    values = sorted([own, *(v for v in reached if v is not None)], reverse=True)
+    reached = [objective.best(peer[:epoch]) for peer in peers if len(peer) >= epoch]
+    seen = [own, *(value for value in reached if value is not None)]
+    values = sorted(seen, key=objective.key, reverse=True)
     kept = max(1, len(values) // factor)
-    if own >= values[kept - 1]:
+    if not objective.better(values[kept - 1], own):
         return None
     return f"{own:.4f} after epoch {epoch} is not among the best {kept} of {len(values)} trials"

@@ -30,6 +30,7 @@ from paropt.search.space.space import Choose, Config, Space
 from paropt.search.study.history import History, Record, key_of
 from paropt.search.study.pruning import complete_choice
 from paropt.storage import trial_rows
+from paropt.training.objective import Objective
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -83,13 +84,15 @@ def uniformly(rng: random.Random) -> Choose:
 class Sampler:
     """Draws configurations that the study has not had."""
 
-    def __init__(self, space: Space, sampler: Mapping[str, Any], seed: int, metric: str) -> None:
+    def __init__(
+        self, space: Space, sampler: Mapping[str, Any], seed: int, objective: Objective
+    ) -> None:
         if sampler["name"] == "grid" and space.size() == float("inf"):
             raise StudyError("the sampler 'grid' needs a step for every float of the space")
         self.space = space
         self.options = sampler
         self.seed = seed
-        self.metric = metric
+        self.objective = objective
         self.size = space.size()
         self._memory: Memory | None = None
 
@@ -203,7 +206,7 @@ class Sampler:
         from paropt.search.study.optuna_view import Memory
 
         if self._memory is None:
-            self._memory = Memory(self.distributions, self.metric)
+            self._memory = Memory(self.distributions, self.objective)
         self._memory.update(history.all())
         return self._memory
 

@@ -70,7 +70,7 @@ class Study:
         self.definition = definition
         self.space = from_json(definition.space, f"study {definition.name!r}")
         self.sampler = Sampler(
-            self.space, definition.sampler, definition.seed or 0, definition.metric
+            self.space, definition.sampler, definition.seed or 0, definition.objective
         )
         self.jobs: list[Job] = jobs_of(definition.plan)
         jobs = {job.entry for job in self.jobs} if self.jobs else None
@@ -114,6 +114,7 @@ class Study:
                     definition.name,
                     definition.metric,
                     {trial_rows.DEFINITION: definition.to_json(), trial_rows.BUDGET: budget},
+                    definition.direction,
                 )
             else:
                 recorded = _recorded(connection, found, definition.name)
@@ -515,13 +516,13 @@ class Study:
     def best(self, top: int = 1) -> list[dict[str, Any]]:
         """The ``top`` best trials, best first, as :func:`paropt.search.study.summary.described`."""
         self.refresh()
-        best = best_first(self.history.lineages(), self.definition.metric)[:top]
-        return [summary.described(record, self.definition.metric) for record in best]
+        best = best_first(self.history.lineages(), self.definition.objective)[:top]
+        return [summary.described(record, self.definition.objective) for record in best]
 
     def trials(self) -> list[dict[str, Any]]:
         """Every attempt, in order."""
         self.refresh()
-        return [summary.described(r, self.definition.metric) for r in self.history.all()]
+        return [summary.described(r, self.definition.objective) for r in self.history.all()]
 
     def summary(self) -> dict[str, Any]:
         """What ``status STUDY --json`` and ``launch --json`` print, but for the workers."""

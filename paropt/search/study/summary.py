@@ -10,37 +10,64 @@ from paropt.search.space.space import Space
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.equal_spend import by_model
 from paropt.search.study.history import Record, best_first, counts
-from paropt.search.study.trial import metrics_at
+from paropt.training.epochs import EpochReport
+from paropt.training.objective import Objective, flattered, interval
 
 if TYPE_CHECKING:
     from paropt.search.study.optuna_view import Memory
 
 
-def described(record: Record, metric: str) -> dict[str, Any]:
+def described(record: Record, objective: Objective) -> dict[str, Any]:
     """One trial as a JSON object.
 
     ``epoch`` is the best epoch, whose metrics these are; ``epochs`` is how many were run.
     """
-    epoch = record.end.get("epoch")
-    curve = record.curve(metric)
+    report = record.best_report
+    curve = record.curve(objective)
     return {
         "trial": record.number,
         "state": record.state.lower(),
         "value": record.value,
-        "epoch": epoch,
+        "steady": record.worth(objective),
+        "epoch": record.end.get("epoch"),
         "epochs": len(curve),
         "model": record.meta["model"],
         "params": dict(record.meta["params"]),
-        "metrics": metrics_at(record.curves, epoch) if epoch else {},
+        "metrics": dict(report.metrics) if report else {},
+        **judged(record.value, report, objective),
         "curve": list(curve),
         "seed": record.meta["seed"],
         "root": record.root,
         "attempt": record.meta["attempt"],
         "why": record.end.get("why"),
         "message": record.end.get("message", ""),
-        "seconds": sum(s for s in record.curves.get("seconds", []) if s is not None),
+        "seconds": record.seconds,
         "owner": {key: value for key, value in record.owner.items() if key != "token"},
     }
+
+
+# what a trial's value stands on, by the keys that described() has beside it
+JUDGED = (
+    "interval", "with_misses", "targets", "unknown", "sessions", "tied", "conservative", "stage",
+)  # fmt: skip
+
+
+def judged(value: float | None, report: EpochReport | None, objective: Objective) -> dict[str, Any]:
+    """What a value stands on: its interval, its targets, those left out, equal scores.
+
+    Each is None where it is not known: in trials of paropt 0.1, and where a model judges itself.
+    """
+    found: dict[str, Any] = dict.fromkeys(JUDGED)
+    if value is None or report is None:
+        return found
+    error = report.stderr.get(objective.metric)
+    if error is not None and not flattered(report):
+        found["interval"] = list(interval(value, error))
+    if report.targets is not None and report.unknown is not None:
+        found["with_misses"] = objective.with_misses(value, report.targets, report.unknown)
+    found |= {key: getattr(report, key) for key in ("targets", "unknown", "sessions", "tied")}
+    found |= {"conservative": dict(report.conservative) or None, "stage": report.stage}
+    return found
 
 
 def diagnostics(record: Record) -> list[dict[str, Any]]:
@@ -59,36 +86,67 @@ def summary(
     unread: int = 0,
 ) -> dict[str, Any]:
     """A study as a JSON object; its keys are promised in docs/json.md."""
-    best = best_first(lineages, definition.metric)[:1]
-    shown = ("trial", "value", "epoch", "params", "metrics", "model", "seed")
+    objective = definition.objective
+    first, second = (*best_first(lineages, objective)[:2], None, None)[:2]
     return {
         "study": definition.name,
         "model": "/".join(space.models),
         "metric": definition.metric,
+        "direction": definition.direction,
+        "evaluation": definition.protocol.to_json(),
         "fingerprint": definition.fingerprint,
         "data": definition.data_path,
         "state": state.get("state", "run"),
         "why": state.get("failures") or state.get("message", ""),
         "counts": counts(lineages),
         "budget": budget,
-        "best": {k: v for k, v in described(best[0], definition.metric).items() if k in shown}
-        if best
-        else None,
-        "by_model": by_model(lineages, space.models, definition.metric)
-        if len(space.models) > 1
-        else None,
+        "best": _shown(first, objective),
+        "runner_up": _runner_up(first, second, objective),
+        "by_model": by_model(lineages, space.models, objective) if len(space.models) > 1 else None,
         "floor": dict(floor),
+        "below_floor": below_floor(first.value, floor, objective) if first else [],
         "unread": unread,
-        "epochs": spent(lineages, definition.metric),
+        "epochs": spent(lineages, objective),
     }
 
 
-def spent(lineages: Sequence[Record], metric: str) -> dict[str, int]:
+def _shown(best: Record | None, objective: Objective) -> dict[str, Any] | None:
+    if best is None:
+        return None
+    shown = ("trial", "value", "steady", "epoch", "params", "metrics", "model", "seed", *JUDGED)
+    found = described(best, objective)
+    return {key: found[key] for key in shown}
+
+
+def _runner_up(
+    best: Record | None, second: Record | None, objective: Objective
+) -> dict[str, Any] | None:
+    """The second best trial; ``within_noise``: its value is inside the best one's interval."""
+    if best is None or second is None or second.value is None:
+        return None
+    bounds = judged(best.value, best.best_report, objective)["interval"]
+    within = None if bounds is None else bounds[0] <= second.value <= bounds[1]
+    return {"trial": second.number, "value": second.value, "within_noise": within}
+
+
+def below_floor(
+    value: float | None, floor: Mapping[str, Mapping[str, float]], objective: Objective
+) -> list[str]:
+    """The names of what needs no training and is as good as ``value``, or better."""
+    found = {name: objective.of(values) for name, values in floor.items()}
+    return [
+        name
+        for name, of in found.items()
+        if value is not None and of is not None and not objective.better(value, of)
+    ]
+
+
+def spent(lineages: Sequence[Record], objective: Objective) -> dict[str, int]:
     """Epochs that were ``run``, and those of pruned trials that were ``saved``."""
     pruned = [record for record in lineages if record.outcome == "pruned"]
     return {
-        "run": sum(len(record.curve(metric)) for record in lineages),
-        "saved": sum(int(r.meta["epochs"]) - len(r.curve(metric)) for r in pruned),
+        "run": sum(len(record.curve(objective)) for record in lineages),
+        "saved": sum(int(r.meta["epochs"]) - len(r.curve(objective)) for r in pruned),
     }
 
 

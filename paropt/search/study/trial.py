@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -15,11 +16,12 @@ from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.history import History, Record
 from paropt.search.study.pruning import reason_to_prune
 from paropt.storage import trial_rows
+from paropt.training import epochs
+from paropt.training.epochs import EpochReport
+from paropt.training.objective import Curve, Objective, flattered
 
 Transaction = Callable[[], AbstractContextManager[Connection]]
 MIB = 1 << 20
-# of the trainer's "epoch" event, beside its metrics
-_PER_EPOCH = ("loss", "seconds", "train_seconds", "events_per_second", "peak_memory", "extra")
 
 
 class TrialLost(StudyError):
@@ -64,10 +66,18 @@ class Trial:
     @property
     def best(self) -> tuple[int, float] | None:
         """The best epoch (from 1; of equals the first) and its value; None before any."""
-        return _best(self._curves.get(self._definition.metric, []))
+        return self._objective.best_epoch(self._curve)
 
-    def report(self, epoch: Mapping[str, Any]) -> bool:
-        """Stores a trainer's "epoch" event; True if the trial should be pruned.
+    @property
+    def _objective(self) -> Objective:
+        return self._definition.objective
+
+    @property
+    def _curve(self) -> Curve:
+        return self._objective.curve(epochs.reports(self._curves))
+
+    def report(self, epoch: EpochReport) -> bool:
+        """Stores what an epoch ended in; True if the trial should be pruned.
 
         Whatever was reported of later epochs is dropped: a second attempt that starts from zero
         reports them again.
@@ -77,31 +87,30 @@ class Trial:
             StorageUnreachable: call again.
             ValueError: the study's metric is missing or not finite.
         """
-        metric = self._definition.metric
-        value = epoch["metrics"].get(metric)
-        if value is None or not math.isfinite(value):
-            raise ValueError(f"epoch {epoch['epoch']} reports {metric} = {value}")
-        self._curves = _extended(self._curves, epoch)
+        epoch = _with_value(epoch, self._objective)
+        self._curves = epochs.extended(self._curves, epoch)
         with self._transaction() as connection:
             self._hold(connection)
-            trial_rows.set_curve(connection, self.id, self._curves, metric)
+            trial_rows.set_curve(connection, self.id, self._curves, self._curve)
             trial_rows.set_attrs(connection, "user", self.id, self._reached())
             self._history.refresh(connection)
-        self.prune_reason = self._reason_to_prune(metric)
+        self.prune_reason = self._reason_to_prune()
         return self.prune_reason is not None
 
-    def _reason_to_prune(self, metric: str) -> str | None:
+    def _reason_to_prune(self) -> str | None:
         others = [  # of the same model: an epoch of another one is another amount of learning
             record
             for record in self._history.lineages()
             if record.root != self.root and record.meta["model"] == self.model
         ]
+        objective = self._objective
         return reason_to_prune(
             self._definition.pruner,
-            self._curves[metric],
-            [record.curve(metric) for record in others if record.scored],
-            [record.curve(metric) for record in others if record.open],
+            self._curve,
+            [record.curve(objective) for record in others if record.scored],
+            [record.curve(objective) for record in others if record.open],
             self.epochs,
+            objective,
         )
 
     def complete(self, note: str | None = None) -> None:
@@ -164,8 +173,7 @@ class Trial:
             if why in ("oom", "diverged"):
                 system[f"constraints:{why}"] = 1.0
             if self._curves:  # reports may have found no database, and this call one again
-                metric = self._definition.metric
-                trial_rows.set_curve(connection, self.id, self._curves, metric)
+                trial_rows.set_curve(connection, self.id, self._curves, self._curve)
             trial_rows.set_attrs(connection, "system", self.id, system)
             trial_rows.set_attrs(connection, "user", self.id, self._shown(end))
             trial_rows.set_state(connection, self.id, state, best[1] if best else None)
@@ -178,7 +186,7 @@ class Trial:
     def _reached(self) -> dict[str, Any]:
         """What they see of it from its first epoch on."""
         resumed = {"resumed_from": self.resumed} if self.resumed else {}
-        return {**resumed, **reached(self._curves, self._definition.metric)}
+        return {**resumed, **reached(epochs.reports(self._curves), self._objective)}
 
     def _hold(self, connection: Connection) -> None:
         self._check(trial_rows.hold(connection, self.id))
@@ -195,63 +203,38 @@ class Trial:
         )
 
 
-def reached(curves: Mapping[str, list[Any]], metric: str) -> dict[str, Any]:
+def reached(reports: Sequence[EpochReport], objective: Objective) -> dict[str, Any]:
     """A trial so far in the words of its attributes; metrics are those of the best epoch."""
-
-    def told(kind: str) -> list[float]:
-        return [value for value in curves.get(kind, []) if value is not None]
-
-    found: dict[str, Any] = {"epochs": max(map(len, curves.values()), default=0)}
-    if best := _best(curves.get(metric, [])):
-        found |= {"epoch": best[0], **metrics_at(curves, best[0])}
-    if seconds := told("seconds"):
+    found: dict[str, Any] = {"epochs": max((report.epoch for report in reports), default=0)}
+    if best := objective.best_epoch(objective.curve(reports)):
+        report = next(report for report in reports if report.epoch == best[0])
+        found |= {"epoch": best[0], **report.metrics}
+        told = {"targets": report.targets, "left_out": report.unknown, "stage": report.stage}
+        found |= {key: value for key, value in told.items() if value is not None}
+        if flattered(report):
+            found["tied"] = f"{report.tied:.1%} of the targets have the score of another item"
+    if seconds := [r.seconds for r in reports if r.seconds is not None]:
         found["seconds"] = round(sum(seconds), 3)
         found["seconds_per_epoch"] = round(fmean(seconds), 3)
-    if speeds := told("events_per_second"):
+    if speeds := [r.events_per_second for r in reports if r.events_per_second is not None]:
         found["events_per_second"] = round(fmean(speeds), 1)
-    if peaks := told("peak_memory"):
+    if peaks := [r.peak_memory for r in reports if r.peak_memory is not None]:
         found["peak_memory_mib"] = round(max(peaks) / MIB, 1)
     return found
 
 
-def _best(values: Sequence[float | None]) -> tuple[int, float] | None:
-    seen = [(value, -epoch) for epoch, value in enumerate(values, 1) if value is not None]
-    if not seen:
-        return None
-    value, minus_epoch = max(seen)
-    return -minus_epoch, value
+def _with_value(report: EpochReport, objective: Objective) -> EpochReport:
+    """With the study's metric among the others, where that is a sum of them.
 
-
-def metrics_at(curves: Mapping[str, list[Any]], epoch: int) -> dict[str, Any]:
-    """The metrics of an epoch (from 1), by name."""
-    return {
-        name: values[epoch - 1]
-        for name, values in curves.items()
-        if name not in _PER_EPOCH and len(values) >= epoch and values[epoch - 1] is not None
-    }
-
-
-def _extended(curves: Mapping[str, list[Any]], epoch: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """The curves with one epoch written at its place, and nothing after it."""
-    at = int(epoch["epoch"]) - 1
-    new = {
-        **epoch["metrics"],
-        **{key: epoch[key] for key in _PER_EPOCH if epoch.get(key) is not None},
-    }
-    extended = {}
-    for name in {**curves, **new}:
-        values = list(curves.get(name, []))[:at]
-        values += [None] * (at - len(values))
-        extended[name] = [*values, _storable(new.get(name))]
-    return extended
-
-
-def _storable(value: Any) -> Any:
-    """JSON has no NaN and PostgreSQL takes none."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {str(key): _storable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_storable(item) for item in value]
-    return value
+    Raises:
+        ValueError: it is missing or not finite.
+    """
+    value = objective.of(report.metrics)
+    if value is None or not math.isfinite(value):
+        raise ValueError(f"epoch {report.epoch} reports {objective.metric} = {value}")
+    worst = objective.of(report.conservative)
+    conservative = (
+        report.conservative if worst is None else {**report.conservative, objective.metric: worst}
+    )
+    metrics = {**report.metrics, objective.metric: value}
+    return replace(report, metrics=metrics, conservative=conservative)
