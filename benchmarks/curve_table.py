@@ -32,6 +32,7 @@ from paropt.data.prepare import prepare
 from paropt.search.study.history import Record
 from paropt.search.study.study import Study
 from paropt.storage.connect import open_storage
+from paropt.training.objective import Objective
 
 SPACE = "gru4rec_xe_shared"
 STARTS = 5  # points that the space starts with
@@ -39,6 +40,7 @@ SEEDS = (42, 43)  # the first one trains all rows, the other only the start poin
 SESSIONS = {"yoochoose_100k": 6_000, "retailrocket": 18_000}  # the last ones for training
 FIXED = "n_sample=512"  # its 2,048 are most of these items; GRU4Rec's authors advise fewer then
 METRIC = "mrr@20"
+MRR = Objective(METRIC)
 
 
 def dataset(data: Path, name: str, cache: Path) -> Dataset:
@@ -98,13 +100,13 @@ def write(
     out: Path, made: dict[str, Any], names: list[str], rows: list[tuple[int, Record]]
 ) -> None:
     """One line of JSON that says what it is, then CSV: parameters, seconds per epoch, the curve."""
-    epochs = max(len(record.curve(METRIC)) for _, record in rows)
+    epochs = max(len(record.curve(MRR)) for _, record in rows)
     with out.open("w", newline="") as file:
         file.write(f"# {json.dumps(made)}\n")
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*names, "seed", "seconds", *(f"epoch {k + 1}" for k in range(epochs))])
         for seed, record in rows:
-            searched, curve = record.meta["searched"], record.curve(METRIC)
+            searched, curve = record.meta["searched"], record.curve(MRR)
             spent = sum(record.curves["seconds"]) / len(curve)
             values = [f"{value:.5f}" for value in curve]
             writer.writerow([*(searched[name] for name in names), seed, f"{spent:.3f}", *values])

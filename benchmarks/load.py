@@ -29,6 +29,7 @@ from psycopg2.extras import execute_values
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.study import Study
 from paropt.storage.embedded.server import EmbeddedServer
+from paropt.training.epochs import EpochReport
 
 TRAINER = Path(__file__).parents[1] / "tests" / "scripted_trainer.py"
 SPACE = {
@@ -75,7 +76,11 @@ class Load:
         study = Study.create(self.url, definition)
         trial = study.next_trial({"host": "history"})
         assert trial is not None
-        trial.report({"epoch": 1, "metrics": {"mrr@20": 0.5, "recall@20": 0.7}, "seconds": 1.0})
+        trial.report(
+            EpochReport.from_json(
+                {"epoch": 1, "metrics": {"mrr@20": 0.5, "recall@20": 0.7}, "seconds": 1.0}
+            )
+        )
         trial.complete()
         self._multiply(trial.id, history - 1)
         return study

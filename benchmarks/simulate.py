@@ -34,14 +34,16 @@ from surrogate import Surrogate, read_table
 
 from paropt.search.setup.warm_start import POINTS, best_points, warmed
 from paropt.search.space.space import Config, Space
-from paropt.search.study import history
-from paropt.search.study.history import History, Record, steady
+from paropt.search.study.history import History, Record
 from paropt.search.study.pruning import complete_pruner, reason_to_prune
 from paropt.search.study.sampling import Sampler, complete_sampler, derived_seed
+from paropt.training import objective
+from paropt.training.objective import Objective
 
 HERE = Path(__file__).parent
 TABLES = {name: HERE / "curves" / f"{name}.csv" for name in ("yoochoose_100k", "retailrocket")}
 METRIC = "mrr@20"
+MRR = Objective(METRIC)
 MARKS = (5, 10, 25, 50, 100)  # spends at which regrets are shown
 EARLIER = 25  # what the study spent that a warm start is from
 
@@ -58,7 +60,7 @@ class Strategy:
     sampler: str = "tpe"
     pruner: Mapping[str, Any] | str = "none"
     start: str = "none"
-    steady: int = history.STEADY
+    steady: int = objective.STEADY
     optuna: Callable[[int], tuple[Any, Any]] | None = None
 
 
@@ -176,7 +178,7 @@ class Ours:
     """paropt's sampler and pruner on records like those of its database."""
 
     def __init__(self, space: Space, strategy: Strategy, seed: int) -> None:
-        self.sampler = Sampler(space, complete_sampler(strategy.sampler), seed, METRIC)
+        self.sampler = Sampler(space, complete_sampler(strategy.sampler), seed, MRR)
         self.pruner = complete_pruner(strategy.pruner)
         self.history = History(0)
 
@@ -196,13 +198,13 @@ class Ours:
         self.history.records[job.handle] = replace(old, state=state, value=value, curves=curves)
 
     def worth(self, job: Job) -> float:
-        return steady(job.seen) or 0.0
+        return MRR.steady(job.seen) or 0.0
 
     def prune(self, job: Job) -> bool:
         self._write(job, "RUNNING")
         others = [r for r in self.history.records.values() if r.number != job.handle]
-        ended = [r.curve(METRIC) for r in others if not r.open]
-        running = [r.curve(METRIC) for r in others if r.open]
+        ended = [r.curve(MRR) for r in others if not r.open]
+        running = [r.curve(MRR) for r in others if r.open]
         return reason_to_prune(self.pruner, job.seen, ended, running, len(job.curve)) is not None
 
     def end(self, job: Job, pruned: bool) -> None:
@@ -217,7 +219,7 @@ class Optunas:
         sampler, pruner = strategy.optuna(seed)
         self.study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
         self.space = space
-        self.ranges = Sampler(space, complete_sampler("tpe"), seed, METRIC).distributions
+        self.ranges = Sampler(space, complete_sampler("tpe"), seed, MRR).distributions
 
     def ask(self, world: World, index: int) -> Job:
         trial = self.study.ask(self.ranges)
@@ -298,7 +300,7 @@ def simulate(
 ) -> Trace:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    history.STEADY = strategy.steady
+    objective.STEADY = strategy.steady
     known = surrogate(path)
     space = known.table.space
     if strategy.start == "none":

@@ -31,6 +31,7 @@ from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.study import Study
 from paropt.search.study.trial import Trial
 from paropt.storage.embedded.server import EmbeddedServer
+from paropt.training.epochs import EpochReport
 
 SPACE = Path(__file__).parents[1] / "paramspaces" / "gru4rec_bprmax_shared.json"
 EPOCHS = 10
@@ -45,7 +46,7 @@ def train(trial: Trial, rng: random.Random) -> float:
         mrr = max(top, 0.01) * (1 - 0.5**epoch)
         event = {"epoch": epoch, "metrics": {"mrr@20": mrr, "recall@20": 2 * mrr}, "loss": 1.0}
         began = time.perf_counter()
-        pruned = trial.report(event)
+        pruned = trial.report(EpochReport.from_json(event))
         if pruned or epoch == EPOCHS:
             trial.prune() if pruned else trial.complete()
         spent = time.perf_counter() - began

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.metadata
 import os
 import platform
-import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,17 +15,18 @@ from paropt.launch.data_source import DEMO, Given, Note, demo_set, named_data, o
 from paropt.names import allowed
 from paropt.storage.connect import Storage, check_storage, open_storage
 from paropt.storage.leases import HEARTBEAT, create_tables
+from paropt.training.evaluation import EvaluationProtocol, Ties
+from paropt.training.metrics import CUTOFF
 
 if TYPE_CHECKING:
     from paropt.data import Dataset
     from paropt.search.space.space import Space
+    from paropt.search.study.definition import StudyDefinition
     from paropt.search.study.study import Study
+    from paropt.training.objective import Objective
 
-METRIC = "mrr@20"
 AUTO = "auto"  # begins the name of a study whose space was made for its data
 DEFAULT_TRIALS = 100
-RANKED = ("mrr", "recall", "ndcg")  # what ranking reports, at any cut-off
-CUTOFF = 20  # always reported, whichever the metric is
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,9 @@ class Wish:
     trials: int | None = None
     timeout: float | None = None
     metric: str | None = None
+    also: tuple[str, ...] = ()
+    filter_seen: bool | None = None
+    ties: Ties | None = None
     fixed: tuple[str, ...] = ()
     warm_start: tuple[str, ...] = ()
     seed: int | None = None
@@ -84,14 +86,13 @@ def create_or_resume(wish: Wish, note: Note) -> Joined:
         StorageUnreachable: no database.
     """
     check_storage(wish.storage, wish.listen)
-    cutoffs(wish.metric or METRIC)
     _check_choices(wish)
     if wish.space is None:
         return _without_space(wish, note)
     from paropt.search.setup.check_space import read_checked_space
 
     space = read_checked_space(wish.space, wish.fixed)
-    _check_search(wish, space)
+    objective = _check_search(wish, space)
     dataset = open_data(find_data(wish, space, note))
     name = wish.study or default_name(wish.space.stem, dataset.path)
     storage = open_storage(wish.storage, listen=wish.listen, wait=database_wait())
@@ -104,7 +105,7 @@ def create_or_resume(wish: Wish, note: Note) -> Joined:
                 else f"the study is named {name!r}; launch again to go on with it"
             )
         space = _warmed(wish, storage, known, space, note)
-        return _create(wish, storage, name, known, space, dataset)
+        return _create(wish, storage, name, known, space, objective, dataset, note)
     except BaseException:
         storage.close()
         raise
@@ -128,7 +129,14 @@ def _ignored(wish: Wish, note: Note) -> None:
 
 
 def _create(
-    wish: Wish, storage: Storage, name: str, known: bool, space: Space, dataset: Dataset
+    wish: Wish,
+    storage: Storage,
+    name: str,
+    known: bool,
+    space: Space,
+    objective: Objective,
+    dataset: Dataset,
+    note: Note,
 ) -> Joined:
     from paropt.search.study.definition import StudyDefinition
     from paropt.search.study.study import Study
@@ -136,12 +144,17 @@ def _create(
 
     create_tables(storage.engine())
     recorded = _recorded(storage, name) if known else None
-    metric = wish.metric or (recorded.metric if recorded else METRIC)
+    if recorded and wish.metric is None:
+        objective = recorded.objective
+    protocol, why = _protocol(wish, recorded, dataset)
     definition = StudyDefinition(
         name=name,
         space=space.to_json(),
-        metric=metric,
-        at=cutoffs(metric),
+        metric=objective.metric,
+        direction=objective.direction,
+        at=sorted({CUTOFF, *objective.at}),
+        also=_also(wish, recorded),
+        evaluation=protocol.to_json(),
         data_path=str(dataset.path.resolve()),
         fingerprint=dataset.fingerprint,
         semantics=SEMANTICS,
@@ -155,7 +168,29 @@ def _create(
     if budget is None and wish.timeout is None and not known:
         budget = DEFAULT_TRIALS
     study = Study.create(storage.url, definition, budget=budget, timeout=wish.timeout)
+    note(f"judged by {_goal(objective)} on valid, {protocol.words()}{why}")
     return Joined(storage, study, dataset.path, known)
+
+
+def _protocol(
+    wish: Wish, recorded: StudyDefinition | None, dataset: Dataset
+) -> tuple[EvaluationProtocol, str]:
+    """How trials are judged, and why so if nobody asked for it."""
+    if recorded is not None:
+        return recorded.protocol.asked(wish.filter_seen, wish.ties), ""
+    usual = EvaluationProtocol.of_data(dataset.protocol)
+    why = f" (usual for {dataset.protocol} data; --filter-seen or --no-filter-seen decides)"
+    return usual.asked(wish.filter_seen, wish.ties), why if wish.filter_seen is None else ""
+
+
+def _also(wish: Wish, recorded: StudyDefinition | None) -> list[str]:
+    from paropt.search.setup.objective import more_metrics
+
+    return list(recorded.also) if recorded and not wish.also else more_metrics(wish.also)
+
+
+def _goal(objective: Objective) -> str:
+    return objective.metric if objective.larger else f"{objective.metric} (smaller is better)"
 
 
 def _without_space(wish: Wish, note: Note) -> Joined:
@@ -176,13 +211,13 @@ def _without_space(wish: Wish, note: Note) -> Joined:
         from paropt.search.setup.auto_space import suited_space
 
         space, reasons = suited_space(dataset, wish.fixed)
-        _check_search(wish, space)
+        objective = _check_search(wish, space)
         note("no --space, so one is made for this data:")
         for reason in reasons:
             note(f"  {reason}")
         space = _warmed(wish, storage, False, space, note)
         note(f"the study is named {name!r}; launch again to go on with it")
-        return _create(wish, storage, name, False, space, dataset)
+        return _create(wish, storage, name, False, space, objective, dataset, note)
     except BaseException:
         storage.close()
         raise
@@ -194,8 +229,14 @@ def _resume(wish: Wish, storage: Storage, note: Note) -> Joined:
 
     assert wish.study is not None
     recorded = _recorded(storage, wish.study)
-    for given, has in (("metric", recorded.metric), ("seed", recorded.seed)):
-        said = getattr(wish, given)
+    metric = _metric_of(wish, recorded)
+    protocol = recorded.protocol
+    for given, said, has in (
+        ("metric", metric, recorded.metric),
+        ("seed", wish.seed, recorded.seed),
+        ("filter-seen", wish.filter_seen, protocol.filter_seen),
+        ("ties", wish.ties, protocol.ties),
+    ):
         if said is not None and said != has:
             raise StudyError(
                 f"study {wish.study!r} has the {given} {has}, not {said}; leave --{given} out, or "
@@ -210,6 +251,16 @@ def _resume(wish: Wish, storage: Storage, note: Note) -> Joined:
     create_tables(storage.engine())
     study = Study.create(storage.url, recorded, budget=wish.trials, timeout=wish.timeout)
     return Joined(storage, study, data, True)
+
+
+def _metric_of(wish: Wish, recorded: StudyDefinition) -> str | None:
+    """What ``--metric`` means for the models of a study that there is."""
+    from paropt.search.setup.objective import objective_of
+    from paropt.search.space.file import from_json
+
+    if wish.metric is None or wish.metric == recorded.metric:
+        return None
+    return objective_of(wish.metric, from_json(recorded.space).models).metric
 
 
 # -- worker ---------------------------------------------------------------------------------
@@ -315,18 +366,6 @@ def database_wait() -> float:
     return float(os.environ.get("PAROPT_OUTAGE") or 600)
 
 
-def cutoffs(metric: str) -> list[int]:
-    """The cut-offs to evaluate for a metric.
-
-    Raises:
-        ParoptError: no name of a metric.
-    """
-    found = re.fullmatch(r"([a-z][a-z0-9_-]*)(?:@([1-9]\d*))?", metric)
-    if not found:
-        raise ParoptError(f"--metric is a name like mrr@20 or recall@20, not {metric!r}")
-    return sorted({CUTOFF, int(found[2] or CUTOFF)})
-
-
 def _check_choices(wish: Wish) -> None:
     """Refuse a sampler or pruner that there isn't, before the database is touched."""
     from paropt.search.study.pruning import complete_pruner
@@ -336,26 +375,20 @@ def _check_choices(wish: Wish) -> None:
     complete_pruner(wish.pruner)
 
 
-def _check_search(wish: Wish, space: Space) -> None:
-    """Refuse what no trial could report, and what cannot be sampled.
+def _check_search(wish: Wish, space: Space) -> Objective:
+    """What the study looks for; refuse what no trial could report, and what cannot be sampled.
 
     Raises:
-        ParoptError: no model of the space reports that metric.
+        ParoptError: a model of the space does not report that metric.
         StudyError: the sampler cannot draw from the space.
     """
+    from paropt.search.setup.objective import more_metrics, objective_of
     from paropt.search.study.sampling import Sampler, complete_sampler
-    from paropt.training import registry
 
-    metric = wish.metric or METRIC
-    name, _, cutoff = metric.partition("@")
-    if (name not in RANKED or not cutoff) and not any(map(registry.judges_itself, space.models)):
-        close = difflib.get_close_matches(name, RANKED, 1)
-        best = f"{close[0] if close else 'mrr'}@{cutoff or CUTOFF}"
-        raise ParoptError(
-            f"--metric {metric}: {' and '.join(space.models)} report {', '.join(RANKED)} at a "
-            f"cut-off, such as {best}"
-        )
-    Sampler(space, complete_sampler(wish.sampler), 0, Objective(metric))
+    objective = objective_of(wish.metric, space.models)
+    more_metrics(wish.also)
+    Sampler(space, complete_sampler(wish.sampler), 0, objective)
+    return objective
 
 
 def versions() -> dict[str, str]:

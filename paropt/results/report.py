@@ -173,8 +173,8 @@ def _numbers(one: Judged, table: Any) -> dict[str, Any]:
     """Mean, spread, least and most over the seeds, and the interval over sessions, by metric."""
     bounds = _intervals(table)
     metrics = {}
-    for name in one.metrics[0]:
-        values = [float(metrics[name]) for metrics in one.metrics]
+    for name in one.reports[0].metrics:
+        values = [float(report.metrics[name]) for report in one.reports]
         metrics[name] = {
             "mean": float(np.mean(values)),
             "spread": spread(values),

@@ -19,15 +19,17 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Literal
 
 from paropt.errors import ParamError
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
 Direction = Literal["maximize", "minimize"]
-Floats = NDArray[np.float64]
 
 CUT = ("recall", "mrr", "ndcg")  # reported at every cut-off
 ALIASES = {"hr": "recall", "hit": "recall"}
@@ -103,22 +105,22 @@ def needs_all_ranks(names: Iterable[str]) -> bool:
 
 def gain(name: str, ranks: Floats) -> Floats:
     """What a target of each of the ``ranks`` [T] adds to the mean that the metric is, [T]."""
+    import numpy as np  # here, as every verb imports this module
+
+    formulas: Mapping[str, Callable[[Floats], Floats]] = {
+        "recall": np.ones_like,
+        "mrr": lambda rank: 1 / rank,
+        "ndcg": lambda rank: 1 / np.log2(rank + 1),
+        "avg_rank": lambda rank: rank,
+    }
     word, cutoff = split(name)
-    value = _FORMULAS[word](ranks)
+    value = formulas[word](ranks)
     return value if cutoff is None else np.where(ranks <= cutoff, value, 0.0)
-
-
-_FORMULAS: Mapping[str, Callable[[Floats], Floats]] = {
-    "recall": np.ones_like,
-    "mrr": lambda rank: 1 / rank,
-    "ndcg": lambda rank: 1 / np.log2(rank + 1),
-    "avg_rank": lambda rank: rank,
-}
 
 
 def means(ranks: Floats, names: Iterable[str]) -> dict[str, float]:
     """Each metric of targets whose ranks [T] are given."""
-    return {name: float(np.mean(gain(name, ranks))) for name in names}
+    return {name: float(gain(name, ranks).mean()) for name in names}
 
 
 def names_at(at: Sequence[int], also: Iterable[str] = ()) -> list[str]:

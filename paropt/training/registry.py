@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from paropt.errors import DataError, ModelError, ParamError
+from paropt.training.metrics import Direction
 
 # Another distribution may ship a top-level `models` too, and then Python may find that one.
 _FOREIGN = (
@@ -69,6 +70,7 @@ __all__ = [
     "kernels",
     "model_class",
     "names",
+    "own_metrics",
     "scores_itself",
 ]
 
@@ -251,6 +253,16 @@ def judges_itself(name: str) -> bool:
         ModelError: see :func:`model_class`.
     """
     return model_class(name).evaluate is not Model.evaluate
+
+
+def own_metrics(name: str) -> dict[str, Direction]:
+    """What a model that judges itself declares to report, and what is better of each.
+
+    Raises:
+        ModelError: see :func:`model_class`.
+    """
+    declared = getattr(model_class(name), "METRICS", ())
+    return {metric.name: metric.direction for metric in declared}
 
 
 def summary(name: str) -> str:

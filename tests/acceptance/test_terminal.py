@@ -24,6 +24,7 @@ from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.study import Study
 from paropt.storage.engine import open_engine
 from paropt.storage.leases import Slots, create_tables
+from paropt.training.epochs import EpochReport
 
 SCRIPT = Path(__file__).parents[1] / "scripted_trainer.py"
 COLUMNS, LINES = 80, 24
@@ -198,7 +199,7 @@ def busy(database_url: str) -> Iterator[Callable[[int], str]]:
                 continue
             metrics = {"mrr@20": 0.3 - number / 100, "recall@20": 0.5}
             epoch = {"epoch": 1, "metrics": metrics, "loss": 1.0, "seconds": 1.5}
-            trial.report(epoch)
+            trial.report(EpochReport.from_json(epoch))
             trial.complete()
         create_tables(engine)
         table = Slots(engine)

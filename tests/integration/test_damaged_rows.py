@@ -11,6 +11,7 @@ from paropt.errors import StudyError
 from paropt.search.study import history
 from paropt.search.study.study import Study
 from paropt.terminal.status import all_statuses
+from paropt.training.epochs import EpochReport
 
 pytestmark = pytest.mark.postgres
 
@@ -87,10 +88,10 @@ def test_a_running_trial_that_is_written_anew_is_read_again(whole: Shop) -> None
     study = opened(whole)
     trial = study.next_trial({})
     assert trial is not None
-    trial.report(epoch(1, 0.5))
+    trial.report(EpochReport.from_json(epoch(1, 0.5)))
     spoil(whole, "curve", "{", trial.number)
     assert study.summary()["unread"] == 1
-    trial.report(epoch(2, 0.5))
+    trial.report(EpochReport.from_json(epoch(2, 0.5)))
     trial.complete()
     assert study.summary()["unread"] == 0
     spoil(whole, "owner", "{}", trial.number)

@@ -26,6 +26,7 @@ from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.study import Study
 from paropt.storage.connect import Storage, open_storage
 from paropt.storage.engine import initialise, open_rdb
+from paropt.training.epochs import EpochReport
 
 
 @dataclass
@@ -318,7 +319,11 @@ def test_note_and_plots_of_a_study(database_url: str) -> None:
         assert trial
         for epoch in (1, 2):
             metrics = {"mrr@20": value / epoch, "recall@20": value}
-            trial.report({"epoch": epoch, "metrics": metrics, "loss": 1.0, "seconds": 1800.0})
+            trial.report(
+                EpochReport.from_json(
+                    {"epoch": epoch, "metrics": metrics, "loss": 1.0, "seconds": 1800.0}
+                )
+            )
         trial.complete()
     with open_storage(database_url) as opened, served(opened) as dashboard:
         told = ask(dashboard.port, "/api/studies/1", token=dashboard.token).json
@@ -376,7 +381,7 @@ def test_own_notes_stay_and_made_files_go_with_their_study(database_url: str) ->
     study = Study.create(database_url, definition, budget=1)
     trial = study.next_trial({"host": "rome", "device": "cpu"})
     assert trial
-    trial.report({"epoch": 1, "metrics": {"mrr@20": 0.5}})
+    trial.report(EpochReport.from_json({"epoch": 1, "metrics": {"mrr@20": 0.5}}))
     trial.complete()
     study.close()
     with open_storage(database_url) as opened, served(opened, writable=True) as dashboard:

@@ -16,6 +16,7 @@ from paropt.search.space.paramfiles import Paramfile
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.plan import Entry, Plan
 from paropt.search.study.study import Study, StudyEnded
+from paropt.training.epochs import EpochReport
 
 SPACE: dict[str, Any] = {
     "model": "gru4rec",
@@ -65,7 +66,9 @@ def train(study: Study, values: Sequence[float] | None) -> Any:
         trial.fail("error", "boom")
         return trial
     for epoch, value in enumerate(values, 1):
-        trial.report({"epoch": epoch, "metrics": {"mrr@20": value}, "seconds": 1.5})
+        trial.report(
+            EpochReport.from_json({"epoch": epoch, "metrics": {"mrr@20": value}, "seconds": 1.5})
+        )
     trial.complete()
     return trial
 
@@ -155,7 +158,7 @@ def test_spending_counts_every_trial_in_the_order_of_their_ends(create: Create) 
     train(study, [0.1, 0.4])
     train(study, None)
     assert late is not None
-    late.report({"epoch": 1, "metrics": {"mrr@20": 0.3}, "seconds": 10.0})
+    late.report(EpochReport.from_json({"epoch": 1, "metrics": {"mrr@20": 0.3}, "seconds": 10.0}))
     late.prune("weak")
     train(study, [0.5])
     found = points(study)

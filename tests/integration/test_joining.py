@@ -11,6 +11,7 @@ import pytest
 from paropt.errors import DataError, ParoptError, StudyError
 from paropt.launch import open_study
 from paropt.launch.open_study import Wish, create_or_resume, join
+from paropt.training.epochs import EpochReport
 
 SPACE = {
     "model": "gru4rec",
@@ -173,7 +174,9 @@ def finish(wish: Wish, values: dict[int, float]) -> None:
             assert trial is not None
             value = values[trial.params["layers"]]
             metrics = {"mrr@20": value, "recall@20": value}
-            trial.report({"epoch": 1, "metrics": metrics, "loss": 1.0, "seconds": 1.0})
+            trial.report(
+                EpochReport.from_json({"epoch": 1, "metrics": metrics, "loss": 1.0, "seconds": 1.0})
+            )
             trial.complete()
 
 

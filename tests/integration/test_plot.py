@@ -12,6 +12,7 @@ import pytest
 
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.study import Study
+from paropt.training.epochs import EpochReport
 
 SPACE = {
     "model": "hstu",
@@ -47,7 +48,11 @@ def run_a_trial(study: Study, extra: dict[str, Any]) -> None:
     assert trial
     for epoch in (1, 2):
         metrics = {"mrr@20": 0.1 * epoch}
-        trial.report({"epoch": epoch, "metrics": metrics, "seconds": 60.0, "extra": extra})
+        trial.report(
+            EpochReport.from_json(
+                {"epoch": epoch, "metrics": metrics, "seconds": 60.0, "extra": extra}
+            )
+        )
     trial.complete()
 
 

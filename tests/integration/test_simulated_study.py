@@ -10,6 +10,8 @@ from simulate import METRIC, Job, Ours, Strategy, World, run
 from paropt.search.space.file import from_json
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.study import Study
+from paropt.training.epochs import EpochReport
+from paropt.training.objective import Objective
 
 pytestmark = pytest.mark.postgres
 
@@ -55,7 +57,7 @@ def test_the_same_trials_and_the_same_cuts(module_database_url: str, pruner: str
         curve, _, _ = world.train(trial.params, 0)
         for number, value in enumerate(curve, 1):
             event = {"epoch": number, "metrics": {METRIC: value}, "loss": 1.0, "seconds": 1.0}
-            if trial.report(event) and number < EPOCHS:
+            if trial.report(EpochReport.from_json(event)) and number < EPOCHS:
                 trial.prune()
                 break
         else:
@@ -75,7 +77,7 @@ def test_the_same_trials_and_the_same_cuts(module_database_url: str, pruner: str
     search.end = ending  # type: ignore[method-assign]
     run(search, world, TRIALS, 1)
     simulated = [
-        (dict(record.meta["searched"]), record.outcome, len(record.curve(METRIC)))
+        (dict(record.meta["searched"]), record.outcome, len(record.curve(Objective(METRIC))))
         for record in list(search.history.records.values())[:TRIALS]
     ]
     assert len(ended) >= TRIALS

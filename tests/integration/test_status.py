@@ -12,6 +12,7 @@ from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.study import Study
 from paropt.storage.engine import open_engine
 from paropt.storage.leases import Slots, create_tables
+from paropt.training.epochs import EpochReport
 
 SPACE = {
     "model": "gru4rec",
@@ -41,8 +42,8 @@ def study(database_url: str) -> Iterator[Study]:
     study = Study.create(database_url, definition, budget=5)
     first = study.next_trial({"host": "rome"})
     assert first
-    first.report(_epoch(1, 0.25))
-    first.report(_epoch(2, 0.125))
+    first.report(EpochReport.from_json(_epoch(1, 0.25)))
+    first.report(EpochReport.from_json(_epoch(2, 0.125)))
     first.complete()
     second = study.next_trial({"host": "rome"})
     assert second

@@ -16,6 +16,7 @@ from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.study import Study, StudyEnded
 from paropt.search.study.trial import Trial
 from paropt.storage.engine import initialise, open_engine, open_rdb, parse_url, transaction
+from paropt.training.epochs import EpochReport
 
 pytestmark = pytest.mark.postgres
 
@@ -47,7 +48,7 @@ def create(module_database_url: str, request: pytest.FixtureRequest) -> Iterator
 
 def finish(trial: Trial | None, value: float = 0.5) -> None:
     assert trial is not None
-    trial.report({"epoch": 1, "metrics": {"mrr@20": value}})
+    trial.report(EpochReport.from_json({"epoch": 1, "metrics": {"mrr@20": value}}))
     trial.complete()
 
 
@@ -184,6 +185,7 @@ WORKER = textwrap.dedent(
     import json, random, sys, time
     from paropt.search.study.definition import StudyDefinition
     from paropt.search.study.study import Study, StudyEnded
+    from paropt.training.epochs import EpochReport
     url, seed, budget, space = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
     rng = random.Random(seed)
     study = Study.create(
@@ -209,7 +211,7 @@ WORKER = textwrap.dedent(
         if fate < 0.2:
             study.requeue(trial.id, "lost")
             continue
-        if trial.report({"epoch": 1, "metrics": {"mrr@20": rng.random()}}):
+        if trial.report(EpochReport.from_json({"epoch": 1, "metrics": {"mrr@20": rng.random()}})):
             trial.prune()
         elif fate < 0.3:
             trial.hand_back("because")

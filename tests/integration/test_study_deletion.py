@@ -26,6 +26,7 @@ from paropt.storage import study_rows
 from paropt.storage.connect import Storage, open_storage
 from paropt.storage.engine import open_rdb, transaction
 from paropt.storage.leases import Slots, create_tables
+from paropt.training.epochs import EpochReport
 
 pytestmark = pytest.mark.postgres
 
@@ -139,7 +140,7 @@ def test_who_has_the_study_open_hears_of_its_end(storage: Storage) -> None:
         with pytest.raises(StudyEnded, match="study 'shop' was deleted"):
             trial_of(study)
         with pytest.raises(StudyError, match="no longer in the database"):
-            trial.report(EPOCH)
+            trial.report(EpochReport.from_json(EPOCH))
     assert set(rows(storage).values()) == {0}
 
 
@@ -188,7 +189,7 @@ def test_a_test_set_that_was_looked_at_stays_so(storage: Storage) -> None:
 def test_another_name_takes_all_along(storage: Storage) -> None:
     with with_final_test(storage, "shop") as study, asking(storage) as ask:
         trial = trial_of(study)
-        trial.report(EPOCH)
+        trial.report(EpochReport.from_json(EPOCH))
         trial.complete()
         status, answer = ask("POST", f"/api/studies/{study._id}/rename", {"study_name": "store"})
         assert (status, answer["study_name"], answer["study_id"]) == (201, "store", study._id)
@@ -249,7 +250,7 @@ def test_the_dashboard_ends_no_trial_under_its_slots_hands(storage: Storage) -> 
         for status, answer in refused:
             assert status == 409
             assert "study 'shop' is searched by paropt" in answer["reason"]
-        assert not trial.report(EPOCH)
+        assert not trial.report(EpochReport.from_json(EPOCH))
         assert ask("POST", "/api/trials/999/tell", tell)[0] == 404
 
 

@@ -16,6 +16,7 @@ from paropt.errors import ParoptError
 from paropt.search.space.paramfiles import read_paramfile
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.study import Study
+from paropt.training.epochs import EpochReport
 
 SPACE: dict[str, Any] = {
     "model": "gru4rec",
@@ -51,7 +52,11 @@ def finish(study: Study, *curve: float) -> int:
     trial = study.next_trial(OWNER)
     assert trial is not None
     for epoch, mrr in enumerate(curve, 1):
-        trial.report({"epoch": epoch, "metrics": {"mrr@20": mrr, "recall@20": 2 * mrr}})
+        trial.report(
+            EpochReport.from_json(
+                {"epoch": epoch, "metrics": {"mrr@20": mrr, "recall@20": 2 * mrr}}
+            )
+        )
     trial.complete()
     return trial.seed
 

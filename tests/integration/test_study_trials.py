@@ -17,6 +17,7 @@ from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.study import MAX_ATTEMPTS, Study, StudyEnded
 from paropt.search.study.trial import Trial, TrialLost
 from paropt.storage.engine import initialise, open_rdb
+from paropt.training.epochs import EpochReport
 
 pytestmark = pytest.mark.postgres
 
@@ -83,7 +84,10 @@ def test_a_trial_is_worth_its_best_epoch(study_of: Open, stored: Stored) -> None
     assert trial.epochs == 4
     assert trial.params["loss"] == "bpr-max"
     for number, mrr in enumerate((0.2, 0.31, 0.31, 0.1 + 0.2), 1):
-        assert trial.report(epoch(number, mrr, extra={"auc": float("nan")})) is False
+        assert (
+            trial.report(EpochReport.from_json(epoch(number, mrr, extra={"auc": float("nan")})))
+            is False
+        )
     trial.complete()
     (best,) = study.best()
     assert (best["value"], best["epoch"], best["epochs"]) == (0.31, 2, 4)
@@ -108,10 +112,10 @@ def test_one_lucky_epoch_makes_no_trial_the_best(study_of: Open, stored: Stored)
     study = study_of()
     steady, lucky, cut = take(study), take(study), take(study)
     for number, (a, b) in enumerate(((0.1, 0.27), (0.3, 0.35), (0.3, 0.1), (0.3, 0.27)), 1):
-        steady.report(epoch(number, a))
-        lucky.report(epoch(number, b))
+        steady.report(EpochReport.from_json(epoch(number, a)))
+        lucky.report(EpochReport.from_json(epoch(number, b)))
     for number, mrr in enumerate((0.29, 0.305), 1):  # (.29 + .305) / 2 = .2975
-        cut.report(epoch(number, mrr))
+        cut.report(EpochReport.from_json(epoch(number, mrr)))
     lucky.complete()
     steady.complete()
     cut.prune()
@@ -132,19 +136,27 @@ def test_the_dashboard_shows_what_a_trial_reached_and_where_it_began(
 ) -> None:
     study = study_of()
     trial = take(study)
-    trial.report(epoch(1, 0.2, peak_memory=3 << 20))
+    trial.report(EpochReport.from_json(epoch(1, 0.2, peak_memory=3 << 20)))
     running = stored(trial).user_attrs
     assert (running["epochs"], running["recall@20"]) == (1, 0.2 + 0.1)
     assert (running["seconds_per_epoch"], running["events_per_second"]) == (2.0, 100.0)
     assert "resumed_from" not in running and "why" not in running
-    trial.report(epoch(2, 0.3, peak_memory=5 << 20, seconds=4.0, events_per_second=50.0))
+    trial.report(
+        EpochReport.from_json(
+            epoch(2, 0.3, peak_memory=5 << 20, seconds=4.0, events_per_second=50.0)
+        )
+    )
     assert study.requeue(trial.id, "its host fell silent")
     lost = stored(trial).user_attrs
     assert (lost["why"], lost["epochs"]) == ("lost: its host fell silent", 2)
 
     second = take(study)
     second.resumed = "epoch 1"
-    second.report(epoch(2, 0.25, peak_memory=4 << 20, seconds=6.0, events_per_second=60.0))
+    second.report(
+        EpochReport.from_json(
+            epoch(2, 0.25, peak_memory=4 << 20, seconds=6.0, events_per_second=60.0)
+        )
+    )
     second.diverged(3, "the loss became nan")
     found = stored(second).user_attrs
     assert found["why"] == "diverged: epoch 3: the loss became nan"
@@ -158,10 +170,10 @@ def test_pruned_trials_keep_their_best_epochs_value(study_of: Open, stored: Stor
     study = study_of(pruner={"name": "median", "startup": 2, "warmup": 1}, budget=4)
     for mrr in (0.3, 0.4):
         good = take(study)
-        assert not good.report(epoch(1, mrr))
+        assert not good.report(EpochReport.from_json(epoch(1, mrr)))
         good.complete()
     bad = take(study)
-    assert bad.report(epoch(1, 0.2)) is True
+    assert bad.report(EpochReport.from_json(epoch(1, 0.2))) is True
     bad.prune()
     assert stored(bad).value == 0.2
     found = study.trials()[bad.number]
@@ -175,7 +187,7 @@ def test_numbers_that_cannot_be_compared_are_refused(study_of: Open) -> None:
     trial = take(study_of())
     for metrics in ({"mrr@20": float("nan")}, {"recall@20": 0.5}):
         with pytest.raises(ValueError, match=r"epoch 1 reports mrr@20 = "):
-            trial.report({"epoch": 1, "metrics": metrics})
+            trial.report(EpochReport.from_json({"epoch": 1, "metrics": metrics}))
     with pytest.raises(StudyError, match="reported no epoch"):
         trial.complete()
 
@@ -183,7 +195,7 @@ def test_numbers_that_cannot_be_compared_are_refused(study_of: Open) -> None:
 # -- fencing --------------------------------------------------------------------------------------
 
 WRITES: dict[str, Callable[[Trial], Any]] = {
-    "report": lambda trial: trial.report(epoch(2, 0.9)),
+    "report": lambda trial: trial.report(EpochReport.from_json(epoch(2, 0.9))),
     "complete": lambda trial: trial.complete(),
     "prune": lambda trial: trial.prune("because"),
     "fail": lambda trial: trial.fail("error", "because"),
@@ -197,7 +209,7 @@ WRITES: dict[str, Callable[[Trial], Any]] = {
 def test_a_lost_owner_writes_nothing(study_of: Open, stored: Stored, write: str) -> None:
     study, elsewhere = study_of(), study_of()
     trial = take(study)
-    trial.report(epoch(1, 0.25))
+    trial.report(EpochReport.from_json(epoch(1, 0.25)))
     assert elsewhere.requeue(trial.id, "no heartbeat for 60 s")
     before = [stored(trial), study.trials()]
     with pytest.raises(TrialLost, match=r"trial 0 is no longer .* fail \(no heartbeat for 60 s\)"):
@@ -207,7 +219,7 @@ def test_a_lost_owner_writes_nothing(study_of: Open, stored: Stored, write: str)
         WRITES[write](trial)
     study.refresh()
     assert stored(trial) == before[0]
-    assert successor.report(epoch(1, 0.25)) is False
+    assert successor.report(EpochReport.from_json(epoch(1, 0.25))) is False
     successor.complete()
     assert stored(successor).value == 0.25
 
@@ -219,7 +231,7 @@ def test_who_handed_a_trial_back_writes_nothing_to_its_successors(
     """The number stays the same here, so only the token tells the owners apart."""
     study, elsewhere = study_of(), study_of()
     trial = take(study)
-    trial.report(epoch(1, 0.25))
+    trial.report(EpochReport.from_json(epoch(1, 0.25)))
     trial.hand_back("SIGTERM")
     successor = take(elsewhere, OTHER)
     assert (successor.id, successor.number, successor.attempt) == (trial.id, trial.number, 1)
@@ -228,7 +240,7 @@ def test_who_handed_a_trial_back_writes_nothing_to_its_successors(
         WRITES[write](trial)
     assert elsewhere.running()[0].owner == OTHER
     assert stored(trial).intermediate_values == {1: 0.25}
-    successor.report(epoch(2, 0.2))
+    successor.report(EpochReport.from_json(epoch(2, 0.2)))
     successor.complete()
     assert stored(trial).value == 0.25
 
@@ -240,14 +252,14 @@ def test_somebody_who_ends_a_trial_in_the_dashboard_fences_too(study_of: Open) -
     trial = take(study)
     open_rdb(study.url).set_trial_state_values(trial.id, TrialState.FAIL)
     with pytest.raises(TrialLost, match="it is fail"):
-        trial.report(epoch(1, 0.5))
+        trial.report(EpochReport.from_json(epoch(1, 0.5)))
 
 
 def test_a_second_attempt_repeats_the_first(study_of: Open, stored: Stored) -> None:
     study = study_of(budget=1)
     first = take(study)
-    first.report(epoch(1, 0.2))
-    first.report(epoch(2, 0.3))
+    first.report(EpochReport.from_json(epoch(1, 0.2)))
+    first.report(EpochReport.from_json(epoch(2, 0.3)))
     assert study.requeue(first.id, "lost")
     assert not study.requeue(first.id, "lost")  # two reapers, one clone
     second = take(study, OTHER)
@@ -255,7 +267,7 @@ def test_a_second_attempt_repeats_the_first(study_of: Open, stored: Stored) -> N
     assert (second.number, second.attempt) == (first.number + 1, 2)
     assert second.best == (2, 0.3)
     # from zero: what the first attempt reported later is forgotten
-    second.report(epoch(1, 0.21))
+    second.report(EpochReport.from_json(epoch(1, 0.21)))
     assert second.best == (1, 0.21)
     assert stored(second).intermediate_values == {1: 0.21}
     second.complete()
@@ -329,7 +341,7 @@ def test_every_call_may_be_repeated(
 ) -> None:
     study = study_of()
     trial = take(study)
-    trial.report(epoch(1, 0.25))
+    trial.report(EpochReport.from_json(epoch(1, 0.25)))
     with lost_answer(monkeypatch):
         WRITES[write](trial)
     before = stored(trial)
@@ -343,7 +355,7 @@ def test_what_was_reported_to_nobody_is_written_with_the_end(
 ) -> None:
     """The database stayed away until all reports had given up, and was back for the last call."""
     trial = take(study_of())
-    assert not trial.report(epoch(1, 0.1))
+    assert not trial.report(EpochReport.from_json(epoch(1, 0.1)))
     with monkeypatch.context() as away:
 
         @contextmanager
@@ -354,7 +366,7 @@ def test_what_was_reported_to_nobody_is_written_with_the_end(
         away.setattr(study_module, "transaction", unreachable)
         for number, value in ((2, 0.3), (3, 0.2)):
             with pytest.raises(StorageUnreachable):
-                trial.report(epoch(number, value))
+                trial.report(EpochReport.from_json(epoch(number, value)))
     if end == "diverged":
         trial.diverged(4, "the loss became nan")
     else:
@@ -374,7 +386,7 @@ def test_dropped_connections_cost_nothing(study_of: Open) -> None:
                 " WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
         )
-    trial.report(epoch(1, 0.3))
+    trial.report(EpochReport.from_json(epoch(1, 0.3)))
     trial.complete()
     assert study.best()[0]["value"] == 0.3
 
@@ -388,7 +400,7 @@ def test_what_depends_on_parameters_is_told_to_the_sampler(
 ) -> None:
     study = study_of(budget=1)
     trial = take(study)
-    trial.report(epoch(1, 0.2))
+    trial.report(EpochReport.from_json(epoch(1, 0.2)))
     if kind == "oom":
         trial.out_of_memory("CUDA out of memory")
     else:
@@ -407,7 +419,7 @@ def test_errors_that_are_alike_pause_the_study(study_of: Open) -> None:
     for number in range(4):
         take(study).fail("error", f"shape {number} is wrong")
     good = take(study)
-    good.report(epoch(1, 0.1))
+    good.report(EpochReport.from_json(epoch(1, 0.1)))
     good.complete()
     for number in range(5):
         take(study).fail("error", f"shape {number} is wrong")
@@ -446,12 +458,16 @@ def test_a_trial_is_compared_with_trials_of_its_own_model(study_of: Open) -> Non
     while min(ended.values()) < 5:
         trial = take(study)
         value = (0.5 if trial.model == "gru4rec" else 0.1) + 0.01 * ended[trial.model]
-        assert not trial.report(epoch(1, value)), "each is its model's best so far"
+        assert not trial.report(EpochReport.from_json(epoch(1, value))), (
+            "each is its model's best so far"
+        )
         trial.complete()
         ended[trial.model] += 1
     worse = {"gru4rec": 0.4, "sasrec": 0.05}
     while worse:
         trial = take(study)
         low = worse.pop(trial.model, None)
-        assert trial.report(epoch(1, 0.9 if low is None else low)) == (low is not None)
+        assert trial.report(EpochReport.from_json(epoch(1, 0.9 if low is None else low))) == (
+            low is not None
+        )
         trial.complete()

@@ -27,6 +27,7 @@ from paropt.search.study.study import Study, StudyEnded
 from paropt.storage.connect import Storage, parse_url
 from paropt.storage.leases import Leases, Observer, Rhythm, Slots, create_tables
 from paropt.terminal.status import all_statuses, studies_table, study_report, study_status
+from paropt.training.epochs import EpochReport
 
 SPACE: dict[str, Any] = {
     "model": "gru4rec",
@@ -87,17 +88,17 @@ class Shop:
         create_tables(study._engine)
         for value in (0.25, 0.5):
             trial = self.ask(study)
-            trial.report(epoch(1, value))
-            trial.report(epoch(2, value / 2))
+            trial.report(EpochReport.from_json(epoch(1, value)))
+            trial.report(EpochReport.from_json(epoch(2, value / 2)))
             trial.complete()
         trial = self.ask(study)
-        trial.report(epoch(1, 0.125))
+        trial.report(EpochReport.from_json(epoch(1, 0.125)))
         trial.prune("below the median")
         self.ask(study).out_of_memory("8 GiB asked of 4 GiB")
         self.ask(study).fail("error", "a bug")
         waiting, running = self.ask(study), self.ask(study)
         waiting.hand_back("asked to")
-        running.report(epoch(1, 0.25))
+        running.report(EpochReport.from_json(epoch(1, 0.25)))
         study.set_floor({"popularity": {"mrr@20": 0.0625}})
         study.set_note("# shop")
         slots = Slots(study._engine)
@@ -203,7 +204,7 @@ class Shop:
                 study.requeue(self.running, "lost")
                 for _ in range(2):
                     if trial := study.next_trial({"host": "rome"}):
-                        trial.report(epoch(1, 0.25))
+                        trial.report(EpochReport.from_json(epoch(1, 0.25)))
                         trial.complete()
             finally:
                 study.close()

@@ -125,6 +125,7 @@ def test_pruned_curves_are_faded_and_the_best_is_in_front() -> None:
             trial(3, "complete", 0.4, [0.4, 0.3]),
             trial(4, "fail", None, []),
         ],
+        0,
     )
     assert [series.name[:7] for series in found.series] == [
         "trial 1",

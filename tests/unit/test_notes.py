@@ -11,6 +11,7 @@ import pytest
 from paropt.dashboard.notes import study_note, trial_note
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.history import Record
+from paropt.training.objective import Objective
 
 EVIL = "`<script>alert(1)</script>` | [x](y)\n# z"
 
@@ -93,7 +94,7 @@ def record(**more: Any) -> Record:
 
 
 def test_a_trial_says_what_one_wants_to_know_first() -> None:
-    text = trial_note(record(), "mrr@20")
+    text = trial_note(record(), Objective("mrr@20"))
     for row in (
         "| mrr@20 | 0.2500 |",
         "| recall@20 | 0.5000 |",
@@ -104,13 +105,13 @@ def test_a_trial_says_what_one_wants_to_know_first() -> None:
         "| attempt | 2 |",
     ):
         assert row in text
-    waiting = trial_note(record(owner={}, curves={}, end={}, state="WAITING"), "mrr@20")
+    waiting = trial_note(record(owner={}, curves={}, end={}, state="WAITING"), Objective("mrr@20"))
     assert "device" not in waiting and "why" not in waiting and "events" not in waiting
 
 
 def test_no_name_is_markup(tmp_path: Path) -> None:
     of_study = study_note(definition(f"{tmp_path}/{EVIL}", EVIL), summary(model=EVIL))
-    for text in (trial_note(record(), "mrr@20"), of_study):
+    for text in (trial_note(record(), Objective("mrr@20")), of_study):
         for line in text.splitlines():
             code = "".join(line.split("`")[1::2])
             bare = "" if line.startswith("    ") else "".join(line.split("`")[::2])

@@ -12,8 +12,10 @@ from paropt.search.space.file import from_json
 from paropt.search.space.space import Config, Space
 from paropt.search.study.history import History, Record, counts
 from paropt.search.study.sampling import Sampler, complete_sampler, derived_seed
+from paropt.training.objective import Objective
 
 METRIC = "mrr@20"
+MRR = Objective(METRIC)
 GRID = {
     "layers": {"type": "int", "low": 32, "high": 96, "step": 32},
     "loss": {"type": "categorical", "choices": ["cross-entropy", "bpr-max"]},
@@ -30,7 +32,7 @@ def space_of(search: dict[str, Any], **more: Any) -> Space:
 
 
 def sampler_of(space: Space, name: str = "tpe", seed: int = 1) -> Sampler:
-    return Sampler(space, complete_sampler(name), seed, METRIC)
+    return Sampler(space, complete_sampler(name), seed, MRR)
 
 
 def add(

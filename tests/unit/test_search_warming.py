@@ -11,6 +11,7 @@ from paropt.search.setup.warm_start import POINTS, best_points, fitted, warmed
 from paropt.search.space.file import from_json
 from paropt.search.study.history import History, Record
 from paropt.search.study.sampling import Sampler, complete_sampler, uniformly
+from paropt.training.objective import Objective
 
 GRU4REC, BPR_MAX = {"model": "gru4rec"}, {"loss": "bpr-max"}
 SPACE = from_json(
@@ -85,7 +86,7 @@ def test_the_best_distinct_ones_are_taken_first() -> None:
         _record(4, None, "FAIL", dropout=0.2),
         *(_record(5 + k, 0.01 * k, "COMPLETE", dropout=0.1 + 0.01 * k) for k in range(5)),
     ]
-    points = best_points(SPACE, records, "mrr@20")
+    points = best_points(SPACE, records, Objective("mrr@20"))
     assert [point["dropout"] for point in points] == pytest.approx([0.5, 0.3, 0.0, 0.14, 0.13])
     assert len(points) == POINTS
 
@@ -94,5 +95,5 @@ def test_they_come_before_the_spaces_own() -> None:
     point = {"model": "gru4rec", "layers": 64, "loss": "bpr-max", "bpreg": 2.0}
     space = warmed(SPACE, [point, {"model": "sasrec", "dropout": 0.2}])
     assert list(space.start) == [point, {"model": "sasrec", "dropout": 0.2}]
-    sampler = Sampler(from_json(space.to_json()), complete_sampler("tpe"), 1, "mrr@20")
+    sampler = Sampler(from_json(space.to_json()), complete_sampler("tpe"), 1, Objective("mrr@20"))
     assert sampler.draw(History(1)) == point

@@ -19,6 +19,7 @@ from paropt.search.space.file import read_space
 from paropt.search.space.shipped import find_space
 from paropt.search.study import history
 from paropt.search.study.sampling import uniformly
+from paropt.training.objective import Objective
 
 SPACE, EPOCHS = "gru4rec_xe_shared", 4
 ROWS = 40
@@ -165,7 +166,11 @@ def test_ours_is_told_what_a_study_would_be_told(surrogate: Surrogate) -> None:
     assert not search.prune(job)  # nothing has ended yet
     search.end(job, pruned=True)
     record = search.history.records[0]
-    assert (record.outcome, record.value, record.curve("mrr@20")) == ("pruned", 0.3, [0.3, 0.2])
+    assert (record.outcome, record.value, record.curve(Objective("mrr@20"))) == (
+        "pruned",
+        0.3,
+        [0.3, 0.2],
+    )
 
 
 @pytest.mark.parametrize(("steady", "worth"), [(1, 0.5), (2, 0.45), (3, 0.4)])

@@ -20,6 +20,7 @@ SHOWN = 12  # characters of a fingerprint in messages
 _NAMES = {
     "metric": "metric",
     "direction": "direction",
+    "also": "further metrics",
     "fingerprint": "data fingerprint",
     "view": "view of the data",
     "semantics": "version of the training semantics",
