@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from paropt.cli._log_options import LogOption
 from paropt.cli.main import cli
 
 PAGE = Path(__file__).with_name("cli.md")
@@ -100,7 +101,9 @@ def _paragraphs(command: click.Command) -> tuple[list[str], list[str]]:
 
 
 def _options(command: click.Command, context: click.Context) -> Iterator[str]:
-    records = [p.get_help_record(context) for p in command.get_params(context)]
+    params = command.get_params(context)
+    beside = [p for p in params if isinstance(p, LogOption) and command.name != "prepare"]
+    records = [p.get_help_record(context) for p in params if p not in beside]
     # arguments are explained by the text
     rows = [record for record in records if record and record[0].startswith("-")]
     rows = [record for record in rows if "--help" not in record[0]]
@@ -117,6 +120,13 @@ def _options(command: click.Command, context: click.Context) -> Iterator[str]:
         cells = (f"`{option}`", said.strip(), added)
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells).rstrip() + " |"
     yield ""
+    if beside:
+        first, last = (param.opts[0] for param in (beside[0], beside[-1]))
+        yield (
+            "Where `--data` is event files, also the options of [`prepare`](#paropt-prepare)"
+            f" from `{first}` to `{last}`."
+        )
+        yield ""
 
 
 if __name__ == "__main__":

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from click.shell_completion import CompletionItem
 
+from paropt.cli._log_options import (
+    LogOption,
+    log_options,
+    names_of_log_options,
+    options_of,
+    said_of,
+)
 from paropt.errors import ParoptError
+
+if TYPE_CHECKING:
+    from paropt.launch.data_source import EventFiles, Given
 
 
 class Duration(click.ParamType[float]):
@@ -106,9 +117,6 @@ class ShippedFile(click.ParamType[Path]):
         return [*map(CompletionItem, names), CompletionItem(incomplete, type="file")]
 
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
 def complete_study(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
@@ -121,7 +129,18 @@ def complete_study(
 
 
 class DataVerb(click.Command):
-    """A verb with ``--data``, which says how several files are given."""
+    """A verb with ``--data``, which says how several files are given, and how they are read."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        own: list[tuple[str, str]] = []
+        of_logs: list[tuple[str, str]] = []
+        for param in self.get_params(ctx):
+            if record := param.get_help_record(ctx):
+                (of_logs if isinstance(param, LogOption) else own).append(record)
+        with formatter.section("Options"):
+            formatter.write_dl(own)
+        with formatter.section("Where --data is event files, as in paropt prepare"):
+            formatter.write_dl(of_logs)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         typed = list(args)
@@ -134,16 +153,40 @@ class DataVerb(click.Command):
             raise
 
 
-def data_option(help: str, **settings: Any) -> Callable[[Function], Function]:
-    """``--data``: a dataset directory, or event files that are prepared on the fly."""
-    return click.option(
-        "--data",
-        multiple=True,
-        type=click.Path(),
-        metavar="DIR|FILE",
-        help=f"{help}, or event files to prepare and keep; repeatable.",
-        **settings,
-    )
+def data_option(help: str, **settings: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """``--data``: a dataset directory, or event files that are prepared on the fly.
+
+    The options on how those are prepared come with it; the verb gets all as one ``data``.
+    """
+
+    def add(verb: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(verb)
+        def call(*args: Any, data: tuple[str, ...], **given: Any) -> Any:
+            said = said_of({name: given.pop(name) for name in names_of_log_options()})
+            return verb(*args, data=_with_options(data, said), **given)
+
+        option = click.option(
+            "--data",
+            multiple=True,
+            type=click.Path(),
+            metavar="DIR|FILE",
+            help=f"{help}, or event files to prepare and keep; repeatable.",
+            **settings,
+        )
+        return log_options(option(call))
+
+    return add
+
+
+def _with_options(data: tuple[str, ...], said: dict[str, Any]) -> tuple[str, ...] | EventFiles:
+    """What ``--data`` names, with what was said of it."""
+    if not said:
+        return data
+    from paropt.launch.data_source import EventFiles
+
+    if not data:
+        raise click.UsageError("options on how a log is read need its event files: add --data FILE")
+    return EventFiles(data, options_of(said))
 
 
 def say(line: str) -> None:
@@ -151,7 +194,7 @@ def say(line: str) -> None:
     click.echo(line, err=True)
 
 
-def directory_of(data: tuple[str, ...]) -> Path:
+def directory_of(data: Given) -> Path:
     """The dataset directory that ``--data`` names, prepared if it has to be."""
     from paropt.launch.data_source import named_data
 

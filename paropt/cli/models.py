@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from paropt.cli._study import data_option, directory_of
+from paropt.cli._study import DataVerb, data_option, directory_of
 from paropt.errors import ModelError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def show(ctx: click.Context, name: str, as_json: bool) -> None:
     _table(list(declared.values()))
 
 
-@models.command()
+@models.command(cls=DataVerb)
 @click.argument("name")
 @click.option("--params", metavar="K=V,…", default="", help="Parameters other than the defaults.")
 @data_option("A dataset directory to check it on", show_default="a small made-up log")

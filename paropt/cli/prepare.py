@@ -10,138 +10,28 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from paropt.cli._log_options import log_options, options_of
+from paropt.cli._study import say
+
 if TYPE_CHECKING:
     from rich.table import Table
 
     from paropt.data import Dataset
 
 FILE = click.Path(path_type=Path)
-FORMATS = (
-    "generic",
-    "retailrocket",
-    "diginetica",
-    "yoochoose",
-    "rsc15",
-    "rees46",
-    "coveo",
-    "movielens-100k",
-    "movielens-1m",
-    "movielens-20m",
-    "recbole",
-    "tianchi",
-)
-
-
-def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
-    """``30m``, ``1h``, ``1d`` as milliseconds."""
-    if value is None:
-        return None
-    from paropt.data.times import parse_duration
-
-    try:
-        return parse_duration(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error), ctx, param) from None
-
-
-def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
-    """An ISO 8601 time as milliseconds."""
-    if value is None:
-        return None
-    from paropt.data.times import parse_moment
-
-    try:
-        return parse_moment(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error), ctx, param) from None
-
-
-def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
-    return tuple(value.split(",")) if value else ()
 
 
 @click.command(short_help="Turn event logs into a dataset directory.")
-@click.argument("events", nargs=-1, type=FILE)
+@click.argument("files", nargs=-1, type=FILE, metavar="[EVENTS]...")
 @click.option("--out", required=True, type=FILE, metavar="DIR", help="The directory to make.")
 @click.option("--overwrite", is_flag=True, help="Replace DIR if it is a dataset.")
 @click.option("--demo", is_flag=True, help="Make the synthetic demo set; no files are read.")
-@click.option(
-    "--format",
-    type=click.Choice(FORMATS),
-    show_default="guessed where it is unmistakable, else generic",
-    help="A public log's own columns, cleaning and split.",
-)
-@click.option("--session-key", show_default="SessionId", help="Column of sessions or users.")
-@click.option("--user-key", help="Column of users: whose session it is.")
-@click.option("--item-key", show_default="ItemId", help="Column of items.")
-@click.option("--time-key", show_default="Time", help="Column of times.")
-@click.option(
-    "--time-format",
-    show_default="epoch of any unit, or ISO 8601",
-    help="s, ms, us, ns, iso, or a strptime format such as '%d/%m/%Y %H:%M'.",
-)
-@click.option("--order-column", help="Column of the order, where a log has no times.")
+@log_options
 @click.option("--split-column", help="Column that says train, valid or test.")
-@click.option("--header", "names", callback=_names, help="a,b,c: names if a file has no header.")
-@click.option("--event-column", help="Column of the kind of event, for --event.")
-@click.option("--event", "events_kept", multiple=True, help="Keep events of this kind; repeatable.")
 @click.option("--train-full", type=FILE, help="Training data, split from --test elsewhere.")
 @click.option("--test", type=FILE, help="Test data that was split elsewhere.")
 @click.option("--train", type=FILE, help="The part of the training data to train a search on.")
 @click.option("--valid", type=FILE, help="The part of the training data to judge a search on.")
-@click.option(
-    "--protocol",
-    type=click.Choice(["time", "leave-one-out"]),
-    show_default="time, or the format's",
-    help="Test on the last days' sessions, or on each sequence's last event.",
-)
-@click.option(
-    "--session-gap",
-    "session_gap_ms",
-    callback=_duration,
-    metavar="30m",
-    help="Cut users' logs (or sessions) where more time passes than this.",
-)
-@click.option(
-    "--end",
-    "end_ms",
-    callback=_moment,
-    metavar="TIME",
-    show_default="the last event",
-    help="Leave out events from this time on (ISO 8601), and count days back from it.",
-)
-@click.option(
-    "--test-days",
-    type=click.FloatRange(min=0, min_open=True),
-    show_default="1, or the format's",
-    help="Days of the test part, and of the valid part before it.",
-)
-@click.option(
-    "--test-fraction",
-    type=click.FloatRange(0, 0.5, min_open=True, max_open=True),
-    show_default="0.1",
-    help="Share of sessions in the test part, where a log has no times.",
-)
-@click.option(
-    "--min-support",
-    type=click.IntRange(min=1),
-    show_default="5, 1 for leave-one-out",
-    help="Drop items with fewer events.",
-)
-@click.option(
-    "--min-session",
-    type=click.IntRange(min=1),
-    show_default="2, 3 for leave-one-out",
-    help="Drop sessions with fewer events.",
-)
-@click.option(
-    "--keep-repeats/--drop-repeats",
-    default=None,
-    show_default="drop, keep for leave-one-out",
-    help="Whether an item may directly follow itself in a session.",
-)
-@click.option("--words-are-ids", is_flag=True, help="Take nan, NULL, unknown … as ids.")
-@click.option("--text-ids", is_flag=True, help="Take any text as an id, also 7 beside 7.0.")
 @click.option("--keep-column", "keep_columns", multiple=True, help="Keep this column; repeatable.")
 @click.option("--item-features", type=FILE, help="A table of items' features, by --item-key.")
 @click.option(
@@ -151,7 +41,7 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def prepare(
-    events: tuple[Path, ...],
+    files: tuple[Path, ...],
     out: Path,
     overwrite: bool,
     demo: bool,
@@ -159,7 +49,6 @@ def prepare(
     test: Path | None,
     train: Path | None,
     valid: Path | None,
-    events_kept: tuple[str, ...],
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -177,21 +66,17 @@ def prepare(
     """
     splits = {"train_full": train_full, "train": train, "valid": valid, "test": test}
     given = {name: path for name, path in splits.items() if path is not None}
-    if demo and (events or given):
+    if demo and (files or given):
         raise click.UsageError("--demo makes its own events; leave out the files")
-    if not (demo or events or given):
+    if not (demo or files or given):
         raise click.UsageError("nothing to prepare: give event files, or --demo")
 
-    from paropt.data.options import Options
     from paropt.data.prepare import prepare, prepare_demo
 
     if demo:
         dataset = prepare_demo(out, overwrite)
     else:
-        chosen = Options(events=events_kept, **options)
-        dataset = prepare(
-            events, out, given, chosen, overwrite, note=lambda line: click.echo(line, err=True)
-        )
+        dataset = prepare(files, out, given, options_of(options), overwrite, note=say)
     if as_json:
         click.echo(json.dumps(_json(dataset), indent=2))
     else:

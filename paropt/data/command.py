@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paropt.names import command
+
 if TYPE_CHECKING:
     from paropt.data.options import Options
 
@@ -66,15 +68,22 @@ def _words(name: str, value: Any) -> Iterator[str]:
         yield from (option, write(value))
 
 
+def said_options(options: Options) -> dict[str, Any]:
+    """The options that are not as they are by default, by name."""
+    values = {option.name: getattr(options, option.name) for option in fields(options)}
+    return {o.name: values[o.name] for o in fields(options) if values[o.name] != o.default}
+
+
+def option_words(options: Options) -> list[str]:
+    """All options that were said, as words of a command line."""
+    return [word for name, value in said_options(options).items() for word in _words(name, value)]
+
+
 def prepare_command(
-    events: Sequence[Path], given: Mapping[str, Path], options: Options, out: str = "DIR"
+    events: Sequence[Path], options: Sequence[str], given: Mapping[str, Path] | None = None
 ) -> str:
-    """The ``paropt prepare`` line that does the same, to be pasted into a shell."""
-    words = ["paropt", "prepare", *map(str, events)]
-    for split, path in given.items():
+    """The ``paropt prepare`` line with these words as options, to be pasted into a shell."""
+    words = [*map(str, events)]
+    for split, path in (given or {}).items():
         words += [f"--{split.replace('_', '-')}", str(path)]
-    for option in fields(options):
-        value = getattr(options, option.name)
-        if value != option.default:
-            words += _words(option.name, value)
-    return shlex.join([*words, "--out", out])
+    return command("prepare", *words, *options, "--out", "DIR")

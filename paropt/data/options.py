@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 from paropt.data.formats import FORMATS, GENERIC, Format, Schema, guess_format
+from paropt.data.guessing import Guess, guess_columns
 from paropt.data.reading import Layout, look_at, require
 from paropt.data.rules import LEAVE_ONE_OUT, Protocol, Rules
 from paropt.errors import DataError
@@ -52,7 +54,9 @@ class Options:
 class Plan:
     """Everything that decides the result: the files, how they are written, and the rules.
 
-    ``splits`` names each file's split, or is empty where the rules split.
+    ``splits`` names each file's split, or is empty where the rules split. ``guessed``: columns
+    were found by :mod:`paropt.data.guessing`, and are among the ``options`` now. ``of_users``:
+    the sessions are users, which are yet to be cut into visits or split by leave-one-out.
     """
 
     layouts: Sequence[Layout]
@@ -61,6 +65,8 @@ class Plan:
     schema: Schema
     rules: Rules
     options: Options = field(default_factory=Options)
+    guessed: bool = False
+    of_users: bool = False
 
     @property
     def has_times(self) -> bool:
@@ -86,11 +92,41 @@ def make_plan(
     names = options.names or format.schema.names
     layouts = [look_at(path, names, format.schema.delimiter) for path in paths]
     format = format.suited_to(layouts[0].names)
+    guess = guess_columns(layouts[0], options) if format is GENERIC else Guess(options)
+    if guess.said:
+        note(guess.said)
+    plan = _plan(layouts, splits, format, guess.options)
+    _check(plan)
+    of_users = guess.of_users and not plan.is_split
+    return replace(plan, guessed=bool(guess.said), of_users=of_users)
+
+
+def _plan(
+    layouts: Sequence[Layout], splits: Sequence[str], format: Format, options: Options
+) -> Plan:
     schema = _complete_schema(format.schema, options)
     is_split = bool(splits) or schema.split_column is not None
-    plan = Plan(layouts, splits, format, schema, _rules(format, options, is_split), options)
-    _check(plan)
-    return plan
+    return Plan(layouts, splits, format, schema, _rules(format, options, is_split), options)
+
+
+def of_visits(plan: Plan, gap_ms: int | None) -> Plan:
+    """The plan for a log of users: cut into visits at gaps, or by leave-one-out if None."""
+    if gap_ms is None:
+        options = replace(plan.options, protocol="leave-one-out")
+    else:
+        options = replace(plan.options, session_gap_ms=gap_ms)
+    settled = _plan(plan.layouts, plan.splits, plan.format, options)
+    _check(settled)
+    return replace(settled, guessed=plan.guessed)
+
+
+def as_written(plan: Plan) -> dict[str, Any]:
+    """How the log is written and what its ids may be: for whoever reads more of it later."""
+    return {
+        **asdict(plan.schema),
+        "text_ids": plan.options.text_ids,
+        "words_are_ids": plan.options.words_are_ids,
+    }
 
 
 def _sources(events: Sequence[Path], given: Mapping[str, Path]) -> tuple[list[Path], list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from paropt import __version__
 from paropt.data.cleaning import clean
 from paropt.data.columns import Column, encode_column, read_features
-from paropt.data.command import moment_text, option_text
+from paropt.data.command import moment_text, option_text, option_words, prepare_command
 from paropt.data.dataset import SPLITS, Content, Dataset, check_out, write_dataset
 from paropt.data.demo import demo_log
 from paropt.data.encoding import (
@@ -33,11 +33,12 @@ from paropt.data.fields import FieldOf, array_path, vocabulary_path
 from paropt.data.filters import of_kind, raw_codes
 from paropt.data.funnel import Funnel, Step, deciding, equal_times, warnings
 from paropt.data.ids import encode_ids
-from paropt.data.options import Note, Options, Plan, check_parts, make_plan
+from paropt.data.options import Note, Options, Plan, as_written, check_parts, make_plan
 from paropt.data.reading import Place, read_columns
 from paropt.data.splitting import complete_splits, split_events
 from paropt.data.times import to_milliseconds, to_numbers
 from paropt.data.users import encode_users, shared_sessions
+from paropt.data.visits import settle_users
 from paropt.errors import DataError
 
 # the names that split columns use
@@ -89,9 +90,21 @@ def prepare(
         DataError: the input cannot be used; nothing is written then.
     """
     check_out(out, overwrite)
-    plan = make_plan(events, given or {}, options or Options(), note)
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        note(line)
+
+    plan = make_plan(events, given or {}, options or Options(), say)
     funnel = Funnel()
     log = _read(plan, funnel)
+    if plan.of_users:
+        plan, why = settle_users(plan, _of_kind(log))
+        say(why)
+    options_now = option_words(plan.options)
+    if plan.guessed:
+        note(f"to change it: {prepare_command(events, options_now, given)}")
     splits, sessions = _split(plan, log, funnel)
     _refuse_empty(splits, plan, log)
     index = index_items(splits, len(log.items))
@@ -100,7 +113,8 @@ def prepare(
         note(f"{shared} sessions have events of several users; each is its first event's")
     content = _content(plan, log, splits, sessions, (index, users), funnel)
     for warning in content.meta["warnings"]:
-        note(f"warning: {warning}")
+        say(f"warning: {warning}")
+    content = replace(content, meta={**content.meta, "said": said, "options": options_now})
     return write_dataset(out, content, overwrite)
 
 
@@ -228,6 +242,11 @@ def _parts(plan: Plan, table: pa.Table, place: Place) -> NDArray[Any] | None:
         wrong = table.column(name)[row].as_py()
         raise place.fail(row, name, f"{wrong!r} names no split; use train, valid and test")
     return np.asarray(np.array([str(value) for value in values])[codes])
+
+
+def _of_kind(log: Log) -> Events:
+    """The rows of the wanted kind."""
+    return log.events if log.kept is None else log.events.take(log.kept)
 
 
 # -- splitting ------------------------------------------------------------------------------
@@ -378,6 +397,7 @@ def _content(
         "has_times": plan.has_times,
         "format_name": plan.format.name,
         "sources": [layout.path.name for layout in plan.layouts],
+        "log": as_written(plan),
         "rules": plan.rules.as_json() | {"split_elsewhere": plan.is_split},
         "items": {"all": len(items), "train": index.n_train, "train_full": index.n_train_full},
         "splits": summaries,

@@ -1,8 +1,8 @@
 """What ``--data`` names: a dataset directory, the demo set, or event files prepared on the fly.
 
-Event files are prepared with the defaults of ``paropt prepare`` and kept in
-``PAROPT_HOME/datasets/STEM-HASH``; the hash is of their content, so that the same
-files are prepared once.
+Event files are prepared as ``paropt prepare`` does it and kept in
+``PAROPT_HOME/datasets/STEM-HASH``; the hash is of their content and of the options, so that
+the same files are prepared once.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,17 +22,26 @@ from paropt.errors import DataError
 from paropt.files import readable
 from paropt.machine.file_locks import FileLock
 from paropt.machine.home import paropt_home
-from paropt.names import command
 
 if TYPE_CHECKING:
     from paropt.data import Dataset
-    from paropt.data.options import Plan
+    from paropt.data.options import Options, Plan
 
 DEMO = "demo"
 KEPT = 1  # raised when `prepare` makes something else of the same files
 
 Note = Callable[[str], None]
-Given = str | Path | Sequence[str | Path]
+
+
+@dataclass(frozen=True)
+class EventFiles:
+    """Event files, and the options of ``paropt prepare`` that were given for them."""
+
+    places: tuple[str, ...]
+    options: Options
+
+
+Given = str | Path | Sequence[str | Path] | EventFiles
 
 
 def silent(line: str) -> None:
@@ -44,20 +54,31 @@ def named_data(given: Given, note: Note = silent) -> Path:
     Raises:
         DataError: there is nothing of that name, or these are no events; nothing is written then.
     """
-    words = [str(word) for word in ([given] if isinstance(given, str | Path) else given)]
+    words, options = _words_of(given)
     if "" in words:
         raise DataError(f"--data is empty; {_WHAT_DATA_IS}")
     places = list(map(Path, words))
     first = places[0]
-    if len(places) == 1 and first.is_dir():
+    if len(places) == 1 and (first.is_dir() or (words == [DEMO] and not first.exists())):
+        if options is not None:
+            raise DataError(
+                f"--data {first} is prepared already, so options on how a log is read do not"
+                " apply; give its event files, or leave the options out"
+            )
+        if not first.is_dir():
+            return demo_set()
         if words == [DEMO]:
             note(f"--data {DEMO} is the directory of that name here, not the demo set")
         return first
-    if places == [Path(DEMO)] and not first.exists():
-        return demo_set()
     for place in places:
         _check_file(place)
-    return prepared(places, note)
+    return prepared(places, note, options)
+
+
+def _words_of(given: Given) -> tuple[list[str], Options | None]:
+    if isinstance(given, EventFiles):
+        return list(given.places), given.options
+    return [str(word) for word in ([given] if isinstance(given, str | Path) else given)], None
 
 
 def open_data(path: Path) -> Dataset:
@@ -78,28 +99,33 @@ def demo_set() -> Path:
     return path
 
 
-def prepared(files: Sequence[Path], note: Note = silent) -> Path:
+def prepared(files: Sequence[Path], note: Note = silent, options: Options | None = None) -> Path:
     """Event files as a dataset directory of their own, made unless it is there.
 
     Raises:
-        DataError: they are no events that can be read without options of ``paropt prepare``.
+        DataError: they are no events that can be read with these options.
     """
     from paropt.data import prepare as preparing
+    from paropt.data.command import prepare_command
     from paropt.data.options import Options, make_plan
 
+    options = options or Options()
     shown = f"{files[0]}" + (f" and {len(files) - 1} more" if len(files) > 1 else "")
-    try:
-        plan = make_plan(files, {}, Options(), silent)
-        path = paropt_home() / "datasets" / f"{_stem(files[0])}-{_content(files)[:10]}"
-        with _alone(path):
-            dataset = _kept(path)
-            if dataset is None:
-                note(f"preparing {shown}: {_reading(plan)}")
-                dataset = preparing.prepare(files, path)
-            else:
-                note(f"{shown} was prepared before")
-    except DataError as error:
-        raise _with_remedy(error, files) from None
+    plan = make_plan(files, {}, options, silent)
+    name = f"{_stem(files[0])}-{_identity(files, options)[:10]}"
+    path = paropt_home() / "datasets" / name
+    with _alone(path):
+        dataset = _kept(path)
+        if dataset is None:
+            note(f"preparing {shown}: {_reading(plan)}")
+            dataset = preparing.prepare(files, path, options=options, note=note)
+        else:
+            note(f"{shown} was prepared before")
+            for said in dataset.meta.get("said", []):
+                note(said)
+            if plan.guessed:
+                words = dataset.meta.get("options", [])
+                note(f"to change it: {prepare_command(files, words)}")
     note(_found(dataset))
     return path
 
@@ -136,9 +162,13 @@ def _stem(file: Path) -> str:
     return readable(file.name.split(".")[0], 40, "events")
 
 
-def _content(files: Sequence[Path]) -> str:
+def _identity(files: Sequence[Path], options: Options) -> str:
     """A hash of what the files hold, in their order, and of how they are prepared."""
+    from paropt.data.command import said_options
+
     whole = hashlib.sha256(f"{KEPT}".encode())
+    if said := said_options(options):  # without any, the name is the one that paropt 0.1 gave
+        whole.update(repr(sorted(said.items())).encode())
     for file in files:
         try:
             with file.open("rb") as stream:
@@ -204,7 +234,9 @@ def _reading(plan: Plan) -> str:
     schema, rules = plan.schema, plan.rules
     time = schema.time_key or f"{schema.order_column} (an order)"
     columns = f"{schema.session_key}, {schema.item_key} and {time}"
-    if rules.protocol == "leave-one-out":
+    if plan.of_users:
+        split = "sessions are users"
+    elif rules.protocol == "leave-one-out":
         split = "each sequence's last event is for test, the one before for valid"
     else:
         days = f"{rules.test_days:g} day{'s' * (rules.test_days != 1)}"
@@ -218,11 +250,3 @@ def _found(dataset: Dataset) -> str:
         f"{train.n_events:,} events of {dataset.n_items('train_full'):,} items to train on, "
         f"fingerprint {dataset.fingerprint[:12]}, in {dataset.path}"
     )
-
-
-def _with_remedy(error: DataError, files: Sequence[Path]) -> DataError:
-    """A sentence that names options of ``prepare`` says where those are."""
-    if "--" not in str(error):
-        return error
-    typed = command("prepare", *files[:2]) + " …" * (len(files) > 2)
-    return DataError(f"{error} (options of `{typed} --out DIR`; give that DIR to --data)")

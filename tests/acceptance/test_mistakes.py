@@ -71,13 +71,15 @@ MISTAKES: list[tuple[str, int, list[str]]] = [
     ("launch --data cut.csv.gz", 1, ["cut.csv.gz is cut short or damaged"]),
     ("launch --data log.zip", 1, ["a zip archive", "unpack it"]),
     ("launch --data params.pickle", 1, ["is a pickle, which paropt never loads", "to_parquet"]),
-    ("launch --data columns.csv", 1, ["user, item, ts", "--session-key", "paropt prepare columns"]),
-    ("train --params layers=8 --data columns.csv", 1, ["--item-key", "paropt prepare columns.csv"]),
+    ("launch --data columns.csv", 1, ["sessions, items and times", "a, b, c", "--session-key"]),
+    ("launch --data columns.csv --session-key c", 1, ["clearly its items and times", "--item-key"]),
+    ("launch --data data/a --session-key c", 1, ["prepared already", "give its event files"]),
+    ("launch --space demo --session-key c", 2, ["add --data FILE"]),
     ("launch --data fields.csv", 1, ["fields.csv:3: 2 fields where 3 are expected"]),
     ("launch --data noon.csv", 1, ["noon.csv:2: column 'Time': 'noon'", "--time-format"]),
-    ("launch --data short.csv", 1, ["events go from", "--test-days", "paropt prepare short.csv"]),
+    ("launch --data short.csv", 1, ["events go from", "--test-days"]),
     ("prepare nix.csv --out out", 1, ["nix.csv: No such file"]),
-    ("prepare columns.csv --out out", 1, ["'SessionId', 'ItemId' and 'Time'", "--time-key"]),
+    ("prepare columns.csv --out out", 1, ["sessions, items and times", "--time-key"]),
     ("prepare a.tsv --out out --time-key When", 1, ["no column 'When'", "SessionId, ItemId, Time"]),
     ("prepare a.tsv --out out --item-key Item", 1, ["no column 'Item'; did you mean 'ItemId'?"]),
     ("prepare a.tsv --out data/a", 1, ["data/a exists", "another --out", "--overwrite"]),
@@ -234,7 +236,7 @@ def _write_files(directory: Path) -> dict[str, Any]:
         datasets[name] = prepare([log], directory / "data" / name)
     texts = {
         "header.csv": "SessionId,ItemId,Time\n",
-        "columns.csv": "user,item,ts\n1,2,3\n",
+        "columns.csv": "a,b,c\n1,2,3\n",
         "fields.csv": "SessionId,ItemId,Time\n1,2,3\n1,2\n",
         "noon.csv": "SessionId,ItemId,Time\n1,2,noon\n",
         "short.csv": "SessionId,ItemId,Time\n"

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from paropt.data import open_dataset
+from paropt.data.options import Options
 from paropt.data.prepare import prepare
 from paropt.errors import DataError
-from paropt.launch.data_source import named_data
+from paropt.launch.data_source import EventFiles, named_data
 
 PREPARE = """
 import sys
@@ -57,7 +58,8 @@ def test_a_log_is_prepared_as_prepare_would_and_kept(
     made = named_data(str(log), said.append)
     assert made.parent == paropt_home / "datasets" and made.name.startswith("events-")
     assert open_dataset(made).fingerprint == prepare([log], tmp_path / "by-hand").fingerprint
-    preparing, found = said
+    preparing, *warnings, found = said
+    assert all(line.startswith("warning: ") for line in warnings)
     assert "format generic (SessionId, ItemId and Time); the last 1 day for test" in preparing
     assert open_dataset(made).fingerprint[:12] in found and str(made) in found
     before = tree(paropt_home)
@@ -67,9 +69,40 @@ def test_a_log_is_prepared_as_prepare_would_and_kept(
     copy.write_bytes(log.read_bytes())
     assert named_data(copy, said.append) == made
     assert "was prepared before" in said[0] and tree(paropt_home) == before
+    assert said[1:-1] == warnings, "what is to be known of it is said each time"
     copy.write_text(copy.read_text().replace("59\t", "99\t"))
     assert named_data(copy) != made, "other content is another dataset"
     assert not list(paropt_home.rglob("*.lock"))
+
+
+def test_options_are_part_of_what_is_kept(log: Path, paropt_home: Path) -> None:
+    """One log read in two ways is two datasets; without options it is where 0.1 kept it."""
+    plain = named_data(log)
+    assert plain == named_data(EventFiles((str(log),), Options()))
+    said: list[str] = []
+    other = named_data(EventFiles((str(log),), Options(test_days=2)), said.append)
+    assert other != plain and other.name.startswith("events-")
+    assert open_dataset(other).meta["rules"]["test_days"] == 2
+    assert named_data(EventFiles((str(log),), Options(test_days=2))) == other
+    with pytest.raises(DataError, match="prepared already, so options"):
+        named_data(EventFiles((str(plain),), Options(test_days=2)))
+    assert len(list((paropt_home / "datasets").iterdir())) == 2
+
+
+def test_guessed_columns_are_said_each_time(tmp_path: Path, paropt_home: Path) -> None:
+    log = tmp_path / "my events.csv"
+    lines = [line.replace("\t", ",") for line in rows()]
+    log.write_text("\n".join(["session_id,product_id,ts", *lines]) + "\n")
+    first: list[str] = []
+    again: list[str] = []
+    assert named_data(log, first.append) == named_data(log, again.append)
+    taken = "columns taken: sessions 'session_id', items 'product_id', times 'ts'"
+    change = (
+        f"to change it: paropt prepare '{log}' --session-key session_id --item-key product_id"
+        " --time-key ts --out DIR"
+    )
+    assert taken in first and change in first
+    assert taken in again and change in again
 
 
 def test_several_files_are_one_log(log: Path, paropt_home: Path, tmp_path: Path) -> None:
@@ -129,12 +162,12 @@ def test_a_damaged_one_is_made_again(log: Path, paropt_home: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"user,item,ts\n1,2,3\n", ["'SessionId', 'ItemId' and 'Time'", "user, item, ts",
-                                    "--session-key, --item-key and --time-key", "paropt prepare"]),
-        (b"SessionID\tItemId\tTime\n1\t2\t3\n", ["did you mean 'SessionID'?", "--session-key"]),
-        (b"SessionId\tItemId\tWhen\n1\t2\t3\n", ["--time-key", "--order-column", "--out DIR"]),
+        (b"a,b,c\n1,2,3\n", ["clearly its sessions, items and times", "it has a, b, c",
+                             "--session-key, --item-key and --time-key"]),
+        (b"SessionId\tItemId\tBought\n1\t2\t3\n", ["--time-key", "--order-column"]),
+        (b"session_id,visit_id,item,ts\n1,2,3,4\n", ["'session_id' or 'visit_id'"]),
         (b"SessionId\tItemId\tTime\n1\t2\tnoon\n", [":2:", "'Time'", "'noon'", "--time-format"]),
-        (b"SessionId\tItemId\tTime\n1\t2\t3\n1\t3\t4\n", ["--min-support", "paropt prepare"]),
+        (b"SessionId\tItemId\tTime\n1\t2\t3\n1\t3\t4\n", ["--min-support 5 decides"]),
         (b"", ["is empty"]),
         (b"SessionId\tItemId\tTime\n", ["header but no events"]),
         (b"\x7fELF\0\0\0", ["binary file"]),

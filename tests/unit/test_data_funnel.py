@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from paropt.data.command import duration_text, moment_text, prepare_command
+from paropt.data.command import duration_text, moment_text, option_words, prepare_command
 from paropt.data.dataset import Dataset
 from paropt.data.options import Options
 from paropt.data.prepare import prepare
@@ -177,7 +177,7 @@ def test_the_command_line_can_be_pasted() -> None:
         events=("view", "cart"),
         text_ids=True,
     )
-    assert prepare_command([Path("my log.csv")], {}, options) == (
+    assert prepare_command([Path("my log.csv")], option_words(options)) == (
         "paropt prepare 'my log.csv' --session-key 'Customer ID' --event view --event cart"
         " --header a,b --session-gap 30m --drop-repeats --text-ids --out DIR"
     )

@@ -1,0 +1,205 @@
+"""Options on how an event log is read, cleaned and split: of ``prepare``, and beside ``--data``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from paropt.data.options import Options
+
+FORMATS = (
+    "generic",
+    "retailrocket",
+    "diginetica",
+    "yoochoose",
+    "rsc15",
+    "rees46",
+    "coveo",
+    "movielens-100k",
+    "movielens-1m",
+    "movielens-20m",
+    "recbole",
+    "tianchi",
+)
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class LogOption(click.Option):
+    """An option on how a log is prepared; beside ``--data`` they are listed by themselves."""
+
+
+def log_options(function: Function) -> Function:
+    """Add them all; a command is given them by the names of ``paropt.data.options.Options``."""
+    for declarations, settings in reversed(_DECLARED):
+        function = click.option(*declarations, cls=LogOption, **settings)(function)
+    return function
+
+
+def names_of_log_options() -> list[str]:
+    """The parameters that :func:`log_options` adds."""
+    words = [[word for word in words if "--" not in word] for words, _ in _DECLARED]
+    return [
+        named[0] if named else declared[0][2:].split("/")[0].replace("-", "_")
+        for named, (declared, _) in zip(words, _DECLARED, strict=True)
+    ]
+
+
+def said_of(given: dict[str, Any]) -> dict[str, Any]:
+    """Without the options that nobody said anything about."""
+    unsaid = (None, (), False)
+    return {
+        name: value
+        for name, value in given.items()
+        if value not in unsaid or (name == "keep_repeats" and value is False)
+    }
+
+
+def options_of(given: dict[str, Any]) -> Options:
+    """What was said, as Options."""
+    from paropt.data.options import Options
+
+    return Options(**said_of(given))
+
+
+def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """``30m``, ``1h``, ``1d`` as milliseconds."""
+    if value is None:
+        return None
+    from paropt.data.times import parse_duration
+
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+
+
+def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """An ISO 8601 time as milliseconds."""
+    if value is None:
+        return None
+    from paropt.data.times import parse_moment
+
+    try:
+        return parse_moment(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+
+
+def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
+    return tuple(value.split(",")) if value else ()
+
+
+_DECLARED: list[tuple[tuple[str, ...], dict[str, Any]]] = [
+    (
+        ("--format",),
+        {
+            "type": click.Choice(FORMATS),
+            "show_default": "guessed where it is unmistakable, else generic",
+            "help": "A public log's own columns, cleaning and split.",
+        },
+    ),
+    (
+        ("--session-key",),
+        {"show_default": "SessionId, else guessed", "help": "Column of sessions or users."},
+    ),
+    (("--user-key",), {"help": "Column of users: whose session it is."}),
+    (("--item-key",), {"show_default": "ItemId, else guessed", "help": "Column of items."}),
+    (("--time-key",), {"show_default": "Time, else guessed", "help": "Column of times."}),
+    (
+        ("--time-format",),
+        {
+            "show_default": "epoch of any unit, or ISO 8601",
+            "help": "s, ms, us, ns, iso, or a strptime format such as '%d/%m/%Y %H:%M'.",
+        },
+    ),
+    (("--order-column",), {"help": "Column of the order, where a log has no times."}),
+    (
+        ("--header", "names"),
+        {
+            "callback": _names,
+            "metavar": "a,b,c",
+            "help": "The columns' names, if a file has no header line.",
+        },
+    ),
+    (("--event-column",), {"help": "Column of the kind of event, for --event."}),
+    (
+        ("--event", "events"),
+        {"multiple": True, "help": "Keep events of this kind; repeatable."},
+    ),
+    (
+        ("--words-are-ids",),
+        {"is_flag": True, "help": "Take nan, NULL, unknown … as ids."},
+    ),
+    (
+        ("--text-ids",),
+        {"is_flag": True, "help": "Take any text as an id, also 7 beside 7.0."},
+    ),
+    (
+        ("--protocol",),
+        {
+            "type": click.Choice(["time", "leave-one-out"]),
+            "show_default": "time, or the format's",
+            "help": "Test on the last days' sessions, or on each sequence's last event.",
+        },
+    ),
+    (
+        ("--session-gap", "session_gap_ms"),
+        {
+            "callback": _duration,
+            "metavar": "30m",
+            "help": "Cut users' logs (or sessions) where more time passes than this.",
+        },
+    ),
+    (
+        ("--end", "end_ms"),
+        {
+            "callback": _moment,
+            "metavar": "TIME",
+            "show_default": "the last event",
+            "help": "Leave out events from this time on (ISO 8601), and count days back from it.",
+        },
+    ),
+    (
+        ("--test-days",),
+        {
+            "type": click.FloatRange(min=0, min_open=True),
+            "show_default": "1, or the format's",
+            "help": "Days of the test part, and of the valid part before it.",
+        },
+    ),
+    (
+        ("--test-fraction",),
+        {
+            "type": click.FloatRange(0, 0.5, min_open=True, max_open=True),
+            "show_default": "0.1",
+            "help": "Share of sessions in the test part, where a log has no times.",
+        },
+    ),
+    (
+        ("--min-support",),
+        {
+            "type": click.IntRange(min=1),
+            "show_default": "5, 1 for leave-one-out",
+            "help": "Drop items with fewer events.",
+        },
+    ),
+    (
+        ("--min-session",),
+        {
+            "type": click.IntRange(min=1),
+            "show_default": "2, 3 for leave-one-out",
+            "help": "Drop sessions with fewer events.",
+        },
+    ),
+    (
+        ("--keep-repeats/--drop-repeats",),
+        {
+            "default": None,
+            "show_default": "drop, keep for leave-one-out",
+            "help": "Whether an item may directly follow itself in a session.",
+        },
+    ),
+]
