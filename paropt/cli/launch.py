@@ -80,8 +80,8 @@ def launch(
 ) -> None:
     """Create or resume a study and run its trials.
 
-    --data takes event files too, as `paropt prepare` does without options. Without --space a new
-    study searches the models that suit its data, and says which and why.
+    --data takes event files too, as `paropt prepare` does. Without --space a new study searches
+    the models that suit its data, and says which and why.
 
     Ctrl-C hands the running trials back, and the same command goes on with them; a second Ctrl-C
     does not wait for checkpoints.
