@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from paropt.data.formats import Schema
-from paropt.data.reading import Layout
+from paropt.data.reading import Layout, on_disk
 from paropt.data.times import parse_moment
 from paropt.errors import DataError
 
@@ -224,35 +225,36 @@ class _Finder:
 
 
 def _sample(layout: Layout) -> Mapping[str, Sequence[str]]:
+    layout = layout.parts[0] if layout.parts else layout
     try:
         rows = _parquet_rows(layout) if layout.is_parquet else _text_rows(layout)
     except (OSError, ValueError, EOFError, csv.Error, pa.ArrowException):
         return {}  # whoever reads the whole file says what is wrong with it
-    fitting = [row for row in rows if len(row) == len(layout.names)]
+    fitting = [row[: len(layout.names)] for row in rows if len(row) >= len(layout.names)]
     return {name: [row[at] for row in fitting] for at, name in enumerate(layout.names)}
 
 
 def _text_rows(layout: Layout) -> list[list[str]]:
-    with gzip.open(layout.path) if layout.gzipped else layout.path.open("rb") as file:
+    path = on_disk(layout.path)
+    with gzip.open(path) if layout.gzipped else path.open("rb") as file:
         head = file.read(_SAMPLE_BYTES).decode("utf-8-sig", "replace")
-    lines = [line for line in head.splitlines() if line]
+    lines = [line for line in head.splitlines() if line.strip()]
     if len(head) == _SAMPLE_BYTES:
         lines = lines[:-1]
-    lines = lines[int(layout.has_header) :]
-    if len(layout.delimiter) > 1:
-        return [line.split(layout.delimiter) for line in lines]
-    return list(csv.reader(lines, delimiter=layout.delimiter))
+    if layout.is_json:
+        objects = [json.loads(line) for line in lines]
+        return [[_as_text(row.get(name)) for name in layout.names] for row in objects]
+    return [layout.split(line) for line in lines[int(layout.has_header) :]]
 
 
 def _parquet_rows(layout: Layout) -> list[list[str]]:
-    file = pa.parquet.ParquetFile(layout.path)
+    file = pa.parquet.ParquetFile(on_disk(layout.path))
     batch = next(file.iter_batches(batch_size=_SAMPLE_ROWS), None)
     if batch is None:
         return []
-    columns = [
-        [_as_text(value) for value in batch.column(name).to_pylist()] for name in layout.names
-    ]
-    return [list(row) for row in zip(*columns, strict=True)]
+    there = {name: batch.column(name).to_pylist() for name in batch.schema.names}
+    columns = [there.get(name, [layout.fixed.get(name)] * len(batch)) for name in layout.names]
+    return [[_as_text(value) for value in row] for row in zip(*columns, strict=True)]
 
 
 def _as_text(value: object) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import csv
 import gzip
+import itertools
 import re
 import shutil
 import stat
@@ -340,6 +341,17 @@ def _files(path: Path) -> list[Path]:
     if any(_magic(file).startswith(b"PAR1") for file in found):
         return found
     return []
+
+
+def is_parquet_directory(path: Path) -> bool:
+    """Whether a directory holds Parquet files, and so may be a log; a thousand are looked at."""
+    files = (file for file in path.rglob("*") if file.is_file())
+    return any(_magic(file).startswith(b"PAR1") for file in itertools.islice(files, 1000))
+
+
+def files_of(path: Path) -> list[Path]:
+    """A file, or the files of a directory in their order."""
+    return [part.path for part in look_at(path).parts] if path.is_dir() else [path]
 
 
 def _natural(name: str) -> list[tuple[str, int]]:

@@ -59,13 +59,13 @@ def named_data(given: Given, note: Note = silent) -> Path:
         raise DataError(f"--data is empty; {_WHAT_DATA_IS}")
     places = list(map(Path, words))
     first = places[0]
-    if len(places) == 1 and (first.is_dir() or (words == [DEMO] and not first.exists())):
+    if len(places) == 1 and (_is_prepared(first) or (words == [DEMO] and not first.exists())):
         if options is not None:
             raise DataError(
                 f"--data {first} is prepared already, so options on how a log is read do not"
                 " apply; give its event files, or leave the options out"
             )
-        if not first.is_dir():
+        if not first.exists():
             return demo_set()
         if words == [DEMO]:
             note(f"--data {DEMO} is the directory of that name here, not the demo set")
@@ -130,8 +130,15 @@ def prepared(files: Sequence[Path], note: Note = silent, options: Options | None
     return path
 
 
+def _is_prepared(place: Path) -> bool:
+    """Whether it is a directory, and not one of Parquet files."""
+    from paropt.data.layouts import is_parquet_directory
+
+    return place.is_dir() and ((place / "meta.json").exists() or not is_parquet_directory(place))
+
+
 def _check_file(place: Path) -> None:
-    if place.is_dir():
+    if _is_prepared(place):
         raise DataError(
             f"--data takes one dataset directory or event files, and {place} is a directory "
             "among others"
@@ -141,8 +148,6 @@ def _check_file(place: Path) -> None:
         close = difflib.get_close_matches(place.name, near, 1)
         hint = f"did you mean {place.with_name(close[0])}?" if close else _WHAT_DATA_IS
         raise DataError(f"--data {place} does not exist; {hint}")
-    if not place.is_file():
-        raise DataError(f"--data {place} is no regular file; write the events to one first")
 
 
 _WHAT_DATA_IS = "give event files, or a directory that 'paropt prepare' made"
@@ -165,13 +170,14 @@ def _stem(file: Path) -> str:
 def _identity(files: Sequence[Path], options: Options) -> str:
     """A hash of what the files hold, in their order, and of how they are prepared."""
     from paropt.data.command import said_options
+    from paropt.data.layouts import files_of, on_disk
 
     whole = hashlib.sha256(f"{KEPT}".encode())
     if said := said_options(options):  # without any, the name is the one that paropt 0.1 gave
         whole.update(repr(sorted(said.items())).encode())
-    for file in files:
+    for file in (part for path in files for part in files_of(path)):
         try:
-            with file.open("rb") as stream:
+            with on_disk(file).open("rb") as stream:
                 whole.update(hashlib.file_digest(stream, "sha256").digest())
         except OSError as error:
             raise DataError(f"{file}: {error.strerror or error}") from None

@@ -8,9 +8,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pyarrow.csv
+import pyarrow.parquet
 import pytest
 
 from paropt.data import open_dataset
@@ -105,6 +108,21 @@ def test_guessed_columns_are_said_each_time(tmp_path: Path, paropt_home: Path) -
     assert taken in again and change in again
 
 
+def test_directories_of_parquet_and_pipes_are_logs_too(
+    log: Path, paropt_home: Path, tmp_path: Path
+) -> None:
+    table = pyarrow.csv.read_csv(log, parse_options=pyarrow.csv.ParseOptions(delimiter="\t"))
+    (tmp_path / "parts" / "day=1").mkdir(parents=True)
+    pyarrow.parquet.write_table(table, tmp_path / "parts" / "day=1" / "a.parquet")
+    whole = open_dataset(named_data(log))
+    assert open_dataset(named_data(tmp_path / "parts")).fingerprint == whole.fingerprint
+    pipe = tmp_path / "events"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as writer:
+        writer.submit(pipe.write_bytes, log.read_bytes())
+        assert open_dataset(named_data(pipe)).fingerprint == whole.fingerprint
+
+
 def test_several_files_are_one_log(log: Path, paropt_home: Path, tmp_path: Path) -> None:
     head, *lines = log.read_text().splitlines()
     halves = [tmp_path / "a.tsv", tmp_path / "b.tsv.gz"]
@@ -197,9 +215,8 @@ def test_what_is_not_there_or_no_file(log: Path, paropt_home: Path, tmp_path: Pa
         named_data("/nowhere/at/all")
     with pytest.raises(DataError, match="is a directory among others"):
         named_data([log, tmp_path])
-    os.mkfifo(tmp_path / "pipe")
     with pytest.raises(DataError, match="no regular file"):
-        named_data(tmp_path / "pipe")
+        named_data("/dev/null")
     assert not paropt_home.exists()
 
 

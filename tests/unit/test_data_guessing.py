@@ -119,6 +119,9 @@ def test_gzip_and_parquet_are_looked_into_too(tmp_path: Path) -> None:
     for name in ("log.parquet", "log.csv.gz"):
         plan = make_plan([tmp_path / name], {}, Options(), lambda line: None)
         assert plan.schema.time_key == "date", "named so, and the other is not: whose is x?"
+    (tmp_path / "log.jsonl").write_text(frame.to_json(orient="records", lines=True))
+    plan = make_plan([tmp_path / "log.jsonl"], {}, Options(), lambda line: None)
+    assert (plan.schema.session_key, plan.schema.item_key) == ("user", "item")
     renamed = frame.rename(columns={"date": "day_of_week"})
     renamed.to_parquet(tmp_path / "log.parquet")
     plan = make_plan([tmp_path / "log.parquet"], {}, Options(), lambda line: None)
