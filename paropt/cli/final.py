@@ -72,7 +72,9 @@ def final(
     paropt final shop --control paramfiles/gru4rec_retailrocket_bprmax_shared.json
     """
     from paropt.machine.devices import places
-    from paropt.results import files, final_test, markdown
+    from paropt.results import files, final_test
+    from paropt.results.final_page import final_summary
+    from paropt.results.markdown import markdown
 
     if out:
         files.check_out(out)
@@ -83,4 +85,7 @@ def final(
     if out:
         files.write(report, out)
         click.echo(f"the report is in {out}", err=True)
-    click.echo(json.dumps(report, indent=1) if as_json else markdown.markdown(report).rstrip())
+    if as_json:
+        click.echo(json.dumps(report, indent=1))
+    else:
+        click.echo(markdown(final_summary(report)).rstrip())

@@ -19,6 +19,7 @@ from uuid import NAMESPACE_URL, uuid5
 from paropt.results.export import paramfile_of
 from paropt.results.figures.of_study import one_curve
 from paropt.results.figures.svg import document
+from paropt.results.searched import TrialFacts
 from paropt.search.space.paramfiles import formatted
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.history import Record, best_first
@@ -64,7 +65,7 @@ def _files(definition: StudyDefinition, record: Record) -> Iterator[Artifact]:
     trial = described(record, definition.objective)
     name = f"trial{record.number}"
     paramfile = formatted(paramfile_of(definition, trial))
-    curve = document(one_curve(definition.metric, trial))
+    curve = document(one_curve(definition.metric, TrialFacts.of(record, definition.objective)))
     for ending, mimetype, text in (
         (".json", "application/json", paramfile),
         ("-curve.svg", "image/svg+xml", curve),

@@ -7,6 +7,7 @@ from typing import Any
 
 from paropt.errors import StudyError
 from paropt.names import quoted
+from paropt.results.final_page import Measured
 from paropt.results.final_test import latest_report
 from paropt.results.spend_curve import best_within, points
 from paropt.search.study.definition import StudyDefinition
@@ -112,8 +113,6 @@ def _test(report: dict[str, Any] | None) -> dict[str, Any] | None:
 
 def printed(found: dict[str, Any]) -> str:
     """The comparison for people."""
-    from paropt.results.markdown import number
-
     header = ["study", "model", "at spend", "by trial", "best", "spent", "trials", "on test"]
     rows = [header]
     for row in found["studies"]:
@@ -128,7 +127,7 @@ def printed(found: dict[str, Any]) -> str:
                 f"{row['best']['value']:.4f}",
                 f"{row['spent']:,.0f} s",
                 f"{row['trials_at_spend']}/{row['trials']}",
-                f"{number(test)}{again}" if test else "-",
+                f"{Measured.of(test).text}{again}" if test else "-",
             ]
         )
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]

@@ -6,16 +6,20 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from paropt.errors import ParoptError
 from paropt.results.html_page import page
-from paropt.results.markdown import Report, markdown, roles
+from paropt.results.markdown import markdown
+from paropt.results.pages import document
 from paropt.results.report import FORMAT
 from paropt.search.space.paramfiles import Paramfile, formatted
 
 JSON, MARKDOWN, PAGE = "report.json", "report.md", "report.html"
+
+Report = Mapping[str, Any]
 
 
 def write(report: Report, out: Path) -> None:
@@ -27,10 +31,11 @@ def write(report: Report, out: Path) -> None:
         ParoptError: something else is there, or it cannot be written.
     """
     check_out(out)
+    shown = document(report)
     files = {
         JSON: json.dumps(report, indent=1, allow_nan=False) + "\n",
-        MARKDOWN: markdown(report),
-        PAGE: page(report),
+        MARKDOWN: markdown(shown),
+        PAGE: page(shown),
         **{f"{role}.json": formatted(paramfile(report, role)) for role in roles(report)},
     }
     try:
@@ -71,6 +76,11 @@ def read(directory: Path) -> dict[str, Any]:
     if version != FORMAT:
         raise ParoptError(f"{path} is of version {version}; this paropt reads {FORMAT}")
     return report
+
+
+def roles(report: Report) -> list[str]:
+    """Whom the test was of: the chosen one, and the control unless that is the same."""
+    return [role for role in ("chosen", "control") if report["test"] and report["test"][role]]
 
 
 def paramfile(report: Report, role: str) -> Paramfile:

@@ -10,6 +10,7 @@ from paropt.files import file_stem, write_text
 from paropt.results import files
 from paropt.results.final_test import latest_report
 from paropt.results.html_page import page
+from paropt.results.pages import document
 from paropt.results.report import search_report
 from paropt.search.study.study import Study
 from paropt.storage.connect import open_storage
@@ -30,9 +31,9 @@ def render(source: str, out: Path | None, storage_url: str | None) -> Path:
         report = _of_study(source, storage_url)
         out = out or Path(f"{file_stem(source)}.html")
     try:
-        text = page(report)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ParoptError(f"the report of {source} is damaged: {error!r}") from error
+        text = page(document(report))
+    except ParoptError as error:
+        raise ParoptError(f"the page of {source} cannot be made: {error}") from error
     write_text(out, text, overwrite=True)
     return out
 

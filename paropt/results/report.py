@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from paropt.results.export import TIES
 from paropt.results.final_choice import Judged
 from paropt.results.looks_at_test import Look
-from paropt.results.spend_curve import points
+from paropt.results.searched import Searched
 from paropt.search.study.plan import Entry, Plan
 from paropt.search.study.study import Study
 
@@ -56,30 +55,19 @@ def gather(found: Finding) -> dict[str, Any]:
 
 def search_report(study: Study) -> dict[str, Any]:
     """What is known of a study without a final test; ``test`` is null."""
-    summary = study.summary()
-    definition = study.definition
+    searched = Searched.of(study)
     return {
         "paropt_report": FORMAT,
-        "study": definition.name,
-        "metric": definition.metric,
-        "fingerprint": definition.fingerprint,
-        "data": definition.data_path,
-        "semantics": definition.semantics,
-        "versions": dict(definition.versions),
-        "ties": TIES,
+        "study": searched.name,
+        "metric": searched.metric,
+        "fingerprint": searched.fingerprint,
+        "data": searched.data,
+        "semantics": searched.semantics,
+        "versions": dict(searched.versions),
+        "ties": searched.ties,
         "at": list(AT),
-        "devices": sorted({str(t["owner"].get("device")) for t in study.trials() if t["owner"]}),
-        "search": {
-            "split": "train → valid",
-            "seed": definition.seed,
-            "sampler": dict(definition.sampler),
-            "pruner": dict(definition.pruner),
-            "counts": summary["counts"],
-            "epochs": summary["epochs"],
-            "best": summary["best"],
-            "floor": summary["floor"],
-            "points": [point.to_json() for point in points(study)],
-        },
+        "devices": list(searched.devices),
+        "search": searched.to_json(),
         "test": None,
     }
 

@@ -36,7 +36,7 @@ NAMES = {
 def study(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Study]:
     monkeypatch.setenv("PAROPT_STORAGE", database_url)
     definition = StudyDefinition(
-        "my shop", SPACE, "mrr@20", [20], "data/shop", "f" * 64, pruner={"name": "none"}
+        "shop", SPACE, "mrr@20", [20], "data/shop", "f" * 64, pruner={"name": "none"}
     )
     study = Study.create(database_url, definition, budget=2)
     yield study
@@ -59,45 +59,45 @@ def run_a_trial(study: Study, extra: dict[str, Any]) -> None:
 def test_files_are_written_listed_and_replaced_only_if_asked(
     study: Study, run_paropt: Callable[..., Any], tmp_path: Path
 ) -> None:
-    nothing = run_paropt("plot", "my shop", "--out", "figures")
+    nothing = run_paropt("plot", "shop", "--out", "figures")
     assert nothing.rc == 1 and "nothing to plot" in nothing.err
     assert not (tmp_path / "figures").exists()
 
     run_a_trial(study, EXTRA)
-    done = run_paropt("plot", "my shop", "--out", "figures", "--json")
+    done = run_paropt("plot", "shop", "--out", "figures", "--json")
     assert done.rc == 0, done.err
     listed = json.loads(done.out)
     assert {file["figure"] for file in listed} == NAMES
     files = {Path(file["file"]).name for file in listed}
-    assert files == {f"my-shop-{name}.svg" for name in NAMES}
+    assert files == {f"shop-{name}.svg" for name in NAMES}
     assert {path.name for path in (tmp_path / "figures").iterdir()} == files
     for name in files:
         ElementTree.parse(tmp_path / "figures" / name)
 
-    (tmp_path / "figures" / "my-shop-similarity.svg").write_text("mine")
-    (tmp_path / "figures" / "my-shop-over-time.svg").unlink()
-    again = run_paropt("plot", "my shop", "--out", "figures")
+    (tmp_path / "figures" / "shop-similarity.svg").write_text("mine")
+    (tmp_path / "figures" / "shop-over-time.svg").unlink()
+    again = run_paropt("plot", "shop", "--out", "figures")
     assert again.rc == 1 and "add --overwrite" in again.err
-    assert not (tmp_path / "figures" / "my-shop-over-time.svg").exists()
-    assert (tmp_path / "figures" / "my-shop-similarity.svg").read_text() == "mine"
-    replaced = run_paropt("plot", "my shop", "--out", "figures", "--overwrite")
+    assert not (tmp_path / "figures" / "shop-over-time.svg").exists()
+    assert (tmp_path / "figures" / "shop-similarity.svg").read_text() == "mine"
+    replaced = run_paropt("plot", "shop", "--out", "figures", "--overwrite")
     assert replaced.rc == 0 and set(replaced.out.split("\n")) >= {
-        f"figures/my-shop-{name}.svg" for name in NAMES
+        f"figures/shop-{name}.svg" for name in NAMES
     }
-    ElementTree.parse(tmp_path / "figures" / "my-shop-similarity.svg")
+    ElementTree.parse(tmp_path / "figures" / "shop-similarity.svg")
 
 
 def test_png_and_only_the_figures_that_have_data(
     study: Study, run_paropt: Callable[..., Any], tmp_path: Path
 ) -> None:
     run_a_trial(study, {})
-    done = run_paropt("plot", "my shop", "--out", "figures", "--format", "png")
+    done = run_paropt("plot", "shop", "--out", "figures", "--format", "png")
     assert done.rc == 0, done.err
     written = sorted((tmp_path / "figures").iterdir())
     assert [path.name for path in written] == [
-        "my-shop-learning-curves.png",
-        "my-shop-over-time.png",
+        "shop-learning-curves.png",
+        "shop-over-time.png",
     ]
     assert all(path.read_bytes().startswith(b"\x89PNG\r\n") for path in written)
     unknown = run_paropt("plot", "nobody", "--out", "figures")
-    assert unknown.rc == 1 and "my shop" in unknown.err
+    assert unknown.rc == 1 and "shop" in unknown.err

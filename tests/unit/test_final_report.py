@@ -10,13 +10,22 @@ from typing import Any
 import pytest
 
 from paropt.errors import ParoptError
-from paropt.results import files, markdown
-from paropt.results.figures.description import Lines, Mark, Series
-from paropt.results.figures.svg import intervals, svg
-from paropt.results.html_page import page
+from paropt.results import files, html_page, markdown
+from paropt.results.figures.description import Lines, Mark, Marks, Series
+from paropt.results.figures.svg import svg
+from paropt.results.final_page import final_summary
+from paropt.results.pages import document
 
 NAMES = [f"{measure}@{k}" for measure in ("recall", "mrr") for k in (1, 20)]
 EVIL = "<script>alert('1')</script>"
+
+
+def page(report: dict[str, Any]) -> str:
+    return html_page.page(document(report))
+
+
+def text_of(report: dict[str, Any]) -> str:
+    return markdown.markdown(document(report))
 
 
 def numbers(mean: float, values: list[float] | None = None) -> dict[str, Any]:
@@ -94,15 +103,45 @@ def report() -> dict[str, Any]:
 
 
 def test_every_number_says_what_it_is_of(report: dict[str, Any]) -> None:
-    text = markdown.markdown(report)
-    for words in ("f" * 64, "seeds 11, 12", "train_full → test", "ties standard", "seed 42"):
+    text = text_of(report)
+    for words in ("f" * 64, "seeds: 11, 12", "train_full → test", "ties standard", "seed 42"):
         assert words in text
-    assert "mrr@20 0.3000 ± 0.0020 [0.2900, 0.3100]" in text
-    assert "the control (the model's defaults) 0.2800 ± 0.0020" in text
-    assert "difference +0.0200 [+0.0100, +0.0300]" in text
+    assert "**mrr@20 on test 0.3000 [0.2900, 0.3100]**, gru4rec, trial 7" in text
+    assert "the mean of 2 seeds (± 0.0020 between them)" in text
+    assert "The control (the model's defaults) has 0.2800 ± 0.0020" in text
+    assert "the difference is +0.0200 [+0.0100, +0.0300]." in text
     assert "0.3600, is 0.0100 above the mean of 2 fresh seeds" in text
     assert "first look" in text
     assert "1,000 groups of sessions" in text
+
+
+def test_one_number_then_a_grid_of_metrics_and_cut_offs(report: dict[str, Any]) -> None:
+    lines = markdown.markdown(final_summary(report)).splitlines()
+    begin = lines.index("|  | @1 | @20 |")
+    assert lines[begin + 2] == (
+        "| recall | 0.3000 ± 0.0020 [0.2900, 0.3100] | 0.3000 ± 0.0020 [0.2900, 0.3100] |"
+    )
+    # what was searched for stands out, and of others it is said by how much the chosen one is above
+    assert lines[begin + 3].endswith("| **0.3000 ± 0.0020 [0.2900, 0.3100]** |")
+    text = "\n".join(lines)
+    assert "| recall | 0.2800 ± 0.0020 chosen +0.0200 [+0.0100, +0.0300] |" in text
+    assert "## The search" not in text and "## The search" in text_of(report)
+
+
+def test_who_is_ahead_elsewhere_is_said(report: dict[str, Any]) -> None:
+    assert "others are ahead" not in text_of(report)
+    better = numbers(0.28, [0.28, 0.28]) | {"recall@1": {"mean": 0.31, "interval": None}}
+    report["test"]["control"]["metrics"] = better
+    report["test"]["baselines"]["popularity"]["metrics"]["mrr@1"] = {"mean": 0.4, "interval": None}
+    for text in (text_of(report), page(report)):
+        assert "others are ahead of it: the control at recall@1; popularity at mrr@1." in text
+        assert "below the floor" not in text
+
+
+def test_a_difference_that_other_sessions_might_turn_is_said(report: dict[str, Any]) -> None:
+    assert "turn round" not in text_of(report)
+    report["test"]["difference"]["mrr@20"] = {"mean": 0.002, "interval": [-0.001, 0.005]}
+    assert "+0.0020 [-0.0010, +0.0050], which other sessions might turn round" in text_of(report)
 
 
 def test_looks_again_and_lost_comparisons_are_said(report: dict[str, Any]) -> None:
@@ -112,12 +151,23 @@ def test_looks_again_and_lost_comparisons_are_said(report: dict[str, Any]) -> No
     report["test"]["baselines"]["session k-NN"] = {"metrics": numbers(0.31)}
     report["test"] |= {"control": None, "difference": None}
     report["flattery"] |= {"fresh": 0.37, "flattered": -0.01}
-    for text in (markdown.markdown(report), page(report)):
+    for text in (text_of(report), re.sub(r"<[^>]*>", "", page(report))):
         assert "look 2 at this test set" in text and "old (2026-01-02)" in text
         assert "Without any training, session k-NN reaches 0.3100." in text
         assert "nothing better than its control" in text
         assert "it did not flatter" in text
-    assert markdown.roles(report) == ["chosen"]
+    assert files.roles(report) == ["chosen"]
+
+
+def test_metrics_of_a_models_own_have_a_grid_too(report: dict[str, Any]) -> None:
+    report["metric"] = "auc"
+    one = {"auc": {"mean": 0.7, "interval": None, "spread": 0.01, "values": [0.69, 0.71]}}
+    report["test"] |= {"baselines": {}, "difference": None, "control": None}
+    report["test"]["chosen"]["metrics"] = one
+    report["test"]["intervals"] |= {"targets": 0}
+    text = text_of(report)
+    assert "**auc on test 0.7000**, gru4rec, trial 7" in text
+    assert "| auc | **0.7000 ± 0.0100** |" in text and "nan" not in page(report)
 
 
 def test_a_page_needs_nothing_else_and_takes_any_name(report: dict[str, Any]) -> None:
@@ -132,15 +182,21 @@ def test_a_page_needs_nothing_else_and_takes_any_name(report: dict[str, Any]) ->
     text = page(report)
     assert "<script" not in text and "&lt;script&gt;" in text
     assert not re.findall(r"(?:src|href)=|url\(|@import", text)
-    assert text.count("<svg") == text.count("</svg>") == 3
+    assert text.count("<svg") == text.count("</svg>") == 2 * 3  # wide and narrow
+    told = text_of(report)
+    assert not re.search(r"(?<!\\)<script", re.sub(r"`[^`]*`|^    .*$", "", told, flags=re.M))
 
 
 def test_a_search_alone(report: dict[str, Any]) -> None:
     report["test"] = None
     text = page(report)
-    assert "Study shop" in text and text.count("<svg") == 1
+    assert "Study shop" in text and text.count("<svg") == 2 * 1
     report["search"] |= {"best": None, "points": []}
     assert "No trial has a value yet." in page(report)
+    del report["search"]["counts"]
+    report["search"]["best"] = {"trial": 1}
+    with pytest.raises(ParoptError, match="damaged"):
+        document(report)
 
 
 def test_a_directory_is_replaced_only_if_it_holds_a_report(
@@ -175,8 +231,10 @@ def test_plots_take_one_point_equal_values_and_gaps() -> None:
     one = [Series("a", [(1.0, 0.5)]), Series("empty", []), Series("gap", [(1.0, None), (2.0, 0.5)])]
     text = svg(Lines("name", "title", "x", "y", one, whole=True))
     assert "empty" not in text and "gap" in text and "nan" not in text
-    assert "nan" not in intervals([Mark("a", 0.0), Mark("b", 0.0, [0.0, 0.0])], "title")
+    marks = [Mark("a", 0.0), Mark("b", 0.0, [0.0, 0.0])]
+    assert "nan" not in svg(Marks("name", "title", "x", "", marks))
     # the value lies in the picture where its axis says: the middle of equal margins
-    picture = intervals([Mark("a", 2)], "title")
+    picture = svg(Marks("name", "title", "x", "", [Mark("a", 2)]))
     (x,) = re.findall(r'<circle cx="([\d.]+)" cy="[\d.]+" r="4.5"', picture)
-    assert float(x) == pytest.approx((150 + 820) / 2)
+    (grid,) = re.findall(r'<line x1="([\d.]+)"[^>]*class="rule"/><text[^>]*>2<', picture)
+    assert x == grid

@@ -9,10 +9,12 @@ from typing import Literal
 
 Point = tuple[float, float | None]
 Dash = Literal["", "dash", "dot"]
+Shape = Literal["circle", "square", "diamond", "triangle"]
 
 # the colours of series, in their order; results/html_page.py has others for the dark
-COLOURS = ("#2563eb", "#ea580c", "#6b7280", "#059669", "#9333ea", "#b45309")
-BLUE, ORANGE, GREY = range(3)
+COLOURS = ("#2563eb", "#c2410c", "#6b7280", "#047857", "#9333ea", "#a16207")
+BLUE, ORANGE, GREY, GREEN, PURPLE, BROWN = range(6)
+SHAPES: tuple[Shape, ...] = ("circle", "square", "diamond", "triangle")
 # of cells from the least value to the most: white to blue
 PALE, DEEP = (255, 255, 255), (29, 78, 216)
 
@@ -21,9 +23,9 @@ PALE, DEEP = (255, 255, 255), (29, 78, 216)
 class Series:
     """Points (x, y) in the order of x; without a y there is a gap.
 
-    ``dots`` aren't joined and ``steps`` hold a value until the next. ``label`` is what the legend
-    says, None: the ``name``, and nothing if it is empty. ``colour`` counts into :data:`COLOURS`;
-    None: as many as series come before it.
+    ``dots`` aren't joined, have a ``shape`` and may be ``hollow``; ``steps`` hold a value until the
+    next. ``label`` is what the legend says, None: the ``name``, and nothing if it is empty.
+    ``colour`` counts into :data:`COLOURS`; None: as many as series come before it.
     """
 
     name: str
@@ -35,6 +37,8 @@ class Series:
     colour: int | None = None
     opacity: float = 1.0
     width: float = 2.0
+    shape: Shape = "circle"
+    hollow: bool = False
 
     @property
     def known(self) -> list[tuple[float, float]]:
@@ -78,9 +82,42 @@ class Lines(Figure):
 
 @dataclass(frozen=True)
 class Bars(Figure):
-    """One bar per name."""
+    """One bar per name, from the top; its value is a share of the whole, so ``x`` is in percent."""
 
     bars: Sequence[tuple[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A value with its interval, and single values that it is the mean of."""
+
+    name: str
+    value: float
+    interval: Sequence[float] | None = None
+    singles: Sequence[float] = ()
+    colour: int | None = None
+
+    @property
+    def values(self) -> list[float]:
+        return [self.value, *(self.interval or ()), *self.singles]
+
+
+@dataclass(frozen=True)
+class Marks(Figure):
+    """One row per mark, from the top: its interval as a bar, its value as a dot, the single values
+    as rings. ``dots`` and ``rings`` say what these are."""
+
+    marks: Sequence[Mark] = field(default_factory=list)
+    dots: str = ""
+    rings: str = ""
+
+    @property
+    def shown(self) -> list[tuple[Mark, int]]:
+        """The marks, each with its colour."""
+        return [
+            (mark, (place if mark.colour is None else mark.colour) % len(COLOURS))
+            for place, mark in enumerate(self.marks)
+        ]
 
 
 @dataclass(frozen=True)
@@ -99,20 +136,6 @@ class Cells(Figure):
     def most(self) -> float:
         """The value of the deepest colour; the palest is 0."""
         return max((v for _, values in self.rows for v in values if v is not None), default=1.0)
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A value with its interval, and single values that it is the mean of."""
-
-    name: str
-    value: float
-    interval: Sequence[float] | None = None
-    singles: Sequence[float] = ()
-
-    @property
-    def values(self) -> list[float]:
-        return [self.value, *(self.interval or ()), *self.singles]
 
 
 @dataclass(frozen=True)

@@ -8,49 +8,60 @@ from typing import Any
 from paropt.names import baseline
 from paropt.results.figures.description import (
     BLUE,
+    BROWN,
+    GREEN,
     GREY,
     ORANGE,
+    PURPLE,
+    SHAPES,
     Bars,
     Cells,
     Dash,
     Figure,
     Lines,
+    Mark,
+    Marks,
     Point,
     Series,
 )
-from paropt.results.spend_curve import points
+from paropt.results.searched import Searched, TrialFacts
 from paropt.search.study.history import Record, best_first
 from paropt.search.study.study import Study
-from paropt.search.study.summary import described, diagnostics
+from paropt.search.study.summary import Importance, diagnostics
 
-MOST_CURVES = 100  # beyond these they cannot be told apart
-FADED, PLAIN = 0.35, 0.8
+FADED, PLAIN = 0.45, 0.85
 LONG = 7200  # seconds from which on time is counted in hours
+MOST_BARS = 15  # parameters whose importance is drawn
 DASHED: dict[str, Dash] = {"popularity": "dot"}  # other floors have dashes
 KINDS: dict[str, Dash] = {"positive": "", "negative": "dash"}
+OF_MODELS = (ORANGE, GREEN, PURPLE, BROWN)  # blue is the best, grey needs no training
 BALANCE = {
     "max_violation": ("Busiest expert: load / mean − 1", "max violation"),
     "entropy": ("Evenness of the experts' load", "entropy / log(experts)"),
     "dead": ("Dead experts: load under a tenth of the mean", "experts"),
 }
 
-Trial = Mapping[str, Any]
 Epochs = Sequence[Any]  # what a model said after each epoch, of one kind
 
 
 def figures(study: Study) -> list[Figure]:
     """All figures of a study, brought up to date."""
-    metric, objective = study.definition.metric, study.definition.objective
-    spent = [point.to_json() for point in points(study)]  # refreshes the history
-    lineages = study.history.lineages()
-    trials = [described(record, objective) for record in lineages]
-    found: list[Figure] = [over_time(metric, spent, study.summary()["floor"])]
-    ranked = best_first(lineages, objective)
-    found += [learning_curves(metric, trials, ranked[0].number if ranked else None)]
-    if len({trial["model"] for trial in trials}) > 1:
-        found += [per_model(metric, [described(record, objective) for record in ranked])]
+    found = of_search(Searched.of(study))
+    ranked = best_first(study.history.lineages(), study.definition.objective)
     found += similarity(_said_by_best(ranked, "similarity"))
     found += experts(_said_by_best(ranked, "experts"))
+    return _with_data(found)
+
+
+def of_search(searched: Searched) -> list[Figure]:
+    """Those of any search: over time, learning curves, models, importances."""
+    found: list[Figure] = [over_time(searched), learning_curves(searched)]
+    found += per_model(searched)
+    found += [importance(one) for one in searched.importances]
+    return _with_data(found)
+
+
+def _with_data(found: Iterable[Figure]) -> list[Figure]:
     return [figure for figure in found if not isinstance(figure, Lines) or figure.shown]
 
 
@@ -65,13 +76,11 @@ def _said_by_best(ranked: Iterable[Record], kind: str) -> dict[str, Epochs]:
     return dict(found.values())
 
 
-def over_time(
-    metric: str, spent: Sequence[Mapping[str, Any]], floor: Mapping[str, Mapping[str, float]]
-) -> Lines:
+def over_time(searched: Searched) -> Lines:
     """Trials and the best so far, by the means of three epochs that they are compared by, against
-    the device time spent on all trials till then; floors as lines.
-
-    ``spent`` is of :func:`paropt.results.spend_curve.points`, as JSON objects."""
+    the device time spent on all trials till then; floors as lines. A model is told by colour and
+    shape, a pruned trial is hollow."""
+    metric, spent = searched.metric, searched.points
     longest = max((point["spent"] for point in spent), default=0.0)
     unit, size = ("hours", 3600) if longest >= LONG else ("minutes", 60)
 
@@ -79,58 +88,119 @@ def over_time(
         return round(float(point["spent"]) / size, 6)
 
     best = [(at(point), point["best"]) for point in spent if point["best"] is not None]
-    # a report of paropt 0.1 has no steady values
-    dots = [(at(p), p.get("steady", p["value"])) for p in spent if p["value"] is not None]
-    series = [
-        Series("best so far", best, steps=True, colour=BLUE),
-        Series("trials", dots, dots=True, colour=ORANGE),
-    ]
-    for name, values in floor.items():
-        if metric in values and spent:
-            ends = [(0.0, values[metric]), (round(longest / size, 6), values[metric])]
-            dash = DASHED.get(name, "dash")
-            series.append(Series(baseline(name), ends, dash=dash, colour=GREY))
+    series = [Series("best so far", best, steps=True, colour=BLUE)]
+    for model, pruned, name in _groups(searched.models):
+        dots = [
+            (at(point), point.get("steady", point["value"]))  # paropt 0.1 told only values
+            for point in spent
+            if point["value"] is not None
+            and (point.get("state") == "pruned") == pruned
+            and point.get("model", model) == model
+        ]
+        colour, shape = _look(searched.models, model)
+        series.append(Series(name, dots, dots=True, colour=colour, shape=shape, hollow=pruned))
+    if spent:
+        series += _floors(searched, round(longest / size, 6))
     title = f"{metric} on valid against time spent"
-    return Lines("over-time", title, f"device {unit}", metric, series)
+    return Lines("over-time", title, f"device {unit}, of all trials together", metric, series)
 
 
-def learning_curves(metric: str, trials: Sequence[Trial], first: int | None) -> Lines:
-    """Each trial's value per epoch; pruned ones faded, the ``first`` of all, the best, in front."""
-    run = [trial for trial in trials if trial["curve"]]
-    best = next((trial for trial in run if trial["trial"] == first), None)
+def _groups(models: Sequence[str]) -> Iterable[tuple[str, bool, str]]:
+    """Model, whether pruned, and what a legend calls them."""
+    for model in models:
+        for pruned in (False, True):
+            kind = "pruned" if pruned else "complete"
+            yield model, pruned, kind if len(models) == 1 else f"{model}, {kind}"
+
+
+def _look(models: Sequence[str], model: str) -> tuple[int, Any]:
+    place = models.index(model) if model in models else 0
+    return OF_MODELS[place % len(OF_MODELS)], SHAPES[place % len(SHAPES)]
+
+
+def _floors(searched: Searched, end: float, begin: float = 0.0) -> list[Series]:
+    """What needs no training, as lines across the figure."""
+    return [
+        Series(baseline(name), [(begin, value), (end, value)], dash=_dash(name), colour=GREY)
+        for name, value in searched.floors.items()
+    ]
+
+
+def _dash(floor: str) -> Dash:
+    return DASHED.get(floor, "dash")
+
+
+def learning_curves(searched: Searched) -> Lines:
+    """Each trial's value per epoch, in its model's colour; pruned ones dotted and faded, the best
+    in front; floors as lines."""
+    best = searched.best[0] if searched.best else None
     series: list[Series] = []
     explained: set[str] = set()
-    for trial in run[-MOST_CURVES:]:
-        if best is None or trial["trial"] != best["trial"]:
-            group, opacity = ("pruned", FADED) if trial["state"] == "pruned" else ("others", PLAIN)
-            label = "" if group in explained else group
-            series.append(_curve(trial, label, GREY, opacity, 1.0))
-            explained.add(group)
+    for trial in searched.curves:
+        if best is None or trial.trial != best.trial:
+            series.append(_curve(searched, trial, explained))
+    series.sort(key=lambda one: -one.opacity if one.dash else 1.0)  # those that were pruned behind
     if best is not None:
-        series.append(_curve(best, f"trial {best['trial']}, the best", ORANGE, 1.0, 3.0))
-    return Lines("learning-curves", "Learning curves", "epoch", metric, series, whole=True)
+        name = f"trial {best.trial}, the best"
+        series.append(Series(name, _epochs(best), colour=BLUE, width=3.0))
+    last = max((len(trial.curve) for trial in searched.curves), default=0)
+    if series:
+        series += _floors(searched, max(2, last), 1)
+    title = "Learning curves on valid"
+    return Lines("learning-curves", title, "epoch", searched.metric, series, whole=True)
 
 
-def _curve(trial: Trial, label: str, colour: int, opacity: float, width: float) -> Series:
-    name = f"trial {trial['trial']} ({trial['state']})"
-    curve = list(enumerate(trial["curve"], 1))
-    return Series(name, curve, label=label, colour=colour, opacity=opacity, width=width)
+def _curve(searched: Searched, trial: TrialFacts, explained: set[str]) -> Series:
+    pruned, models = trial.outcome == "pruned", searched.models
+    kind = "pruned" if pruned else "others"
+    group = kind if len(models) == 1 else f"{trial.model}, {kind}"
+    label = "" if group in explained else group
+    explained.add(group)
+    return Series(
+        f"trial {trial.trial} ({trial.model}, {trial.outcome})",
+        _epochs(trial),
+        label=label,
+        colour=_look(models, trial.model)[0],
+        opacity=FADED if pruned else PLAIN,
+        width=1.0 if pruned else 1.4,
+        dash="dot" if pruned else "",
+        hollow=pruned,
+    )
 
 
-def one_curve(metric: str, trial: Trial) -> Lines:
+def _epochs(trial: TrialFacts) -> list[Point]:
+    return list(enumerate(trial.curve, 1))
+
+
+def one_curve(metric: str, trial: TrialFacts) -> Lines:
     """A trial's own value per epoch."""
-    points = list(enumerate(trial["curve"], 1))
-    series = [Series(metric, points, label="", colour=ORANGE, width=3.0)]
-    name, title = f"trial{trial['trial']}-curve", f"Trial {trial['trial']}: {metric}"
+    series = [Series(metric, _epochs(trial), label="", colour=BLUE, width=3.0)]
+    name, title = f"trial{trial.trial}-curve", f"Trial {trial.trial}: {metric} on valid"
     return Lines(name, title, "epoch", metric, series, whole=True)
 
 
-def per_model(metric: str, ranked: Sequence[Trial]) -> Bars:
-    """The value of each model's best trial; ``ranked`` are all trials with a value, best first."""
-    best: dict[str, float] = {}
-    for trial in ranked:
-        best.setdefault(trial["model"], trial["value"])
-    return Bars("best-per-model", f"Best {metric} per model", "", metric, list(best.items()))
+def per_model(searched: Searched) -> list[Marks]:
+    """What each model reached when it had spent as much as that which spent least, beside what
+    needs no training."""
+    if not searched.by_model or searched.by_model["spend"] is None:
+        return []
+    marks = []
+    for row in searched.ranked(searched.by_model["models"]):
+        if row["best"] is not None:
+            colour, _ = _look(searched.models, row["model"])
+            marks.append(Mark(row["model"], row["best"], None, [row["overall"]], colour))
+    marks += [Mark(baseline(name), v, colour=GREY) for name, v in searched.floors.items()]
+    metric, spend = searched.metric, searched.by_model["spend"]
+    title = f"{metric} of each model at equal spend, {spend:,.0f} device seconds"
+    dots, rings = "at equal spend", "with all that was spent on it"
+    return [Marks("best-per-model", title, f"{metric} on valid", "", marks, dots, rings)]
+
+
+def importance(found: Importance) -> Bars:
+    """How much each parameter of a model matters."""
+    shares = list(found.shares.items())[:MOST_BARS]
+    title = f"What matters for {found.model}, by {found.trials} trials"
+    return Bars(f"importance-{found.model}", title, "share of importance (PED-ANOVA)", "", shares)
 
 
 # -- what models say of themselves --------------------------------------------------------------

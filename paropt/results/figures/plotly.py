@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from paropt.results.figures.description import COLOURS, DEEP, PALE, Bars, Cells, Figure, Lines
+from paropt.results.figures.description import (
+    COLOURS,
+    DEEP,
+    PALE,
+    Bars,
+    Cells,
+    Figure,
+    Lines,
+    Marks,
+    Series,
+)
 
 Json = dict[str, Any]
 FEW = 12  # counted values that each get a tick of their own
@@ -24,16 +34,10 @@ def plotly(figure: Figure) -> Json:
     match figure:
         case Lines():
             return _lines(figure, layout)
+        case Marks():
+            return _marks(figure, layout)
         case Bars():
-            traces = [
-                {
-                    "type": "bar",
-                    "x": [name for name, _ in figure.bars],
-                    "y": [value for _, value in figure.bars],
-                    "marker": {"color": COLOURS[0]},
-                }
-            ]
-            return {"data": traces, "layout": layout}
+            return _bars(figure, layout)
         case Cells():
             return _cells(figure, layout)
     raise TypeError(f"no figure: {figure!r}")
@@ -53,7 +57,7 @@ def _lines(figure: Lines, layout: Json) -> Json:
             "hovertemplate": f"{one.name}<br>%{{x}}: %{{y:.4f}}<extra></extra>",
         }
         if one.dots:
-            trace["marker"] = {"color": COLOURS[colour], "size": 7}
+            trace["marker"] = _marker(one, colour)
         else:
             shape = "hv" if one.steps else "linear"
             trace["line"] = {"color": COLOURS[colour], "width": one.width, "shape": shape}
@@ -61,7 +65,7 @@ def _lines(figure: Lines, layout: Json) -> Json:
                 trace["line"]["dash"] = one.dash
             if len(one.known) == 1:
                 trace["mode"] = "markers"  # a line through one point is not to be seen
-                trace["marker"] = {"color": COLOURS[colour], "size": 7}
+                trace["marker"] = _marker(one, colour)
         traces.append(trace)
     layout["showlegend"] = any(trace["showlegend"] for trace in traces)
     last = max((x for one, _ in figure.shown for x, _ in one.points), default=0)
@@ -70,6 +74,63 @@ def _lines(figure: Lines, layout: Json) -> Json:
     if figure.zero:
         layout["yaxis"]["rangemode"] = "tozero"
     return {"data": traces, "layout": layout}
+
+
+def _marker(one: Series, colour: int) -> Json:
+    symbol = {"triangle": "triangle-up"}.get(one.shape, one.shape)
+    return {
+        "color": COLOURS[colour],
+        "size": 8,
+        "symbol": f"{symbol}-open" if one.hollow else symbol,
+    }
+
+
+def _marks(figure: Marks, layout: Json) -> Json:
+    names = [mark.name for mark in figure.marks]
+    colours = [COLOURS[colour] for _, colour in figure.shown]
+    dots: Json = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [mark.value for mark in figure.marks],
+        "y": names,
+        "name": figure.dots,
+        "marker": {"color": colours, "size": 11},
+        "showlegend": bool(figure.dots),
+    }
+    if any(mark.interval for mark in figure.marks):
+        ends = [mark.interval or (mark.value, mark.value) for mark in figure.marks]
+        values = [mark.value for mark in figure.marks]
+        dots["error_x"] = {
+            "type": "data",
+            "array": [high - value for (_, high), value in zip(ends, values, strict=True)],
+            "arrayminus": [value - low for (low, _), value in zip(ends, values, strict=True)],
+        }
+    rings: Json = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [value for mark in figure.marks for value in mark.singles],
+        "y": [mark.name for mark in figure.marks for _ in mark.singles],
+        "name": figure.rings,
+        "marker": {"color": COLOURS[2], "size": 10, "symbol": "circle-open"},
+        "showlegend": bool(figure.rings),
+    }
+    layout["yaxis"] |= {"autorange": "reversed", "type": "category", "automargin": True}
+    layout["showlegend"] = bool(figure.dots or figure.rings)
+    return {"data": [trace for trace in (rings, dots) if trace["x"]], "layout": layout}
+
+
+def _bars(figure: Bars, layout: Json) -> Json:
+    trace = {
+        "type": "bar",
+        "orientation": "h",
+        "x": [value for _, value in figure.bars],
+        "y": [name for name, _ in figure.bars],
+        "text": [f"{value:.0%}" for _, value in figure.bars],
+        "marker": {"color": COLOURS[0]},
+    }
+    layout["xaxis"] |= {"tickformat": ".0%"}
+    layout["yaxis"] |= {"autorange": "reversed", "type": "category", "automargin": True}
+    return {"data": [trace], "layout": layout}
 
 
 def _cells(figure: Cells, layout: Json) -> Json:

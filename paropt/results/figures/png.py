@@ -18,11 +18,14 @@ from paropt.results.figures.description import (
     Cells,
     Figure,
     Lines,
+    Marks,
     Series,
+    Shape,
 )
 
 SIZE = (8.6, 4.0)  # inches
 DPI = 150
+MARKERS: dict[Shape, str] = {"circle": "o", "square": "s", "diamond": "D", "triangle": "^"}
 STYLES = {"": "-", "dash": "--", "dot": ":"}
 
 
@@ -53,6 +56,8 @@ def png(figure: Figure) -> bytes:
     match figure:
         case Lines():
             _lines(figure, axes)
+        case Marks():
+            _marks(figure, axes)
         case Bars():
             _bars(figure, axes)
         case Cells():
@@ -81,16 +86,44 @@ def _draw(one: Series, colour: str, axes: Any) -> None:
     look = {"color": colour, "alpha": one.opacity, "label": one.legend or "_nolegend_"}
     look |= {"clip_on": False, "zorder": 3}  # what lies on an axis is to be seen
     if one.dots or len(xs) == 1:
-        axes.plot(xs, ys, "o", markersize=4, **look)
+        filled = "none" if one.hollow else colour
+        axes.plot(xs, ys, MARKERS[one.shape], markersize=4, markerfacecolor=filled, **look)
         return
     kind = "steps-post" if one.steps else "default"
     axes.plot(xs, ys, STYLES[one.dash], drawstyle=kind, linewidth=one.width * 0.7, **look)
 
 
+def _marks(figure: Marks, axes: Any) -> None:
+    for place, (mark, index) in enumerate(figure.shown):
+        colour = COLOURS[index]
+        if mark.interval:
+            axes.hlines(place, *mark.interval, color=colour, linewidth=4, alpha=0.35)
+        rings = [place] * len(mark.singles)
+        axes.plot(mark.singles, rings, "o", color=colour, markerfacecolor="none", markersize=5)
+        axes.plot([mark.value], [place], "o", color=colour, markersize=6)
+        axes.annotate(f"  {mark.value:.4f}", (1, place), xycoords=("axes fraction", "data"))
+    told = [(text, fill) for text, fill in ((figure.dots, "grey"), (figure.rings, "none")) if text]
+    for text, fill in told:
+        axes.plot([], [], "o", color="grey", markerfacecolor=fill, label=text)
+    if told:
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0.0, -0.15), fontsize=8)
+    _rows([mark.name for mark in figure.marks], axes)
+    axes.grid(axis="x", color="#d4d4d8", linewidth=0.6)
+
+
 def _bars(figure: Bars, axes: Any) -> None:
-    names = [name for name, _ in figure.bars]
-    drawn = axes.bar(names, [value for _, value in figure.bars], 0.5, color=COLOURS[0])
-    axes.bar_label(drawn, fmt="%.4f", fontsize=8)
+    drawn = axes.barh(
+        range(len(figure.bars)), [value for _, value in figure.bars], 0.55, color=COLOURS[0]
+    )
+    axes.bar_label(drawn, fmt="{:.0%}", fontsize=8, padding=3)
+    axes.xaxis.set_major_formatter("{x:.0%}")
+    _rows([name for name, _ in figure.bars], axes)
+
+
+def _rows(names: list[str], axes: Any) -> None:
+    """Names at the left, the first one on top."""
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_ylim(len(names) - 0.5, -0.5)
     axes.spines[["top", "right"]].set_visible(False)
 
 

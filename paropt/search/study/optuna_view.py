@@ -40,19 +40,23 @@ class _Trials(InMemoryStorage):
         """The sampler tells others what it is about to draw; here nobody else reads it."""
 
 
+def _empty(objective: Objective) -> _Trials:
+    """With one study, and no trial in it."""
+    trials = _Trials()
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it would announce a new study
+    trials.create_new_study([optuna.study.StudyDirection[objective.direction.upper()]], _NAME)
+    optuna.logging.set_verbosity(verbosity)
+    return trials
+
+
 class Memory:
     """Converts records into Optuna's trials, each ended one once."""
 
     def __init__(self, distributions: Mapping[str, BaseDistribution], objective: Objective) -> None:
         self.distributions = distributions
         self.objective = objective
-        self.trials = _Trials()
-        verbosity = optuna.logging.get_verbosity()
-        optuna.logging.set_verbosity(optuna.logging.WARNING)  # it would announce a new study
-        self.trials.create_new_study(
-            [optuna.study.StudyDirection[objective.direction.upper()]], _NAME
-        )
-        optuna.logging.set_verbosity(verbosity)
+        self.trials = _empty(objective)
         self._ended: dict[int, FrozenTrial] = {}
 
     def update(self, records: Iterable[Record]) -> None:
@@ -66,9 +70,14 @@ class Memory:
             frozen.append(trial)
         self.trials.frozen = sorted(frozen, key=lambda trial: trial.number)
 
-    def study(self) -> optuna.Study:
-        """A fresh handle, so that nothing of an earlier draw is cached in it."""
-        return optuna.Study(_NAME, self.trials)
+    def study(self, only: Container[int] | None = None) -> optuna.Study:
+        """A fresh handle, so that nothing of an earlier draw is cached in it; of all trials, or
+        ``only`` of those with these numbers."""
+        if only is None:
+            return optuna.Study(_NAME, self.trials)
+        some = _empty(self.objective)
+        some.frozen = [trial for trial in self.trials.frozen if trial.number in only]
+        return optuna.Study(_NAME, some)
 
     def new_trial(self) -> FrozenTrial:
         """A trial without parameters, numbered after all others."""

@@ -22,6 +22,7 @@ from paropt.search.study.history import LOST, History, Record, best_first, count
 from paropt.search.study.plan import DEFAULT_EPOCHS, Job, jobs_of
 from paropt.search.study.pruning import complete_pruner
 from paropt.search.study.sampling import Proposal, Sampler, Undrawn, complete_sampler, derived_seed
+from paropt.search.study.summary import Importance
 from paropt.search.study.trial import Trial
 from paropt.storage import row_schema, trial_rows
 from paropt.storage.engine import initialise, lock, open_engine, transaction
@@ -542,6 +543,12 @@ class Study:
         """How much each searched parameter matters, from 0 to 1; empty while that is unknown."""
         self.refresh()
         return summary.importances(self.sampler.memory(self.history))
+
+    def importances_by_model(self) -> list[Importance]:
+        """How much the parameters of each model matter, of models with enough trials to say so."""
+        self.refresh()
+        memory = self.sampler.memory(self.history)
+        return summary.importances_by_model(memory, self.space, self.history.lineages())
 
 
 def _completed(definition: StudyDefinition) -> StudyDefinition:

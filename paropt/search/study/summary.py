@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from paropt.search.space.space import Space
@@ -14,7 +15,11 @@ from paropt.training.epochs import EpochReport
 from paropt.training.objective import Objective, flattered, interval
 
 if TYPE_CHECKING:
+    import optuna
+
     from paropt.search.study.optuna_view import Memory
+
+LEAST_TRIALS = 10  # with a value, of which importances are told
 
 
 def described(record: Record, objective: Objective) -> dict[str, Any]:
@@ -150,15 +155,57 @@ def spent(lineages: Sequence[Record], objective: Objective) -> dict[str, int]:
     }
 
 
+@dataclass(frozen=True)
+class Importance:
+    """How much the parameters of one model matter.
+
+    ``shares`` sum to 1, largest first, as ``trials`` tell; ``untold`` are the parameters that only
+    some of these trials have, so that they cannot be weighed against the others.
+    """
+
+    model: str
+    shares: Mapping[str, float]
+    trials: int
+    untold: Sequence[str] = ()
+
+
+def importances_by_model(
+    memory: Memory, space: Space, lineages: Sequence[Record]
+) -> list[Importance]:
+    """PED-ANOVA of each model's own parameters, over its trials with a value; models with fewer
+    than :data:`LEAST_TRIALS` of them are left out.
+
+    Over all models at once, only what all of them have could be weighed: the model.
+    """
+    found = []
+    names = {parameter.label: parameter.name for parameter in space.searched}
+    for model in space.models:
+        records = [r for r in lineages if r.scored and r.meta["model"] == model]
+        if len(records) < LEAST_TRIALS:
+            continue
+        had = [set(record.meta["searched"]) - {"model"} for record in records]
+        shared = sorted(set.intersection(*had))
+        shares = _shares(memory.study({record.number for record in records}), shared)
+        untold = sorted({names[label] for label in set.union(*had) - set(shared)})
+        if shares:
+            named = {names[label]: share for label, share in shares.items()}
+            found.append(Importance(model, named, len(records), untold))
+    return found
+
+
 def importances(memory: Memory) -> dict[str, float]:
     """PED-ANOVA (Watanabe et al., IJCAI 2023) over the trials with a value, largest first."""
+    return _shares(memory.study(), None)
+
+
+def _shares(study: optuna.Study, params: list[str] | None) -> dict[str, float]:
+    """By label, largest first; none for too few trials, or if all are alike."""
     import optuna
 
-    study = memory.study()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # "equal, for want of trials"
-            found = optuna.importance.get_param_importances(study)
+            found = optuna.importance.get_param_importances(study, params=params)
     except (ValueError, RuntimeError, UserWarning):
-        return {}  # too few trials, or all alike
+        return {}
     return {name: float(value) for name, value in found.items()}

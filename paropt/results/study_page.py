@@ -1,0 +1,459 @@
+"""What a page says of a search, finished or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from paropt.files import file_stem
+from paropt.names import baseline, command
+from paropt.results.document import (
+    Block,
+    Cell,
+    Code,
+    Commands,
+    Document,
+    Facts,
+    Heading,
+    Headline,
+    Paragraph,
+    Picture,
+    Table,
+    Term,
+    Text,
+    Words,
+    cells,
+)
+from paropt.results.figures import of_study
+from paropt.results.searched import DatasetFacts, Searched, TrialFacts
+from paropt.results.words import (
+    between,
+    counted,
+    duration,
+    listed,
+    number,
+    value_text,
+)
+
+FEW_TARGETS = 1000
+LONGEST = 28  # characters of a value in a table
+SPLITS = ("train_full", "test", "train", "valid")
+
+
+def study_page(searched: Searched) -> Document:
+    """The page of a study without a final test."""
+    blocks = [*_lead(searched), *search_blocks(searched)]
+    blocks += [Heading("How to go on"), Commands(commands(searched)), made_with(searched)]
+    return Document(f"Study {searched.name}", blocks)
+
+
+def search_blocks(searched: Searched) -> list[Block]:
+    """All of a search but its headline: a final test's page has it, too."""
+    return [
+        *_ten_best(searched),
+        *_models(searched),
+        *_course(searched),
+        *_importances(searched),
+        *_spend(searched),
+        *_failures(searched),
+        *_space(searched),
+        *_data(searched),
+    ]
+
+
+# -- first of all -------------------------------------------------------------------------------
+
+
+def _lead(searched: Searched) -> Iterable[Block]:
+    if searched.best:
+        yield _headline(searched, searched.best[0])
+        yield from below_floor(searched)
+        yield from coverage(searched.best[0])
+        yield from _runner_up(searched)
+    else:
+        yield Paragraph(["No trial has a value yet. ", *_standing(searched)])
+    if searched.state != "run" or searched.why:
+        why = f": {searched.why}" if searched.why else ""
+        yield Paragraph([f"The study is told to {searched.state}{why}."], "warning")
+    yield _summary(searched)
+
+
+def _headline(searched: Searched, best: TrialFacts) -> Headline:
+    text: list[Words] = [
+        f"Trial {best.trial} of {best.model}, after its epoch {best.epoch}. It was chosen by this "
+        "very number, so it is ",
+        Term("flattered", "flattered by luck"),
+        "; the one to quote is that of ",
+        Code(command("final", searched.name)),
+        ".",
+    ]
+    what = f"best {searched.metric} on valid"
+    return Headline(what, number(best.value), between(best.interval), text)
+
+
+def below_floor(searched: Searched) -> Iterable[Block]:
+    """Whether the best is better than what needs no training."""
+    floors = [f"{baseline(name)} {number(value)}" for name, value in searched.floors.items()]
+    if not floors:
+        return
+    if searched.below_floor:
+        names = listed([baseline(name) for name in searched.below_floor])
+        yield Paragraph(
+            [
+                "The best trial is below the ",
+                Term("floor"),
+                f": {names} needs no training and is better ({', '.join(floors)}).",
+            ],
+            "warning",
+        )
+    else:
+        text = f", what needs no training: {', '.join(floors)}."
+        yield Paragraph(["It is above the ", Term("floor"), text])
+
+
+def coverage(best: TrialFacts) -> Iterable[Block]:
+    """On how many targets a value stands."""
+    if best.targets is None:
+        return
+    ranked, unknown = best.targets, best.unknown or 0
+    text: list[Words] = [f"Judged on {counted(ranked, 'target')}"]
+    if best.sessions:
+        text += [f" of {counted(best.sessions, 'session')}"]
+    if unknown:
+        text += [f"; {unknown:,} more were ", Term("left out")]
+        if best.with_misses is not None:
+            text += [f", and with these as misses it is {number(best.with_misses)}"]
+    weak = ranked < FEW_TARGETS or ranked < unknown
+    yield Paragraph([*text, "."], "warning" if weak else "")
+
+
+def _runner_up(searched: Searched) -> Iterable[Block]:
+    """Whether the second best might as well be the best."""
+    second = searched.runner_up
+    if second and second["within_noise"]:
+        told = f"Trial {second['trial']}, with {number(second['value'])}, is within its "
+        yield Paragraph([told, Term("interval"), ": which of the two is better is not known."])
+
+
+def _summary(searched: Searched) -> Facts:
+    metric = Code(searched.metric)
+    rows: list[tuple[str, Text]] = [
+        ("models", [listed(searched.models)]),
+        ("searched for", [metric, f" on {searched.split}", *_judged(searched)]),
+        ("data", [Code(searched.data), f", fingerprint {searched.fingerprint[:12]}"]),
+        ("trials", _standing(searched)),
+    ]
+    if searched.points:
+        devices = f" on {', '.join(searched.devices)}" if searched.devices else ""
+        spent: Text = [
+            f"{duration(searched.spent)} of ",
+            Term("device seconds", "device time"),
+            devices,
+        ]
+        rows.append(("spent", spent))
+    return Facts(rows)
+
+
+def _judged(searched: Searched) -> list[Words]:
+    return [f"; {searched.evaluation or searched.ties + ' ties'}"]
+
+
+def _standing(searched: Searched) -> list[Words]:
+    counts = dict(searched.counts)
+    done = counts.get("complete", 0) + counts.get("pruned", 0)
+    of = f" of {searched.budget}" if searched.budget else ""
+    text: list[Words] = [f"{done}{of} done: {counts.get('complete', 0)} complete, "]
+    text += [f"{counts.get('pruned', 0)} ", Term("pruned")]
+    others = [
+        f"{counts[name]} {name}" for name in ("failed", "running", "waiting") if counts.get(name)
+    ]
+    return [*text, "".join(f", {other}" for other in others)]
+
+
+# -- what was found -----------------------------------------------------------------------------
+
+
+def _ten_best(searched: Searched) -> Iterable[Block]:
+    if not searched.best:
+        return
+    count = len(searched.best)
+    yield Heading(f"The {count} best trials" if count > 1 else "The only trial with a value")
+    if count > 1:
+        yield Paragraph(["By the mean of their three best epochs: a single one may be lucky."])
+    models = list(dict.fromkeys(trial.model for trial in searched.best))
+    for model in models:
+        ranked = [(r, t) for r, t in enumerate(searched.best, 1) if t.model == model]
+        yield from _best_of(searched, model if len(models) > 1 else "", ranked)
+
+
+def _best_of(
+    searched: Searched, model: str, ranked: Sequence[tuple[int, TrialFacts]]
+) -> Iterable[Block]:
+    """A table of one model's; ``model`` is empty where there is no other."""
+    trials = [trial for _, trial in ranked]
+    varying, same = _split_params(searched, trials)
+    header = ["trial", searched.metric, "mean of 3 best epochs", "epoch", "device time", *varying]
+    numbers = {0, 1, 2, 3, 4}
+    numbers |= {5 + n for n, name in enumerate(varying) if _numeric(trials, name)}
+    rows = [
+        [
+            Cell(str(trial.trial), f"no. {rank}" if model else ""),
+            Cell(number(trial.value), between(trial.interval), strong=rank == 1),
+            Cell(number(trial.steady)),
+            Cell(f"{trial.epoch} of {trial.planned or trial.epochs}"),
+            Cell(duration(trial.seconds)),
+            *(_value(trial.params.get(name)) for name in varying),
+        ]
+        for rank, trial in ranked
+    ]
+    yield Table(header, rows, numbers, model)
+    if same:
+        alike: list[Words] = []
+        for name, value in same.items():
+            alike += [", " if alike else "", Code(f"{name}={value_text(value)}")]
+        what = "All of these have " if len(trials) > 1 else "With "
+        yield Paragraph([what, *alike, "."], "aside")
+
+
+def _split_params(
+    searched: Searched, trials: Sequence[TrialFacts]
+) -> tuple[list[str], dict[str, Any]]:
+    """The searched parameters that differ between the trials, and what is the same in all."""
+    told = [one["name"] for one in searched.space.get("search", ())]
+    names = [name for name in dict.fromkeys(told) if name != "model"]
+    names = names or sorted({name for trial in trials for name in trial.params})
+    values = {name: [trial.params.get(name) for trial in trials] for name in names}
+    values = {name: found for name, found in values.items() if any(v is not None for v in found)}
+    if len(trials) == 1:
+        return list(values), {}
+    same = {name: found[0] for name, found in values.items() if all(v == found[0] for v in found)}
+    return [name for name in values if name not in same], same
+
+
+def _numeric(trials: Sequence[TrialFacts], name: str) -> bool:
+    values = [trial.params[name] for trial in trials if name in trial.params]
+    return all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+
+
+def _value(value: Any) -> Cell:
+    return Cell() if value is None else shortened(value_text(value))
+
+
+def shortened(text: str, longest: int = LONGEST) -> Cell:
+    """A cell that says no more than fits, and all of it where one asks."""
+    return Cell(text) if len(text) <= longest else Cell(f"{text[: longest - 1]}…", full=text)
+
+
+def _models(searched: Searched) -> Iterable[Block]:
+    if not searched.by_model:
+        return
+    yield Heading("Models compared")
+    spend = searched.by_model["spend"]
+    if spend is None:
+        yield Paragraph(["No model has a value yet."])
+        return
+    yield Paragraph(
+        [
+            "The sampler gives more trials to a model that looks better, so they are compared at ",
+            Term("equal spend"),
+            f": when each had used {spend:,.0f} device seconds.",
+        ]
+    )
+    header = ["model", "at equal spend", "by trial", "with all", "trials", "device time"]
+    rows = [
+        cells(
+            Cell(row["model"], strong=place == 0),
+            number(row["best"]),
+            "-" if row["trial"] is None else str(row["trial"]),
+            number(row["overall"]),
+            str(row["trials"]),
+            duration(row["spent"]),
+        )
+        for place, row in enumerate(searched.ranked(searched.by_model["models"]))
+    ]
+    rows += [
+        cells(baseline(name), number(value), "", number(value), "", "none")
+        for name, value in searched.floors.items()
+    ]
+    yield Table(header, rows, range(1, 6), f"{searched.metric} on valid")
+    for figure in of_study.per_model(searched):
+        yield Picture(figure)
+
+
+def _course(searched: Searched) -> Iterable[Block]:
+    if not searched.points:
+        return
+    yield Heading("The course of the search")
+    how = "A model has its colour and shape. " if len(searched.models) > 1 else ""
+    yield Picture(
+        of_study.over_time(searched),
+        [f"{how}Filled marks are complete trials, hollow ones ", Term("pruned"), "."],
+    )
+    if any(trial.curve for trial in searched.curves):
+        ended = sum(bool(point["value"] is not None) for point in searched.points)
+        some = f" The latest {len(searched.curves)} trials." if ended > len(searched.curves) else ""
+        yield Picture(
+            of_study.learning_curves(searched),
+            [f"Dotted lines and hollow marks were stopped early.{some}"],
+        )
+
+
+def _importances(searched: Searched) -> Iterable[Block]:
+    if not searched.points or not searched.space:
+        return
+    yield Heading("Which parameters matter")
+    if not searched.importances:
+        yield Paragraph(["Too few trials have a value to say so: ten of a model are needed."])
+        return
+    for one in searched.importances:
+        text: list[Words] = ["The share of ", Term("importance"), " of each parameter."]
+        if one.untold:
+            text += [f" Only some trials have {listed(one.untold)}: these cannot be weighed."]
+        yield Picture(of_study.importance(one), text)
+
+
+def _spend(searched: Searched) -> Iterable[Block]:
+    pruned, saved = searched.counts.get("pruned", 0), searched.epochs.get("saved", 0)
+    if not pruned or not saved:
+        return
+    run = searched.epochs.get("run", 0)
+    about = f", about {duration(searched.saved)} at their own speed" if searched.saved else ""
+    yield Heading("What pruning saved")
+    yield Paragraph(
+        [
+            f"{counted(pruned, 'trial')} of {sum(searched.counts.values())} ended early, after "
+            f"which {saved} of {run + saved} epochs ({saved / (run + saved):.0%}) were not "
+            f"run{about}."
+        ]
+    )
+
+
+def _failures(searched: Searched) -> Iterable[Block]:
+    if not searched.failed:
+        return
+    yield Heading("Failures")
+    kinds = listed([f"{count} {kind}" for kind, count in searched.failed.items()])
+    shown = "" if len(searched.failures) == sum(searched.failed.values()) else " The latest:"
+    yield Paragraph([f"Without a value: {kinds}.{shown}"])
+    rows = [
+        [
+            Cell(str(trial.trial)),
+            Cell(trial.model),
+            Cell(str(trial.epochs)),
+            Cell(trial.why),
+            shortened(" ".join(trial.message.split()), 90),
+        ]
+        for trial in searched.failures
+    ]
+    yield Table(["trial", "model", "epochs", "kind", "message"], rows, {0, 2})
+
+
+# -- what was searched on what ------------------------------------------------------------------
+
+
+def _space(searched: Searched) -> Iterable[Block]:
+    space = searched.space
+    if not space:
+        return
+    yield Heading("What was searched")
+    rows = [
+        cells(one["name"], shortened(one["range"], 60), shortened(_when(one["when"]), 60))
+        for one in space["search"]
+    ]
+    if rows:
+        yield Table(["parameter", "values", "searched where"], rows)
+    fixed: list[Words] = []
+    for name, value in space["fixed"].items():
+        fixed += [", " if fixed else "", Code(f"{name}={value_text(value)}")]
+    facts: list[tuple[str, Text]] = [("fixed", fixed)] if fixed else []
+    facts += [("sampler", [_choice(searched.sampler)]), ("pruner", [_choice(searched.pruner)])]
+    facts += [("seed", [str(searched.seed)])]
+    if space["start"]:
+        facts.append(("tried first", [counted(len(space["start"]), "start point")]))
+    yield Facts(facts)
+
+
+def _when(when: Mapping[str, Sequence[Any]]) -> str:
+    told = (f"{name} = {' or '.join(map(value_text, values))}" for name, values in when.items())
+    return " and ".join(told)
+
+
+def _choice(choice: Mapping[str, Any]) -> str:
+    options = ", ".join(f"{key} {value}" for key, value in choice.items() if key != "name")
+    return f"{choice.get('name', '')}{f' ({options})' if options else ''}"
+
+
+def _data(searched: Searched) -> Iterable[Block]:
+    yield Heading("The data")
+    found = searched.dataset
+    facts: list[tuple[str, Text]] = [
+        ("dataset", [Code(searched.data)]),
+        ("fingerprint", [Code(searched.fingerprint)]),
+    ]
+    if not found:
+        yield Facts(facts)
+        return
+    if found.sources:
+        facts.append(("made of", [", ".join(found.sources)]))
+    if found.protocol:
+        facts.append(("split", [_split_words(found)]))
+    yield Facts(facts)
+    if found.funnel:
+        yield _funnel(found.funnel)
+    yield _splits(found)
+    for warning in found.warnings:
+        yield Paragraph([f"{warning[:1].upper()}{warning[1:]}."], "warning")
+
+
+def _split_words(found: DatasetFacts) -> str:
+    if found.protocol == "leave-one-out":
+        return "the last event of each sequence is tested on, the one before it is for valid"
+    return "the last sessions are tested on, those before them are for valid"
+
+
+def _funnel(steps: Sequence[Mapping[str, Any]]) -> Table:
+    """What each step of the preparation left."""
+    rows = []
+    before = None
+    for step in steps:
+        events = int(step["events"])
+        kept = f"{events / before:.1%}" if before else ""
+        row = [step["name"], f"{events:,}", kept, f"{step['sessions']:,}", f"{step['items']:,}"]
+        rows.append(cells(*row, str(step.get("option", ""))))
+        before = events
+    header = ["step", "events", "kept", "sessions", "items", "decided by"]
+    return Table(header, rows, range(1, 5), "What each step of the preparation left")
+
+
+def _splits(found: DatasetFacts) -> Table:
+    counts = ("events", "sessions", "items", "targets")
+    rows = [
+        cells(name, *(f"{found.splits[name].get(what, 0):,}" for what in counts))
+        for name in SPLITS
+        if name in found.splits
+    ]
+    return Table(["split", *counts], rows, range(1, 5), "What it was split into")
+
+
+# -- what comes next ----------------------------------------------------------------------------
+
+
+def commands(searched: Searched) -> list[tuple[str, str]]:
+    """What a user does with a search."""
+    name, stem = searched.name, file_stem(searched.name)
+    done = searched.counts.get("complete", 0) + searched.counts.get("pruned", 0)
+    more = ["--trials", 2 * done] if searched.budget and done >= searched.budget else []
+    lines = [(command("launch", "--study", name, *more), "goes on with it")]
+    if searched.best:
+        lines = [
+            (command("final", name, "--out", f"reports/{stem}"), "the number to quote, on test"),
+            (command("export", name, "--out", f"runs/{stem}"), "the best as a paramfile"),
+            *lines,
+        ]
+    return lines
+
+
+def made_with(searched: Searched) -> Paragraph:
+    """What it was computed with."""
+    listed_versions = ", ".join(f"{name} {version}" for name, version in searched.versions.items())
+    return Paragraph([f"Training semantics {searched.semantics}; {listed_versions}."], "aside")
