@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from paropt.data.arrow import as_text, is_number
 from paropt.data.encoding import pack_ids
 from paropt.data.ids import encode_ids
-from paropt.data.reading import look_at, read_columns, require
+from paropt.data.reading import Place, look_at, read_columns, require
 from paropt.errors import DataError
 
 
@@ -30,17 +31,45 @@ class Column:
         return "numeric" if self.vocabulary is None else "categorical"
 
 
-def encode_column(column: pa.ChunkedArray, categorical: bool) -> Column:
-    """Numbers as float32 where all values are numbers, unless told ``categorical``; else codes."""
-    column = pc.if_else(pc.equal(column.cast(pa.string()), ""), None, column.cast(pa.string()))
+def encode_column(
+    column: pa.ChunkedArray, categorical: bool, name: str = "", place: Place | None = None
+) -> Column:
+    """Numbers as float32 where all values are numbers, unless told ``categorical``; else codes.
+
+    The vocabulary is sorted, so that the order of the rows does not matter.
+
+    Raises:
+        DataError: a value holds a NUL character, or its type cannot be read.
+    """
+    place = place or Place([], [])
+    column = place.plain(column, name)
+    if not categorical and is_number(column.type):
+        return Column(_numbers(column.cast(pa.float64(), safe=False)))
+    text = as_text(column)
+    text = pc.if_else(pc.equal(text, ""), None, text)
     if not categorical:
         try:
-            return Column(column.cast(pa.float32()).to_numpy())
+            return Column(_numbers(text.cast(pa.float64())))
         except pa.ArrowInvalid:
             pass
-    encoded = pc.dictionary_encode(column).combine_chunks()
-    codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
-    return Column(codes.astype(np.int32), pack_ids(encoded.dictionary))
+    return _codes(text, name, place)
+
+
+def _numbers(column: pa.ChunkedArray) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):  # beyond float32: infinite
+        numbers: NDArray[np.float32] = column.to_numpy().astype(np.float32)
+    return numbers
+
+
+def _codes(text: pa.ChunkedArray, name: str, place: Place) -> Column:
+    found = pc.unique(text).drop_null()
+    nul = pc.match_substring(found, "\0")
+    if pc.any(nul).as_py():
+        row = pc.index(text, found.filter(nul)[0]).as_py()
+        raise place.fail(row, name, "holds a NUL character")
+    vocabulary = found.take(pc.sort_indices(found))
+    codes = pc.fill_null(pc.index_in(text, value_set=vocabulary), -1).to_numpy()
+    return Column(codes.astype(np.int32), pack_ids(vocabulary))
 
 
 def read_features(
@@ -65,7 +94,7 @@ def read_features(
     unknown = rows.is_null().to_numpy(zero_copy_only=False)
     at = rows.fill_null(0).to_numpy()
     return {
-        name: _at(encode_column(table.column(name), name in categorical), at, unknown)
+        name: _at(encode_column(table.column(name), name in categorical, name, place), at, unknown)
         for name in names
     }
 

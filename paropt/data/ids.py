@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from paropt.data.events import Ints
+from paropt.data.arrow import is_text
+from paropt.data.events import Bools, Ints
 from paropt.data.reading import Place
-from paropt.errors import DataError
 
 # what programs write for "no value", in whatever case; NA in capitals only
 _NO_VALUE = (
@@ -16,6 +16,11 @@ _NO_VALUE = (
     r"\(unknown\))$|^NA$"
 )
 _INTEGER = r"^-?\d+$"
+# what a program writes for a number that it holds as a float, and may have rounded
+_ROUNDED = r"^\s*[+-]?(?:\d+(?:\.\d*)?[eE]\+?\d+|\d{16,}\.0*)\s*$"
+_ANY_NUMBER = r"^\s*[+-]?\d+(?:\.\d*)?(?:[eE]\+?\d+)?\s*$"
+# bits of a float -> the least whole number that also stands for its neighbour
+_INEXACT_FROM = {16: 2**11, 32: 2**24, 64: 2**53}
 # a number that is an integer, however it is written: " 7", "+7", "007", "7.0"
 _WRITTEN_OTHERWISE = r"^\s*\+?(-?)0*(\d+)(?:\.0*)?\s*$"
 
@@ -33,8 +38,8 @@ def encode_ids(
     takes any text as one, also a number that is written in two ways.
 
     Raises:
-        DataError: an id is missing, holds control characters, is a word for "no value", or is a
-            number written in two ways (``7`` and ``7.0``).
+        DataError: an id is missing, holds control characters, is a word for "no value", is a
+            number written in two ways (``7`` and ``7.0``), or one that was rounded.
     """
     encoded = pc.dictionary_encode(_as_ids(column, name, place), null_encoding="encode")
     encoded = encoded.combine_chunks()
@@ -63,25 +68,52 @@ def _trimmed(codes: Ints, vocabulary: pa.Array) -> tuple[Ints, pa.Array]:
     return again.indices.to_numpy(zero_copy_only=False)[codes], again.dictionary
 
 
+def missing_ids(column: pa.ChunkedArray, name: str, place: Place, words: bool = True) -> Bools:
+    """Which rows [rows] have no id: null, not a number, blank or, with ``words``, such a word."""
+    column = place.plain(column, name)
+    missing = pc.is_null(column, nan_is_null=True)
+    if is_text(column.type):
+        text = pc.utf8_trim_whitespace(column)
+        nothing = pc.equal(text, "")
+        if words:
+            nothing = pc.or_(nothing, names_no_value(text))
+        missing = pc.or_(missing, pc.fill_null(nothing, True))
+    found: Bools = missing.to_numpy()
+    return found
+
+
 def _as_ids(column: pa.ChunkedArray, name: str, place: Place) -> pa.ChunkedArray:
     """The column in a type that ids may have: integers and text; whole floats become integers."""
+    column = place.plain(column, name)
     kind = column.type
-    if pa.types.is_dictionary(kind):
-        return _as_ids(column.cast(kind.value_type), name, place)
-    if pa.types.is_integer(kind) or pa.types.is_string(kind):
+    if pa.types.is_integer(kind) or is_text(kind):
         return column
-    if pa.types.is_large_string(kind):
-        return column.cast(pa.string())
     if pa.types.is_floating(kind):
-        odd = pc.fill_null(pc.not_equal(column, pc.floor(column)), False)
-        if pc.any(odd).as_py():
-            row = pc.index(odd, True).as_py()
-            raise place.fail(row, name, f"{column[row]} is no id; ids are integers or text")
-        missing = pc.is_null(column, nan_is_null=True)
-        if pc.any(missing).as_py():
-            raise place.fail(pc.index(missing, True).as_py(), name, "the id is missing")
-        return column.cast(pa.int64())
-    raise DataError(f"column {name!r} holds {kind}, which are no ids; ids are integers or text")
+        return _whole(column, name, place)
+    raise place.refuse(
+        name, f"holds {kind}, which are no ids; ids are integers or text: write it as one of these"
+    )
+
+
+def _whole(column: pa.ChunkedArray, name: str, place: Place) -> pa.ChunkedArray:
+    """Floats as the integers that they are, if none of these can stand for another."""
+    kind = column.type
+    missing = pc.is_null(column, nan_is_null=True)
+    if pc.any(missing).as_py():
+        raise place.fail(pc.index(missing, True).as_py(), name, "the id is missing")
+    if kind.bit_width == 16:
+        column = column.cast(pa.float32())
+    too_large = pc.greater_equal(pc.abs(column), float(_INEXACT_FROM[kind.bit_width]))
+    odd = pc.not_equal(column, pc.floor(column))
+    for wrong, what in (
+        (odd, "{} is no id; ids are integers or text"),
+        (too_large, f"{{}} may stand for other ids too, for {kind} is not exact from"
+         f" {_INEXACT_FROM[kind.bit_width]} on; write ids as integers or text"),
+    ):  # fmt: skip
+        if pc.any(wrong).as_py():
+            row = pc.index(wrong, True).as_py()
+            raise place.fail(row, name, what.format(f"{column[row].as_py():.16g}"))
+    return column.cast(pa.int64())
 
 
 def _check(
@@ -104,6 +136,12 @@ def _check(
         refuse(
             names_no_value(vocabulary),
             "the id is missing ({value!r}); --words-are-ids takes such words as ids",
+        )
+    if not as_text and pc.all(pc.match_substring_regex(vocabulary, _ANY_NUMBER)).as_py():
+        refuse(
+            pc.match_substring_regex(vocabulary, _ROUNDED),
+            "the id {value!r} is a number that a program may have rounded; write ids as integers"
+            " or text, or say --text-ids if it is as it should be",
         )
     if as_text or not pc.any(pc.match_substring_regex(vocabulary, _INTEGER)).as_py():
         return

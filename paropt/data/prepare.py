@@ -15,6 +15,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from paropt import __version__
+from paropt.data.arrow import as_text
 from paropt.data.cleaning import clean
 from paropt.data.columns import Column, encode_column, read_features
 from paropt.data.command import moment_text, option_text, option_words, prepare_command
@@ -36,7 +37,7 @@ from paropt.data.ids import encode_ids
 from paropt.data.options import Note, Options, Plan, as_written, check_parts, make_plan
 from paropt.data.reading import Place, read_columns
 from paropt.data.splitting import complete_splits, split_events
-from paropt.data.times import to_milliseconds, to_numbers
+from paropt.data.times import odd_span, to_milliseconds, to_numbers
 from paropt.data.users import encode_users, shared_sessions
 from paropt.data.visits import settle_users
 from paropt.errors import DataError
@@ -158,7 +159,7 @@ def _read(plan: Plan, funnel: Funnel) -> Log:
         item_column = pc.if_else(pa.array(kept), item_column, item_column[int(np.argmax(kept))])
     item, items = encode_ids(item_column, schema.item_key, place, *guards)
     columns = {
-        name: encode_column(table.column(name), name in options.categorical)
+        name: encode_column(table.column(name), name in options.categorical, name, place)
         for name in options.keep_columns
     }
     user, users = None, pa.array([], pa.string())
@@ -201,7 +202,7 @@ def _kept(plan: Plan, table: pa.Table) -> Bools | None:
     if not schema.event_column:
         return None
     try:
-        return of_kind(table.column(schema.event_column), schema.events)
+        return of_kind(as_text(table.column(schema.event_column)), schema.events)
     except LookupError as error:
         raise DataError(
             f"no row of {plan.layouts[0].path} has {' or '.join(schema.events)} in column"
@@ -226,12 +227,11 @@ def _times(plan: Plan, table: pa.Table, place: Place, session: Ints) -> Ints:
 def _parts(plan: Plan, table: pa.Table, place: Place) -> NDArray[Any] | None:
     """Each row's split [rows], from the file that it is in or from the split column."""
     if plan.splits:
-        ends = [*place.first_rows[1:], table.num_rows]
-        return np.repeat(plan.splits, np.diff([0, *ends]))
+        return np.asarray(plan.splits)[place.files(table.num_rows)]
     name = plan.schema.split_column
     if name is None:
         return None
-    encoded = pc.dictionary_encode(table.column(name).cast(pa.string())).combine_chunks()
+    encoded = pc.dictionary_encode(as_text(table.column(name))).combine_chunks()
     values = [_SPLIT_NAMES.get(str(value).lower()) for value in encoded.dictionary.to_pylist()]
     codes = pc.fill_null(encoded.indices, len(values)).to_numpy(zero_copy_only=False)
     values = [
@@ -403,7 +403,10 @@ def _content(
         "splits": summaries,
         "funnel": funnel.as_json(),
         "equal_times": equal,
-        "warnings": warnings(funnel.steps, summaries, equal),
+        "warnings": [
+            *warnings(funnel.steps, summaries, equal),
+            *filter(None, [_odd_span(summaries) if plan.has_times else None]),
+        ],
         "columns": {name: column.kind for name, column in log.columns.items()},
         "features": {name: column.kind for name, column in features.items()},
     }
@@ -411,6 +414,11 @@ def _content(
         known = {"train": users.n_train, "train_full": users.n_train_full}
         meta["users"] = {"all": len(users.code_of), **known, "key": plan.options.user_key}
     return Content(arrays, items, fields, meta)
+
+
+def _odd_span(summaries: Mapping[str, Mapping[str, Any]]) -> str | None:
+    ends = [split[end] for split in summaries.values() for end in ("first", "last")]
+    return odd_span(np.array(ends))
 
 
 def _time_decides(plan: Plan) -> bool:

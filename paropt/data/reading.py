@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from paropt.data import json_lines
-from paropt.data.arrow import UnknownTypeError, plain
+from paropt.data.arrow import UnknownTypeError, is_text, plain
 from paropt.data.delimited import OnBad, line_of, read_text
 from paropt.data.events import Bools, Ints
 from paropt.data.layouts import (
@@ -75,6 +75,19 @@ class Place:
         """The error that a whole column cannot be used."""
         path = f"{self.layouts[0].path}: " if self.layouts else ""
         return DataError(f"{path}column {column!r} {what}")
+
+    def plain(self, column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+        """The column in one of the few types that are known (:func:`paropt.data.arrow.plain`).
+
+        Raises:
+            DataError: its type is none of these and cannot be made one.
+        """
+        if is_text(column.type):
+            return column
+        try:
+            return plain(column)
+        except UnknownTypeError as error:
+            raise self.refuse(name, str(error)) from None
 
     def line(self, row: int) -> tuple[Path, int]:
         """File and line (of Parquet: row, from 1) of a row of the table."""

@@ -420,8 +420,8 @@ def test_columns_and_features_are_kept(tmp_path: Path, log: Path) -> None:
     dataset = prepare([log], tmp_path / "out", options=options)
     train = dataset.split("train")
     # session 1, the first, is rows 0 to 2
-    assert train.columns["kind"][:3].tolist() == [0, 1, 1]
-    assert dataset.vocabulary("column", "kind").tolist() == ["view", "cart"]
+    assert train.columns["kind"][:3].tolist() == [1, 0, 0]
+    assert dataset.vocabulary("column", "kind").tolist() == ["cart", "view"]
     assert train.columns["price"][:3].tolist() == [0.0, 0.5, 1.0]
     assert train.columns["shop"][:3].tolist() == [0, 1, 0]
     assert dataset.vocabulary("column", "shop").tolist() == ["0", "1"]

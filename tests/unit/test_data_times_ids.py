@@ -10,9 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paropt.data.ids import encode_ids
+from paropt.data.ids import encode_ids, missing_ids
 from paropt.data.reading import Layout, Place
-from paropt.data.times import parse_duration, parse_moment, to_milliseconds
+from paropt.data.times import (
+    odd_span,
+    parse_duration,
+    parse_moment,
+    to_milliseconds,
+    unreadable_times,
+)
 from paropt.errors import DataError
 
 
@@ -50,6 +56,97 @@ def test_times_are_understood(
     place: Place, spellings: tuple[str, ...], milliseconds: list[int]
 ) -> None:
     assert to_milliseconds(texts(*spellings), "t", place).tolist() == milliseconds
+
+
+NINE_MS = 1396860669000  # 2014-04-07 08:51:09
+
+
+@pytest.mark.parametrize(
+    ("spellings", "milliseconds"),
+    [
+        (("20140407", "20140408"), [1396828800000, 1396915200000]),
+        (("2014040708", "2014040709"), [1396857600000, 1396861200000]),
+        (("201404070851",), [1396860660000]),
+        (("20140407085109", "20140407085110"), [NINE_MS, NINE_MS + 1000]),
+        (("20140407085109277",), [NINE_MS + 277]),
+        (("20240229",), [1709164800000]),
+        (("19700822", "19700823"), [20131200000, 20217600000]),
+        # no dates, so an epoch
+        (("20141301", "20141401"), [20141301000, 20141401000]),
+        (("19690401",), [19690401000]),
+        (("20140407", "1396860669"), [20140407000, NINE_MS]),
+    ],
+)
+def test_dates_written_as_one_number(
+    place: Place, spellings: tuple[str, ...], milliseconds: list[int]
+) -> None:
+    """As text, as integers and as the floats that pandas makes of them."""
+    columns = [texts(*spellings), texts(*spellings).cast(pa.int64())]
+    columns += [columns[1].cast(pa.float64(), safe=False)] if len(spellings[0]) < 17 else []
+    for column in columns:
+        assert to_milliseconds(column, "t", place).tolist() == milliseconds
+    if len(spellings) == 1 and len(spellings[0]) == 8:
+        for column in columns:
+            assert to_milliseconds(column, "t", place, "s").tolist() == [int(spellings[0]) * 1000]
+
+
+def test_a_date_that_is_none_among_dates_is_named(place: Place) -> None:
+    days = [f"201404{day:02}" for day in range(1, 31)]
+    days[3] = "20140431"
+    with pytest.raises(DataError, match=r"log\.csv:6: .*20140431 is no date of the form %Y%m%d,"):
+        to_milliseconds(texts(*days), "t", place)
+
+
+def test_a_named_format_is_used_for_numbers_too(place: Place) -> None:
+    for column in (pa.array([20140407]), pa.array([20140407.0]), pa.array(["20140407"])):
+        chunked = pa.chunked_array([column])
+        assert to_milliseconds(chunked, "t", place, "%Y%d%m").tolist() == [1404432000000]
+    with pytest.raises(DataError, match=r"log\.csv:2: column 't': '2014' is no time of the form"):
+        to_milliseconds(pa.chunked_array([pa.array([2014])]), "t", place, "%d/%m/%Y")
+
+
+@pytest.mark.parametrize(
+    ("column", "time_format"),
+    [
+        (pa.array([2**62]), "s"),
+        (pa.array([-(2**62)]), "s"),
+        (pa.array([2**63 + 5], pa.uint64()), "ns"),
+        (pa.array([1e300]), "ms"),
+        (pa.array([2**62], pa.timestamp("s")), None),
+    ],
+)
+def test_times_that_do_not_fit_are_refused(
+    place: Place, column: pa.Array, time_format: str | None
+) -> None:
+    with pytest.raises(DataError, match=r"log\.csv:2: column 't': .* too far from 1970"):
+        to_milliseconds(pa.chunked_array([column]), "t", place, time_format)
+
+
+def test_a_span_that_no_log_has_is_said() -> None:
+    def days(*texts: str) -> np.ndarray:
+        return np.array(texts, "datetime64[ms]").astype(np.int64)
+
+    assert odd_span(days("1990-01-01", "2024-05-06")) is None
+    assert odd_span(days()) is None
+    said = odd_span(days("1970-01-01", "2024-05-06"))
+    assert said is not None
+    assert said.startswith("times go from 1970-01-01 to 2024-05-06, not from 1990 to 20")
+    assert odd_span(days("2014-01-01", "2608-05-06")) is not None
+
+
+def test_which_times_cannot_be_read(place: Place) -> None:
+    def bad(*spellings: str | None, time_format: str | None = None) -> list[int]:
+        column = pa.chunked_array([pa.array(spellings, pa.string())] * 2)
+        found = unreadable_times(column, "t", place, time_format)
+        half = len(spellings)
+        assert found[:half].tolist() == found[half:].tolist()
+        return np.flatnonzero(found[:half]).tolist()
+
+    assert bad("1", "x", "3", "", None, "7") == [1, 3, 4]
+    assert bad("x", "2014-04-07", "2014-04-31", "2014-04-07 10:00Z", None) == [0, 2, 4]
+    assert bad("07/04/2014", "7.4.14", "", time_format="%d/%m/%Y") == [1, 2]
+    assert bad("5", "2014-04-07", time_format="ms") == [1]
+    assert bad("2014-04-07") == []
 
 
 def test_a_named_format_and_a_forced_unit(place: Place) -> None:
@@ -137,6 +234,37 @@ def test_whole_floats_are_integers(place: Place) -> None:
     codes, ids = encode_ids(pa.chunked_array([pa.array([5.0, 7.0, 5.0])]), "i", place)
     assert codes.tolist() == [0, 1, 0]
     assert ids.to_pylist() == ["5", "7"]
+
+
+@pytest.mark.parametrize(
+    "spellings",
+    [
+        ("2.145E+08", "7", "2.145E+08"),
+        ("2.145001e8",),
+        ("9007199254740992.0", "5.0"),
+        ("1E18", "12e5"),
+    ],
+)
+def test_numbers_that_a_program_rounded_are_no_ids(
+    place: Place, spellings: tuple[str, ...]
+) -> None:
+    with pytest.raises(DataError, match=r"log\.csv:2: column 'i': .* may have rounded"):
+        encode_ids(texts(*spellings), "i", place)
+    _, ids = encode_ids(texts(*spellings), "i", place, as_text=True)
+    assert set(ids.to_pylist()) == set(spellings)
+
+
+def test_codes_that_look_like_rounded_numbers_are_ids_among_others(place: Place) -> None:
+    _, ids = encode_ids(texts("12e5", "a7ff", "1234"), "i", place)
+    assert ids.to_pylist() == ["12e5", "a7ff", "1234"]
+
+
+def test_which_ids_are_missing(place: Place) -> None:
+    column = pa.chunked_array([pa.array(["7", "", None, " ", "NULL", "nan", "x"])])
+    assert np.flatnonzero(missing_ids(column, "i", place)).tolist() == [1, 2, 3, 4, 5]
+    assert np.flatnonzero(missing_ids(column, "i", place, words=False)).tolist() == [1, 2, 3]
+    floats = pa.chunked_array([pa.array([1.0, float("nan"), None])])
+    assert np.flatnonzero(missing_ids(floats, "i", place)).tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(
