@@ -128,7 +128,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "blank.tsv": (b"\n\n", "blank.tsv is empty"),
     "header.tsv": (HEADER.encode(), "header.tsv has a header but no events"),
     "twice.tsv": (b"SessionId\tItemId\tItemId\n1\t2\t3\n", "twice.tsv:1: .*'ItemId' twice"),
-    "column.tsv": (b"Foo\tBar\tBaz\n1\t2\t3\n", "column.tsv names no column that is clearly .* \\(it has Foo, Bar, Baz\\)"),
+    "column.tsv": (b"Foo\tBar\tBaz\n1\t2\t3\n", "column.tsv names no column that is clearly its"),
     "time.tsv": ("\n".join([*AT_7, "9\t9\tnoon"]).encode(), "time.tsv:7: column 'Time': 'noon'"),
     "ragged.tsv": ("\n".join([*AT_7, "9\t9"]).encode(), "ragged.tsv:7: 2 fields where 3"),
     "mixed.tsv": (
