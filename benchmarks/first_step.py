@@ -26,7 +26,7 @@ import numpy as np
 
 from paropt.data.options import Options
 from paropt.data.prepare import prepare
-from paropt.worker.trainer_process import Trainer
+from paropt.worker.trainer_process import TrainerProcess
 
 GRU4REC = {
     "loss": "bpr-max", "final_act": "elu-0.5", "layers": 224, "dropout_p_embed": 0.5,
@@ -67,7 +67,7 @@ class Clock:
     """A trainer, and how long it takes to answer."""
 
     def __init__(self, threads: int) -> None:
-        self.trainer = Trainer(os.environ | {"OMP_NUM_THREADS": str(threads)})
+        self.trainer = TrainerProcess(os.environ | {"OMP_NUM_THREADS": str(threads)})
         self.heard: list[dict[str, Any]] = []
         self.until("ready")
 

@@ -136,7 +136,7 @@ class Load:
 
     def start(self, study: str, place: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-P", "-m", "paropt.worker.slot", "--study", study]
-        command += ["--data", "nowhere", "--place", place, "--seats", str(self.seats(study))]
+        command += ["--data", "nowhere", "--slot", place, "--files", str(self.seats(study))]
         command += ["--checkpoints", str(self.place / "checkpoints" / study)]
         environment = {
             **os.environ,

@@ -71,14 +71,14 @@ def final(
     paropt final shop --out reports/shop
     paropt final shop --control paramfiles/gru4rec_retailrocket_bprmax_shared.json
     """
-    from paropt.machine.devices import places
+    from paropt.machine.devices import device_shares
     from paropt.results import files, final_test
     from paropt.results.final_page import final_summary
     from paropt.results.markdown import markdown
 
     if out:
         files.check_out(out)
-    slots = places(devices, per_device)
+    slots = device_shares(devices, per_device)
     wish = final_test.Wish(study, top, seeds, control, again, storage, data)
     checkpoints = Path(checkpoint_dir) if checkpoint_dir else None
     report = final_test.run(wish, slots, checkpoints, note=say)

@@ -95,9 +95,9 @@ def launch(
     """
     from paropt.launch.launcher import announce, work
     from paropt.launch.open_study import Wish, create_or_resume
-    from paropt.machine.devices import places
+    from paropt.machine.devices import device_shares
 
-    slots = places(devices, per_device)
+    slots = device_shares(devices, per_device)
     asked = Wish(sampler=sampler or {}, pruner=pruner or {}, **wish)
     with create_or_resume(asked, note=say) as joined:
         announce(joined)

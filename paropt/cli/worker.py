@@ -52,9 +52,9 @@ def worker(
     """
     from paropt.launch.launcher import work
     from paropt.launch.open_study import join
-    from paropt.machine.devices import places
+    from paropt.machine.devices import device_shares
 
-    slots = places(devices, per_device)
+    slots = device_shares(devices, per_device)
     with join(study, storage, data, say) as joined:
         checkpoints = Path(checkpoint_dir) if checkpoint_dir else None
         status = work(joined, slots, checkpoints=checkpoints, report=not as_json)

@@ -1,1 +1,4 @@
-"""optuna-dashboard behind a token, with paropt's notes, figures and files laid over it."""
+"""optuna-dashboard behind a token, with paropt's notes, figures and files laid over it.
+
+:mod:`.server` is the way in.
+"""

@@ -1,1 +1,4 @@
-"""From a command to a study on data with slots at work."""
+"""From a command to a study on data, with slots at work on this machine.
+
+:mod:`.open_study` creates or resumes, :mod:`.launcher` starts slots and watches them.
+"""

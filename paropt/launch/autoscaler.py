@@ -9,50 +9,50 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from paropt.launch.local_slots import Crew, Member
-from paropt.launch.slot_count import WINDOW, Decision, Packer, Reading, room
+from paropt.launch.local_slots import LocalSlots, SlotProcess
+from paropt.launch.slot_count import WINDOW, Decision, Reading, SlotCount, room
 from paropt.machine.devices import Device, usable_cores
 
 MOST_ON_GPU = 16
 MEMORY_SECONDS = 5.0  # between two looks at a device's memory
 
 
-class Packing:
-    """Finds the number of slots for each device that ``crew`` works on."""
+class Autoscaler:
+    """Finds the number of slots for each device that ``local`` works on."""
 
-    def __init__(self, crew: Crew) -> None:
-        self.crew = crew
+    def __init__(self, local: LocalSlots) -> None:
+        self.local = local
         # the suites of tests make it shorter than trials are
         window = float(os.environ.get("PAROPT_PACKING_WINDOW") or WINDOW)
-        devices = {member.place.device.label: member.place.device for member in crew.members}
+        devices = {slot.share.device.label: slot.share.device for slot in local.slots}
         self._told: dict[str, int] = {}
         self.memories = {label: Memory(device) for label, device in devices.items()}
-        self.packers = {
-            label: Packer(most_slots(device), len(crew.on(label)), window)
+        self.counts = {
+            label: SlotCount(most_slots(device), len(local.on(label)), window)
             for label, device in devices.items()
         }
 
     def look(self) -> Iterator[str]:
         """Add slots or send some home; yields a sentence about each such change."""
-        for label, packer in self.packers.items():
-            members = self.crew.on(label)
-            if any(member.ended is not None for member in members):
+        for label, count in self.counts.items():
+            slots = self.local.on(label)
+            if any(slot.ended is not None for slot in slots):
                 continue  # the study ends
-            before = packer.slots
-            decision = packer.look(
-                {member.place.name: _reading(member.state) for member in members},
-                self.memories[label].room(len(members)),
-                sum(self._out_of_memory(member) for member in members),
+            before = count.slots
+            decision = count.look(
+                {slot.share.name: _reading(slot.state) for slot in slots},
+                self.memories[label].room(len(slots)),
+                sum(self._out_of_memory(slot) for slot in slots),
             )
             if decision is not None:
-                self.crew.resize(label, decision.slots)
-                yield _sentence(label, before, packer, decision)
+                self.local.resize(label, decision.slots)
+                yield _sentence(label, before, count, decision)
 
-    def _out_of_memory(self, member: Member) -> int:
+    def _out_of_memory(self, slot: SlotProcess) -> int:
         """How often its fits have run out of memory since the last look."""
-        count = int(member.state.get("out_of_memory") or 0)
-        before = self._told.get(member.place.name, 0)
-        self._told[member.place.name] = count
+        count = int(slot.state.get("out_of_memory") or 0)
+        before = self._told.get(slot.share.name, 0)
+        self._told[slot.share.name] = count
         return max(0, count - before)
 
 
@@ -68,11 +68,9 @@ def _reading(state: dict[str, Any]) -> Reading | None:
     return Reading(int(trial), float(state["events"]), float(busy))
 
 
-def _sentence(label: str, before: int, packer: Packer, decision: Decision) -> str:
+def _sentence(label: str, before: int, count: SlotCount, decision: Decision) -> str:
     slots = f"{before} slot{'s' * (before > 1)}"
-    found = (
-        f"{label}: {slots} together {packer.together:,.0f} events/s" if packer.together else label
-    )
+    found = f"{label}: {slots} together {count.together:,.0f} events/s" if count.together else label
     if decision.settled:
         return f"{found}; {decision.slots} from now on: {decision.why}"
     return f"{found}; trying {decision.slots}: {decision.why}"

@@ -16,10 +16,10 @@ from typing import Any
 from rich.console import Console
 
 from paropt.errors import EXIT_STORAGE, StorageUnreachable, StudyError
-from paropt.launch.autoscaler import Packing
-from paropt.launch.local_slots import Crew, Post
+from paropt.launch.autoscaler import Autoscaler
+from paropt.launch.local_slots import LocalSlots, SlotSpec
 from paropt.launch.open_study import Joined
-from paropt.machine.devices import Place
+from paropt.machine.devices import DeviceShare
 from paropt.machine.home import paropt_home
 from paropt.machine.signals import caught_signals
 from paropt.machine.slot_files import slots_directory
@@ -34,33 +34,33 @@ ASK_SECONDS = 1.0  # between two looks at the study
 
 def work(
     joined: Joined,
-    places: Sequence[Place],
+    shares: Sequence[DeviceShare],
     *,
     checkpoints: Path | None = None,
     floor: bool = False,
     report: bool = True,
 ) -> dict[str, Any]:
-    """Run slots at ``places`` until the study ends or somebody stops us; the study's last status.
+    """Run slots on ``shares`` until the study ends or somebody stops us; the study's last status.
 
     ``floor`` computes what needs no training if the study lacks it; ``report`` prints the result
-    for people on stdout. Where places are packed, slots come and go on their devices meanwhile.
+    for people on stdout. Where shares are packed, slots come and go on their devices meanwhile.
 
     Raises:
         StudyError: the study paused itself, because its trials fail alike.
         ParoptError: no slot could work.
         StorageUnreachable: the database stayed away.
     """
-    post = _post(joined, checkpoints)
-    crew = Crew(places, post)
+    spec = _spec(joined, checkpoints)
+    local = LocalSlots(shares, spec)
     try:
-        with make_view(joined.study.definition.metric, len(places)) as view:
-            view.note(_introduction(joined, places))
+        with make_view(joined.study.definition.metric, len(shares)) as view:
+            view.note(_introduction(joined, shares))
             if floor:
                 _compute_floor(joined)
-            signals = _run(joined, crew, view, Packing(crew) if places[0].packed else None)
-        return _finish(joined, crew, signals, report)
+            signals = _run(joined, local, view, Autoscaler(local) if shares[0].packed else None)
+        return _finish(joined, local, signals, report)
     finally:
-        crew.close()
+        local.close()
 
 
 def announce(joined: Joined) -> None:
@@ -78,23 +78,23 @@ def announce(joined: Joined) -> None:
     )
 
 
-def _post(joined: Joined, checkpoints: Path | None) -> Post:
+def _spec(joined: Joined, checkpoints: Path | None) -> SlotSpec:
     storage, study = joined.storage, joined.study
-    seats = slots_directory(paropt_home(), storage.describe(), study.name)
-    return Post(
+    files = slots_directory(paropt_home(), storage.describe(), study.name)
+    return SlotSpec(
         study=study.name,
         data=joined.data.resolve(),
-        seats=seats,
-        checkpoints=(checkpoints or paropt_home() / "checkpoints").resolve() / seats.name,
+        files=files,
+        checkpoints=(checkpoints or paropt_home() / "checkpoints").resolve() / files.name,
         environment=storage.environment(),
     )
 
 
-def _introduction(joined: Joined, places: Sequence[Place]) -> str:
-    devices = {place.device.label: place.device.name for place in places}
+def _introduction(joined: Joined, shares: Sequence[DeviceShare]) -> str:
+    devices = {share.device.label: share.device.name for share in shares}
     named = ", ".join(f"{label} ({name})" if name else label for label, name in devices.items())
-    threads = places[0].threads
-    count = f"{len(places)} slots" if len(places) > 1 else "1 slot"
+    threads = shares[0].threads
+    count = f"{len(shares)} slots" if len(shares) > 1 else "1 slot"
     return (
         f"{count} on {named}, {threads} thread{'s' * (threads > 1)} each; "
         f"studies are in {joined.storage.describe()}"
@@ -104,26 +104,26 @@ def _introduction(joined: Joined, places: Sequence[Place]) -> str:
 # -- looking on -----------------------------------------------------------------------------
 
 
-def _run(joined: Joined, crew: Crew, view: View, packing: Packing | None) -> int:
-    """Start the crew and look on until it is over; how often a signal asked us to stop."""
+def _run(joined: Joined, local: LocalSlots, view: View, autoscaler: Autoscaler | None) -> int:
+    """Start the slots and look on until they are over; how often a signal asked us to stop."""
     watch = Watch(joined)
     answered = 0
     with caught_signals() as signals:
-        crew.start()
-        while not crew.over:
+        local.start()
+        while not local.over:
             signals.news.wait(LOOK_SECONDS)
             signals.news.clear()
-            crew.look()
+            local.look()
             if signals.count > answered:
                 answered = signals.count
                 view.note(_farewell(answered))
-                crew.dismiss()
-            elif packing is not None and not answered:
-                for line in packing.look():
+                local.dismiss()
+            elif autoscaler is not None and not answered:
+                for line in autoscaler.look():
                     view.note(line)
-            _show(watch, crew, view)
+            _show(watch, local, view)
         watch.stop()
-        _show(watch, crew, view)
+        _show(watch, local, view)
     return signals.count
 
 
@@ -133,11 +133,11 @@ def _farewell(count: int) -> str:
     return "stopping now"
 
 
-def _show(watch: Watch, crew: Crew, view: View) -> None:
+def _show(watch: Watch, local: LocalSlots, view: View) -> None:
     for trial in watch.news():
         assert watch.status is not None
         view.ended(trial, watch.status)
-    rows = [{**member.state, "name": member.place.name} for member in crew.members]
+    rows = [{**slot.state, "name": slot.share.name} for slot in local.slots]
     view.update(watch.status, [*rows, *watch.elsewhere(rows)], watch.trouble)
 
 
@@ -227,13 +227,13 @@ def _compute_floor(joined: Joined) -> None:
 # -- the end --------------------------------------------------------------------------------
 
 
-def _finish(joined: Joined, crew: Crew, signals: int, report: bool) -> dict[str, Any]:
-    name, endings = joined.study.name, crew.endings
+def _finish(joined: Joined, local: LocalSlots, signals: int, report: bool) -> dict[str, Any]:
+    name, endings = joined.study.name, local.endings
     err = Console(stderr=True, highlight=False, soft_wrap=True)
     _raise_if_lost(endings)
     status = study_status(joined.storage, joined.study)
     host = socket.gethostname()
-    status["workers"] = [member.describe(host) for member in crew.members]
+    status["workers"] = [slot.describe(host) for slot in local.slots]
     status["interrupted"] = signals > 0
     if report:
         print_ending(Console(), status, joined.study, joined.data)

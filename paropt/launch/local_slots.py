@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from paropt.errors import EXIT_OK, EXIT_STORAGE
-from paropt.machine.devices import Place
+from paropt.machine.devices import DeviceShare
 from paropt.machine.file_locks import FileLock
-from paropt.machine.slot_files import Seat
+from paropt.machine.slot_files import SlotFiles
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds before a dead slot is started again
 MOST_DEATHS = 8  # in a row, of a slot that got nothing done in between
@@ -28,22 +28,22 @@ FINAL = {
 
 
 @dataclass(frozen=True)
-class Post:
-    """What every slot of a crew is told."""
+class SlotSpec:
+    """What every slot of a study on this machine is told; ``files``: where the slots' files lie."""
 
     study: str
     data: Path
-    seats: Path
+    files: Path
     checkpoints: Path
     environment: dict[str, str] = field(repr=False)
 
 
-class Member:
-    """One seat of the crew and the slot on it, which may be one that an earlier launch started."""
+class SlotProcess:
+    """One slot of this machine: its process, which an earlier launch may have started."""
 
-    def __init__(self, place: Place, post: Post) -> None:
-        self.place, self.post = place, post
-        self.seat = Seat(post.seats, place.name)
+    def __init__(self, share: DeviceShare, spec: SlotSpec) -> None:
+        self.share, self.spec = share, spec
+        self.files = SlotFiles(spec.files, share.name)
         self.state: dict[str, Any] = {}
         self.ended: dict[str, Any] | None = None  # its last state, once it will not come back
         self._process: subprocess.Popen[bytes] | None = None
@@ -53,18 +53,18 @@ class Member:
         self._again_at: float | None = None
 
     def start(self) -> None:
-        """Start a slot, unless one sits there already: then that one is ours to watch."""
+        """Start it, unless it runs already: then that process is ours to watch."""
         self._again_at = None
-        self._adopted = self.seat.taken()
+        self._adopted = self.files.taken()
         if self._adopted:
             return
-        self.post.seats.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.spec.files.mkdir(parents=True, exist_ok=True, mode=0o700)
         with contextlib.suppress(FileNotFoundError):
-            self.seat.file("state").unlink()
-        with self.seat.file("log").open("ab") as log:
+            self.files.file("state").unlink()
+        with self.files.file("log").open("ab") as log:
             self._process = subprocess.Popen(
                 self._command(),
-                env={**os.environ, **self.post.environment},
+                env={**os.environ, **self.spec.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -72,16 +72,16 @@ class Member:
             )
 
     def _command(self) -> list[str]:
-        place, post = self.place, self.post
+        share, spec = self.share, self.spec
         options = {
-            "--study": post.study,
-            "--data": str(post.data),
-            "--seats": str(post.seats),
-            "--place": place.name,
-            "--visible": place.device.visible,
-            "--device-name": place.device.name,
-            "--threads": str(place.threads),
-            "--checkpoints": str(post.checkpoints),
+            "--study": spec.study,
+            "--data": str(spec.data),
+            "--files": str(spec.files),
+            "--slot": share.name,
+            "--visible": share.device.visible,
+            "--device-name": share.device.name,
+            "--threads": str(share.threads),
+            "--checkpoints": str(spec.checkpoints),
         }
         words = [f"{name}={value}" for name, value in options.items()]
         return [sys.executable, "-P", "-m", "paropt.worker.slot", *words]
@@ -90,17 +90,17 @@ class Member:
         """Take note of what the slot does, and of its end."""
         if self.ended is not None:
             return
-        self.state = self.seat.state() or self.state
+        self.state = self.files.state() or self.state
         if self._again_at is not None:
             if time.monotonic() >= self._again_at:
                 self.start()
         elif self._adopted:
-            if not self.seat.taken():
+            if not self.files.taken():
                 self._gone(self.state.get("exit_code"))
         elif self._process is not None and (status := self._process.poll()) is not None:
-            self.state = self.seat.state() or self.state
+            self.state = self.files.state() or self.state
             if self.state.get("pid") not in (None, self._process.pid):
-                self._adopted = True  # somebody sat down before it did
+                self._adopted = True  # another one was there before it
             else:
                 self._gone(status)
 
@@ -113,8 +113,8 @@ class Member:
         self._deaths = 0 if self.state.get("trials", 0) > self._done else self._deaths + 1
         self._done = self.state.get("trials", 0)
         if self._deaths >= MOST_DEATHS:
-            message = f"slot {self.place.name} died {MOST_DEATHS} times in a row"
-            log = self.seat.file("log")
+            message = f"slot {self.share.name} died {MOST_DEATHS} times in a row"
+            log = self.files.file("log")
             self.ended = {
                 "phase": "ended",
                 "reason": "died",
@@ -145,69 +145,69 @@ class Member:
         """The slot as ``status --json`` describes a live one."""
         return {
             "id": self.state.get("slot"),
-            "study": self.post.study,
+            "study": self.spec.study,
             "host": host,
             "pid": self.state.get("pid"),
-            "device": self.place.device.label,
-            "slot": self.place.index,
+            "device": self.share.device.label,
+            "slot": self.share.index,
             "state": self.state,
         }
 
 
-class Crew:
+class LocalSlots:
     """All slots of this machine for one study. Close it when the launch ends."""
 
-    def __init__(self, places: Sequence[Place], post: Post) -> None:
-        self.post = post
-        self.members = [Member(place, post) for place in places]
-        self.leaving: list[Member] = []  # sent home while the others go on
-        post.seats.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # held by every launch that watches these seats
-        self._watched = FileLock(post.seats / "watched.lock")
+    def __init__(self, shares: Sequence[DeviceShare], spec: SlotSpec) -> None:
+        self.spec = spec
+        self.slots = [SlotProcess(share, spec) for share in shares]
+        self.leaving: list[SlotProcess] = []  # sent home while the others go on
+        spec.files.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # held by every launch that watches these slots
+        self._watched = FileLock(spec.files / "watched.lock")
         self._watched.share()
 
     def start(self) -> None:
-        for member in self.members:
-            member.start()
+        for slot in self.slots:
+            slot.start()
 
     def look(self) -> None:
-        for member in [*self.members, *self.leaving]:
-            member.look()
-        self.leaving = [member for member in self.leaving if member.ended is None]
+        for slot in [*self.slots, *self.leaving]:
+            slot.look()
+        self.leaving = [slot for slot in self.leaving if slot.ended is None]
 
-    def on(self, label: str) -> list[Member]:
+    def on(self, label: str) -> list[SlotProcess]:
         """Those on one device."""
-        return [member for member in self.members if member.place.device.label == label]
+        return [slot for slot in self.slots if slot.share.device.label == label]
 
     def resize(self, label: str, slots: int) -> None:
-        """Put so many slots on a device; those that go hand their trials to the others."""
+        """Have so many slots on a device; those that go hand their trials to the others."""
         here = self.on(label)
-        for member in here[slots:]:
-            member.dismiss(adopted=True)
-            self.members.remove(member)
-            self.leaving.append(member)
-        everybody = [*self.members, *self.leaving]
-        used = {m.place.index for m in everybody if m.place.device.label == label}
+        for slot in here[slots:]:
+            slot.dismiss(adopted=True)
+            self.slots.remove(slot)
+            self.leaving.append(slot)
+        everybody = [*self.slots, *self.leaving]
+        used = {m.share.index for m in everybody if m.share.device.label == label}
         free = (index for index in itertools.count() if index not in used)
         for index in itertools.islice(free, max(0, slots - len(here))):
-            member = Member(replace(here[0].place, index=index), self.post)
-            self.members.append(member)
-            member.start()
+            slot = SlotProcess(replace(here[0].share, index=index), self.spec)
+            self.slots.append(slot)
+            slot.start()
 
     def dismiss(self) -> None:
         """Send the slots home; those of another launch only if it has gone itself."""
         alone = self._watched.try_exclude()
-        for member in self.members:
-            member.dismiss(adopted=alone)
+        for slot in self.slots:
+            slot.dismiss(adopted=alone)
 
     @property
     def over(self) -> bool:
         """No slot is left that does something or will."""
-        return all(member.ended is not None for member in [*self.members, *self.leaving])
+        return all(slot.ended is not None for slot in [*self.slots, *self.leaving])
 
     @property
     def endings(self) -> list[dict[str, Any]]:
-        return [member.ended for member in self.members if member.ended is not None]
+        return [slot.ended for slot in self.slots if slot.ended is not None]
 
     def close(self) -> None:
         self._watched.close()

@@ -91,7 +91,7 @@ def room(slots: int, free: float, total: float, at_first: float) -> int:
     return slots + max(0, int((free - RESERVE * total) / each))
 
 
-class Packer:
+class SlotCount:
     """One device on its way to its number of slots. It begins with ``slots``, at most ``most``."""
 
     def __init__(self, most: int, slots: int = 1, window: float = WINDOW) -> None:

@@ -32,7 +32,7 @@ class Device:
 
 
 @dataclass(frozen=True)
-class Place:
+class DeviceShare:
     """One slot's share of a device."""
 
     device: Device
@@ -46,7 +46,9 @@ class Place:
         return f"{self.device.label}-{self.index}"
 
 
-def places(devices: str = "auto", per_device: int | Literal["auto"] | None = None) -> list[Place]:
+def device_shares(
+    devices: str = "auto", per_device: int | Literal["auto"] | None = None
+) -> list[DeviceShare]:
     """The slots of this machine.
 
     ``devices`` is ``auto`` (all GPUs, else the CPU), ``cpu``, or numbers of GPUs (``0,1``).
@@ -60,11 +62,11 @@ def places(devices: str = "auto", per_device: int | Literal["auto"] | None = Non
     chosen = choose(devices)
     cores = usable_cores()
     if per_device == "auto":
-        return [Place(device, 0, 1, environment(device, 1), packed=True) for device in chosen]
+        return [DeviceShare(device, 0, 1, environment(device, 1), packed=True) for device in chosen]
     each = per_device or (min(cores, MOST_CPU_SLOTS) if chosen[0].label == "cpu" else 1)
     threads = max(1, cores // (each * len(chosen)))
     return [
-        Place(device, index, threads, environment(device, threads))
+        DeviceShare(device, index, threads, environment(device, threads))
         for device in chosen
         for index in range(each)
     ]
@@ -80,7 +82,7 @@ def environment(device: Device, threads: int) -> dict[str, str]:
 
 
 def choose(devices: str) -> list[Device]:
-    """See :func:`places`."""
+    """See :func:`device_shares`."""
     if devices == "cpu":
         return [Device("cpu", name=_cpu_name())]
     gpus = find_gpus()

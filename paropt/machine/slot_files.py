@@ -1,8 +1,8 @@
-"""A seat: one slot's place on this machine, with the files by which others see it.
+"""The files of a slot on this machine, by which others see it.
 
-``PAROPT_HOME/slots/STUDY-…/`` holds for each seat (``cpu-0``, ``gpu0-1``)::
+``PAROPT_HOME/slots/STUDY-…/`` holds for each slot (``cpu-0``, ``gpu0-1``)::
 
-    cpu-0.lock    locked while a slot sits there, by whichever launch or worker started it
+    cpu-0.lock    locked while the slot runs, by whichever launch or worker started it
     cpu-0.state   JSON: what it does now; replaced several times a minute
     cpu-0.jsonl   the slot's own record of what it was told was saved; appended
     cpu-0.log     what it and its trainer say to people
@@ -26,15 +26,15 @@ LARGEST_RECORD = 32 << 20  # bytes of .jsonl and .log, each, before the old half
 
 
 def slots_directory(home: Path, storage: str, study: str) -> Path:
-    """Where a study's seats are; ``storage`` is its place without a password."""
+    """Where the files of a study's slots are; ``storage`` is its URL without a password."""
     place = f"{storage}\n{study}".encode("utf-8", "surrogatepass")
     digest = hashlib.sha256(place).hexdigest()[:8]
     return home / "slots" / f"{readable(study, 40)}-{digest}"
 
 
 @dataclass(frozen=True)
-class Seat:
-    """The files of one seat."""
+class SlotFiles:
+    """The files of one slot."""
 
     directory: Path
     name: str
@@ -43,7 +43,7 @@ class Seat:
         return self.directory / f"{self.name}.{ending}"
 
     def taken(self) -> bool:
-        """Whether a slot sits there."""
+        """Whether the slot runs."""
         if not self.directory.is_dir():
             return False
         lock = self._try_lock()
@@ -53,7 +53,7 @@ class Seat:
         return False
 
     def take(self) -> int | None:
-        """Sit down until this process ends; None if somebody sits there."""
+        """Be this slot until this process ends; None if another process is."""
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         for ending in ("jsonl", "log"):
             _shorten(self.file(ending))

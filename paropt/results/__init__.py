@@ -1,1 +1,4 @@
-"""What a study found: reports, figures, comparisons, paramfiles and the final test."""
+"""What a study found: reports, comparisons, paramfiles and the final test.
+
+A report is one object (:mod:`.report`), shown as Markdown and HTML; figures are in ``figures``.
+"""

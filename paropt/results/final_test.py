@@ -16,7 +16,7 @@ from paropt.errors import StudyError
 from paropt.launch.data_source import Given
 from paropt.launch.launcher import work
 from paropt.launch.open_study import Joined, join, versions
-from paropt.machine.devices import Place
+from paropt.machine.devices import DeviceShare
 from paropt.names import quoted
 from paropt.results import final_choice, final_plan, looks_at_test
 from paropt.results.final_choice import Judged
@@ -45,7 +45,7 @@ class Wish:
 
 
 def run(
-    wish: Wish, places: Sequence[Place], checkpoints: Path | None, note: Note
+    wish: Wish, places: Sequence[DeviceShare], checkpoints: Path | None, note: Note
 ) -> dict[str, Any]:
     """The report of the study's final test, after training what is still to be trained.
 
@@ -192,7 +192,7 @@ class _Training:
     """Where the parts are trained."""
 
     joined: Joined
-    places: Sequence[Place]
+    places: Sequence[DeviceShare]
     checkpoints: Path | None
     note: Note
 

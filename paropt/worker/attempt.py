@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from paropt.errors import StorageUnreachable
+from paropt.machine.devices import DeviceShare
+from paropt.search.study.study import Study
 from paropt.search.study.trial import Trial, TrialLost
 from paropt.training.epochs import EpochReport
+from paropt.worker.checkpoints import Checkpoints
 from paropt.worker.database_thread import Answer
-from paropt.worker.leaving import Leaving, TrainerUnusable
+from paropt.worker.device_lock import DeviceLock
+from paropt.worker.event_loop import EventLoop
+from paropt.worker.heartbeat import Heartbeat
+from paropt.worker.limits import Limits
+from paropt.worker.orders import Leaving
 from paropt.worker.protocol import Message
+from paropt.worker.slot_status import SlotStatus
+from paropt.worker.slot_trainer import SlotTrainer, TrainerUnusable
 
-if TYPE_CHECKING:
-    from paropt.worker.supervisor import Supervisor
 log = logging.getLogger(__name__)
 
-Wish = Literal["prune", "hand back", "give up"]
+EarlyEnd = Literal["prune", "hand back", "give up"]
 Kind = Literal["done", "pruned", "handed back", "lost", "failed", "died"]
 PROGRESS = ("epoch", "step", "steps", "events_per_second", "events", "busy")
 STOP_SECONDS = 30.0  # from "stop" to the end of a fit; a range of steps takes a fraction of one
@@ -35,14 +43,32 @@ class Outcome:
     epoch: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class SlotParts:
+    """What a slot has for the trials that it runs; ``data`` is the dataset directory."""
+
+    study: Study
+    share: DeviceShare
+    data: str
+    checkpoints: Checkpoints
+    limits: Limits
+    loop: EventLoop
+    status: SlotStatus
+    heartbeat: Heartbeat
+    trainer: SlotTrainer
+    device_lock: DeviceLock
+
+
 class Attempt:
     """A trial that this slot runs, and what is known of it while it runs."""
 
-    def __init__(self, slot: Supervisor, trial: Trial) -> None:
+    def __init__(self, slot: SlotParts, trial: Trial) -> None:
         self.slot, self.trial = slot, trial
-        self.wish: Wish | None = None  # why the fit is to end before its end
+        self.loop, self.orders, self.status = slot.loop, slot.loop.orders, slot.status
+        self.trainer, self.heartbeat = slot.trainer, slot.heartbeat
+        self.early_end: EarlyEnd | None = None  # why the fit is to end before its end
         self.deadline = 0.0  # by when it has to
-        self.lost = False
+        self.lost = False  # a report came too late
         self.broken = ""  # a report that the study cannot take
         self.heard_at = time.monotonic()
         self.reached = 0  # the last epoch that was told
@@ -67,17 +93,16 @@ class Attempt:
         if outcome.failure == "oom":
             # whatever else was on the device may have been to blame, our own leftovers included
             log.warning("trial %d: %s; once more, alone", self.trial.number, outcome.message)
-            self.slot.record("out of memory", trial=self.trial.number)
-            self.slot.show(out_of_memory=int(self.slot.view.get("out_of_memory", 0)) + 1)
-            self.slot.drop_trainer()
+            self.status.record("out of memory", trial=self.trial.number)
+            self.status.count("out_of_memory")
+            self.trainer.drop()
             outcome = self._fit(alone=True)
             if outcome.failure == "oom":
-                self.slot.drop_trainer()
+                self.trainer.drop()
         return outcome
 
     def _fit(self, *, alone: bool) -> Outcome:
-        slot = self.slot
-        slot.show(
+        self.status.show(
             phase="training",
             trial=self.trial.number,
             epoch=0,
@@ -92,20 +117,38 @@ class Attempt:
             params=self.trial.params,
             warning=None,
         )
-        with slot.device(alone=alone):
-            if slot.lost:
+        with self._device(alone=alone):
+            if self.heartbeat.lost:
                 return Outcome("lost")
-            if slot.must_leave:
+            if self.orders.must_leave:
                 return Outcome("handed back")
-            trainer = slot.start_trainer()
-            trainer.send(**self._order())
+            self.trainer.start()
+            self.trainer.send(**self._order())
             self.heard_at = time.monotonic()
             outcome = None
             while outcome is None:
-                slot.turn()
+                self.loop.turn()
                 outcome = self._deal()
-            slot.free_since = time.monotonic()
+            self.trainer.idle_since = time.monotonic()
             return outcome
+
+    @contextmanager
+    def _device(self, *, alone: bool) -> Iterator[None]:
+        """The right to train on the device, unless we have to go before it is free."""
+        lock, waited = self.slot.device_lock, 0
+        while not lock.try_enter(alone=alone):
+            waited += 1
+            if waited == 4:
+                # somebody wants all of its memory
+                self.trainer.drop()
+                self.status.show(phase="waiting for the device")
+            self.loop.turn(0.25)
+            if self.orders.must_leave or self.heartbeat.lost:
+                break
+        try:
+            yield
+        finally:
+            lock.leave()
 
     def _order(self) -> Message:
         slot, trial = self.slot, self.trial
@@ -121,8 +164,8 @@ class Attempt:
             "epochs": trial.epochs,
             "data": slot.data,
             "view": definition.view,
-            "device": slot.place.device.kind,
-            "threads": slot.place.threads,
+            "device": slot.share.device.kind,
+            "threads": slot.share.threads,
             "at": list(definition.at),
             "also": list(definition.also),
             "metric": definition.metric,
@@ -135,29 +178,27 @@ class Attempt:
 
     def _deal(self) -> Outcome | None:
         """Deal with what has happened since the last turn; how the fit ended, once it has."""
-        slot = self.slot
         for message in self._messages():
             if (outcome := self._hear(message)) is not None:
                 return outcome
-        trainer = slot.trainer
-        if trainer is None or trainer.ended:
-            status = slot.drop_trainer()
-            if self.wish:
-                return self._wished(f"the trainer {status}")
+        if self.trainer.ended:
+            status = self.trainer.drop()
+            if self.early_end:
+                return self._ended_early(f"the trainer {status}")
             return Outcome("died", f"its trainer {status}")
-        now = time.monotonic()
-        self._decide(now)
-        if self.wish and now > self.deadline:
-            slot.drop_trainer()
-            return self._wished("its trainer had to be killed")
-        if not self.wish and now - self.heard_at > slot.limits.silence:
-            slot.drop_trainer()
-            return Outcome("died", f"its trainer said nothing for {slot.limits.silence:g} s")
+        now, silence = time.monotonic(), self.slot.limits.silence
+        self._decide()
+        if self.early_end and now > self.deadline:
+            self.trainer.drop()
+            return self._ended_early("its trainer had to be killed")
+        if not self.early_end and now - self.heard_at > silence:
+            self.trainer.drop()
+            return Outcome("died", f"its trainer said nothing for {silence:g} s")
         return None
 
     def _messages(self) -> list[Message]:
         """The trainer's messages about this trial."""
-        heard, self.slot.heard = self.slot.heard, []
+        heard = self.trainer.heard()
         if heard:
             self.heard_at = time.monotonic()
         return [message for message in heard if message.get("trial") == self.trial.number]
@@ -167,32 +208,34 @@ class Attempt:
             case "started":
                 self._started(message)
             case "progress":
-                self.slot.show(**_only(message, *PROGRESS))
+                self.status.show(**_only(message, *PROGRESS))
             case "epoch":
                 self._epoch(message)
             case "warning":
                 log.warning("trial %d: %s", self.trial.number, message.get("message"))
-                self.slot.show(warning=message.get("message"))
+                self.status.show(warning=message.get("message"))
             case "failed":
                 failure = str(message.get("kind", "error"))
-                if self.wish:
-                    return self._wished("")
+                if self.early_end:
+                    return self._ended_early("")
                 return Outcome(
                     "failed", str(message.get("message")), failure, int(message.get("epoch") or 0)
                 )
-            case "done" if self.wish != "give up":
+            case "done" if self.early_end != "give up":
                 return Outcome("done")
             case "done" | "stopped" | "yielded":
-                return self._wished("")
+                return self._ended_early("")
         return None
 
     def _started(self, message: Message) -> None:
-        slot, number = self.slot, self.trial.number
+        number, since = self.trial.number, self.trainer.idle_since
         resumed, why = message.get("resumed_epoch"), message.get("why_from_zero")
-        slot.show(resumed=resumed, why_from_zero=why)
-        idle = None if slot.free_since is None else round(time.monotonic() - slot.free_since, 3)
-        slot.record("started", trial=number, resumed_epoch=resumed, why_from_zero=why, idle=idle)
-        slot.outbox.put(slot.study.think_ahead)
+        self.status.show(resumed=resumed, why_from_zero=why)
+        idle = None if since is None else round(time.monotonic() - since, 3)
+        self.status.record(
+            "started", trial=number, resumed_epoch=resumed, why_from_zero=why, idle=idle
+        )
+        self.loop.ask(self.slot.study.think_ahead)
         if resumed is not None:
             self.trial.resumed = f"epoch {resumed}"
             log.info("trial %d goes on after epoch %d", number, resumed)
@@ -209,7 +252,7 @@ class Attempt:
             return
         epoch = self.reached = report.epoch
         value = self.slot.study.definition.objective.value(report)
-        self.slot.show(
+        self.status.show(
             epoch=epoch,
             step=0,
             value=value,
@@ -221,45 +264,42 @@ class Attempt:
         def answered(answer: Answer[bool]) -> None:
             if isinstance(answer.error, TrialLost):
                 self.lost = True
-            elif isinstance(answer.error, StorageUnreachable):
-                self.slot.storage_lost = answer.error
-            elif answer.error is not None:
-                self.broken = str(answer.error)
-            else:
-                self.slot.record("saved", trial=self.trial.number, epoch=epoch, value=value)
+            elif answer.error is None:
+                self.status.record("saved", trial=self.trial.number, epoch=epoch, value=value)
                 if answer.value and epoch < self.trial.epochs:
-                    self._wish("prune")
+                    self._end_early("prune")
+            elif not isinstance(answer.error, StorageUnreachable):
+                self.broken = str(answer.error)
 
-        self.slot.outbox.put(lambda: self.trial.report(report), answered)
+        self.loop.ask(lambda: self.trial.report(report), answered)
 
     # -- ending it early --------------------------------------------------------------------
 
-    def _decide(self, now: float) -> None:
-        slot = self.slot
-        if self.lost or slot.lost or self.broken:
-            self._wish("give up")
-        elif slot.must_leave or slot.wanted == "pause":
-            slot.show(phase="leaving" if slot.must_leave else "pausing")
-            self._wish("hand back")
-            if slot.in_a_hurry:
+    def _decide(self) -> None:
+        orders = self.orders
+        if self.lost or self.heartbeat.lost or self.broken:
+            self._end_early("give up")
+        elif orders.must_leave or orders.study == "pause":
+            self.status.show(phase="leaving" if orders.must_leave else "pausing")
+            self._end_early("hand back")
+            if orders.in_a_hurry:
                 self.deadline = 0.0
 
-    def _wish(self, wish: Wish) -> None:
-        """Ask the trainer for an end; a later wish counts if it is the graver one."""
-        order: list[Wish | None] = [None, "prune", "hand back", "give up"]
-        if order.index(wish) <= order.index(self.wish):
+    def _end_early(self, why: EarlyEnd) -> None:
+        """Ask the trainer for an end; a later reason counts if it is the graver one."""
+        gravity: list[EarlyEnd | None] = [None, "prune", "hand back", "give up"]
+        if gravity.index(why) <= gravity.index(self.early_end):
             return
-        self.wish = wish
-        seconds = self.slot.limits.grace / 2 if wish == "hand back" else STOP_SECONDS
+        self.early_end = why
+        seconds = self.slot.limits.grace / 2 if why == "hand back" else STOP_SECONDS
         self.deadline = time.monotonic() + seconds
-        if self.slot.trainer is not None:
-            do = "yield" if wish == "hand back" else "stop"
-            self.slot.trainer.send(do=do, trial=self.trial.number)
+        do = "yield" if why == "hand back" else "stop"
+        self.trainer.send(do=do, trial=self.trial.number)
 
-    def _wished(self, message: str) -> Outcome:
-        if self.wish == "prune":
+    def _ended_early(self, message: str) -> Outcome:
+        if self.early_end == "prune":
             return Outcome("pruned", message)
-        if self.wish == "hand back":
+        if self.early_end == "hand back":
             return Outcome("handed back", message)
         if self.broken:
             return Outcome("failed", self.broken, "error", self.reached)
@@ -269,31 +309,32 @@ class Attempt:
 
     def _settle(self, outcome: Outcome) -> None:
         """Tell the study how it ended, and let go of the trial."""
-        slot, trial = self.slot, self.trial
-        if slot.must_leave:
-            slot.outbox.hurry(slot.limits.grace / 2)
-        slot.leased = None  # a heartbeat that comes after the lease's end proves nothing
+        trial = self.trial
+        if self.orders.must_leave:
+            self.loop.database.hurry(self.slot.limits.grace / 2)
+        self.heartbeat.let_go()
         try:
             for operation in self._operations(outcome):
-                slot.call(operation)
+                self.loop.call(operation)
         except TrialLost as error:
             outcome = Outcome("lost", str(error))
-        slot.record(outcome.kind, trial=trial.number, id=trial.id, message=outcome.message)
-        slot.show(phase="asking", trial=None, trials=slot.view.get("trials", 0) + 1)
+        self.status.record(outcome.kind, trial=trial.number, id=trial.id, message=outcome.message)
+        self.status.show(phase="asking", trial=None)
+        self.status.count("trials")
         if outcome.kind == "lost":
             why = outcome.message or f"trial {trial.number} was given to another worker"
             log.warning("%s; discarded here", why)
         elif outcome.kind in ("done", "pruned", "failed"):
-            slot.checkpoints.remove(trial.root)
+            self.slot.checkpoints.remove(trial.root)
         if outcome.kind in ("failed", "died"):
             log.warning("trial %d: %s", trial.number, outcome.message)
 
     def _operations(self, outcome: Outcome) -> list[Callable[[], object]]:
         """The calls that settle it, in their order."""
-        slot, trial = self.slot, self.trial
+        trial, study = self.trial, self.slot.study
 
         def drop() -> bool:
-            return slot.leases.drop(trial.id, slot.identity)
+            return self.heartbeat.drop(trial.id)
 
         match outcome.kind:
             case "done" if not self.reached:
@@ -306,10 +347,10 @@ class Attempt:
                 return [self._failure(outcome), drop]
             case "handed back":
                 # the lease goes first: whoever takes the trial must find it free
-                reason = self._why_handed_back()
+                reason = self.orders.why_handed_back()
                 return [drop, lambda: trial.hand_back(reason)]
             case "died":
-                return [drop, lambda: slot.study.requeue(trial.id, outcome.message)]
+                return [drop, lambda: study.requeue(trial.id, outcome.message)]
         return [drop]
 
     def _failure(self, outcome: Outcome) -> Callable[[], None]:
@@ -319,14 +360,6 @@ class Attempt:
         if outcome.failure == "diverged":
             return lambda: trial.diverged(outcome.epoch, message)
         return lambda: trial.fail(outcome.failure, message)
-
-    def _why_handed_back(self) -> str:
-        slot = self.slot
-        if slot.wanted == "pause":
-            return "the study was paused"
-        if slot.wanted == "stop":
-            return "the study was stopped or its time is over"
-        return "its worker was released" if slot.released else "its worker left"
 
 
 def _only(message: Message, *keys: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Everything that a slot says to PostgreSQL goes through one thread, in order. While the server does
 not answer, the first call in the queue is tried again and again and the rest waits behind it; the
 slot's own loop goes on listening to its trainer and to signals meanwhile. When the server has been
-away for longer than the outbox's patience, all calls fail.
+away for longer than that thread's patience, all calls fail.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Call:
     then: Callable[[Answer[Any]], None]
 
 
-class Outbox:
+class DatabaseThread:
     """Calls made in order by a thread; their answers are handed out by :meth:`deliver`.
 
     ``wake`` is called, from the thread, whenever there is an answer to deliver; ``revive`` before
@@ -59,7 +59,7 @@ class Outbox:
         self._pending = 0
         self._hurry = threading.Event()
         self.trouble = ""  # what the database said last, while it is away
-        threading.Thread(target=self._run, name="outbox", daemon=True).start()
+        threading.Thread(target=self._run, name="database", daemon=True).start()
 
     @property
     def pending(self) -> int:

@@ -1,7 +1,8 @@
 """Sharing a device between slots, and having it alone: two file locks, released by any death.
 
-Everybody who trains holds the device's lock shared; who must be alone holds it exclusively. The
-gate before it makes that fair: who waits to be alone stands in the gate, so nobody new gets in.
+Everybody who trains holds the device's lock shared; who must be alone holds it exclusively. A
+second lock, the gate before it, makes that fair: who waits to be alone holds the gate, so nobody
+new gets in.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 from pathlib import Path
 
 
-class Gate:
+class DeviceLock:
     """One slot's way to one device of this machine."""
 
     def __init__(self, directory: Path, device: str) -> None:

@@ -1,4 +1,4 @@
-"""JSON lines between a supervisor and its trainer; docs/architecture.md lists the messages."""
+"""JSON lines between a slot and its trainer; docs/architecture.md lists the messages."""
 
 from __future__ import annotations
 

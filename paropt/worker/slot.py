@@ -10,39 +10,39 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
-import os
 import sys
 from pathlib import Path
 
 from paropt.errors import EXIT_OK, ParoptError, StorageUnreachable
-from paropt.machine.devices import Device, Place, environment
-from paropt.machine.slot_files import Seat
+from paropt.machine.devices import Device, DeviceShare, environment
+from paropt.machine.slot_files import SlotFiles
 from paropt.search.study.study import Study
 from paropt.storage.connect import Storage, open_storage
 from paropt.storage.embedded.server import paropt_home
 from paropt.storage.leases import Leases, Slots, create_tables
 from paropt.worker.checkpoints import Checkpoints
-from paropt.worker.supervisor import Limits, Supervisor
+from paropt.worker.limits import Limits
+from paropt.worker.trial_loop import TrialLoop
 
 OPEN_TRIES = 5
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Sit down, unless somebody sits there already, and work until the study ends."""
+    """Be the slot, unless another process is, and work until the study ends."""
     options = _parser().parse_args(argv)
-    seat = Seat(Path(options.seats), options.place)
-    lock = seat.take()
+    files = SlotFiles(Path(options.files), options.slot)
+    lock = files.take()
     if lock is None:
         return EXIT_OK
     logging.basicConfig(
         format="%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S", level=logging.INFO
     )
-    seat.show({"phase": "starting"})
+    files.show({"phase": "starting"})
     try:
-        return _work(options, seat)
+        return _work(options, files)
     except ParoptError as error:
         logging.error("%s", error)
-        seat.show(
+        files.show(
             {
                 "phase": "ended",
                 "reason": "failed",
@@ -53,17 +53,17 @@ def main(argv: list[str] | None = None) -> int:
         return error.exit_code
 
 
-def _work(options: argparse.Namespace, seat: Seat) -> int:
-    limits = _limits()
+def _work(options: argparse.Namespace, files: SlotFiles) -> int:
+    limits = Limits.of_environment()
     with open_storage(wait=limits.outage) as storage:
         study = _study(storage, options, limits)
         try:
-            return Supervisor(
+            return TrialLoop(
                 study,
                 Slots(storage.engine()),
                 Leases(storage.engine()),
-                place=_place(options),
-                seat=seat,
+                share=_share(options),
+                files=files,
                 data=options.data,
                 checkpoints=Checkpoints(Path(options.checkpoints)),
                 devices=paropt_home() / "devices",
@@ -90,32 +90,22 @@ def _study(storage: Storage, options: argparse.Namespace, limits: Limits) -> Stu
 
 def _load(storage: Storage, options: argparse.Namespace) -> Study:
     create_tables(storage.engine())
-    return Study.load(storage.url, options.study, f"paropt {options.place}")
+    return Study.load(storage.url, options.study, f"paropt {options.slot}")
 
 
-def _place(options: argparse.Namespace) -> Place:
-    label, _, index = options.place.rpartition("-")
+def _share(options: argparse.Namespace) -> DeviceShare:
+    label, _, index = options.slot.rpartition("-")
     device = Device(label, options.visible, options.device_name)
     threads = options.threads
-    return Place(device, int(index), threads, environment(device, threads))
-
-
-def _limits() -> Limits:
-    """The limits, which the fault suite makes shorter than anybody should need."""
-    given = {
-        name: float(os.environ[f"PAROPT_{name.upper()}"])
-        for name in ("outage", "silence", "grace")
-        if os.environ.get(f"PAROPT_{name.upper()}")
-    }
-    return Limits(**given)
+    return DeviceShare(device, int(index), threads, environment(device, threads))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="paropt-slot")
     parser.add_argument("--study", required=True)
     parser.add_argument("--data", required=True, help="the dataset directory")
-    parser.add_argument("--seats", required=True, help="the directory of the study's seats")
-    parser.add_argument("--place", required=True, help="cpu-0, gpu1-0, …")
+    parser.add_argument("--files", required=True, help="the directory of the slots' files")
+    parser.add_argument("--slot", required=True, help="cpu-0, gpu1-0, …")
     parser.add_argument("--visible", default="", help="CUDA_VISIBLE_DEVICES of the trainer")
     parser.add_argument("--device-name", default="")
     parser.add_argument("--threads", type=int, default=1)

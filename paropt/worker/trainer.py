@@ -1,9 +1,9 @@
 """``python -P -m paropt.worker.trainer``: the process that owns a device and trains on it.
 
-A supervisor starts it, writes what to do to its stdin and reads what happens from its stdout (see
+A slot starts it, writes what to do to its stdin and reads what happens from its stdout (see
 docs/architecture.md). Between two fits the dataset stays open and the device warm. It knows no
 study and no database: if it dies, a trial is repeated from its last checkpoint and nothing else is
-lost. When its stdin closes, its supervisor is gone and so is any use of going on.
+lost. When its stdin closes, its slot is gone and so is any use of going on.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
 PROGRESS_SECONDS = 0.5  # at most one progress message in this time
 
 
-class Supervisor:
-    """The other end of the pipes. Its stop and yield reach a fit from a thread of their own."""
+class Parent:
+    """The slot, at the other end of the pipes: its stop and yield reach a fit from a thread."""
 
     def __init__(self, commands: int, events: int) -> None:
         self.fits: queue.Queue[Message | None] = queue.Queue()
-        self.wish: str | None = None  # "stop" or "yield" for the fit that runs
+        self.asked: str | None = None  # "stop" or "yield" for the fit that runs
         self._trial: int | None = None
         self._fit: Fit | None = None
         self._commands, self._events = commands, events
         self._lock = threading.Lock()
-        threading.Thread(target=self._listen, name="supervisor", daemon=True).start()
+        threading.Thread(target=self._listen, name="commands", daemon=True).start()
 
     def tell(self, event: str, **facts: Any) -> None:
         line = encode({"event": event, **facts})
@@ -56,12 +56,12 @@ class Supervisor:
                 os._exit(0)
 
     def begin(self, trial: int) -> None:
-        self.wish, self._trial = None, trial
+        self.asked, self._trial = None, trial
 
     def watch(self, fit: Fit) -> None:
-        """From now on a wish ends ``fit`` at its next range of steps."""
+        """From now on an order ends ``fit`` at its next range of steps."""
         self._fit = fit
-        if self.wish:
+        if self.asked:
             fit.stop()
 
     def end(self) -> None:
@@ -87,7 +87,7 @@ class Supervisor:
         elif do == "quit":
             self.fits.put(None)
         elif do in ("stop", "yield") and message.get("trial") == self._trial:
-            self.wish = do
+            self.asked = do
             if self._fit is not None:
                 self._fit.stop()
 
@@ -95,20 +95,20 @@ class Supervisor:
 def main() -> int:
     """Take fits until told to quit."""
     commands, events = _take_pipes()
-    supervisor = Supervisor(commands, events)
+    parent = Parent(commands, events)
     _die_with_parent()
     try:
-        supervisor.tell("ready", **_facts())
+        parent.tell("ready", **_facts())
         from paropt.training import fit  # noqa: F401  # its imports before the first fit
     except Exception as error:
         traceback.print_exc()
-        supervisor.tell("unusable", message=_one_line(error))
+        parent.tell("unusable", message=_one_line(error))
         return 1
     gc.collect()
     gc.freeze()  # torch's own objects: looking through them costs 0.15 s between two fits
     views: dict[tuple[str, str], View] = {}
-    while (message := supervisor.fits.get()) is not None:
-        _train(supervisor, message, views)
+    while (message := parent.fits.get()) is not None:
+        _train(parent, message, views)
     return 0
 
 
@@ -121,10 +121,10 @@ def _take_pipes() -> tuple[int, int]:
 
 
 def _die_with_parent() -> None:
-    """Linux: SIGKILL at the supervisor's death, should this process be stuck in the driver."""
+    """Linux: SIGKILL at the slot's death, should this process be stuck in the driver."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    # a terminal's Ctrl-C is the supervisor's to answer
+    # a terminal's Ctrl-C is the slot's to answer
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -135,14 +135,14 @@ def _facts() -> dict[str, Any]:
     return {"device": device, "torch": torch.__version__, "pid": os.getpid()}
 
 
-def _train(supervisor: Supervisor, message: Message, views: dict[tuple[str, str], View]) -> None:
+def _train(parent: Parent, message: Message, views: dict[tuple[str, str], View]) -> None:
     """One fit from its message to its last event; whatever goes wrong in it is an event too."""
     trial = message["trial"]
-    supervisor.begin(trial)
+    parent.begin(trial)
     epoch = 0
     failed: Message | None = None
     try:
-        for epoch in _Training(supervisor, message, views).run():  # noqa: B007  # the last one
+        for epoch in _Training(parent, message, views).run():  # noqa: B007  # the last one
             pass
     except OutOfMemory as error:
         failed = {"kind": "oom", "message": _one_line(error)}
@@ -153,19 +153,19 @@ def _train(supervisor: Supervisor, message: Message, views: dict[tuple[str, str]
     except Exception as error:  # a bug in a user's model, too
         traceback.print_exc()
         failed = {"kind": "error", "message": _one_line(error)}
-    supervisor.end()
+    parent.end()
     _free_memory()
     if failed is not None:
-        supervisor.tell("failed", trial=trial, epoch=epoch + 1, **failed)
+        parent.tell("failed", trial=trial, epoch=epoch + 1, **failed)
 
 
 class _Training:
     """One fit, told epoch by epoch, with its checkpoint."""
 
     def __init__(
-        self, supervisor: Supervisor, message: Message, views: dict[tuple[str, str], View]
+        self, parent: Parent, message: Message, views: dict[tuple[str, str], View]
     ) -> None:
-        self.supervisor, self.message = supervisor, message
+        self.parent, self.message = parent, message
         self.trial: int = message["trial"]
         self.checkpoint = _path(message.get("checkpoint"))
         self.history: list[Message] = []
@@ -205,22 +205,22 @@ class _Training:
         for facts in self.history:
             self._tell("epoch", **facts, again=True)
             yield facts["epoch"]
-        self.supervisor.watch(self.fit)
+        self.parent.watch(self.fit)
         self.fit.on_progress = self._progress()
-        if not self.supervisor.wish:
+        if not self.parent.asked:
             for epoch in self.fit.epochs():
                 self._report(epoch)
                 yield epoch.epoch
-                if self.supervisor.wish:
+                if self.parent.asked:
                     break
         self._finish()
 
     def _finish(self) -> None:
-        wish = self.supervisor.wish
-        if wish == "yield":
+        asked = self.parent.asked
+        if asked == "yield":
             self._save()
             self._tell("yielded")
-        elif wish == "stop":
+        elif asked == "stop":
             self._tell("stopped")
         else:
             self._tell("done", best_epoch=self.fit.best_epoch)
@@ -286,7 +286,7 @@ class _Training:
     # -- telling ----------------------------------------------------------------------------
 
     def _tell(self, event: str, **facts: Any) -> None:
-        self.supervisor.tell(event, trial=self.trial, **facts)
+        self.parent.tell(event, trial=self.trial, **facts)
 
     def _progress(self) -> Any:
         last = 0.0
@@ -300,8 +300,8 @@ class _Training:
                 earlier[1] += latest[2]
             seconds = self.fit.train_seconds
             latest = (epoch, events_per_second * seconds, seconds)
-            if self.supervisor.wish:
-                self.fit.stop()  # the wish may have come before epochs() began
+            if self.parent.asked:
+                self.fit.stop()  # the order may have come before epochs() began
             now = time.monotonic()
             if now - last >= PROGRESS_SECONDS:
                 last = now

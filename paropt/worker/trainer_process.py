@@ -1,4 +1,4 @@
-"""A trainer as its supervisor sees it: a process with two pipes that may die at any moment."""
+"""A trainer as its slot sees it: a process with two pipes that may die at any moment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from paropt.worker.protocol import Lines, Message, encode
 
 
-class Trainer:
+class TrainerProcess:
     """A running trainer. ``select`` on it; :meth:`receive` never waits.
 
     Attributes:
@@ -33,15 +33,16 @@ class Trainer:
             env={key: value for key, value in environment.items() if key != "PAROPT_STORAGE"},
         )
         assert self._process.stdout is not None
-        os.set_blocking(self._process.stdout.fileno(), False)
+        self._descriptor = self._process.stdout.fileno()
+        os.set_blocking(self._descriptor, False)
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
     def fileno(self) -> int:
-        assert self._process.stdout is not None
-        return self._process.stdout.fileno()
+        """Of the pipe that it speaks through, also once that is closed."""
+        return self._descriptor
 
     def send(self, **message: Any) -> None:
         """Tell it something; if it is dead, :attr:`ended` will say so."""

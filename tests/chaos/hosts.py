@@ -144,7 +144,7 @@ class Host:
         """A slot process at this place; the caller remembers it."""
         command = program or [sys.executable, "-P", "-m", "paropt.worker.slot"]
         command = [*command, "--study", self.study, "--data", self.data]
-        command += ["--seats", str(self.seats), "--place", slot.place]
+        command += ["--files", str(self.seats), "--slot", slot.place]
         command += ["--checkpoints", str(self.checkpoints)]
         environment = {
             **os.environ,

@@ -74,7 +74,7 @@ class Workshop:
     ) -> subprocess.Popen[bytes]:
         """A slot at ``place``; keyword arguments go into its environment."""
         command = [sys.executable, "-P", "-m", "paropt.worker.slot", "--study", "tried"]
-        command += ["--data", "nowhere", "--seats", str(self.seats), "--place", place]
+        command += ["--data", "nowhere", "--files", str(self.seats), "--slot", place]
         command += ["--checkpoints", str(self.checkpoints)]
         self.directory.mkdir(exist_ok=True)
         with (self.directory / f"{place}.log").open("ab") as log:

@@ -143,8 +143,10 @@ def test_one_slot_of_a_study_can_be_released(workshop: Workshop, database_url: s
 
 
 def test_the_time_of_a_study_ends_its_trials(workshop: Workshop) -> None:
-    study = workshop.create([(0.75, "hold")], timeout=3.0)
+    study = workshop.create([(0.75, "hold")])
     slot = workshop.start()
+    workshop.until_epoch(1)
+    workshop.create([(0.75, "hold")], timeout=0.01)  # resumed, with this much time from now
     assert workshop.end(slot) == 0, workshop.said()
     assert workshop.state()["reason"] == "timeout", workshop.state()
     assert study.counts()["waiting"] == 1

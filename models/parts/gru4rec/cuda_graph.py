@@ -100,7 +100,7 @@ class Replay:
 
     def _captured(self, steps: int) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
-        # other threads of the process (a supervisor's listener) may do what they like meanwhile
+        # other threads of the process may do what they like meanwhile
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             for _ in range(steps):
                 self.step()

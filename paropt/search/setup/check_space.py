@@ -1,4 +1,4 @@
-"""Spaces held against what models declare. Imports torch, so no slot's supervisor comes here."""
+"""Spaces held against what models declare. Imports torch, so no slot's process comes here."""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""What files say: parameter spaces and paramfiles."""
+"""What files say: parameter spaces and paramfiles.
+
+:class:`.space.Space` is the value, :func:`.file.read_space` reads it. Knows no study.
+"""

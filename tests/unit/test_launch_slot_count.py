@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from paropt.launch.slot_count import Change, Decision, Packer, Reading, decide, room, throughputs
+from paropt.launch.slot_count import Change, Decision, Reading, SlotCount, decide, room, throughputs
 
 Curve = Callable[[int], float]  # all slots' events/s by their number
 
@@ -52,14 +52,14 @@ class Device:
 
 
 def settled(device: Device, most: int = 16, seconds: float = 1.0) -> tuple[int, list[Decision]]:
-    packer = Packer(most)
+    count = SlotCount(most)
     decisions = []
     for _ in range(2000):
-        decision = packer.look(device.pass_by(packer.slots, seconds), room=100)
+        decision = count.look(device.pass_by(count.slots, seconds), room=100)
         if decision is not None:
             decisions.append(decision)
-        if packer.settled:
-            return packer.slots, decisions
+        if count.settled:
+            return count.slots, decisions
     raise AssertionError(f"still undecided after {decisions}")
 
 
@@ -94,26 +94,26 @@ def test_trials_that_end_within_a_window_are_judged_together() -> None:
 
 def test_different_trials_do_not_look_like_a_gain() -> None:
     """A newcomer ten times as fast as the others does not make two slots better than one."""
-    packer = Packer(16, window=10)
+    count = SlotCount(16, window=10)
     slow = {"gpu0-0": (0.0, 100.0)}
     busy = 0.0
     for _ in range(30):
         busy += 1
-        share = 1.0 if packer.slots == 1 else 0.5
+        share = 1.0 if count.slots == 1 else 0.5
         readings: dict[str, Reading | None] = {}
         total, speed = slow["gpu0-0"]
         slow["gpu0-0"] = (total + speed * share, speed)
         readings["gpu0-0"] = Reading(0, slow["gpu0-0"][0], busy)
-        if packer.slots == 2:
+        if count.slots == 2:
             readings["gpu0-1"] = Reading(1, 1000 * share * busy, busy)
-        packer.look(readings, room=100)
-    assert packer.settled and packer.slots == 1
-    assert packer.changes == [Change(1, 2, pytest.approx(1.0))]
+        count.look(readings, room=100)
+    assert count.settled and count.slots == 1
+    assert count.changes == [Change(1, 2, pytest.approx(1.0))]
 
 
 def test_what_others_do_while_a_slot_starts_is_not_measured() -> None:
     """A core for one slot or two: as long as the second starts, the first has it alone."""
-    packer = Packer(4, window=5)
+    count = SlotCount(4, window=5)
     events = busy = 0.0
 
     def second(share: float) -> Reading:
@@ -121,38 +121,38 @@ def test_what_others_do_while_a_slot_starts_is_not_measured() -> None:
         events, busy = events + 1000 * share, busy + 1
         return Reading(0, events, busy)
 
-    while packer.slots == 1:
-        packer.look({"cpu-0": second(1.0)}, 100)
+    while count.slots == 1:
+        count.look({"cpu-0": second(1.0)}, 100)
     for _ in range(50):
-        assert packer.look({"cpu-0": second(1.0)}, 100) is None  # it is not even there
-        assert packer.look({"cpu-0": second(1.0), "cpu-1": None}, 100) is None
+        assert count.look({"cpu-0": second(1.0)}, 100) is None  # it is not even there
+        assert count.look({"cpu-0": second(1.0), "cpu-1": None}, 100) is None
     for step in range(1, 20):
-        packer.look({"cpu-0": second(0.5), "cpu-1": Reading(1, 7.0 * step, step)}, 100)
-    assert packer.changes == [Change(1, 2, pytest.approx(1.0))]
+        count.look({"cpu-0": second(0.5), "cpu-1": Reading(1, 7.0 * step, step)}, 100)
+    assert count.changes == [Change(1, 2, pytest.approx(1.0))]
 
 
 def test_memory_that_runs_short_costs_a_slot() -> None:
     device = Device(CURVES["linear"], 0.0, 1)
-    packer = Packer(16)
-    while packer.slots < 8:
-        packer.look(device.pass_by(packer.slots, 1.0), 100)
-    decision = packer.look(device.pass_by(8, 1.0), 100, out_of_memory=1)
+    count = SlotCount(16)
+    while count.slots < 8:
+        count.look(device.pass_by(count.slots, 1.0), 100)
+    decision = count.look(device.pass_by(8, 1.0), 100, out_of_memory=1)
     assert decision == Decision(7, True, "memory is short")
     for _ in range(100):
-        assert packer.look(device.pass_by(7, 1.0), 100) is None
-    assert packer.look(device.pass_by(7, 1.0), room=5) == Decision(5, True, "memory is short")
-    assert packer.look(device.pass_by(5, 1.0), room=0) == Decision(1, True, "memory is short")
+        assert count.look(device.pass_by(7, 1.0), 100) is None
+    assert count.look(device.pass_by(7, 1.0), room=5) == Decision(5, True, "memory is short")
+    assert count.look(device.pass_by(5, 1.0), room=0) == Decision(1, True, "memory is short")
     # the last slot stays, whatever it runs out of
-    assert packer.look(device.pass_by(1, 1.0), room=0, out_of_memory=1) is None
-    assert packer.slots == 1
+    assert count.look(device.pass_by(1, 1.0), room=0, out_of_memory=1) is None
+    assert count.slots == 1
 
 
 def test_memory_limits_what_is_tried() -> None:
-    device, packer = Device(CURVES["linear"], 0.0, 1), Packer(16)
-    while not packer.settled:
-        packer.look(device.pass_by(packer.slots, 1.0), room=6)
-    assert packer.slots == 6
-    assert [change.after for change in packer.changes] == [2, 4, 6]
+    device, count = Device(CURVES["linear"], 0.0, 1), SlotCount(16)
+    while not count.settled:
+        count.look(device.pass_by(count.slots, 1.0), room=6)
+    assert count.slots == 6
+    assert [change.after for change in count.changes] == [2, 4, 6]
 
 
 def test_throughputs_follow_the_changes() -> None:

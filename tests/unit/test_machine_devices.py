@@ -1,4 +1,4 @@
-"""Devices and how slots are spread over them; device gates; seats; checkpoint files."""
+"""Devices and how slots are spread over them; device locks; slot files; checkpoint files."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 
 from paropt.errors import ParoptError
 from paropt.machine import devices
-from paropt.machine.slot_files import Seat, slots_directory
+from paropt.machine.slot_files import SlotFiles, slots_directory
 from paropt.worker.checkpoints import Checkpoints
-from paropt.worker.device_lock import Gate
+from paropt.worker.device_lock import DeviceLock
 
 GPUS = "GPU-aaaa, NVIDIA H100\nGPU-bbbb, NVIDIA H100\nGPU-cccc, NVIDIA A10\n"
 
@@ -34,38 +34,38 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     return look
 
 
-def spread(found: list[devices.Place]) -> list[tuple[str, int]]:
-    return [(place.name, place.threads) for place in found]
+def spread(found: list[devices.DeviceShare]) -> list[tuple[str, int]]:
+    return [(share.name, share.threads) for share in found]
 
 
 def test_cores_are_divided_not_oversubscribed(machine: Any) -> None:
     machine(cores=2)
-    assert spread(devices.places()) == [("cpu-0", 1), ("cpu-1", 1)]
-    assert spread(devices.places("cpu", 1)) == [("cpu-0", 2)]
-    assert spread(devices.places("cpu", 3)) == [("cpu-0", 1), ("cpu-1", 1), ("cpu-2", 1)]
+    assert spread(devices.device_shares()) == [("cpu-0", 1), ("cpu-1", 1)]
+    assert spread(devices.device_shares("cpu", 1)) == [("cpu-0", 2)]
+    assert spread(devices.device_shares("cpu", 3)) == [("cpu-0", 1), ("cpu-1", 1), ("cpu-2", 1)]
     machine(cores=64)
-    assert spread(devices.places()) == [(f"cpu-{i}", 8) for i in range(8)]
-    environment = devices.places()[0].environment
+    assert spread(devices.device_shares()) == [(f"cpu-{i}", 8) for i in range(8)]
+    environment = devices.device_shares()[0].environment
     assert environment["OMP_NUM_THREADS"] == environment["MKL_NUM_THREADS"] == "8"
     assert environment["CUDA_VISIBLE_DEVICES"] == ""
 
 
 def test_gpus_come_first_one_slot_each(machine: Any) -> None:
     machine(cores=16, gpus=GPUS)
-    assert spread(devices.places()) == [("gpu0-0", 5), ("gpu1-0", 5), ("gpu2-0", 5)]
-    assert spread(devices.places("2,0", 2)) == [
+    assert spread(devices.device_shares()) == [("gpu0-0", 5), ("gpu1-0", 5), ("gpu2-0", 5)]
+    assert spread(devices.device_shares("2,0", 2)) == [
         ("gpu2-0", 4),
         ("gpu2-1", 4),
         ("gpu0-0", 4),
         ("gpu0-1", 4),
     ]
-    begun = devices.places("2,0", "auto")
+    begun = devices.device_shares("2,0", "auto")
     assert spread(begun) == [("gpu2-0", 1), ("gpu0-0", 1)]
-    assert all(place.packed for place in begun)
-    assert not any(place.packed for place in devices.places())
-    assert devices.places("2")[0].environment["CUDA_VISIBLE_DEVICES"] == "GPU-cccc"
-    assert devices.places("cpu")[0].device.kind == "cpu"
-    assert devices.places()[0].device.kind == "cuda"
+    assert all(share.packed for share in begun)
+    assert not any(share.packed for share in devices.device_shares())
+    assert devices.device_shares("2")[0].environment["CUDA_VISIBLE_DEVICES"] == "GPU-cccc"
+    assert devices.device_shares("cpu")[0].device.kind == "cpu"
+    assert devices.device_shares()[0].device.kind == "cuda"
 
 
 @pytest.mark.parametrize(
@@ -89,18 +89,18 @@ def test_only_visible_gpus_are_used(machine: Any, visible: str, expected: list[s
 def test_devices_that_are_not_there(machine: Any, asked: str, words: str) -> None:
     machine(cores=4, gpus=GPUS)
     with pytest.raises(ParoptError, match=words):
-        devices.places(asked)
+        devices.device_shares(asked)
     machine(cores=4)
     with pytest.raises(ParoptError, match=r"no GPU here|auto, cpu"):
-        devices.places("0" if asked == "3" else asked)
+        devices.device_shares("0" if asked == "3" else asked)
 
 
 def test_who_waits_to_be_alone_gets_in_before_newcomers(tmp_path: Path) -> None:
-    first, second, third = (Gate(tmp_path, "gpu0") for _ in range(3))
+    first, second, third = (DeviceLock(tmp_path, "gpu0") for _ in range(3))
     assert first.try_enter(alone=False) and second.try_enter(alone=False)
     assert not third.try_enter(alone=True)
     second.leave()
-    # third stands in the gate now
+    # third stands in the lock now
     assert not second.try_enter(alone=False)
     assert not third.try_enter(alone=True)
     first.leave()
@@ -108,26 +108,26 @@ def test_who_waits_to_be_alone_gets_in_before_newcomers(tmp_path: Path) -> None:
     assert not first.try_enter(alone=False)
     third.leave()
     assert first.try_enter(alone=False) and second.try_enter(alone=False)
-    for gate in (first, second, third):
-        gate.close()
+    for lock in (first, second, third):
+        lock.close()
 
 
-def test_a_seat_is_for_one(tmp_path: Path) -> None:
-    seat = Seat(tmp_path / "seats", "cpu-0")
-    assert not seat.taken() and seat.state() == {}
-    lock = seat.take()
+def test_slot_files_are_for_one_slot(tmp_path: Path) -> None:
+    files = SlotFiles(tmp_path / "slots", "cpu-0")
+    assert not files.taken() and files.state() == {}
+    lock = files.take()
     assert lock is not None
-    assert seat.taken() and seat.take() is None
-    assert oct((tmp_path / "seats").stat().st_mode & 0o777) == "0o700"
-    seat.show({"phase": "training"})
-    assert (seat.state()["phase"], seat.state()["pid"]) == ("training", os.getpid())
-    seat.file("state").write_text("{")
-    assert seat.state() == {}
+    assert files.taken() and files.take() is None
+    assert oct((tmp_path / "slots").stat().st_mode & 0o777) == "0o700"
+    files.show({"phase": "training"})
+    assert (files.state()["phase"], files.state()["pid"]) == ("training", os.getpid())
+    files.file("state").write_text("{")
+    assert files.state() == {}
     os.close(lock)
-    assert not seat.taken()
+    assert not files.taken()
 
 
-def test_studies_of_one_name_in_two_storages_have_their_own_seats(tmp_path: Path) -> None:
+def test_studies_of_one_name_in_two_storages_have_their_own_slot_files(tmp_path: Path) -> None:
     one = slots_directory(tmp_path, "postgresql://a/x", "my shop/../1")
     two = slots_directory(tmp_path, "postgresql://b/x", "my shop/../1")
     assert one != two and one.parent == two.parent == tmp_path / "slots"

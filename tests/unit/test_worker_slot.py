@@ -10,7 +10,7 @@ import pytest
 
 from paropt.errors import StorageUnreachable
 from paropt.worker import slot
-from paropt.worker.supervisor import Limits
+from paropt.worker.limits import Limits
 
 
 @pytest.fixture

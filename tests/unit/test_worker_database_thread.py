@@ -1,4 +1,4 @@
-"""The outbox: order, patience, answers in the thread that asks for them."""
+"""The database: order, patience, answers in the thread that asks for them."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Callable
 import pytest
 
 from paropt.errors import StorageUnreachable
-from paropt.worker.database_thread import Answer, Outbox
+from paropt.worker.database_thread import Answer, DatabaseThread
 
 
 class Desk:
-    """An outbox whose answers a test waits for."""
+    """An database whose answers a test waits for."""
 
     def __init__(self, patience: float) -> None:
         self.news = threading.Semaphore(0)
-        self.outbox = Outbox(patience, self.news.release)
+        self.database = DatabaseThread(patience, self.news.release)
 
     def settle(self, answers: int) -> None:
         for _ in range(answers):
             assert self.news.acquire(timeout=30)
-        self.outbox.deliver()
+        self.database.deliver()
 
 
 def failing(times: int, then: Callable[[], str]) -> Callable[[], str]:
@@ -39,12 +39,12 @@ def failing(times: int, then: Callable[[], str]) -> Callable[[], str]:
 
 def test_calls_keep_their_order_through_an_outage() -> None:
     desk, done, said = Desk(30), list[str](), list[Answer[str]]()
-    desk.outbox.put(failing(2, lambda: done.append("first") or "a"), said.append)
-    desk.outbox.put(lambda: done.append("second") or "b", said.append)
+    desk.database.put(failing(2, lambda: done.append("first") or "a"), said.append)
+    desk.database.put(lambda: done.append("second") or "b", said.append)
     desk.settle(2)
     assert done == ["first", "second"]
     assert [answer.get() for answer in said] == ["a", "b"]
-    assert desk.outbox.pending == 0 and desk.outbox.away == 0
+    assert desk.database.pending == 0 and desk.database.away == 0
 
 
 def test_other_errors_are_answers_and_are_not_repeated() -> None:
@@ -54,7 +54,7 @@ def test_other_errors_are_answers_and_are_not_repeated() -> None:
         tries.append(1)
         raise ValueError("nonsense")
 
-    desk.outbox.put(broken, said.append)
+    desk.database.put(broken, said.append)
     desk.settle(1)
     assert len(tries) == 1
     with pytest.raises(ValueError, match="nonsense"):
@@ -64,10 +64,10 @@ def test_other_errors_are_answers_and_are_not_repeated() -> None:
 def test_patience_has_an_end_for_everything_that_waits() -> None:
     desk, said = Desk(0), list[Answer[str]]()
     for _ in range(2):
-        desk.outbox.put(failing(1000, lambda: "never"), said.append)
+        desk.database.put(failing(1000, lambda: "never"), said.append)
     desk.settle(2)
     assert all(isinstance(answer.error, StorageUnreachable) for answer in said)
-    assert "no answer" in desk.outbox.trouble
+    assert "no answer" in desk.database.trouble
 
 
 def test_who_leaves_does_not_wait_for_ten_minutes() -> None:
@@ -77,32 +77,32 @@ def test_who_leaves_does_not_wait_for_ten_minutes() -> None:
         tried.set()
         raise StorageUnreachable("no answer")
 
-    desk.outbox.put(away, said.append)
+    desk.database.put(away, said.append)
     assert tried.wait(30)
-    desk.outbox.hurry(0.0)
+    desk.database.hurry(0.0)
     desk.settle(1)
     assert isinstance(said[0].error, StorageUnreachable)
 
 
 def test_answers_wait_until_they_are_asked_for() -> None:
     desk, threads = Desk(30), list[str]()
-    desk.outbox.put(lambda: None, lambda _: threads.append(threading.current_thread().name))
+    desk.database.put(lambda: None, lambda _: threads.append(threading.current_thread().name))
     assert desk.news.acquire(timeout=30)
     assert threads == []
-    desk.outbox.deliver()
+    desk.database.deliver()
     assert threads == [threading.current_thread().name]
 
 
 def test_an_embedded_server_is_brought_back_while_it_is_away() -> None:
     news, revived, said = threading.Semaphore(0), list[bool](), list[Answer[str]]()
-    outbox = Outbox(30, news.release, revive=lambda: revived.append(True))
+    database = DatabaseThread(30, news.release, revive=lambda: revived.append(True))
 
     def operation() -> str:
         if not revived:
             raise StorageUnreachable("it crashed")
         return "there"
 
-    outbox.put(operation, said.append)
+    database.put(operation, said.append)
     assert news.acquire(timeout=30)
-    outbox.deliver()
+    database.deliver()
     assert [answer.get() for answer in said] == ["there"]
