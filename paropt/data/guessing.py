@@ -10,8 +10,8 @@ import gzip
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -20,9 +20,6 @@ from paropt.data.formats import Schema
 from paropt.data.reading import Layout, on_disk
 from paropt.data.times import parse_moment
 from paropt.errors import DataError
-
-if TYPE_CHECKING:
-    from paropt.data.options import Options
 
 _SAMPLE_BYTES = 1 << 16
 _SAMPLE_ROWS = 1000
@@ -69,25 +66,42 @@ _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_]+")
 _OPTIONS = {"session": "--session-key", "item": "--item-key", "time": "--time-key"}
 
 
+class Told(Protocol):
+    """What was said of the columns: these options of ``prepare``, None where nothing was."""
+
+    @property
+    def session_key(self) -> str | None: ...
+    @property
+    def item_key(self) -> str | None: ...
+    @property
+    def time_key(self) -> str | None: ...
+    @property
+    def order_column(self) -> str | None: ...
+    @property
+    def protocol(self) -> str | None: ...
+    @property
+    def session_gap_ms(self) -> int | None: ...
+
+
 @dataclass(frozen=True)
 class Guess:
-    """Options with the columns that were found, and what to say of them.
+    """The columns that were found, by the options that name them, and what to say of them.
 
     ``of_users``: the sessions are users, and nobody said how to cut or to split those.
     """
 
-    options: Options
+    columns: Mapping[str, Any] = field(default_factory=dict)
     of_users: bool = False
     said: str = ""
 
 
-def guess_columns(layout: Layout, options: Options) -> Guess:
+def guess_columns(layout: Layout, options: Told) -> Guess:
     """Find the columns that neither ``options`` nor the default names give.
 
     Raises:
         DataError: a column is not to be found, or two may be meant.
     """
-    finder = _Finder(layout, options)
+    finder = _Finder(layout)
     usual = Schema()
     session, kind = finder.session(options.session_key or _there(layout, usual.session_key))
     item = finder.one("item", options.item_key or _there(layout, usual.item_key))
@@ -100,8 +114,13 @@ def guess_columns(layout: Layout, options: Options) -> Guess:
     session, item = finder.remaining(session, item, (time, order))
     finder.require(session, item, time or order)
     if not finder.found:
-        return Guess(options)
-    chosen = replace(options, session_key=session, item_key=item, time_key=time, order_column=order)
+        return Guess()
+    chosen = {
+        "session_key": session,
+        "item_key": item,
+        "time_key": time,
+        "order_column": order,
+    }
     untold = options.session_key is None and kind == "user"
     of_users = untold and options.protocol is None and options.session_gap_ms is None
     return Guess(chosen, of_users, finder.said(kind, session, item, time, order))
@@ -115,9 +134,8 @@ def _there(layout: Layout, name: str | None) -> str | None:
 class _Finder:
     """Looks for columns by role, and remembers which were ``found`` rather than given."""
 
-    def __init__(self, layout: Layout, options: Options) -> None:
+    def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        self.options = options
         self.found: list[str] = []
         self._sample: Mapping[str, Sequence[str]] | None = None
 

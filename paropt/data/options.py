@@ -92,10 +92,10 @@ def make_plan(
     names = options.names or format.schema.names
     layouts = [look_at(path, names, format.schema.delimiter) for path in paths]
     format = format.suited_to(layouts[0].names)
-    guess = guess_columns(layouts[0], options) if format is GENERIC else Guess(options)
+    guess = guess_columns(layouts[0], options) if format is GENERIC else Guess()
     if guess.said:
         note(guess.said)
-    plan = _plan(layouts, splits, format, guess.options)
+    plan = _plan(layouts, splits, format, replace(options, **guess.columns))
     _check(plan)
     of_users = guess.of_users and not plan.is_split
     return replace(plan, guessed=bool(guess.said), of_users=of_users)
