@@ -92,6 +92,21 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     return tuple(value.split(",")) if value else ()
 
 
+def _conditions(
+    ctx: click.Context, param: click.Parameter, value: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Conditions that can be parsed."""
+    if value:
+        from paropt.data.conditions import parse_condition
+
+        for text in value:
+            try:
+                parse_condition(text)
+            except ValueError as error:
+                raise click.BadParameter(str(error), ctx, param) from None
+    return value
+
+
 _DECLARED: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (
         ("--format",),
@@ -128,6 +143,27 @@ _DECLARED: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (
         ("--event", "events"),
         {"multiple": True, "help": "Keep events of this kind; repeatable."},
+    ),
+    (
+        ("--where",),
+        {
+            "multiple": True,
+            "callback": _conditions,
+            "metavar": "CONDITION",
+            "help": "Keep rows for which this holds, as in 'Quantity > 0'; repeatable.",
+        },
+    ),
+    (
+        ("--drop-missing",),
+        {"is_flag": True, "help": "Leave out rows without a session, an item or a time."},
+    ),
+    (
+        ("--drop-id", "drop_ids"),
+        {"multiple": True, "help": "Leave out rows with this session or item; repeatable."},
+    ),
+    (
+        ("--skip-bad-rows",),
+        {"is_flag": True, "help": "Leave out rows that cannot be read, and say how many."},
     ),
     (
         ("--words-are-ids",),

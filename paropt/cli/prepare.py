@@ -103,9 +103,11 @@ def _json(dataset: Dataset) -> dict[str, Any]:
 def _show(dataset: Dataset) -> None:
     from rich.console import Console
 
+    steps = dataset.meta["funnel"]
     # a log or a pipe gets whole lines too, however narrow it says it is
-    console = Console(width=max(Console().width, 100))
-    console.print(_funnel(dataset.meta["funnel"]))
+    longest = max(len(step["option"]) for step in steps)
+    console = Console(width=max(Console().width, 100, 70 + longest))
+    console.print(_funnel(steps))
     click.echo()
     console.print(_splits(dataset.meta["splits"]))
     click.echo(f"\nfingerprint  {dataset.fingerprint}")

@@ -45,6 +45,9 @@ class Record:
     text: bytes
 
 
+SKIP = "--skip-bad-rows leaves such rows out"
+
+
 def read_text(layout: Layout, columns: Sequence[str], on_bad: OnBad | None) -> pa.Table:
     """The named columns as text.
 
@@ -414,5 +417,5 @@ def _explain(layout: Layout, columns: Sequence[str], error: pa.ArrowInvalid) -> 
     for record in records(layout):
         wrong = _wrong(layout, record, columns)
         if wrong:
-            return DataError(f"{layout.path}:{record.line}: {wrong}")
+            return DataError(f"{layout.path}:{record.line}: {wrong}; {SKIP}")
     return DataError(f"{layout.path} cannot be read: {one_line(error)}")

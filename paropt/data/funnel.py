@@ -71,6 +71,10 @@ class Funnel:
         """The same from codes [rows], which are −1 where a row has no session or no item."""
         self._seen.setdefault(name, _Seen(option)).add(session, item)
 
+    def add_rows(self, name: str, n_rows: int) -> None:
+        """Add rows of which nothing more is known to what ``name`` left."""
+        self._seen[name].events += n_rows
+
     @property
     def steps(self) -> list[Step]:
         return [

@@ -15,6 +15,7 @@ _NO_VALUE = (
     r"^(?i:nan|null|none|nil|undefined|unknown|n/a|#n/a|<na>|\\n|\(null\)|\(none\)|\(not set\)|"
     r"\(unknown\))$|^NA$"
 )
+_MISSING = "the id is missing; --drop-missing leaves such rows out"
 _INTEGER = r"^-?\d+$"
 # what a program writes for a number that it holds as a float, and may have rounded
 _ROUNDED = r"^\s*[+-]?(?:\d+(?:\.\d*)?[eE]\+?\d+|\d{16,}\.0*)\s*$"
@@ -100,7 +101,7 @@ def _whole(column: pa.ChunkedArray, name: str, place: Place) -> pa.ChunkedArray:
     kind = column.type
     missing = pc.is_null(column, nan_is_null=True)
     if pc.any(missing).as_py():
-        raise place.fail(pc.index(missing, True).as_py(), name, "the id is missing")
+        raise place.fail(pc.index(missing, True).as_py(), name, _MISSING)
     if kind.bit_width == 16:
         column = column.cast(pa.float32())
     too_large = pc.greater_equal(pc.abs(column), float(_INEXACT_FROM[kind.bit_width]))
@@ -127,7 +128,7 @@ def _check(
             value = vocabulary[int(codes[row])].as_py()
             raise place.fail(row, name, what.format(value=value))
 
-    refuse(pc.fill_null(pc.equal(vocabulary, ""), True), "the id is missing")
+    refuse(pc.fill_null(pc.equal(vocabulary, ""), True), _MISSING)
     refuse(
         pc.match_substring_regex(vocabulary, r"[\x00-\x1f]"),
         "the id {value!r} holds control characters",
@@ -135,7 +136,8 @@ def _check(
     if not words_are_ids:
         refuse(
             names_no_value(vocabulary),
-            "the id is missing ({value!r}); --words-are-ids takes such words as ids",
+            "the id is missing ({value!r}); --drop-missing leaves such rows out,"
+            " --words-are-ids takes such words as ids",
         )
     if not as_text and pc.all(pc.match_substring_regex(vocabulary, _ANY_NUMBER)).as_py():
         refuse(

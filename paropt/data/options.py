@@ -35,6 +35,10 @@ class Options:
     event_column: str | None = None
     events: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+    where: tuple[str, ...] = ()
+    drop_missing: bool = False
+    drop_ids: tuple[str, ...] = ()
+    skip_bad_rows: bool = False
     protocol: Protocol | None = None
     session_gap_ms: int | None = None
     keep_repeats: bool | None = None

@@ -19,6 +19,7 @@ from paropt.data.arrow import as_text
 from paropt.data.cleaning import clean
 from paropt.data.columns import Column, encode_column, read_features
 from paropt.data.command import moment_text, option_text, option_words, prepare_command
+from paropt.data.conditions import parse_condition
 from paropt.data.dataset import SPLITS, Content, Dataset, check_out, write_dataset
 from paropt.data.demo import demo_log
 from paropt.data.encoding import (
@@ -31,7 +32,7 @@ from paropt.data.encoding import (
 )
 from paropt.data.events import Bools, Events, Ints, cut_at_gaps, in_order, number_by_order
 from paropt.data.fields import FieldOf, array_path, vocabulary_path
-from paropt.data.filters import of_kind, raw_codes
+from paropt.data.filters import filters, of_kind, raw_codes
 from paropt.data.funnel import Funnel, Step, deciding, equal_times, warnings
 from paropt.data.ids import encode_ids
 from paropt.data.options import Note, Options, Plan, as_written, check_parts, make_plan
@@ -99,7 +100,7 @@ def prepare(
 
     plan = make_plan(events, given or {}, options or Options(), say)
     funnel = Funnel()
-    log = _read(plan, funnel)
+    log = _read(plan, funnel, say)
     if plan.of_users:
         plan, why = settle_users(plan, _of_kind(log))
         say(why)
@@ -135,7 +136,7 @@ def prepare_demo(out: Path, overwrite: bool = False) -> Dataset:
 # -- reading --------------------------------------------------------------------------------
 
 
-def _read(plan: Plan, funnel: Funnel) -> Log:
+def _read(plan: Plan, funnel: Funnel, note: Note) -> Log:
     schema, options = plan.schema, plan.options
     wanted = [
         schema.session_key,
@@ -147,9 +148,13 @@ def _read(plan: Plan, funnel: Funnel) -> Log:
         schema.event_column,
         options.user_key,
         *options.keep_columns,
+        *(name for text in options.where for name in parse_condition(text).columns),
     ]
-    table, place = read_columns(plan.layouts, list(dict.fromkeys(name for name in wanted if name)))
-    kept = _kept(plan, table)
+    names = list(dict.fromkeys(name for name in wanted if name))
+    table, place = read_columns(plan.layouts, names, options.skip_bad_rows)
+    if place.skipped:
+        note(_skipped(place))
+    table, place, kept = _sifted(plan, table, place, funnel)
     guards = (options.text_ids, options.words_are_ids)
     session, sessions = encode_ids(
         table.column(schema.session_key), schema.session_key, place, *guards
@@ -170,7 +175,8 @@ def _read(plan: Plan, funnel: Funnel) -> Log:
     order = None
     if schema.order_column:
         order = to_numbers(table.column(schema.order_column), schema.order_column, place, "order")
-    _count_rows(plan, table, kept, (session, item), funnel)
+    if not funnel.steps:
+        funnel.count_rows("read", "", session, item)
     return Log(
         Events(session, item, time, rows, {name: c.values for name, c in columns.items()}, user),
         order,
@@ -183,18 +189,47 @@ def _read(plan: Plan, funnel: Funnel) -> Log:
     )
 
 
-def _count_rows(
-    plan: Plan, table: pa.Table, kept: Bools | None, codes: tuple[Ints, Ints], funnel: Funnel
-) -> None:
-    """The rows as they were read, and those of the wanted kind."""
-    session, item = codes
-    if kept is None:
-        funnel.count_rows("read", "", session, item)
-        return
-    # the codes of items are of the kept rows only
-    funnel.count_rows("read", "", session, raw_codes(table.column(plan.schema.item_key)))
-    kinds = option_text("events", plan.schema.events)
-    funnel.count_rows("kind", kinds, session[kept], item[kept])
+def _sifted(
+    plan: Plan, table: pa.Table, place: Place, funnel: Funnel
+) -> tuple[pa.Table, Place, Bools | None]:
+    """The rows that the filters leave, counted where any do; and which are of the wanted kind."""
+    schema, options = plan.schema, plan.options
+    kept = _kept(plan, table)
+    applied = list(filters(table, place, schema, options, kept))
+    if kept is None and not applied and not place.skipped:
+        return table, place, None
+    session, item = (raw_codes(table.column(key)) for key in (schema.session_key, schema.item_key))
+
+    def count(name: str, option: str, left: Bools) -> None:
+        funnel.count_rows(name, option, session[left], item[left])
+
+    left = np.ones(table.num_rows, bool)
+    count("read", "", left)
+    if place.skipped:
+        funnel.add_rows("read", len(place.skipped))
+        count("bad rows", option_text("skip_bad_rows", True), left)
+    if kept is not None:
+        count("kind", option_text("events", schema.events), kept)
+    for step in applied:
+        left = left & step.leaves
+        count(step.name, step.option, left if kept is None else left & kept)
+    if emptied := funnel.emptied_by():
+        raise DataError(_none_left(plan, table.num_rows, emptied))
+    return table.filter(pa.array(left)), place.of(left), None if kept is None else kept[left]
+
+
+def _skipped(place: Place) -> str:
+    shown = "; ".join(map(str, place.skipped[:3]))
+    more = "; …" if len(place.skipped) > 3 else ""
+    many = len(place.skipped)
+    return f"warning: {many:,} bad row{'s are' if many > 1 else ' is'} skipped: {shown}{more}"
+
+
+def _none_left(plan: Plan, n_rows: int, step: Step) -> str:
+    return (
+        f"{plan.layouts[0].path}: none of {n_rows} events is left after the step"
+        f" {step.name!r}: {step.option} decides that"
+    )
 
 
 def _kept(plan: Plan, table: pa.Table) -> Bools | None:
@@ -315,13 +350,12 @@ def _sessions(plan: Plan, log: Log, which: Bools, base: int) -> tuple[Events, pa
 
 
 def _all_gone(plan: Plan, log: Log, step: Step) -> str:
-    remedy = f"{step.option} decides that"
+    said = _none_left(plan, len(log.events), step)
     if step.name == "end":
-        remedy = f"{_span(log.events)}; {_end(plan)}"
-    return (
-        f"{plan.layouts[0].path}: none of {len(log.events)} events is left after the step"
-        f" {step.name!r}: {remedy}"
-    )
+        return f"{said}; {_span(log.events)}: choose {_end(plan)}"
+    if step.name == "session length":
+        return f"{said}; if {plan.schema.session_key!r} is not the session, name it: --session-key"
+    return said
 
 
 def _refuse_empty(splits: Mapping[str, Events], plan: Plan, log: Log) -> None:

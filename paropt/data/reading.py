@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from paropt.data import json_lines
 from paropt.data.arrow import UnknownTypeError, is_text, plain
-from paropt.data.delimited import OnBad, line_of, read_text
+from paropt.data.delimited import SKIP, OnBad, line_of, read_text
 from paropt.data.events import Bools, Ints
 from paropt.data.layouts import (
     DAMAGED,
@@ -187,7 +187,7 @@ def _read(
         bad.append(BadRow(layout, row, line, reason))
 
     def refuse(row: int, line: int, reason: str) -> None:
-        raise DataError(f"{layout.path}:{line}: {reason}")
+        raise DataError(f"{layout.path}:{line}: {reason}; {SKIP}")
 
     on_bad = note if skip_bad_rows else refuse
     if layout.is_parquet:

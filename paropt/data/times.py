@@ -98,9 +98,9 @@ def to_milliseconds(
         DataError: a time does not parse, or the times are in no one unit.
     """
     column = place.plain(column, name)
-    missing = pc.is_null(column, nan_is_null=True)
-    if pc.any(missing).as_py():
-        raise place.fail(pc.index(missing, True).as_py(), name, "the time is missing")
+    nothing = pc.is_null(column, nan_is_null=True)
+    if pc.any(nothing).as_py():
+        raise place.fail(pc.index(nothing, True).as_py(), name, missing("time"))
     if is_moment(column.type):
         return _moments(column, name, place)
     if not (is_number(column.type) or is_text(column.type)):
@@ -163,7 +163,8 @@ def _of_text(column: pa.ChunkedArray, name: str, place: Place, what: str) -> NDA
     row = pc.index(wrong, True).as_py()
     if row < 0:  # a spelling that pyarrow's own cast does not take: spaces, a plus sign
         return _numpy(pc.cast(pc.replace_substring_regex(column, r"[\s+]", ""), pa.float64()))
-    raise place.fail(row, name, f"{column[row].as_py()!r} is no {what}")
+    text = column[row].as_py()
+    raise place.fail(row, name, f"{text!r} is no {what}" if text.strip() else missing(what))
 
 
 def _finite(values: NDArray[Any], name: str, place: Place, what: str) -> NDArray[Any]:
@@ -326,7 +327,13 @@ def _iso(column: pa.ChunkedArray, name: str, place: Place) -> Ints:
     return np.concatenate(parts)
 
 
+def missing(what: str) -> str:
+    return f"the {what} is missing; --drop-missing leaves such rows out"
+
+
 def _no_time(text: str) -> str:
+    if not text.strip():
+        return missing("time")
     return (
         f"{text!r} is no time; give epoch numbers, ISO 8601, or the format,"
         " as in --time-format '%d/%m/%Y %H:%M'"
