@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 FILE = click.Path(path_type=Path)
 
 
+def _name_lists(
+    ctx: click.Context, param: click.Parameter, value: tuple[str, ...]
+) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(names.split(",")) if names else () for names in value)
+
+
 @click.command(short_help="Turn event logs into a dataset directory.")
 @click.argument("files", nargs=-1, type=FILE, metavar="[EVENTS]...")
 @click.option("--out", required=True, type=FILE, metavar="DIR", help="The directory to make.")
@@ -33,7 +39,69 @@ FILE = click.Path(path_type=Path)
 @click.option("--train", type=FILE, help="The part of the training data to train a search on.")
 @click.option("--valid", type=FILE, help="The part of the training data to judge a search on.")
 @click.option("--keep-column", "keep_columns", multiple=True, help="Keep this column; repeatable.")
-@click.option("--item-features", type=FILE, help="A table of items' features, by --item-key.")
+@click.option(
+    "--item-features",
+    type=FILE,
+    multiple=True,
+    metavar="FILE",
+    help="A table of items, one row each: Parquet, CSV, JSON lines; repeatable.",
+)
+@click.option(
+    "--item-features-key",
+    metavar="COLUMN",
+    show_default="--item-key",
+    help="The ids in tables and vectors of items.",
+)
+@click.option(
+    "--item-features-header",
+    multiple=True,
+    metavar="a,b,c",
+    callback=_name_lists,
+    help="Names if a table of items has no header; one per table, in their order.",
+)
+@click.option(
+    "--item-column",
+    "item_columns",
+    multiple=True,
+    metavar="COLUMN",
+    help="A column of the events that belongs to the item; repeatable.",
+)
+@click.option(
+    "--item-vectors",
+    multiple=True,
+    metavar="NAME=FILE",
+    help="Vectors of items: .npy (with ids: NAME=FILE,IDS), Parquet, JSON lines; repeatable.",
+)
+@click.option(
+    "--user-features",
+    type=FILE,
+    multiple=True,
+    metavar="FILE",
+    help="A table of users, one row each; repeatable.",
+)
+@click.option(
+    "--user-features-key",
+    metavar="COLUMN",
+    show_default="--user-key",
+    help="The ids in tables of users.",
+)
+@click.option(
+    "--user-features-header",
+    multiple=True,
+    metavar="a,b,c",
+    callback=_name_lists,
+    help="Names if a table of users has no header; one per table, in their order.",
+)
+@click.option(
+    "--list-separator", metavar="TEXT", help="What separates several values in a table's text."
+)
+@click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    metavar="NAME=KIND",
+    help="A table's column is a number, category, categories or text; repeatable.",
+)
 @click.option(
     "--categorical",
     multiple=True,
@@ -97,6 +165,8 @@ def _json(dataset: Dataset) -> dict[str, Any]:
         "funnel": dataset.meta["funnel"],
         "equal_times": dataset.meta["equal_times"],
         "warnings": dataset.meta["warnings"],
+        "users": dataset.n_users("test"),
+        "fields": _fields(dataset),
     }
 
 
@@ -110,6 +180,9 @@ def _show(dataset: Dataset) -> None:
     console.print(_funnel(steps))
     click.echo()
     console.print(_splits(dataset.meta["splits"]))
+    if fields := _fields(dataset):
+        click.echo()
+        console.print(_kept(fields))
     click.echo(f"\nfingerprint  {dataset.fingerprint}")
     click.echo(f"next         paropt launch --data {shlex.quote(str(dataset.path))}")
 
@@ -143,6 +216,30 @@ def _splits(splits: dict[str, dict[str, Any]]) -> Table:
         numbers = [f"{split[count]:,}" for count in (*counts, "known_targets")]
         cells = split["sessions"] * split["items"]
         table.add_row(name, *numbers, f"{split['pairs'] / max(cells, 1):.3%}", _span(split))
+    return table
+
+
+def _fields(dataset: Dataset) -> list[dict[str, Any]]:
+    """What is kept beside ids and times."""
+    return [
+        {
+            "name": field.name,
+            "of": of,
+            "kind": field.kind,
+            "size": field.size,
+            "missing": None if of == "events" else field.missing,
+        }
+        for of in ("events", "items", "users")
+        for field in dataset.fields(of).values()
+    ]
+
+
+def _kept(fields: list[dict[str, Any]]) -> Table:
+    table = _table(["kept", "of", "kind"], ["size", "missing"], [])
+    for field in fields:
+        size, missing = field["size"], field["missing"]
+        numbers = [f"{size:,}" if size else "", "" if missing is None else f"{missing:,}"]
+        table.add_row(field["name"], field["of"], field["kind"], *numbers)
     return table
 
 

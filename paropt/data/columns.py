@@ -1,10 +1,8 @@
-"""What is kept beside ids and times: further columns of events, features of items."""
+"""Columns of values beside ids and times: numbers, or codes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +12,7 @@ from numpy.typing import NDArray
 
 from paropt.data.arrow import as_text, is_number
 from paropt.data.encoding import pack_ids
-from paropt.data.ids import encode_ids
-from paropt.data.reading import Place, look_at, read_columns, require
-from paropt.errors import DataError
+from paropt.data.reading import Place
 
 
 @dataclass(frozen=True)
@@ -70,36 +66,3 @@ def _codes(text: pa.ChunkedArray, name: str, place: Place) -> Column:
     vocabulary = found.take(pc.sort_indices(found))
     codes = pc.fill_null(pc.index_in(text, value_set=vocabulary), -1).to_numpy()
     return Column(codes.astype(np.int32), pack_ids(vocabulary))
-
-
-def read_features(
-    path: Path, item_key: str, items: pa.Array, categorical: Sequence[str]
-) -> Mapping[str, Column]:
-    """Features [n_items] from a table with one row per item; items it lacks are unknown.
-
-    Raises:
-        DataError: the table cannot be read, or has an item twice.
-    """
-    layout = look_at(path)
-    require(layout, item_key)
-    names = [name for name in layout.names if name != item_key]
-    table, place = read_columns([layout], layout.names)
-    codes, vocabulary = encode_ids(table.column(item_key), item_key, place, as_text=True)
-    if len(vocabulary) < len(codes):
-        row = int(np.argmax(codes != np.arange(len(codes))))
-        raise place.fail(row, item_key, f"item {vocabulary[int(codes[row])]} is here twice")
-    rows = pc.index_in(items, value_set=vocabulary)
-    if rows.null_count == len(rows):
-        raise DataError(f"{path} has none of the items of the log in its column {item_key!r}")
-    unknown = rows.is_null().to_numpy(zero_copy_only=False)
-    at = rows.fill_null(0).to_numpy()
-    return {
-        name: _at(encode_column(table.column(name), name in categorical, name, place), at, unknown)
-        for name in names
-    }
-
-
-def _at(column: Column, rows: NDArray[Any], unknown: NDArray[np.bool_]) -> Column:
-    values = column.values[rows]
-    values[unknown] = np.nan if column.vocabulary is None else -1
-    return Column(values, column.vocabulary)

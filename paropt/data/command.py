@@ -38,6 +38,8 @@ _CALLED = {
     "session_gap_ms": "--session-gap",
     "end_ms": "--end",
     "drop_ids": "--drop-id",
+    "item_columns": "--item-column",
+    "kinds": "--kind",
 }
 _WRITTEN: dict[str, Callable[[Any], str]] = {
     "names": ",".join,
@@ -63,7 +65,7 @@ def _words(name: str, value: Any) -> Iterator[str]:
         yield option
     elif isinstance(value, tuple) and name != "names":
         for one in value:
-            yield from (option, str(one))
+            yield from (option, ",".join(one) if isinstance(one, tuple) else str(one))
     else:
         yield from (option, write(value))
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -17,11 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet
 from numpy.typing import NDArray
 
+from paropt.data.beside import Write
 from paropt.data.encoding import SplitArrays, unpack_ids
 from paropt.data.fields import FieldOf, StoredField, kind_of
 from paropt.data.fingerprint import fingerprint
 from paropt.data.rules import Protocol
 from paropt.data.users import SessionUsers, users_of_sessions
+from paropt.data.vectors import digest_of
 from paropt.errors import DataError
 
 FORMAT = 1
@@ -177,8 +179,7 @@ class Dataset:
     def user_ids(self) -> NDArray[Any]:
         """The users' ids as text; position i holds the id of user i."""
         if self.session_users is not None:
-            ids = self.session_users.ids
-            return ids if ids.dtype == object else unpack_ids(ids)
+            return self.session_users.texts()
         return unpack_ids(_map_array(self.path / "users.npy"))
 
     def known_codes(self, column: str, split_name: str) -> NDArray[np.bool_]:
@@ -232,10 +233,12 @@ class Dataset:
                 f" {found[:12]}, not {self.fingerprint[:12]}; prepare it again"
             )
 
-    def _arrays(self) -> Iterator[tuple[str, NDArray[Any]]]:
+    def _arrays(self) -> Iterator[tuple[str, NDArray[Any] | str]]:
+        """Every array by its path; of one that may not fit into memory, a digest."""
         files = (name.removesuffix(".npy") for name in self.meta["files"] if name.endswith(".npy"))
         for name in sorted(files):
-            yield name, _map_array(self.path / f"{name}.npy")
+            path = self.path / f"{name}.npy"
+            yield name, digest_of(path) if name.endswith("/rows") else _map_array(path)
 
 
 @dataclass(frozen=True)
@@ -323,13 +326,15 @@ def _read_meta(path: Path) -> dict[str, Any]:
 class Content:
     """All that a dataset directory will hold.
 
-    ``fields`` are the arrays of :mod:`paropt.data.fields` but for the columns of events, by path.
+    ``fields`` are the arrays of :mod:`paropt.data.fields` but for the columns of events, by path;
+    ``large`` writes those of them that are too large for memory.
     """
 
     splits: Mapping[str, SplitArrays]
     items: pa.Array
     fields: Mapping[str, NDArray[Any]]
     meta: Mapping[str, Any]
+    large: Mapping[str, Write] = field(default_factory=dict)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Every array by its path in the directory, without ``.npy``."""
@@ -385,6 +390,11 @@ def write_dataset(out: Path, content: Content, overwrite: bool) -> Dataset:
 def _fill(path: Path, content: Content) -> None:
     path.chmod(0o777 & ~_umask())
     arrays = content.arrays()
+    digests: dict[str, str] = {}
+    for name, write in content.large.items():
+        missing = write(path / f"{name}.npy")
+        arrays[name.removesuffix("rows") + "missing"] = missing
+        digests[name] = digest_of(path / f"{name}.npy")
     for name, array in arrays.items():
         file = path / f"{name}.npy"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -393,7 +403,8 @@ def _fill(path: Path, content: Content) -> None:
     pa.parquet.write_table(table, path / "items.parquet", compression="zstd")
     files = {file: (path / file).stat().st_size for file in _files(path)}
     rules = content.meta["rules"]
-    named = sorted(arrays.items())
+    named: list[tuple[str, NDArray[Any] | str]] = [*arrays.items(), *digests.items()]
+    named.sort(key=lambda pair: pair[0])
     meta = {
         "format": FORMAT,
         "fingerprint": fingerprint(rules, content.items, named),

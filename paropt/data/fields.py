@@ -90,6 +90,15 @@ class StoredField:
         """An array of items or users: see the head of this file."""
         return self.open(array_path(self.of, self.name, part))
 
+    @property
+    def missing(self) -> int:
+        """How many items or users have none."""
+        if self.kind == "number":
+            return int(np.isnan(self.array()).sum())
+        if self.kind == "category":
+            return int((self.array() < 0).sum())
+        return int(self.array("missing").sum())
+
     def texts(self) -> Sequence[str | None]:
         """A text per item or user, None where unknown."""
         return Texts(self.array("bytes"), self.array("offsets"), self.array("missing"))

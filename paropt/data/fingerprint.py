@@ -13,16 +13,20 @@ from numpy.typing import NDArray
 
 
 def fingerprint(
-    rules: Mapping[str, Any], items: pa.Array, arrays: Iterable[tuple[str, NDArray[Any]]]
+    rules: Mapping[str, Any], items: pa.Array, arrays: Iterable[tuple[str, NDArray[Any] | str]]
 ) -> str:
     """Hex digest; equal exactly when rules, item ids and every named array are equal.
 
+    Of an array that is larger than memory may be, its own digest stands for it.
     File names, paths and the machine do not enter it.
     """
     digest = hashlib.sha256()
     digest.update(json.dumps(rules, sort_keys=True).encode())
     digest.update("\0".join(items.to_pylist()).encode())
     for name, array in arrays:
+        if isinstance(array, str):
+            digest.update(f"\0{name} sha256 {array}\0".encode())
+            continue
         little = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
         digest.update(f"\0{name} {little.dtype.str} {little.shape}\0".encode())
         digest.update(little.reshape(-1).view(np.uint8).data)

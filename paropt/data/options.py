@@ -51,7 +51,16 @@ class Options:
     words_are_ids: bool = False
     keep_columns: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
-    item_features: Path | None = None
+    item_features: tuple[Path, ...] = ()
+    item_features_key: str | None = None
+    item_features_header: tuple[tuple[str, ...], ...] = ()
+    item_columns: tuple[str, ...] = ()
+    item_vectors: tuple[str, ...] = ()
+    user_features: tuple[Path, ...] = ()
+    user_features_key: str | None = None
+    user_features_header: tuple[tuple[str, ...], ...] = ()
+    kinds: tuple[str, ...] = ()
+    list_separator: str | None = None
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from paropt import __version__
 from paropt.data.arrow import as_text
+from paropt.data.beside import Beside, item_columns, keep_beside
 from paropt.data.cleaning import clean
-from paropt.data.columns import Column, encode_column, read_features
+from paropt.data.columns import Column, encode_column
 from paropt.data.command import moment_text, option_text, option_words, prepare_command
 from paropt.data.conditions import parse_condition
 from paropt.data.dataset import SPLITS, Content, Dataset, check_out, write_dataset
@@ -31,7 +32,7 @@ from paropt.data.encoding import (
     pack_ids,
 )
 from paropt.data.events import Bools, Events, Ints, cut_at_gaps, in_order, number_by_order
-from paropt.data.fields import FieldOf, array_path, vocabulary_path
+from paropt.data.fields import vocabulary_path
 from paropt.data.filters import filters, of_kind, raw_codes
 from paropt.data.funnel import Funnel, Step, deciding, equal_times, warnings
 from paropt.data.ids import encode_ids
@@ -39,7 +40,7 @@ from paropt.data.options import Note, Options, Plan, as_written, check_parts, ma
 from paropt.data.reading import Place, read_columns
 from paropt.data.splitting import complete_splits, split_events
 from paropt.data.times import odd_span, to_milliseconds, to_numbers
-from paropt.data.users import encode_users, shared_sessions
+from paropt.data.users import encode_users, shared_sessions, users_of_sessions
 from paropt.data.visits import settle_users
 from paropt.errors import DataError
 
@@ -112,8 +113,13 @@ def prepare(
     index = index_items(splits, len(log.items))
     users = index_users(splits, len(log.users)) if log.events.user is not None else None
     if shared := shared_sessions(splits.values()):
-        note(f"{shared} sessions have events of several users; each is its first event's")
-    content = _content(plan, log, splits, sessions, (index, users), funnel)
+        say(f"{shared} sessions have events of several users; each is its first event's")
+    arrays = {
+        name: encode_split(name, splits[name], index, sessions, plan.rules.protocol, users)
+        for name in SPLITS
+    }
+    beside = _beside(plan, log, splits, arrays, (index, users), say)
+    content = _content(plan, log, splits, arrays, (index, users), beside, funnel)
     for warning in content.meta["warnings"]:
         say(f"warning: {warning}")
     content = replace(content, meta={**content.meta, "said": said, "options": options_now})
@@ -148,6 +154,7 @@ def _read(plan: Plan, funnel: Funnel, note: Note) -> Log:
         schema.event_column,
         options.user_key,
         *options.keep_columns,
+        *options.item_columns,
         *(name for text in options.where for name in parse_condition(text).columns),
     ]
     names = list(dict.fromkeys(name for name in wanted if name))
@@ -165,8 +172,9 @@ def _read(plan: Plan, funnel: Funnel, note: Note) -> Log:
     item, items = encode_ids(item_column, schema.item_key, place, *guards)
     columns = {
         name: encode_column(table.column(name), name in options.categorical, name, place)
-        for name in options.keep_columns
+        for name in (*options.keep_columns, *options.item_columns)
     }
+    of_events = {name: columns[name].values for name in options.keep_columns}
     user, users = None, pa.array([], pa.string())
     if options.user_key:
         user, users = encode_users(table.column(options.user_key), options.user_key, place, *guards)
@@ -178,7 +186,7 @@ def _read(plan: Plan, funnel: Funnel, note: Note) -> Log:
     if not funnel.steps:
         funnel.count_rows("read", "", session, item)
     return Log(
-        Events(session, item, time, rows, {name: c.values for name, c in columns.items()}, user),
+        Events(session, item, time, rows, of_events, user),
         order,
         kept,
         _parts(plan, table, place),
@@ -395,30 +403,17 @@ def _content(
     plan: Plan,
     log: Log,
     splits: Mapping[str, Events],
-    sessions: pa.Array,
+    arrays: Mapping[str, SplitArrays],
     indices: tuple[Index, Index | None],
+    beside: Beside,
     funnel: Funnel,
 ) -> Content:
     index, users = indices
-    arrays = {
-        name: encode_split(name, splits[name], index, sessions, plan.rules.protocol, users)
-        for name in SPLITS
-    }
     items = log.items.take(pa.array(index.code_of))
-    features: Mapping[str, Column] = {}
-    if plan.options.item_features is not None:
-        features = read_features(
-            plan.options.item_features, plan.schema.item_key, items, plan.options.categorical
-        )
-    fields = {array_path("items", name): column.values for name, column in features.items()}
-    groups: list[tuple[FieldOf, Mapping[str, Column]]] = [
-        ("events", log.columns),
-        ("items", features),
-    ]
-    fields |= {
-        vocabulary_path(of, name): column.vocabulary
-        for of, group in groups
-        for name, column in group.items()
+    kept = {name: log.columns[name] for name in plan.options.keep_columns}
+    fields = dict(beside.arrays) | {
+        vocabulary_path("events", name): column.vocabulary
+        for name, column in kept.items()
         if column.vocabulary is not None
     }
     summaries = {name: _summary(name, array, index, plan) for name, array in arrays.items()}
@@ -441,13 +436,38 @@ def _content(
             *warnings(funnel.steps, summaries, equal),
             *filter(None, [_odd_span(summaries) if plan.has_times else None]),
         ],
-        "columns": {name: column.kind for name, column in log.columns.items()},
-        "features": {name: column.kind for name, column in features.items()},
+        "columns": {name: column.kind for name, column in kept.items()},
+        **beside.meta,
     }
     if users is not None:
         known = {"train": users.n_train, "train_full": users.n_train_full}
         meta["users"] = {"all": len(users.code_of), **known, "key": plan.options.user_key}
-    return Content(arrays, items, fields, meta)
+    return Content(arrays, items, fields, meta, beside.large)
+
+
+def _beside(
+    plan: Plan,
+    log: Log,
+    splits: Mapping[str, Events],
+    arrays: Mapping[str, SplitArrays],
+    indices: tuple[Index, Index | None],
+    note: Note,
+) -> Beside:
+    options, (index, users) = plan.options, indices
+    ids: tuple[str, pa.Array] | None = None
+    if users is not None and options.user_key:
+        ids = options.user_key, log.users.take(pa.array(users.code_of))
+    elif plan.rules.protocol == "leave-one-out":
+        packed = {name: split.sessions for name, split in arrays.items()}
+        ids = plan.schema.session_key, pa.array(users_of_sessions(packed).texts(), pa.string())
+    return keep_beside(
+        options,
+        plan.schema.item_key,
+        log.items.take(pa.array(index.code_of)),
+        ids,
+        item_columns(options.item_columns, log.columns, splits, index, note),
+        note,
+    )
 
 
 def _odd_span(summaries: Mapping[str, Mapping[str, Any]]) -> str | None:

@@ -63,6 +63,10 @@ class SessionUsers:
     n_train_full: int
     of_split: dict[str, NDArray[np.int32]]
 
+    def texts(self) -> NDArray[Any]:
+        """The ids as text."""
+        return self.ids if self.ids.dtype == object else unpack_ids(self.ids)
+
 
 def users_of_sessions(ids: dict[str, NDArray[Any]]) -> SessionUsers:
     """An index of the sessions' packed ids [S] by split; an id is one user in every split."""

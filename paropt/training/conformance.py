@@ -137,7 +137,7 @@ def made_up_data(
     log.write_text("\n".join(lines) + "\n")
     table.write_text("\n".join(features) + "\n")
     options = Options(
-        item_features=table,
+        item_features=(table,),
         categorical=("kind",),
         order_column=None if has_times else "Time",
         min_support=1,

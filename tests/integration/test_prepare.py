@@ -415,7 +415,7 @@ def test_columns_and_features_are_kept(tmp_path: Path, log: Path) -> None:
     features = tmp_path / "items.csv"
     features.write_text("ItemId,price,brand\n50,1.5,acme\n51,,zeta\n53,3,\n99,4,acme\n")
     options = Options(
-        keep_columns=("kind", "price", "shop"), categorical=("shop",), item_features=features
+        keep_columns=("kind", "price", "shop"), categorical=("shop",), item_features=(features,)
     )
     dataset = prepare([log], tmp_path / "out", options=options)
     train = dataset.split("train")

@@ -65,7 +65,7 @@ def test_movielens_100k(data_dir: Path, tmp_path: Path) -> None:
     dataset = prepare(
         [folder / "ml-100k.inter"],
         tmp_path / "out",
-        options=Options(item_features=folder / "ml-100k.item", keep_columns=("rating",)),
+        options=Options(item_features=(folder / "ml-100k.item",), keep_columns=("rating",)),
     )
     assert dataset.protocol == "leave-one-out"
     assert counts(dataset, "test") == (100_000, 943, 1_682)

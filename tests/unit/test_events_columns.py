@@ -51,7 +51,7 @@ def test_batches_carry_columns_and_users(tmp_path: Path) -> None:
     assert [view.dataset.user_ids()[u] for u in range(view.n_users)] == ["ann", "bob"]
     fields = facts(view).columns
     assert (fields["act"].kind, fields["act"].size) == ("category", 3)
-    assert list(fields["act"].vocabulary) == ["view", "buy", "gift"]
+    assert list(fields["act"].vocabulary) == ["buy", "gift", "view"]
     assert fields["dwell"].kind == "number"
     batches = plans.TrainingSequences(view.train, view.n_items, None, 9, 1, needs=BOTH)
     batch = batches.epoch(1)[0]
@@ -64,7 +64,7 @@ def test_batches_carry_columns_and_users(tmp_path: Path) -> None:
             int(batch.wanted["act"][row, 0]),
         )
     # dwell of the first event: (user, its act, the target's act); unknown ones are −1
-    assert seen == {1.0: (0, 0, 1), 3.0: (1, 0, -1), 5.0: (-1, 0, 0), 7.0: (1, 1, 0)}
+    assert seen == {1.0: (0, 2, 0), 3.0: (1, 2, -1), 5.0: (-1, 2, 2), 7.0: (1, 0, 2)}
 
 
 def test_what_training_never_saw_is_unknown_in_an_evaluation(tmp_path: Path) -> None:
@@ -73,11 +73,11 @@ def test_what_training_never_saw_is_unknown_in_an_evaluation(tmp_path: Path) -> 
     assert batch.users is not None and batch.users.tolist() == [-1]  # eve
     assert batch.columns["act"].tolist() == [[-1]]  # a gift
     assert batch.columns["dwell"].tolist() == [[9.0]]
-    assert batch.wanted["act"].tolist() == [[0]]
+    assert batch.wanted["act"].tolist() == [[2]]
     # the split by itself knows them
     split = view.dataset.split("test")
     assert split.users is not None and split.users.tolist() == [2]
-    assert split.columns["act"].tolist() == [2, 0]
+    assert split.columns["act"].tolist() == [1, 2]
 
 
 def test_padding_is_unknown(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_session_parallel_plans_carry_them_too(tmp_path: Path) -> None:
         plan.wanted["act"].flatten().tolist(),
         strict=True,
     )
-    assert sorted(cells) == [(0, -1, 5.0, 0), (0, 0, 1.0, 1), (0, 1, 7.0, 0), (1, 1, 3.0, -1)]
+    assert sorted(cells) == [(0, -1, 5.0, 2), (0, 0, 1.0, 0), (0, 1, 7.0, 2), (1, 1, 3.0, -1)]
 
 
 def test_without_needs_nothing_is_carried(tmp_path: Path) -> None:

@@ -1,0 +1,206 @@
+"""Tables of items and users: kinds, several values, what is missing; from every form of file."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from paropt.data import Dataset, open_dataset
+from paropt.data.options import Options
+from paropt.data.prepare import prepare
+from paropt.errors import DataError
+from paropt.training.catalogue import catalogue
+
+DAY = 86_400
+ROWS: list[dict[str, Any]] = [
+    {"ItemId": "a", "title": "A red hat", "price": 1.5, "tags": ["red", "hat"], "brand": "x"},
+    {"ItemId": "b", "title": "One blue hat", "price": None, "tags": [], "brand": "y"},
+    {"ItemId": "d", "title": None, "price": 4.0, "tags": ["red"], "brand": "x"},
+    {"ItemId": "e", "title": "Not in the log", "price": 9.0, "tags": ["sea"], "brand": "z"},
+]
+
+
+def log(folder: Path) -> Path:
+    lines = ["SessionId\tuser\tItemId\tshop\tTime"]
+    for session in range(12):
+        for at, item in enumerate("abcd"):
+            shop = "s2" if (session, item) == (3, "a") else "s1"
+            time = 1_700_000_000 + session * DAY // 2 + at
+            lines.append(f"{session}\tu{session % 3}\t{item}\t{shop}\t{time}")
+    path = folder / "log.tsv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def made(folder: Path, said: list[str] | None = None, **options: Any) -> Dataset:
+    said = said if said is not None else []
+    chosen = Options(min_support=1, **options)
+    return prepare([log(folder)], folder / "out", options=chosen, note=said.append, overwrite=True)
+
+
+def as_csv(rows: list[dict[str, Any]]) -> str:
+    lines = ["ItemId,title,price,tags,brand"]
+    for row in rows:
+        cells = [row["ItemId"], row["title"], row["price"], "|".join(row["tags"]), row["brand"]]
+        lines.append(",".join("" if cell is None else str(cell) for cell in cells))
+    return "\n".join(lines) + "\n"
+
+
+def write(folder: Path, form: str) -> Path:
+    path = folder / f"items.{form}"
+    if form == "parquet":
+        pa.parquet.write_table(pa.Table.from_pylist(ROWS), path)
+    elif form == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    elif form == "json.gz":
+        by_id = {row["ItemId"]: {k: v for k, v in row.items() if k != "ItemId"} for row in ROWS}
+        path.write_bytes(gzip.compress(json.dumps(by_id).encode()))
+    else:
+        path.write_text(as_csv(ROWS))
+    return path
+
+
+@pytest.mark.parametrize("form", ["parquet", "jsonl", "json.gz", "csv"])
+def test_every_form_of_table_gives_the_same_fields(form: str, tmp_path: Path) -> None:
+    said: list[str] = []
+    table = write(tmp_path, form)
+    dataset = made(tmp_path, said, item_features=(table,), list_separator="|")
+    assert dataset.item_ids().tolist() == ["a", "b", "c", "d"]
+    items = catalogue(dataset.view("full")).items
+    assert {f.name: (f.kind, f.size) for f in items.fields.values()} == {
+        "title": ("text", 0),
+        "price": ("number", 0),
+        "tags": ("categories", 2),
+        "brand": ("category", 3),
+    }
+    assert list(items.texts("title")) == ["A red hat", "One blue hat", None, None]
+    price = items.numbers("price").tolist()
+    assert [price[0], price[3]] == [1.5, 4.0] and np.isnan(price[1:3]).all()
+    brand = items.fields["brand"].vocabulary
+    codes = items.codes("brand").tolist()
+    assert [brand[codes[0]], brand[codes[1]], codes[2], brand[codes[3]]] == ["x", "y", -1, "x"]
+    bags = items.bags("tags")
+    words = items.fields["tags"].vocabulary
+    edges = bags.offsets.tolist()
+    found = [[words[c] for c in bags.codes[a:b]] for a, b in itertools.pairwise(edges)]
+    assert found == [["red", "hat"], [], [], ["red"]]
+    # what a delimited file leaves empty is missing; an empty list is known to be empty
+    assert bags.missing.tolist() == [False, form == "csv", True, False]
+    assert bags.take(bags.offsets.new_tensor([3, 0])).codes.tolist() == [1, 1, 0]
+    told = "1 of 4 items have no row; 1 rows are of items that the log does not have"
+    assert any(line.endswith(told) for line in said)
+    dataset.verify()
+
+
+def test_kinds_can_be_told(tmp_path: Path) -> None:
+    table = tmp_path / "items.csv"
+    table.write_text("ItemId,code,title,words\na,7,Alone,red hat\nb,8,Other,blue hat\nc,7,Alone,\n")
+    kinds = ("title=text", "words=categories")
+    options = {"item_features": (table,), "categorical": ("code",), "list_separator": " "}
+    dataset = made(tmp_path, kinds=kinds, **options)
+    found = {name: field.kind for name, field in dataset.fields("items").items()}
+    assert found == {"code": "category", "title": "text", "words": "categories"}
+    assert dataset.fields("items")["words"].size == 3
+    for wrong in ("title=novel", "title", "=text", "title=vector"):
+        with pytest.raises(DataError, match="write NAME=KIND"):
+            made(tmp_path, kinds=(wrong,), item_features=(table,))
+
+
+def test_a_table_without_a_header_and_one_with_typed_names(tmp_path: Path) -> None:
+    bare, typed = tmp_path / "movies.dat", tmp_path / "more.item"
+    bare.write_text("a::Toy (1995)::Fun|Kids\nb::Heat (1995)::Crime\nc::Odd (1999)::Fun\n")
+    typed.write_text("ItemId:token\tyear:token\tstars:float\na\t1995\t3\nb\t1996\t4\nd\t1995\t5\n")
+    dataset = made(
+        tmp_path,
+        item_features=(bare, typed),
+        item_features_header=(("ItemId", "title", "genres"),),
+        list_separator="|",
+    )
+    found = {name: field.kind for name, field in dataset.fields("items").items()}
+    assert found == {
+        "title": "text", "genres": "categories", "year": "category", "stars": "number"
+    }  # fmt: skip
+
+
+def test_users_have_tables_too(tmp_path: Path) -> None:
+    table = tmp_path / "users.csv"
+    table.write_text("uid,age,town\nu0,30,Rome\nu2,40,Oslo\n")
+    dataset = made(tmp_path, user_key="user", user_features=(table,), user_features_key="uid")
+    view = dataset.view("full")
+    users = catalogue(view).users
+    assert dataset.user_ids().tolist() == ["u0", "u1", "u2"]
+    ages = users.numbers("age").tolist()
+    assert [ages[0], ages[2]] == [30, 40] and np.isnan(ages[1])
+    assert users.codes("town").tolist() == [1, -1, 0]
+    with pytest.raises(DataError, match=r"--user-features needs .*--user-key COLUMN"):
+        made(tmp_path, user_features=(table,))
+
+
+def test_a_column_of_events_becomes_a_field_of_items(tmp_path: Path) -> None:
+    said: list[str] = []
+    dataset = made(tmp_path, said, item_columns=("shop",))
+    told = "'shop' is not the same throughout for 1 of 4 items; each has its most frequent value"
+    assert told in said
+    assert dataset.fields("events") == {}
+    field = dataset.fields("items")["shop"]
+    assert [field.vocabulary[c] for c in field.array().tolist()] == ["s1"] * 4
+
+
+def test_values_of_test_do_not_come_into_the_field_of_an_item(tmp_path: Path) -> None:
+    lines = ["SessionId\tItemId\tshop\tsize\tTime"]
+    for session in range(10):
+        for at, item in enumerate("ab"):
+            shop, size = ("old", 1) if session < 5 else ("new", 2)
+            lines.append(f"{session}\t{item}\t{shop}\t{size}\t{1_700_000_000 + session * DAY + at}")
+    (tmp_path / "log.tsv").write_text("\n".join(lines) + "\n")
+    options = Options(min_support=1, item_columns=("shop", "size"), test_days=4)
+    dataset = prepare([tmp_path / "log.tsv"], tmp_path / "out", options=options)
+    field = dataset.fields("items")["shop"]
+    assert [field.vocabulary[c] for c in field.array().tolist()] == ["old", "old"]
+    assert dataset.fields("items")["size"].array().tolist() == [1.0, 1.0]
+
+
+BAD: Mapping[str, tuple[str, str]] = {
+    "twice.csv": ("ItemId,price\na,1\nb,2\na,3\n", "twice.csv:4: .*item a is here twice"),
+    "other.csv": ("article,price\na,1\n", "no column 'ItemId'.*name its ids with --item-feat"),
+    "nobody.csv": ("ItemId,price\nx,1\n", "has none of the items of the log"),
+    "array.json": ('{"a": 1', "neither JSON lines with 'ItemId' nor one object by id"),
+    "lists.jsonl": ('{"ItemId": "a", "look": [0.5, 1.5]}\n', "give them as --item-vectors look="),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_table_that_cannot_be_used_is_refused_in_a_sentence(name: str, tmp_path: Path) -> None:
+    content, sentence = BAD[name]
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=sentence) as error:
+        made(tmp_path, item_features=(tmp_path / name,))
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_tables_are_in_the_fingerprint(tmp_path: Path) -> None:
+    prints = set()
+    for price in ("1", "2"):
+        (tmp_path / "items.csv").write_text(f"ItemId,price\na,{price}\n")
+        prints.add(made(tmp_path, item_features=(tmp_path / "items.csv",)).fingerprint)
+    prints.add(made(tmp_path).fingerprint)
+    assert len(prints) == 3
+    open_dataset(tmp_path / "out").verify()
+
+
+def test_many_values_are_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    tags = "|".join(map(str, range(1500)))
+    (tmp_path / "items.csv").write_text(f"ItemId,tags\na,{tags}\nb,1\n")
+    made(tmp_path, said, item_features=(tmp_path / "items.csv",), list_separator="|")
+    assert any("'tags' has 1,500 values for one of the items" in line for line in said)
