@@ -104,6 +104,15 @@ class Param:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric that a model reports of itself (:meth:`Model.evaluate`)."""
+
+    name: str
+    direction: Literal["maximize", "minimize"] = "maximize"
+    help: str = ""
+
+
 def _parse_int(value: Any) -> int:
     if isinstance(value, str):
         try:
@@ -318,6 +327,8 @@ class Model(nn.Module):
     """A model that paropt can train, rank with, save and search."""
 
     PARAMS: ClassVar[tuple[Param, ...]] = ()
+    METRICS: ClassVar[tuple[Metric, ...]] = ()
+    """What :meth:`evaluate` reports, the most important first; nothing where paropt ranks."""
     PLAN: ClassVar[PlanKind] = "sequences"
 
     def __init__(self, params: Mapping[str, Any], catalogue: Catalogue, seed: int) -> None:
@@ -434,9 +445,22 @@ class Model(nn.Module):
     def load_worked_out(self, tensors: Mapping[str, Tensor]) -> None:
         """The reverse of :meth:`worked_out`, called after the weights of a saved model."""
 
-    def evaluate(self, batches: Iterable[SequenceBatch]) -> dict[str, float] | None:
-        """Metrics of an evaluation that isn't next-item ranking; None leaves it to paropt."""
+    def evaluate(self, batches: Iterable[SequenceBatch]) -> Mapping[str, float | Tensor] | None:
+        """Metrics of an evaluation that isn't next-item ranking; None leaves it to paropt.
+
+        A metric that is a mean may be given as the values [n] that it is the mean of: then it gets
+        a confidence interval. They are one per target, in the order of the batches, or one per
+        other unit (a user, say), always the same ones in the same order.
+        """
         return None
+
+    @classmethod
+    def floors(
+        cls, catalogue: Catalogue, batches: Iterable[SequenceBatch]
+    ) -> Mapping[str, Mapping[str, float | Tensor]]:
+        """By name, what needs no training in the task of :meth:`evaluate`: metrics as it gives
+        them, to stand beside the model's wherever those are shown."""
+        return {}
 
     @property
     def max_length(self) -> int | None:

@@ -214,12 +214,12 @@ def _compute_floor(joined: Joined) -> None:
 
     def compute() -> None:
         from paropt.data import open_dataset
-        from paropt.training.floors import floors
+        from paropt.training.baselines import floors_of
 
         definition = joined.study.definition
         view = open_dataset(joined.data).view(definition.view)
         with contextlib.suppress(StorageUnreachable, StudyError):  # then the next launch does it
-            joined.study.set_floor(floors(view, definition.at))
+            joined.study.set_floor(floors_of(joined.study.space.models, view, definition.at))
 
     threading.Thread(target=compute, name="floor", daemon=True).start()
 

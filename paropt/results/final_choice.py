@@ -22,9 +22,9 @@ class Judged:
     """An entry after its trainings.
 
     ``epoch`` is where the mean over the seeds is best; ``values`` are the seeds' at that epoch and
-    ``reports`` all that was said of that epoch; ``ranks`` are their rank tables, packed, if they
-    were judged once and by their ranks; ``owners`` are the slots. ``failures`` are the messages of
-    trainings without a value; then there is nothing else.
+    ``reports`` all that was said of that epoch; ``samples`` are what intervals follow from, packed,
+    if they were judged once; ``owners`` are the slots. ``failures`` are the messages of trainings
+    without a value; then there is nothing else.
     """
 
     entry: Entry
@@ -32,7 +32,7 @@ class Judged:
     values: tuple[float, ...] = ()
     curve: tuple[float, ...] = ()
     reports: tuple[EpochReport, ...] = ()
-    ranks: tuple[Mapping[str, Any] | None, ...] = ()
+    samples: tuple[Mapping[str, Any] | None, ...] = ()
     seconds: float = 0.0
     owners: tuple[Mapping[str, Any], ...] = ()
     failures: tuple[str, ...] = ()
@@ -75,10 +75,15 @@ def _judged(entry: Entry, records: Sequence[Record], objective: Objective) -> Ju
         values=tuple(curves[:, epoch - 1].tolist()),
         curve=tuple(curve.tolist()),
         reports=tuple(reports),
-        ranks=tuple(report.extra.get("ranks") for report in reports),
+        samples=tuple(_sampled(report.extra) for report in reports),
         seconds=sum(record.seconds for record in records),
         owners=tuple(record.owner for record in records),
     )
+
+
+def _sampled(extra: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """A rank table, or the values of a model that judged itself, packed."""
+    return extra.get("ranks") or extra.get("values")
 
 
 def choose(judged: Sequence[Judged], objective: Objective) -> tuple[Judged, Judged]:

@@ -27,6 +27,7 @@ from paropt.search.study.study import Study
 
 if TYPE_CHECKING:
     from paropt.search.study.definition import StudyDefinition
+    from paropt.training.bootstrap import Sample
 
 Note = Callable[[str], None]
 
@@ -81,17 +82,16 @@ def _test(train: _Training, plan: Plan) -> dict[str, Any]:
     with search.transaction() as connection:
         taken = looks_at_test.take_look(connection, search.definition.fingerprint, second)
     note(f"{chosen.entry.name} is chosen at epoch {chosen.epoch}; look {len(taken)} at test")
-    tables = _baselines(train.joined, note)
-    from paropt.training.bootstrap import metrics
-
-    floor = {name: metrics(table, AT) for name, table in tables.items()}
+    samples = _baselines(train.joined, second, note)
+    floor = {name: sample.values for name, sample in samples.items()}
     tested = train.part(second, "test", floor=floor)
     if failed := [failure for one in tested for failure in one.failures]:
         raise StudyError(
             f"{len(failed)} trainings for the test failed, the first with: {failed[0]}; "
             f"{quoted('final', plan.of)} tries them again"
         )
-    found = Finding(search, plan, judged, chosen, control, tested, taken, tables, train.joined.data)
+    data = train.joined.data
+    found = Finding(search, plan, judged, chosen, control, tested, taken, samples, data)
     report = gather(found)
     study = Study.load(search.url, part_name(plan.of, plan.number, "test"))
     try:
@@ -254,12 +254,15 @@ def _definition(search: StudyDefinition, name: str, plan: Plan) -> StudyDefiniti
     )
 
 
-def _baselines(joined: Joined, note: Note) -> dict[str, Any]:
+def _baselines(joined: Joined, plan: Plan, note: Note) -> dict[str, Sample]:
     from paropt.data import open_dataset
-    from paropt.training.baselines import baseline_tables
+    from paropt.training.baselines import baseline_samples
+    from paropt.training.metrics import names_at
 
-    note("computing popularity, co-occurrence and session k-NN on test")
-    return baseline_tables(open_dataset(joined.data).view("full"), max(AT))
+    note("computing what needs no training on test")
+    models = list(dict.fromkeys(entry.model for entry in plan.entries))
+    view = open_dataset(joined.data).view("full")
+    return baseline_samples(models, view, max(AT), names_at(AT))
 
 
 __all__ = ["Look", "Wish", "latest", "latest_report", "run"]

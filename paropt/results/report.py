@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from paropt.results.searched import Searched
 from paropt.search.study.plan import Entry, Plan
 from paropt.search.study.study import Study
 
+if TYPE_CHECKING:
+    from paropt.training.bootstrap import Sample
+
 FORMAT = 1
 AT = (1, 5, 10, 20)
 
@@ -23,7 +26,7 @@ AT = (1, 5, 10, 20)
 @dataclass(frozen=True)
 class Finding:
     """All of a final test that is done. ``judged`` is the first part, ``tested`` the second;
-    ``tables`` are the baselines' rank tables."""
+    ``baselines`` are samples of what needs no training."""
 
     search: Study
     plan: Plan
@@ -32,7 +35,7 @@ class Finding:
     control: Judged
     tested: Sequence[Judged]
     looks: Sequence[Look]
-    tables: Mapping[str, Any]
+    baselines: Mapping[str, Sample]
     data: Path
 
 
@@ -124,42 +127,47 @@ def _flattery(found: Finding) -> dict[str, Any]:
 def _tested(found: Finding) -> dict[str, Any]:
     by_name = {one.entry.name: one for one in found.tested}
     chosen, control = by_name[found.chosen.entry.name], by_name[found.control.entry.name]
-    ours, theirs = _table(found, chosen), _table(found, control)
+    ours, theirs = _sample(chosen), _sample(control)
     same = chosen is control
-    paired = ours is not None and theirs is not None
     return {
         "split": "train_full → test",
         "chosen": _numbers(chosen, ours),
         "control": None if same else _numbers(control, theirs),
-        "difference": _paired(ours, theirs) if paired and not same else None,
-        "baselines": {name: _baseline(table, ours) for name, table in found.tables.items()},
-        "intervals": _method(next(iter(found.tables.values()))),
+        "difference": None if same or not (ours and theirs) else _paired(ours, theirs),
+        "baselines": {name: _baseline(one, ours) for name, one in found.baselines.items()},
+        "intervals": _method(ours or next(iter(found.baselines.values()), None)),
     }
 
 
-def _method(table: Any) -> dict[str, Any]:
+def _method(sample: Sample | None) -> dict[str, Any]:
+    """How intervals were got; 0 groups: there are none, as a model said no single values."""
     from paropt.training.bootstrap import DRAWS, GROUPS, LEVEL
 
     return {
         "level": LEVEL,
         "draws": DRAWS,
-        "groups": len(table),
-        "hashed": len(table) == GROUPS,
-        "targets": int(table.sum()),
+        "groups": len(sample.counts) if sample else 0,
+        "hashed": sample is not None and len(sample.counts) == GROUPS,
+        "targets": int(sample.counts.sum()) if sample else 0,
     }
 
 
-def _table(found: Finding, one: Judged) -> Any:
-    """The mean of the seeds' rank tables; None where a model judged itself."""
-    from paropt.training.bootstrap import unpack
+def _sample(one: Judged) -> Sample | None:
+    """The mean of the seeds' samples; None where a model judged itself and said no values."""
+    from paropt.training.bootstrap import Sample, unpack
+    from paropt.training.metrics import names_at
 
-    tables = [unpack(packed) for packed in one.ranks if packed]
-    return np.mean(tables, axis=0) if len(tables) == len(one.values) else None
+    found = [
+        Sample.from_json(packed) if "sums" in packed else Sample.of_ranks(unpack(packed), names)
+        for packed in one.samples
+        if packed and (names := names_at(AT))
+    ]
+    return Sample.mean(found) if len(found) == len(one.values) else None
 
 
-def _numbers(one: Judged, table: Any) -> dict[str, Any]:
+def _numbers(one: Judged, sample: Sample | None) -> dict[str, Any]:
     """Mean, spread, least and most over the seeds, and the interval over sessions, by metric."""
-    bounds = _intervals(table)
+    bounds = sample.intervals() if sample else {}
     metrics = {}
     for name in one.reports[0].metrics:
         values = [float(report.metrics[name]) for report in one.reports]
@@ -168,7 +176,7 @@ def _numbers(one: Judged, table: Any) -> dict[str, Any]:
             "spread": spread(values),
             "least": min(values),
             "most": max(values),
-            "interval": bounds.get(name),
+            "interval": list(bounds[name]) if name in bounds else None,
             "values": values,
         }
     threads = {owner.get("threads") for owner in one.owners}
@@ -181,27 +189,17 @@ def _numbers(one: Judged, table: Any) -> dict[str, Any]:
     }
 
 
-def _intervals(table: Any) -> dict[str, list[float]]:
-    if table is None:
-        return {}
-    from paropt.training.bootstrap import intervals
-
-    return {name: list(bounds) for name, bounds in intervals(table, AT).items()}
-
-
-def _paired(table: Any, other: Any) -> dict[str, dict[str, Any]]:
-    from paropt.training.bootstrap import differences
-
+def _paired(ours: Sample, other: Sample) -> dict[str, dict[str, Any]]:
     return {
         name: {"mean": value, "interval": [low, high]}
-        for name, (value, low, high) in differences(table, other, AT).items()
+        for name, (value, low, high) in ours.above(other).items()
     }
 
 
-def _baseline(table: Any, ours: Any) -> dict[str, Any]:
-    from paropt.training.bootstrap import metrics
-
-    bounds = _intervals(table)
-    values = metrics(table, AT)
-    found = {name: {"mean": value, "interval": bounds[name]} for name, value in values.items()}
-    return {"metrics": found, "difference": None if ours is None else _paired(ours, table)}
+def _baseline(sample: Sample, ours: Sample | None) -> dict[str, Any]:
+    bounds = sample.intervals()
+    metrics = {
+        name: {"mean": value, "interval": list(bounds[name])}
+        for name, value in sample.values.items()
+    }
+    return {"metrics": metrics, "difference": None if ours is None else _paired(ours, sample)}

@@ -1,29 +1,76 @@
-"""What a final number stands beside: the floors and session k-NN, with confidence intervals."""
+"""What a number stands beside: the floors of its task, and with a final one session k-NN too."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
 
-from paropt.training.bootstrap import rank_table
+from paropt.training.bootstrap import Sample, rank_table
+from paropt.training.catalogue import catalogue
+from paropt.training.evaluation import Ties
 from paropt.training.events import known_events
-from paropt.training.floors import floor_ranks
+from paropt.training.floors import floor_ranks, floors
+from paropt.training.plans import evaluation
+from paropt.training.ranking import ROWS, Evaluation, own_evaluation
+from paropt.training.registry import complete_params, judges_itself, model_class
 from paropt.training.session_knn import session_knn_ranks
 
 if TYPE_CHECKING:
     from paropt.data.dataset import View
 
 
-def baseline_tables(view: View, deepest: int) -> dict[str, NDArray[np.int64]]:
-    """The rank table (:mod:`paropt.training.bootstrap`) of each baseline on the view's targets.
+def floors_of(
+    models: Sequence[str],
+    view: View,
+    at: Sequence[int] = (20,),
+    ties: Ties = "standard",
+    filter_seen: bool = False,
+) -> dict[str, dict[str, float]]:
+    """Metrics of what needs no training, by name, in the task that the models are judged by.
 
-    They are by the same groups of sessions as a model's, so that differences can be paired.
+    Popularity and co-occurrence where paropt ranks; what models bring along
+    (:meth:`Model.floors`) where they judge themselves.
     """
+    own = [model for model in models if judges_itself(model)]
+    if not own:
+        return floors(view, at, ties, filter_seen)
+    return {name: judged.metrics for name, judged in _brought_along(own, view).items()}
+
+
+def baseline_samples(
+    models: Sequence[str], view: View, deepest: int, names: Sequence[str]
+) -> dict[str, Sample]:
+    """A sample of the metrics ``names`` of each baseline on the view's evaluation split.
+
+    They are by the same groups of sessions as a model's, so that differences can be paired. Those
+    that models bring along have a sample if they say what their metrics are the means of.
+    """
+    own = [model for model in models if judges_itself(model)]
+    if own:
+        n = view.test.n_sessions
+        judged = {name: one.sample(n) for name, one in _brought_along(own, view).items()}
+        return {name: sample for name, sample in judged.items() if sample is not None}
     ranks = {**floor_ranks(view), "session k-NN": session_knn_ranks(view)}
     events = known_events(view.test, view.n_items)
     positions, _ = events.queries()
     sessions = np.searchsorted(events.offsets, positions, side="right") - 1
     n_sessions = len(events.offsets) - 1
-    return {name: rank_table(r, sessions, n_sessions, deepest) for name, r in ranks.items()}
+    tables = {name: rank_table(r, sessions, n_sessions, deepest) for name, r in ranks.items()}
+    return {name: Sample.of_ranks(table, names) for name, table in tables.items()}
+
+
+def _brought_along(models: Sequence[str], view: View) -> dict[str, Evaluation]:
+    """The floors of models that judge themselves, by name."""
+    found = {}
+    for model in models:
+        kind = model_class(model)
+        needs = kind.needs(complete_params(model, {}))
+        batches = evaluation(view.test, view.n_items, None, ROWS, needs=needs)
+        with torch.no_grad():
+            floors_of_it = kind.floors(catalogue(view), batches)
+        for name, given in floors_of_it.items():
+            found[name] = own_evaluation(name, given, batches)
+    return found

@@ -13,10 +13,13 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from paropt.training.metrics import gain, names_at
 
 GROUPS = 1000
 DRAWS = 10_000
@@ -91,40 +94,95 @@ def standard_errors(values: Mapping[str, Floats], sessions: NDArray[np.int64]) -
     return found
 
 
-# -- metrics ------------------------------------------------------------------------------------
+# -- samples ------------------------------------------------------------------------------------
 
 
-def gains(deepest: int, at: Sequence[int]) -> dict[str, Floats]:
-    """What a target of each rank adds to each metric, [deepest + 1] with 0 for all worse ones."""
-    rank = np.arange(1, deepest + 2)
-    found = {}
-    for k in at:
-        hit = (rank <= k) & (rank <= deepest)
-        found[f"recall@{k}"] = hit.astype(np.float64)
-        found[f"mrr@{k}"] = np.where(hit, 1 / rank, 0.0)
-        found[f"ndcg@{k}"] = np.where(hit, 1 / np.log2(rank + 1), 0.0)
-    return found
+@dataclass(frozen=True)
+class Sample:
+    """Values of some metrics, summed by group of sessions: enough to draw the groups again.
 
-
-def metrics(table: Table, at: Sequence[int]) -> dict[str, float]:
-    """Recall@k, MRR@k and NDCG@k for each k of ``at``."""
-    counts = table.sum(0)
-    by_name = gains(table.shape[1] - 1, at)
-    return {name: float(counts @ gain / counts.sum()) for name, gain in by_name.items()}
-
-
-def resampled(table: Table, at: Sequence[int], draws: int = DRAWS) -> dict[str, Floats]:
-    """The metrics of ``draws`` sets of groups, drawn with replacement: [draws] of each.
-
-    Tables of equally many groups are drawn alike, so differences of two results are paired.
+    ``sums`` [groups, metrics] are in the order of ``names``, ``counts`` [groups] say of how many
+    values. Two samples of the same groups can be paired.
     """
-    by_name = gains(table.shape[1] - 1, at)
-    sums = table @ np.stack([*by_name.values(), np.ones(table.shape[1])], axis=1)
-    drawn = np.concatenate([times @ sums for times in _draws(len(table), draws)])
-    # a draw of nothing but sessions without targets has no value
-    totals = np.where(drawn[:, -1:] > 0, drawn[:, -1:], np.nan)
-    values = drawn[:, :-1] / totals
-    return {name: values[:, column] for column, name in enumerate(by_name)}
+
+    names: tuple[str, ...]
+    sums: Floats
+    counts: Floats
+
+    @classmethod
+    def of_ranks(cls, table: Table, names: Sequence[str]) -> Sample:
+        """Of a rank table; a metric's cut-off is no deeper than the table."""
+        rank = np.append(np.arange(1.0, table.shape[1]), np.inf)
+        gains = np.stack([gain(name, rank) for name in names], axis=1)
+        return cls(tuple(names), table @ gains, table.sum(1).astype(np.float64))
+
+    @classmethod
+    def of_values(
+        cls, values: Mapping[str, Floats], units: NDArray[np.int64], n_units: int
+    ) -> Sample:
+        """Of a model's own values [T] by metric, of which those of a unit (a session, a user)
+        hang together; ``units`` [T] are below ``n_units``."""
+        groups, n = groups_of(units, n_units), min(n_units, GROUPS)
+        sums = [np.bincount(groups, weights=of, minlength=n) for of in values.values()]
+        counts = np.bincount(groups, minlength=n).astype(np.float64)
+        return cls(tuple(values), np.stack(sums, axis=1), counts)
+
+    @classmethod
+    def mean(cls, samples: Sequence[Sample]) -> Sample:
+        """The mean of several trainings' samples of the same values."""
+        sums = np.mean([sample.sums for sample in samples], axis=0)
+        return cls(samples[0].names, sums, np.mean([s.counts for s in samples], axis=0))
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        raw = np.column_stack([self.sums, self.counts]).astype("<f8").tobytes()
+        packed = base64.b64encode(zlib.compress(raw, 9)).decode()
+        return {"names": list(self.names), "sums": packed}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Sample:
+        """Reads what :meth:`to_json` gave."""
+        names = tuple(stored["names"])
+        raw = np.frombuffer(zlib.decompress(base64.b64decode(stored["sums"])), "<f8")
+        rows = raw.reshape(-1, len(names) + 1)
+        return cls(names, rows[:, :-1], rows[:, -1])
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Each metric."""
+        means = self.sums.sum(0) / self.counts.sum()
+        return dict(zip(self.names, means.tolist(), strict=True))
+
+    def resampled(self, draws: int = DRAWS) -> dict[str, Floats]:
+        """The metrics of ``draws`` sets of groups, drawn with replacement: [draws] of each.
+
+        Samples of equally many groups are drawn alike, so differences of two are paired.
+        """
+        sums = np.column_stack([self.sums, self.counts])
+        drawn = np.concatenate([times @ sums for times in _draws(len(sums), draws)])
+        # a draw of nothing but sessions without targets has no value
+        values = drawn[:, :-1] / np.where(drawn[:, -1:] > 0, drawn[:, -1:], np.nan)
+        return {name: values[:, column] for column, name in enumerate(self.names)}
+
+    def intervals(self) -> dict[str, Interval]:
+        """The confidence interval of every metric."""
+        return {name: interval(draws) for name, draws in self.resampled().items()}
+
+    def above(self, other: Sample) -> dict[str, tuple[float, float, float]]:
+        """Of every metric that both have by how much it is above ``other``'s, and the bounds of
+        its interval; nothing if they are of other groups.
+
+        Both are of the same sessions, which are drawn for both at once.
+        """
+        if len(self.counts) != len(other.counts):
+            return {}
+        mine, theirs = self.values, other.values
+        drawn, against = self.resampled(), other.resampled()
+        return {
+            name: (mine[name] - theirs[name], *interval(drawn[name] - against[name]))
+            for name in self.names
+            if name in theirs
+        }
 
 
 def _draws(n_groups: int, draws: int) -> Iterator[Floats]:
@@ -144,20 +202,6 @@ def interval(draws: Floats, level: float = LEVEL) -> Interval:
     return float(low), float(high)
 
 
-def intervals(table: Table, at: Sequence[int]) -> dict[str, Interval]:
-    """The confidence interval of every metric."""
-    return {name: interval(draws) for name, draws in resampled(table, at).items()}
-
-
-def differences(
-    table: Table, other: Table, at: Sequence[int]
-) -> dict[str, tuple[float, float, float]]:
-    """Of every metric by how much ``table`` is above ``other``, and the bounds of its interval.
-
-    Both are of the same sessions, which are drawn for both at once.
-    """
-    mine, theirs = metrics(table, at), metrics(other, at)
-    drawn, against = resampled(table, at), resampled(other, at)
-    return {
-        name: (mine[name] - theirs[name], *interval(drawn[name] - against[name])) for name in mine
-    }
+def metrics(table: Table, at: Sequence[int]) -> dict[str, float]:
+    """Recall@k, MRR@k and NDCG@k of a rank table for each k of ``at``."""
+    return Sample.of_ranks(table, names_at(at)).values

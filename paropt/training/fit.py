@@ -34,7 +34,14 @@ from paropt.training.metrics import DEFAULT
 from paropt.training.objective import Objective
 from paropt.training.optimisers import Optimiser
 from paropt.training.ranking import ROWS, Evaluation, judge
-from paropt.training.registry import TrainingEvents, build, counts, epochs_of
+from paropt.training.registry import (
+    TrainingEvents,
+    build,
+    counts,
+    epochs_of,
+    judges_itself,
+    own_metrics,
+)
 from paropt.training.semantics import SEMANTICS
 from paropt.training.steps import CountingSteps, LossSteps, OwnSteps, Plans, Steps
 from paropt.training.weights import load_weights
@@ -47,6 +54,12 @@ RANGE_SECONDS = 0.3  # of work between two looks at stop()
 # what paropt 0.1 counted its best epoch by, and judged with, without saying so in a checkpoint
 _UNSAID = {"metric": DEFAULT, "evaluation": EvaluationProtocol().to_json()}
 OnProgress = Callable[[int, int, int, float], None]
+
+
+def objective_of(model: str) -> Objective:
+    """What a training looks for if nobody says: what a model that judges itself declares first."""
+    own = own_metrics(model) if judges_itself(model) else {}
+    return next((Objective(name, which) for name, which in own.items()), Objective(DEFAULT))
 
 
 class Fit:
@@ -82,7 +95,7 @@ class Fit:
     ) -> None:
         self.name, self.view, self.seed = model, view, seed
         self.at, self.also, self.evaluate = tuple(at), tuple(also), evaluate
-        self.objective = objective or Objective(DEFAULT)
+        self.objective = objective or objective_of(model)
         self.protocol = EvaluationProtocol(filter_seen, ties)
         self.device = runtime.usable_device(device)
         runtime.forget_peak(self.device)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from paropt.errors import Diverged, ModelError, TrainingError
-from paropt.training.bootstrap import standard_errors
+from paropt.training.bootstrap import Sample, standard_errors
 from paropt.training.evaluation import Ties
 from paropt.training.events import EventArrays
 from paropt.training.metrics import COVERAGE, deepest, gain, means, names_at, needs_all_ranks, split
@@ -43,9 +43,10 @@ class Evaluation:
     """``metrics`` by name ("mrr@20"), over ``targets`` predictions; ``unknown`` more were left
     out because training never saw their item. ``ranks`` [targets] float64 start at 1, in no
     particular order, and those beyond every k of the metrics may be infinite; ``sessions``
-    [targets] int64 are those of the split that they belong to. Both are empty where a model judged
-    itself. ``tied``, ``conservative`` and ``stderr`` are as
-    :class:`paropt.training.epochs.EpochReport` has them."""
+    [targets] int64 are those of the split that they belong to. Where a model judged itself, there
+    are no ranks, and ``values`` [values] by metric are what its metrics are the means of, if it
+    says; ``sessions`` [values] then say which of them hang together. ``tied``, ``conservative``
+    and ``stderr`` are as :class:`paropt.training.epochs.EpochReport` has them."""
 
     metrics: dict[str, float]
     targets: int
@@ -56,11 +57,20 @@ class Evaluation:
     tied: float | None = None
     conservative: Mapping[str, float] = field(default_factory=dict)
     stderr: Mapping[str, float] = field(default_factory=dict)
+    values: Mapping[str, Ranks] = field(default_factory=dict)
 
     @property
     def n_sessions(self) -> int | None:
-        """How many sessions have a target that was ranked; None where a model judged itself."""
+        """How many sessions have a target that was judged; None where that is not known."""
         return len(np.unique(self.sessions)) if len(self.sessions) else None
+
+    def sample(self, n_sessions: int) -> Sample | None:
+        """What intervals of a model's own metrics follow from, in a split of ``n_sessions``."""
+        if not self.values:
+            return None
+        per_target = len(self.sessions) == self.targets
+        units = n_sessions if per_target else len(self.sessions)
+        return Sample.of_values(self.values, self.sessions, units)
 
 
 def metrics_of(ranks: Ranks, at: Sequence[int]) -> dict[str, float]:
@@ -289,7 +299,9 @@ def judge(
             if metrics is None:
                 found = _ranked(model, batches, _names(at, also, objective), ties, filter_seen)
             else:
-                found = Evaluation(metrics, 0, 0, 0.0, np.zeros(0), np.zeros(0, dtype=np.int64))
+                _check_declared(model, metrics)
+                name = f"{type(model).__name__}.evaluate()"
+                found = own_evaluation(name, metrics, batches, objective)
     finally:
         model.train(was_training)
     if len(found.ranks):
@@ -299,6 +311,65 @@ def judge(
             raise Diverged(f"the metric {name} is {value}")
     seconds = time.perf_counter() - began
     return replace(found, targets=batches.total, unknown=batches.unknown, seconds=seconds)
+
+
+def own_evaluation(
+    who: str,
+    given: Mapping[str, float | Tensor],
+    batches: QueryBatches,
+    objective: Objective | None = None,
+) -> Evaluation:
+    """What ``who`` reported of itself, on these batches.
+
+    Raises:
+        ModelError: values of different things.
+    """
+    try:
+        metrics, values = own_values(given)
+    except ValueError as error:
+        raise ModelError(f"{who} reports {error}") from None
+    if objective is not None and (value := objective.of(metrics)) is not None:
+        metrics[objective.metric] = value
+        if all(part in values for part in objective.names):
+            weighted = [weight * values[part] for weight, part in objective.parts]
+            values[objective.metric] = np.sum(weighted, axis=0)
+    count = len(next(iter(values.values()), ()))
+    units = np.arange(count)
+    if count and count == batches.total:
+        each = [_sessions(batch, batches.store.offsets) for batch in queries(batches)]
+        units = np.concatenate(each)
+    errors = standard_errors(values, units)
+    return Evaluation(
+        metrics, batches.total, 0, 0.0, np.zeros(0), units, stderr=errors, values=values
+    )
+
+
+def _check_declared(model: Model, given: Mapping[str, float | Tensor]) -> None:
+    """Raises :class:`ModelError` if a metric that the model declares is missing."""
+    name = type(model).__name__
+    if missing := [metric.name for metric in model.METRICS if metric.name not in given]:
+        raise ModelError(f"{name}.evaluate() reports no {missing[0]}, which {name} declares")
+
+
+def own_values(given: Mapping[str, float | Tensor]) -> tuple[dict[str, float], dict[str, Ranks]]:
+    """A model's own metrics as numbers, and the values [n] of those that it gave as such.
+
+    Raises:
+        ValueError: numbers of values that differ; one clause.
+    """
+    metrics: dict[str, float] = {}
+    values: dict[str, Ranks] = {}
+    for name, value in given.items():
+        if isinstance(value, Tensor) and value.dim():
+            values[name] = value.detach().double().flatten().cpu().numpy()
+            metrics[name] = float(values[name].mean()) if len(values[name]) else math.nan
+        else:
+            metrics[name] = float(value)
+    by_size = sorted(values, key=lambda name: len(values[name]))
+    if values and len(values[by_size[0]]) != len(values[by_size[-1]]):
+        told = [f"{len(values[name])} values of {name}" for name in (by_size[0], by_size[-1])]
+        raise ValueError(" and ".join(told))
+    return metrics, values
 
 
 def _names(at: Sequence[int], also: Sequence[str], objective: Objective | None) -> list[str]:

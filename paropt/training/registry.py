@@ -247,7 +247,7 @@ def scores_itself(model: Model) -> bool:
 
 
 def judges_itself(name: str) -> bool:
-    """Whether a model reports metrics of its own, whose names only it knows.
+    """Whether a model reports metrics of its own.
 
     Raises:
         ModelError: see :func:`model_class`.
@@ -261,8 +261,7 @@ def own_metrics(name: str) -> dict[str, Direction]:
     Raises:
         ModelError: see :func:`model_class`.
     """
-    declared = getattr(model_class(name), "METRICS", ())
-    return {metric.name: metric.direction for metric in declared}
+    return {metric.name: metric.direction for metric in model_class(name).METRICS}
 
 
 def summary(name: str) -> str:

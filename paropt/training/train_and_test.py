@@ -15,12 +15,12 @@ import torch
 
 from paropt.data.dataset import VIEWS, Dataset, View, open_dataset
 from paropt.errors import DataError, ParamError
+from paropt.training.baselines import floors_of
 from paropt.training.catalogue import facts
 from paropt.training.epochs import EpochReport
 from paropt.training.evaluation import Ties
 from paropt.training.events import EventArrays, Events, known_events
 from paropt.training.fit import Fit
-from paropt.training.floors import floors
 from paropt.training.ranking import evaluate
 from paropt.training.registry import Needs, lacks
 from paropt.training.saved import SavedModel, check_place, load_model, save_model
@@ -155,7 +155,7 @@ def train(
         threads=torch.get_num_threads(),
         device=str(fit.device),
         epochs=last.epoch,
-        floor=floors(view, wish.at, wish.ties, wish.filter_seen),
+        floor=floors_of([fit.name], view, wish.at, wish.ties, wish.filter_seen),
         best_epoch=fit.best_epoch,
         loss=last.loss,
         saved=str(save) if save else None,
@@ -209,7 +209,7 @@ def test(
     floor = None
     if own:
         judged = View(view.name, dataset, dataset.split(trained), view.test)
-        floor = floors(judged, at, ties, filter_seen)
+        floor = floors_of([saved.meta["model"]], judged, at, ties, filter_seen)
     return Outcome(
         model=saved.meta["model"],
         metrics=found.metrics,

@@ -227,21 +227,24 @@ class _Training:
 
     def _report(self, epoch: EpochReport) -> None:
         if epoch.metrics:  # else it was not judged, and there is nothing to tell
-            facts = replace(epoch, extra={**epoch.extra, **self._ranks()}).to_json()
+            facts = replace(epoch, extra={**epoch.extra, **self._sample()}).to_json()
             self.history.append(facts)
             # told first: the decision to prune is made while the checkpoint is written
             self._tell("epoch", **facts)
         if epoch.epoch < self.fit.n_epochs:
             self._save()
 
-    def _ranks(self) -> Message:
+    def _sample(self) -> Message:
         """What confidence intervals are made of, if somebody wants them."""
         judged = self.fit.judged
-        if not self.message.get("once") or judged is None or not len(judged.ranks):
+        if not self.message.get("once") or judged is None:
             return {}
         from paropt.training.bootstrap import pack, rank_table
 
         sessions = self.fit.view.test.n_sessions
+        if not len(judged.ranks):
+            sample = judged.sample(sessions)
+            return {} if sample is None else {"values": sample.to_json()}
         ranks = rank_table(judged.ranks, judged.sessions, sessions, max(self.fit.at))
         return {"ranks": pack(ranks)}
 

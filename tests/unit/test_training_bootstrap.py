@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
 from paropt.training import bootstrap
-from paropt.training.bootstrap import differences, intervals, metrics, pack, rank_table, unpack
+from paropt.training.bootstrap import Sample, Table, metrics, pack, rank_table, unpack
+from paropt.training.metrics import names_at
 from paropt.training.ranking import metrics_of
 
 AT = (1, 5, 20)
+
+
+def intervals(table: Table, at: Sequence[int]) -> dict[str, tuple[float, float]]:
+    return Sample.of_ranks(table, names_at(at)).intervals()
+
+
+def differences(
+    table: Table, other: Table, at: Sequence[int]
+) -> dict[str, tuple[float, float, float]]:
+    names = names_at(at)
+    return Sample.of_ranks(table, names).above(Sample.of_ranks(other, names))
 
 
 def some_ranks(targets: int, seed: int = 1) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -99,3 +113,27 @@ def test_the_mean_over_seeds_has_the_mean_of_the_metrics() -> None:
     both = metrics((one + two) / 2, AT)
     for name in both:
         assert both[name] == pytest.approx((metrics(one, AT)[name] + metrics(two, AT)[name]) / 2)
+
+
+def test_a_sample_of_values_has_their_means_and_survives_json() -> None:
+    values = {"hit": np.array([1.0, 0.0, 1.0, 1.0]), "rank": np.array([1.0, 9.0, 2.0, 3.0])}
+    sample = Sample.of_values(values, np.array([0, 0, 2, 2]), 3)
+    assert sample.values == {"hit": 0.75, "rank": 15 / 4}
+    assert sample.sums.tolist() == [[1.0, 10.0], [0.0, 0.0], [2.0, 5.0]]
+    assert sample.counts.tolist() == [2.0, 0.0, 2.0]
+    again = Sample.from_json(json.loads(json.dumps(sample.to_json())))
+    assert again.names == sample.names and (again.sums == sample.sums).all()
+    assert again.intervals() == sample.intervals()
+    thrice = {name: 3 * of for name, of in values.items()}
+    mean = Sample.mean([sample, Sample.of_values(thrice, np.array([0, 0, 2, 2]), 3)])
+    assert mean.values == {"hit": 1.5, "rank": 7.5}
+
+
+def test_a_sample_of_values_is_that_of_ranks_where_they_say_the_same() -> None:
+    ranks, sessions = some_ranks(3000), np.random.default_rng(2).integers(0, 400, 3000)
+    of_ranks = Sample.of_ranks(rank_table(ranks, sessions, 400, 20), ["mrr@20"])
+    value = np.where(ranks <= 20, 1 / ranks, 0.0)
+    of_values = Sample.of_values({"mrr@20": value}, sessions, 400)
+    assert of_values.intervals()["mrr@20"] == pytest.approx(of_ranks.intervals()["mrr@20"])
+    other = Sample.of_values({"mrr@20": value}, np.arange(3000), 3000)
+    assert other.above(of_ranks) == {}, "of other groups, so that nothing can be paired"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.parts.contract import Catalogue, Facts, Model, Param, SequenceBatch
+from models.parts.contract import Catalogue, Facts, Metric, Model, Param, SequenceBatch
 
 
 class Alien(Model):
@@ -23,6 +23,11 @@ class Alien(Model):
         Param("learning_rate", "float", 0.05, "of AdamW", low=0, low_open=True, high=1),
         Param("batch_size", "int", 32, "sessions of a batch", low=1),
         Param("n_epochs", "int", 4, "passes over the data", low=1),
+    )
+
+    METRICS = (
+        Metric("kind_rank", "minimize", "mean rank among the items of the target's own kind"),
+        Metric("kind_mrr", "maximize", "mean of one over that rank"),
     )
 
     def __init__(self, params: Mapping[str, Any], catalogue: Catalogue, seed: int) -> None:
@@ -79,17 +84,32 @@ class Alien(Model):
     def item_table(self) -> tuple[Tensor, Tensor | None]:
         return self.given @ self.project + self.own, torch.zeros(len(self.own))
 
-    def evaluate(self, batches: Iterable[SequenceBatch]) -> dict[str, float]:
-        """MRR@20 among the items of the target's own kind."""
-        table, values = self.item_table()[0], []
-        for batch in batches:
-            wanted = batch.targets[batch.targets >= 0]
-            scores = self.encode(batch) @ table.T
-            scores[self.kinds != self.kinds[wanted][:, None]] = -torch.inf
-            rank = 1 + (scores > scores.gather(1, wanted[:, None])).sum(1)
-            values.append(torch.where(rank <= 20, 1 / rank, 0))
-        found = torch.cat(values)
-        return {"mrr@20": float(found.mean()), "recall@20": float((found > 0).float().mean())}
+    def evaluate(self, batches: Iterable[SequenceBatch]) -> Mapping[str, float | Tensor]:
+        """The rank of every target among the items of its own kind."""
+        table = self.item_table()[0]
+        return _by_kind(self.kinds, ((batch, self.encode(batch) @ table.T) for batch in batches))
+
+    @classmethod
+    def floors(
+        cls, catalogue: Catalogue, batches: Iterable[SequenceBatch]
+    ) -> Mapping[str, Mapping[str, float | Tensor]]:
+        """How well the popular ones of each kind would do."""
+        kinds, support = catalogue.features["kind"].long(), catalogue.support.float()
+        scored = ((batch, support.repeat(batch.n_targets, 1)) for batch in batches)
+        return {"popular of its kind": _by_kind(kinds, scored)}
+
+
+def _by_kind(
+    kinds: Tensor, scored: Iterable[tuple[SequenceBatch, Tensor]]
+) -> dict[str, float | Tensor]:
+    """Every target's metrics, of batches and their scores [targets, items]."""
+    ranks = []
+    for batch, scores in scored:
+        wanted = batch.targets[batch.targets >= 0]
+        scores[kinds != kinds[wanted][:, None]] = -torch.inf
+        ranks.append(1 + (scores > scores.gather(1, wanted[:, None])).sum(1))
+    found = torch.cat(ranks).double()
+    return {"kind_rank": found, "kind_mrr": 1 / found}
 
 
 MODEL = Alien
