@@ -325,6 +325,9 @@ def _measures(metrics: Metrics) -> tuple[dict[str, dict[int, str]], list[int]]:
 def _how(found: Finished) -> Paragraph:
     method, seeds = found.test["intervals"], len(found.stored["seeds"])
     groups = "groups of sessions" if method["hashed"] else "sessions"
+    if not method["groups"]:
+        told = f"Mean ± standard deviation over {counted(seeds, 'seed')}; no intervals, as the "
+        return Paragraph([told + "model says no values that they could be drawn from."], "aside")
     return Paragraph(
         [
             f"Mean ± standard deviation over {counted(seeds, 'seed')}; in brackets the "
@@ -383,7 +386,7 @@ def _flattered(found: Finished) -> Paragraph:
     if told["flattered"] is None:
         return Paragraph([f"The search's best ({metric} {number(told['search'])}) failed."])
     by = told["flattered"]
-    where = "above" if by > 0 else "below"
+    where = "above" if (by > 0) == found.searched.objective.larger else "below"
     text: list[Words] = [
         f"The search's best {metric}, {number(told['search'])}, is {number(abs(by))} {where} the "
         f"mean of {counted(told['seeds'], 'fresh seed')} of the same configuration, "

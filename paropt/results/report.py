@@ -15,6 +15,7 @@ from paropt.results.looks_at_test import Look
 from paropt.results.searched import Searched
 from paropt.search.study.plan import Entry, Plan
 from paropt.search.study.study import Study
+from paropt.training.objective import Objective
 
 if TYPE_CHECKING:
     from paropt.training.bootstrap import Sample
@@ -46,7 +47,7 @@ def gather(found: Finding) -> dict[str, Any]:
         "final": found.plan.number,
         "data": str(found.data.resolve()),
         "seeds": list(found.plan.seeds),
-        "entries": [_entry(one) for one in found.judged],
+        "entries": [_entry(one, found.search.definition.objective) for one in found.judged],
         "chosen": found.chosen.entry.name,
         "control": found.control.entry.name,
         "flattery": _flattery(found),
@@ -75,7 +76,7 @@ def search_report(study: Study) -> dict[str, Any]:
     }
 
 
-def _entry(one: Judged) -> dict[str, Any]:
+def _entry(one: Judged, objective: Objective) -> dict[str, Any]:
     entry = {**_described(one.entry), "failures": list(one.failures)}
     if one.failures:
         return entry
@@ -87,7 +88,9 @@ def _entry(one: Judged) -> dict[str, Any]:
         "values": list(one.values),
         "curve": [value if math.isfinite(value) else None for value in one.curve],
         "seconds": one.seconds,
-        "flattered": one.entry.found["value"] - one.mean if one.entry.found else None,
+        "flattered": _better_by(objective, one.entry.found["value"], one.mean)
+        if one.entry.found
+        else None,
     }
 
 
@@ -100,6 +103,11 @@ def _described(entry: Entry) -> dict[str, Any]:
         "found": dict(entry.found),
         "source": entry.source,
     }
+
+
+def _better_by(objective: Objective, value: float, other: float) -> float:
+    """By how much ``value`` is the better of two; negative if it is the worse."""
+    return objective.key(value) - objective.key(other)
 
 
 def spread(values: Sequence[float]) -> float | None:
@@ -116,7 +124,9 @@ def _flattery(found: Finding) -> dict[str, Any]:
         "entry": first.entry.name,
         "search": best,
         "fresh": mean,
-        "flattered": None if mean is None else best - mean,
+        "flattered": None
+        if mean is None
+        else _better_by(found.search.definition.objective, best, mean),
         "seeds": len(first.values),
     }
 

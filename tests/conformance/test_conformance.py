@@ -116,7 +116,8 @@ def test_train_verbs_take_a_users_model(run_paropt: Callable[..., Any], tmp_path
 
 
 @pytest.mark.postgres
-def test_launch_searches_a_users_model(
+@pytest.mark.slow
+def test_a_users_model_that_judges_itself_is_searched_to_its_report(
     run_paropt: Callable[..., Any], tmp_path: Path, paropt_home: Path
 ) -> None:
     made_up_data(tmp_path / "data")
@@ -130,14 +131,35 @@ def test_launch_searches_a_users_model(
         },
     }
     (tmp_path / "space.json").write_text(json.dumps(space))
-    done = run_paropt(
-        *("launch", "--space", "space.json", "--data", "data", "--study", "alien"),
-        *("--trials", "3", "--devices", "cpu", "--json"),
-        env={"PYTHONPATH": str(HERE)},
-        timeout=240,
-    )
-    assert done.rc == 0, done.err
-    found = json.loads(done.out)
-    assert found["model"] == ALIEN
+
+    def paropt(*arguments: str) -> Any:
+        env = {"PYTHONPATH": str(HERE)}
+        done = run_paropt(*arguments, "--json", env=env, timeout=240)
+        assert done.rc == 0, done.err
+        return json.loads(done.out)
+
+    where = ("--devices", "cpu", "--per-device", "1")
+    study = ("--space", "space.json", "--data", "data", "--study", "alien")
+    found = paropt("launch", *study, "--trials", "3", *where)
+    assert found["model"] == ALIEN and found["metric"] == "kind_rank"
     assert found["counts"]["complete"] + found["counts"]["pruned"] == 3
-    assert found["best"]["value"] > 0
+    best = found["best"]
+    assert 1 <= best["value"] == best["metrics"]["kind_rank"] <= 6
+    assert best["metrics"]["kind_mrr"] > 0
+    status = paropt("status", "alien")
+    assert list(status["floor"]) == ["popular of its kind"], "no floor of another task"
+    (made,) = paropt("export", "alien", "--top", "1", "--out", "best")
+    provenance = json.loads((tmp_path / made["file"]).read_text())["provenance"]
+    assert provenance["metric"] == "kind_rank" and provenance["value"] == best["value"]
+    report = paropt("final", "alien", "--top", "1", "--seeds", "2", "--out", "report", *where)
+    test = report["test"]
+    low, high = test["chosen"]["metrics"]["kind_rank"]["interval"]
+    assert low < test["chosen"]["metrics"]["kind_rank"]["mean"] < high
+    floor = test["baselines"]["popular of its kind"]
+    assert set(floor["metrics"]) == {"kind_rank", "kind_mrr"}
+    assert floor["difference"]["kind_rank"]["mean"] == pytest.approx(
+        test["chosen"]["metrics"]["kind_rank"]["mean"] - floor["metrics"]["kind_rank"]["mean"]
+    )
+    assert "popular of its kind" in (tmp_path / "report" / "report.md").read_text()
+    page = run_paropt("report", "alien", "--out", "page.html")
+    assert page.rc == 0 and "kind_rank on test" in (tmp_path / "page.html").read_text()
