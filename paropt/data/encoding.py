@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from paropt.data.events import Bools, Events, Ints
@@ -56,16 +57,16 @@ class Index:
     n_train_full: int
 
 
-def index_items(splits: Mapping[str, Events], n_codes: int) -> Index:
-    """Items in the order of their first raw row, part by part.
+def index_items(splits: Mapping[str, Events], ids: pa.Array) -> Index:
+    """Items in the order of their first event's time, part by part; of equal ones, by id.
 
     Raises:
         DataError: ``train`` has items that ``train_full`` lacks.
     """
-    return _index({name: (part.item, part.row) for name, part in splits.items()}, n_codes, "items")
+    return _index({name: (part.item, part.time) for name, part in splits.items()}, ids, "items")
 
 
-def index_users(splits: Mapping[str, Events], n_codes: int) -> Index:
+def index_users(splits: Mapping[str, Events], ids: pa.Array) -> Index:
     """Users likewise, where events have them.
 
     Raises:
@@ -75,33 +76,57 @@ def index_users(splits: Mapping[str, Events], n_codes: int) -> Index:
     for name, part in splits.items():
         assert part.user is not None
         there = part.user >= 0
-        known[name] = (part.user[there], part.row[there])
-    return _index(known, n_codes, "users")
+        known[name] = (part.user[there], part.time[there])
+    return _index(known, ids, "users")
 
 
-def _index(splits: Mapping[str, tuple[Ints, Ints]], n_codes: int, what: str) -> Index:
-    train = _by_first_row([splits["train"]], n_codes)
-    full = _by_first_row([splits["train_full"]], n_codes)
+def _index(splits: Mapping[str, tuple[Ints, Ints]], ids: pa.Array, what: str) -> Index:
+    train = _by_first_time([splits["train"]], ids)
+    full = _by_first_time([splits["train_full"]], ids)
     lacking = np.setdiff1d(train, full)
     if len(lacking):
         raise DataError(
             f"train has {len(lacking)} {what} that train_full lacks;"
             " train and valid must be parts of train_full"
         )
-    seen = _by_first_row(list(splits.values()), n_codes)
+    seen = _by_first_time(list(splits.values()), ids)
     in_full = np.concatenate([train, full[~np.isin(full, train)]])
     code_of = np.concatenate([in_full, seen[~np.isin(seen, full)]])
-    index_of = np.full(n_codes, -1, np.int32)
+    index_of = np.full(len(ids), -1, np.int32)
     index_of[code_of] = np.arange(len(code_of), dtype=np.int32)
     return Index(index_of, code_of, len(train), len(full))
 
 
-def _by_first_row(parts: list[tuple[Ints, Ints]], n_codes: int) -> Ints:
-    first = np.full(n_codes, np.iinfo(np.int64).max)
-    for codes, rows in parts:
-        np.minimum.at(first, codes, rows)
-    present = np.flatnonzero(first < np.iinfo(np.int64).max)
-    return present[np.argsort(first[present], kind="stable")]
+def _by_first_time(parts: list[tuple[Ints, Ints]], ids: pa.Array) -> Ints:
+    never = np.iinfo(np.int64).max
+    first = np.full(len(ids), never)
+    for codes, times in parts:
+        np.minimum.at(first, codes, times)
+    present = np.flatnonzero(first < never)
+    return present[by_time_and_id(first[present], ids.take(pa.array(present)))]
+
+
+def by_time_and_id(times: Ints, ids: pa.Array) -> Ints:
+    """The order [n] of things by time; of those with one time by id, as number if all are numbers.
+
+    So that it does not depend on the order in which a file names them.
+    """
+    order = np.argsort(times, kind="stable")
+    same = times[order][1:] == times[order][:-1]
+    tied = np.flatnonzero(np.r_[False, same] | np.r_[same, False])
+    if len(tied):
+        which = order[tied]
+        order[tied] = which[np.lexsort((_ranks(ids.take(pa.array(which))), times[which]))]
+    return order
+
+
+def _ranks(ids: pa.Array) -> Ints:
+    packed = _as_integers(ids)
+    if packed is not None:
+        return packed
+    rank = np.empty(len(ids), np.int64)
+    rank[pc.sort_indices(ids).to_numpy()] = np.arange(len(ids))
+    return rank
 
 
 def encode_split(
@@ -112,21 +137,21 @@ def encode_split(
     protocol: Protocol,
     users: Index | None = None,
 ) -> SplitArrays:
-    """A split's arrays, its sessions in the order of their first event's time.
+    """A split's arrays, its sessions in the order of their first event's time, then of their id.
 
     A session is that of its first event's user.
     """
     starts, lengths = events.starts(), events.lengths()
-    order = np.argsort(events.time[starts], kind="stable")
+    ids = session_names.take(pa.array(events.session[starts]))
+    order = by_time_and_id(events.time[starts], ids)
     offsets = np.r_[0, np.cumsum(lengths[order])]
     gather = np.repeat(starts[order] - offsets[:-1], lengths[order]) + np.arange(len(events))
-    names = session_names.take(pa.array(events.session[starts[order]]))
     return SplitArrays(
         items=index.index_of[events.item[gather]],
         times=events.time[gather].astype(np.int64, copy=False),
         offsets=offsets.astype(np.int64, copy=False),
         targets=_targets(name, offsets, protocol),
-        sessions=pack_ids(names),
+        sessions=pack_ids(ids.take(pa.array(order))),
         columns={key: column[gather] for key, column in events.columns.items()},
         users=None if users is None else _users(events, starts[order], users),
     )
@@ -152,14 +177,21 @@ def _targets(name: str, offsets: Ints, protocol: Protocol) -> Bools:
 
 def pack_ids(ids: pa.Array) -> NDArray[Any]:
     """Text ids as an array that can be mapped: int64 where all are integers, else UTF-8 bytes."""
+    integers = _as_integers(ids)
+    if integers is not None:
+        return integers
+    return np.array([text.encode() for text in ids.to_pylist()], dtype=np.bytes_)
+
+
+def _as_integers(ids: pa.Array) -> NDArray[np.int64] | None:
     try:
         numbers = ids.cast(pa.int64())
-        if numbers.cast(pa.string()).equals(ids):
-            integers: NDArray[Any] = numbers.to_numpy()
-            return integers
     except pa.ArrowInvalid:
-        pass
-    return np.array([text.encode() for text in ids.to_pylist()], dtype=np.bytes_)
+        return None
+    if not numbers.cast(pa.string()).equals(ids):
+        return None
+    integers: NDArray[np.int64] = numbers.to_numpy()
+    return integers
 
 
 def unpack_ids(packed: NDArray[Any]) -> NDArray[Any]:

@@ -110,8 +110,8 @@ def prepare(
         note(f"to change it: {prepare_command(events, options_now, given)}")
     splits, sessions = _split(plan, log, funnel)
     _refuse_empty(splits, plan, log)
-    index = index_items(splits, len(log.items))
-    users = index_users(splits, len(log.users)) if log.events.user is not None else None
+    index = index_items(splits, log.items)
+    users = index_users(splits, log.users) if log.events.user is not None else None
     if shared := shared_sessions(splits.values()):
         say(f"{shared} sessions have events of several users; each is its first event's")
     arrays = {
