@@ -132,6 +132,10 @@ _DECLARED: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     ),
     (("--order-column",), {"help": "Column of the order, where a log has no times."}),
     (
+        ("--rows-in-order",),
+        {"is_flag": True, "help": "The rows are in order; the log has no times."},
+    ),
+    (
         ("--header", "names"),
         {
             "callback": _names,

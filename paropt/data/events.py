@@ -21,8 +21,8 @@ class Events:
 
     ``session`` and ``item`` are codes into vocabularies kept elsewhere; ``time`` is int64
     milliseconds, or the running number of the event where a log has only an order; ``row`` is the
-    event's row over all input files, which orders events of a session that have one time. ``user`` holds codes as well,
-    −1 where unknown, or nothing at all.
+    event's row over all input files, which orders events of a session that have one time.
+    ``user`` holds codes as well, −1 where unknown, or nothing at all.
     """
 
     session: Ints

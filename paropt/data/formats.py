@@ -19,6 +19,7 @@ class Schema:
 
     Attributes:
         session_key, item_key, time_key, order_column, split_column: column names.
+        rows_in_order: the order of the rows is that of the events, as with an ``order_column``.
         time_format: see :func:`paropt.data.times.to_milliseconds`.
         time_offset: a column of milliseconds after the session's earliest ``time_key``.
         event_column, events: only rows whose ``event_column`` is one of ``events`` are events.
@@ -31,6 +32,7 @@ class Schema:
     item_key: str = "ItemId"
     time_key: str | None = "Time"
     order_column: str | None = None
+    rows_in_order: bool = False
     split_column: str | None = None
     time_format: str | None = None
     time_offset: str | None = None

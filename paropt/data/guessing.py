@@ -78,6 +78,8 @@ class Told(Protocol):
     @property
     def order_column(self) -> str | None: ...
     @property
+    def rows_in_order(self) -> bool: ...
+    @property
     def protocol(self) -> str | None: ...
     @property
     def session_gap_ms(self) -> int | None: ...
@@ -108,11 +110,11 @@ def guess_columns(layout: Layout, options: Told) -> Guess:
     time, order = options.time_key, options.order_column
     if time is None and order is None:
         time = _there(layout, usual.time_key)
-    if time is None and order is None and not getattr(options, "rows_in_order", False):
+    if time is None and order is None and not options.rows_in_order:
         time = finder.time()
         order = None if time else finder.one("order", None, required=False)
     session, item = finder.remaining(session, item, (time, order))
-    finder.require(session, item, time or order)
+    finder.require(session, item, time or order or ("rows" if options.rows_in_order else None))
     if not finder.found:
         return Guess()
     chosen = {
@@ -209,7 +211,7 @@ class _Finder:
             )
         what = _listed([f"{role}s" for role in missing])
         options = _listed([_OPTIONS[role] for role in missing])
-        order = ", or --order-column" if "time" in missing else ""
+        order = ", or --order-column (or say --rows-in-order)" if "time" in missing else ""
         raise DataError(
             f"{self.layout.path} names no column that is clearly its {what} (it has"
             f" {', '.join(self.layout.names)}); name its own with {options}{order}"

@@ -30,6 +30,7 @@ class Options:
     item_key: str | None = None
     time_key: str | None = None
     order_column: str | None = None
+    rows_in_order: bool = False
     split_column: str | None = None
     time_format: str | None = None
     event_column: str | None = None
@@ -172,7 +173,7 @@ def _format(path: Path, options: Options, note: Note) -> Format:
         return FORMATS[options.format]
     guessed = guess_format(path)
     own_keys = options.session_key or options.item_key or options.time_key or options.order_column
-    if guessed is None or own_keys:
+    if guessed is None or own_keys or options.rows_in_order:
         return GENERIC
     note(f"format: {guessed.name} ({guessed.title}); --format names another")
     return guessed
@@ -185,7 +186,8 @@ def _complete_schema(schema: Schema, options: Options) -> Schema:
         for field in fields(Schema)
         if (value := getattr(options, field.name, None)) not in (None, ())
     }
-    if options.order_column is not None and options.time_key is None:
+    ordered = options.order_column is not None or options.rows_in_order
+    if ordered and options.time_key is None:
         chosen["time_key"] = None
     return replace(schema, **chosen)
 
@@ -206,12 +208,16 @@ def _rules(format: Format, options: Options, is_split: bool) -> Rules:
 
 def _check(plan: Plan) -> None:
     schema, rules, options = plan.schema, plan.rules, plan.options
-    if schema.time_key is None and schema.order_column is None:
-        raise DataError("a log needs times (--time-key) or an order (--order-column)")
+    if schema.time_key is None and schema.order_column is None and not schema.rows_in_order:
+        raise DataError(
+            "a log needs times (--time-key) or an order (--order-column, --rows-in-order)"
+        )
+    if schema.order_column is not None and schema.rows_in_order:
+        raise DataError("--order-column and --rows-in-order are two orders; say one of them")
     if rules.session_gap_ms is not None and not plan.has_times:
-        raise DataError("--session-gap needs times, but the log has only an order (--order-column)")
+        raise DataError("--session-gap needs times, but the log has only an order")
     if options.end_ms is not None and not plan.has_times:
-        raise DataError("--end needs times, but the log has only an order (--order-column)")
+        raise DataError("--end needs times, but the log has only an order")
     if rules.protocol == "leave-one-out" and rules.min_session < 3 and not plan.is_split:
         raise DataError(
             f"leave-one-out needs sequences of 3 events or more, not --min-session"
@@ -253,7 +259,8 @@ def _check_keys(layout: Layout, plan: Plan) -> None:
     if "--time-key" in missing:
         raise DataError(
             f"{layout.path} has no column {schema.time_key!r} (it has {', '.join(layout.names)});"
-            " name its times with --time-key, or its order with --order-column"
+            " name its times with --time-key, its order with --order-column, or say that the rows"
+            " are in order with --rows-in-order"
         )
     for option, (key, _) in missing.items():
         close = difflib.get_close_matches(str(key), layout.names, 1)

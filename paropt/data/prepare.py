@@ -183,6 +183,8 @@ def _read(plan: Plan, funnel: Funnel, note: Note) -> Log:
     order = None
     if schema.order_column:
         order = to_numbers(table.column(schema.order_column), schema.order_column, place, "order")
+    elif schema.rows_in_order:
+        order = rows
     if not funnel.steps:
         funnel.count_rows("read", "", session, item)
     return Log(
@@ -477,7 +479,8 @@ def _odd_span(summaries: Mapping[str, Mapping[str, Any]]) -> str | None:
 
 def _time_decides(plan: Plan) -> bool:
     """Whether nothing but the time says in which order a session's events are."""
-    return plan.has_times and plan.schema.order_column is None
+    ordered = plan.schema.order_column is not None or plan.schema.rows_in_order
+    return plan.has_times and not ordered
 
 
 def _summary(name: str, split: SplitArrays, index: Index, plan: Plan) -> dict[str, Any]:

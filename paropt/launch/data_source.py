@@ -238,7 +238,8 @@ def _lock(path: Path) -> FileLock:
 
 def _reading(plan: Plan) -> str:
     schema, rules = plan.schema, plan.rules
-    time = schema.time_key or f"{schema.order_column} (an order)"
+    order = f"{schema.order_column} (an order)" if schema.order_column else "the rows' order"
+    time = schema.time_key or order
     columns = f"{schema.session_key}, {schema.item_key} and {time}"
     if plan.of_users:
         split = "sessions are users"

@@ -488,3 +488,68 @@ def test_in_the_demo_set_memory_beats_the_last_item(tmp_path: Path) -> None:
     assert mrr(np.tile(popular, (len(wanted), 1))) < 0.1
     assert 0.2 < last_item < 0.32
     assert memory > 1.3 * last_item
+
+
+# -- the order of the rows ------------------------------------------------------------------
+
+KIND = ["view", "cart", "buy"]
+
+
+def shuffled(lines: list[str], seed: int) -> list[str]:
+    return [lines[n] for n in np.random.default_rng(seed).permutation(len(lines))]
+
+
+def test_the_order_of_the_rows_does_not_matter_where_times_tell_it(tmp_path: Path) -> None:
+    """Sessions begin at equal times, items are first seen at equal times, kinds come in any order:
+    nothing of that is in the fingerprint. Only events of one session with one time keep theirs."""
+    rows = [
+        (f"s{s}", f"i{(s + step) % 5}", s // 4 * 9_000 + step)
+        for s in range(120)
+        for step in range(4)
+    ]
+    lines = [f"{s}\t{i}\t{1_000_000_000 + t}\t{KIND[t % 3]}\t{s}" for s, i, t in rows]
+    header = f"{HEADER}\tkind\tbuyer"
+    options = Options(keep_columns=("kind",), user_key="buyer", test_days=0.3)
+    found = set()
+    for seed in range(4):
+        log = tmp_path / f"log{seed}.tsv"
+        log.write_text("\n".join([header, *(shuffled(lines, seed) if seed else lines)]))
+        found.add(prepare([log], tmp_path / f"out{seed}", options=options).fingerprint)
+    assert len(found) == 1
+    tied = [line.replace("\t1000000001\t", "\t1000000000\t") for line in lines]
+    for n, order in enumerate((tied, shuffled(tied, 1))):
+        log = tmp_path / f"tied{n}.tsv"
+        log.write_text("\n".join([header, *order]))
+        found.add(prepare([log], tmp_path / f"tied{n}", options=options).fingerprint)
+    assert len(found) == 3
+
+
+def test_rows_in_order_are_an_order(
+    tmp_path: Path, cli: Callable[..., tuple[int, str, str]]
+) -> None:
+    """As SASRec's data: user and item, separated by a blank, no header and no time."""
+    rows = [(user, (user * step) % 7) for user in range(1, 20) for step in range(6)]
+    plain, numbered = tmp_path / "log.txt", tmp_path / "numbered.csv"
+    plain.write_text("".join(f"{user} {item}\n" for user, item in rows))
+    numbered.write_text(
+        "user,item,n\n" + "".join(f"{u},{i},{n}\n" for n, (u, i) in enumerate(rows))
+    )
+    words = ["--session-key", "user", "--item-key", "item", "--protocol", "leave-one-out"]
+    code, _, err = cli("prepare", plain, "--header", "user,item", *words, "--out", tmp_path / "a")
+    assert code == 1
+    assert err.count("\n") == 1
+    assert "--rows-in-order" in err
+    whole = [*words, "--rows-in-order", "--out", tmp_path / "a"]
+    assert cli("prepare", plain, "--header", "user,item", *whole)[0] == 0
+    dataset = open_dataset(tmp_path / "a")
+    assert not dataset.has_times
+    assert dataset.split("test").session_ids().tolist() == [str(user) for user in range(1, 20)]
+    ids = dataset.item_ids()[dataset.split("test").items]
+    assert ids.tolist() == [str(item) for _, item in rows]
+    assert cli("prepare", numbered, *words, "--order-column", "n", "--out", tmp_path / "b")[0] == 0
+    assert open_dataset(tmp_path / "b").fingerprint == dataset.fingerprint
+    guessed = ["--protocol", "leave-one-out", "--rows-in-order", "--out", tmp_path / "c"]
+    assert cli("prepare", plain, "--header", "user,item", *guessed)[0] == 0
+    assert open_dataset(tmp_path / "c").fingerprint == dataset.fingerprint
+    both = ["--rows-in-order", "--order-column", "n", "--out", tmp_path / "d"]
+    assert "two orders" in cli("prepare", numbered, *words, *both)[2]
