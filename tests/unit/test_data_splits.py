@@ -247,13 +247,13 @@ def test_one_item_index_serves_both_views(shop: Path) -> None:
         train.items[0] = 1
 
 
-def test_the_item_index_follows_the_first_row_of_training_not_of_the_file(tmp_path: Path) -> None:
-    """The newest session, d e, comes first in the file; a and b are met there before b c e."""
+def test_the_item_index_follows_the_times_of_training_not_the_file(tmp_path: Path) -> None:
+    """The newest session, d e, comes first in the file, and a before b, which is older."""
     rows = ["9,d,500000", "9,e,500001", "8,b,350000", "8,e,350001", "7,a,100001", "7,b,100000"]
     (tmp_path / "log.csv").write_text("SessionId,ItemId,Time\n" + "\n".join(rows))
     dataset = prepare([tmp_path / "log.csv"], tmp_path / "out", options=Options(min_support=1))
-    # train is session 7 (rows a, b), train_full adds 8 (its e is new), d is only in test
-    assert dataset.item_ids().tolist() == ["a", "b", "e", "d"]
+    # train is session 7 (b, a), train_full adds 8 (its e is new), d is only in test
+    assert dataset.item_ids().tolist() == ["b", "a", "e", "d"]
     assert [dataset.n_items(name) for name in ("train", "train_full", "test")] == [2, 3, 4]
 
 
