@@ -273,6 +273,6 @@ def test_a_format_whose_columns_a_file_lacks_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_command_line_names_every_format() -> None:
-    from paropt.cli.prepare import FORMATS as choices
+    from paropt.cli._log_options import FORMATS as choices
 
     assert list(choices) == list(FORMATS)
