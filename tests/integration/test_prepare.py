@@ -367,9 +367,9 @@ def test_split_elsewhere_is_taken_as_it_is(tmp_path: Path, log: Path) -> None:
     given = {name: tmp_path / f"{name}.tsv" for name in ("train", "valid", "test")}
     dataset = prepare([], tmp_path / "out", given)
     assert dataset.split("train").session_ids().tolist() == ["2", "1"]
-    assert dataset.split("train").items.tolist() == [1, 0, 0]
+    assert dataset.split("train").items.tolist() == [0, 1, 1]
     assert dataset.split("train_full").n_events == 5
-    assert dataset.split("test").items.tolist() == [2, 0]
+    assert dataset.split("test").items.tolist() == [2, 1]
     all_four = given | {"train_full": tmp_path / "train.tsv"}
     dataset = prepare([], tmp_path / "four", all_four)
     assert dataset.split("train_full").n_events == 3
