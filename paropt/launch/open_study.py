@@ -14,7 +14,8 @@ from paropt.files import readable
 from paropt.launch.data_source import DEMO, Given, Note, demo_set, named_data, open_data, silent
 from paropt.names import allowed
 from paropt.storage.connect import Storage, check_storage, open_storage
-from paropt.storage.leases import HEARTBEAT, create_tables
+from paropt.storage.leases import HEARTBEAT
+from paropt.storage.schema import create_tables
 from paropt.training.evaluation import EvaluationProtocol, Ties
 from paropt.training.metrics import CUTOFF
 

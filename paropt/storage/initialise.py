@@ -12,7 +12,7 @@ import sys
 from paropt.errors import ParoptError
 from paropt.storage import engine as optuna_tables
 from paropt.storage.connect import open_storage
-from paropt.storage.leases import create_tables
+from paropt.storage.schema import create_tables
 
 PATIENCE = 120.0  # seconds for a database that is started together with us
 

@@ -25,37 +25,12 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Engine, text
 
-from paropt.errors import StorageUnreachable, StudyError
 from paropt.storage import row_schema, trial_rows
-from paropt.storage.engine import lock, transaction
+from paropt.storage.engine import transaction
 
 # the period, in seconds, that promises are made in: two of them, and a lost trial is taken over
 HEARTBEAT = 30.0
-INSUFFICIENT_PRIVILEGE = "42501"
 _THERE = "SELECT to_regclass('paropt_lease') IS NOT NULL AND to_regclass('paropt_slot') IS NOT NULL"
-TABLES = """
-CREATE TABLE IF NOT EXISTS paropt_lease (
-    trial_id  bigint PRIMARY KEY,
-    study     text NOT NULL,
-    owner     text NOT NULL,
-    beats     bigint NOT NULL DEFAULT 0,
-    beaten_at timestamptz NOT NULL DEFAULT clock_timestamp());
-CREATE INDEX IF NOT EXISTS paropt_lease_study ON paropt_lease (study);
-CREATE TABLE IF NOT EXISTS paropt_slot (
-    id        text PRIMARY KEY,
-    study     text NOT NULL,
-    host      text NOT NULL,
-    machine   text NOT NULL,
-    pid       bigint NOT NULL,
-    born      bigint NOT NULL,
-    device    text NOT NULL,
-    slot      integer NOT NULL,
-    state     jsonb NOT NULL DEFAULT '{}',
-    command   text,
-    started   timestamptz NOT NULL DEFAULT clock_timestamp(),
-    beaten_at timestamptz NOT NULL DEFAULT clock_timestamp());
-CREATE INDEX IF NOT EXISTS paropt_slot_study ON paropt_slot (study);
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,31 +115,6 @@ class Slot:
     quiet: float
     state: dict[str, Any] = field(default_factory=dict)
     gone: bool = False  # it ran on this machine, and its process has ended
-
-
-def create_tables(engine: Engine) -> None:
-    """Make paropt's tables if they are missing; any number of processes may do so at once.
-
-    Raises:
-        StorageUnreachable: no answer, or this user may not create tables there.
-    """
-    try:
-        with transaction(engine) as connection:
-            # a role without CREATE may use tables that somebody else made
-            if connection.execute(text(_THERE)).scalar():
-                return
-            lock(connection, "slots")
-            for statement in filter(str.strip, TABLES.split(";")):
-                connection.execute(text(statement))
-    except StudyError as error:
-        refused = getattr(error.__cause__, "orig", None)
-        if getattr(refused, "pgcode", None) != INSUFFICIENT_PRIVILEGE:
-            raise
-        first = str(refused).strip().splitlines()[0]
-        raise StorageUnreachable(
-            f"this user may not make paropt's tables ({first}); "
-            "let it own the database, or GRANT CREATE ON SCHEMA public"
-        ) from error
 
 
 class Leases:

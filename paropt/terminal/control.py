@@ -8,7 +8,8 @@ from paropt.errors import StudyError
 from paropt.names import quoted
 from paropt.search.study.study import Study
 from paropt.storage.connect import Storage, open_storage
-from paropt.storage.leases import Slots, create_tables
+from paropt.storage.leases import Slots
+from paropt.storage.schema import create_tables
 from paropt.terminal.status import workers
 
 Wanted = Literal["run", "pause", "stop"]

@@ -19,7 +19,8 @@ from paropt.machine.slot_files import SlotFiles
 from paropt.search.study.study import Study
 from paropt.storage.connect import Storage, open_storage
 from paropt.storage.embedded.server import paropt_home
-from paropt.storage.leases import Leases, Slots, create_tables
+from paropt.storage.leases import Leases, Slots
+from paropt.storage.schema import create_tables
 from paropt.worker.checkpoints import Checkpoints
 from paropt.worker.limits import Limits
 from paropt.worker.trial_loop import TrialLoop

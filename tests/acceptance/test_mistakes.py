@@ -269,7 +269,7 @@ def _make_studies(url: str, data: Path, fingerprint: str) -> None:
     from paropt.search.space.file import from_json
     from paropt.search.study.definition import StudyDefinition
     from paropt.search.study.study import Study
-    from paropt.storage.leases import create_tables
+    from paropt.storage.schema import create_tables
     from paropt.training.semantics import SEMANTICS
 
     def create(name: str, semantics: int = SEMANTICS, path: str = str(data)) -> None:

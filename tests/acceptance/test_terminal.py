@@ -23,7 +23,8 @@ import pytest
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.study import Study
 from paropt.storage.engine import open_engine
-from paropt.storage.leases import Slots, create_tables
+from paropt.storage.leases import Slots
+from paropt.storage.schema import create_tables
 from paropt.training.epochs import EpochReport
 
 SCRIPT = Path(__file__).parents[1] / "scripted_trainer.py"

@@ -24,7 +24,7 @@ from proxy import Proxy
 
 from paropt.search.study.study import Study
 from paropt.storage.connect import open_storage
-from paropt.storage.leases import create_tables
+from paropt.storage.schema import create_tables
 
 PATIENCE = 180.0  # seconds without any progress before the suite gives up
 SAID_UNREACHABLE = 3  # paropt's exit code

@@ -16,7 +16,7 @@ from paropt.errors import StudyError
 from paropt.search.study import history
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.study import Study
-from paropt.storage.leases import create_tables
+from paropt.storage.schema import create_tables
 
 pytestmark = pytest.mark.postgres
 

@@ -15,7 +15,8 @@ from sqlalchemy import Engine, create_engine, make_url, text
 
 from paropt.errors import StorageUnreachable
 from paropt.storage.engine import open_engine
-from paropt.storage.leases import Leases, Observer, Rhythm, Slots, Stale, create_tables
+from paropt.storage.leases import Leases, Observer, Rhythm, Slots, Stale
+from paropt.storage.schema import create_tables
 
 STUDY = "shop"
 

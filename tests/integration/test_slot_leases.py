@@ -26,7 +26,7 @@ CREATE CONSTRAINT TRIGGER unleased AFTER INSERT OR UPDATE ON trials DEFERRABLE I
 def test_no_trial_is_given_out_without_its_lease(workshop: Workshop, database_url: str) -> None:
     """A slot that is slow, or that dies at once, can leave none behind that nobody holds."""
     from paropt.storage.connect import open_storage
-    from paropt.storage.leases import create_tables
+    from paropt.storage.schema import create_tables
 
     study = workshop.create([(0.25, "fine"), (0.75, "crash")])
     with open_storage(database_url) as storage:

@@ -25,7 +25,8 @@ from paropt.search.study.study import Study, StudyEnded
 from paropt.storage import study_rows
 from paropt.storage.connect import Storage, open_storage
 from paropt.storage.engine import open_rdb, transaction
-from paropt.storage.leases import Slots, create_tables
+from paropt.storage.leases import Slots
+from paropt.storage.schema import create_tables
 from paropt.training.epochs import EpochReport
 
 pytestmark = pytest.mark.postgres

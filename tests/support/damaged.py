@@ -25,7 +25,8 @@ from paropt.results.spend_curve import points
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.study import Study, StudyEnded
 from paropt.storage.connect import Storage, parse_url
-from paropt.storage.leases import Leases, Observer, Rhythm, Slots, create_tables
+from paropt.storage.leases import Leases, Observer, Rhythm, Slots
+from paropt.storage.schema import create_tables
 from paropt.terminal.status import all_statuses, studies_table, study_report, study_status
 from paropt.training.epochs import EpochReport
 

@@ -34,9 +34,9 @@ def forgetful(ledger: Any) -> None:
     """The third epoch is acknowledged and not written."""
     real = ledger.set_curve
 
-    def set_curve(connection: Any, trial: int, curve: Any, metric: str) -> None:
-        values = [value if epoch != 3 else None for epoch, value in enumerate(curve[metric], 1)]
-        real(connection, trial, {**curve, metric: values}, metric)
+    def set_curve(connection: Any, trial: int, curve: Any, values: Any) -> None:
+        kept = [value if epoch != 3 else None for epoch, value in enumerate(values, 1)]
+        real(connection, trial, {**curve, "mrr@20": kept}, kept)
 
     ledger.set_curve = set_curve
 
