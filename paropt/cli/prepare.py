@@ -131,6 +131,7 @@ def prepare(
     paropt prepare --demo --out data/demo
     paropt prepare log.csv.gz --session-key user --session-gap 30m --out data/log
     paropt prepare --train-full train.tsv --test test.tsv --out data/shop
+    paropt prepare --train train.tsv --valid valid.tsv --out data/shop
     """
     splits = {"train_full": train_full, "train": train, "valid": valid, "test": test}
     given = {name: path for name, path in splits.items() if path is not None}
@@ -248,7 +249,7 @@ def _span(split: dict[str, Any]) -> str:
     from datetime import UTC, datetime
 
     if split["first"] is None:
-        return "order only"
+        return "order only" if split["events"] else "not given"
     first, last = (datetime.fromtimestamp(split[end] / 1000, UTC) for end in ("first", "last"))
     days = (last - first).total_seconds() / 86_400
     return f"{first:%Y-%m-%d} to {last:%Y-%m-%d}, {days:.1f} days"

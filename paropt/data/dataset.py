@@ -217,6 +217,11 @@ class Dataset:
         if name not in VIEWS:
             raise DataError(f"no view {name!r}; there are {', '.join(VIEWS)}")
         train, test = VIEWS[name]
+        if not self.split(test).n_events:
+            raise DataError(
+                f"{self.path} has no {test} split: it was prepared from --train and --valid, which"
+                f" is all that a search needs; prepare it with --{test} too for a final number"
+            )
         return View(cast(ViewName, name), self, self.split(train), self.split(test, train))
 
     def verify(self) -> None:

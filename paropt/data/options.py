@@ -147,7 +147,7 @@ def _sources(events: Sequence[Path], given: Mapping[str, Path]) -> tuple[list[Pa
     if bool(events) == bool(given):
         raise DataError(
             "give event files, or files that are split already"
-            " (--train-full and --test, or --train, --valid and --test)"
+            " (--train-full and --test, or --train and --valid, perhaps with --test)"
         )
     if not given:
         return list(events), []
@@ -159,12 +159,13 @@ def check_parts(names: set[str]) -> None:
     """Refuse splits from which the four cannot be completed."""
     if names not in (
         {"train_full", "test"},
+        {"train", "valid"},
         {"train", "valid", "test"},
         {"train_full", "test", "train", "valid"},
     ):
         raise DataError(
             f"splits {', '.join(sorted(names))} are not enough: give train_full and test,"
-            " or train, valid and test, or all four"
+            " or train and valid, or these and test, or all four"
         )
 
 

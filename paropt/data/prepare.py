@@ -370,6 +370,8 @@ def _all_gone(plan: Plan, log: Log, step: Step) -> str:
 
 def _refuse_empty(splits: Mapping[str, Events], plan: Plan, log: Log) -> None:
     for name, events in splits.items():
+        if name == "test" and _lacks_test(log):
+            continue
         if len(events) and (events.lengths() >= 2).any():
             continue
         remedy = "give a longer log, or another --test-fraction"
@@ -379,6 +381,11 @@ def _refuse_empty(splits: Mapping[str, Events], plan: Plan, log: Log) -> None:
             remedy = f"{_span(log.events)}: choose other --test-days than"
             remedy += f" {plan.rules.test_days:g}, or {_end(plan)}"
         raise DataError(f"the split {name} would hold no session of two events; {remedy}")
+
+
+def _lacks_test(log: Log) -> bool:
+    """Whether it was split elsewhere into parts for a search only."""
+    return log.part is not None and not np.any(log.part == "test")
 
 
 def _span(events: Events) -> str:
@@ -473,7 +480,8 @@ def _beside(
 
 
 def _odd_span(summaries: Mapping[str, Mapping[str, Any]]) -> str | None:
-    ends = [split[end] for split in summaries.values() for end in ("first", "last")]
+    there = [split for split in summaries.values() if split["events"]]
+    ends = [split[end] for split in there for end in ("first", "last")]
     return odd_span(np.array(ends))
 
 
@@ -492,9 +500,9 @@ def _summary(name: str, split: SplitArrays, index: Index, plan: Plan) -> dict[st
         "targets": int(split.targets.sum()),
         "known_targets": int(np.count_nonzero(split.items[split.targets] < n_known)),
         "pairs": _pairs(split, len(index.code_of)),
-        "longest": int(np.diff(split.offsets).max()),
-        "first": int(split.times.min()) if plan.has_times else None,
-        "last": int(split.times.max()) if plan.has_times else None,
+        "longest": int(np.diff(split.offsets).max(initial=0)),
+        "first": int(split.times.min()) if plan.has_times and len(split.times) else None,
+        "last": int(split.times.max()) if plan.has_times and len(split.times) else None,
     }
 
 

@@ -45,9 +45,11 @@ def complete_splits(parts: dict[str, Events], rules: Rules, has_times: bool) -> 
     """The four splits of data that was split elsewhere.
 
     ``train_full`` and ``test``: train and valid are cut from ``train_full`` by the rule.
-    ``train``, ``valid`` and ``test``: train_full is the first two together.
+    ``train``, ``valid`` and perhaps ``test``: train_full is the first two together. Without a
+    test it is empty: a search needs none.
     """
     parts = dict(parts)
+    parts.setdefault("test", next(iter(parts.values())).take(np.zeros(0, np.int64)))
     if "train_full" not in parts:
         parts["train_full"] = _together(parts["train"], parts["valid"])
     elif "train" not in parts:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paropt.data import open_dataset
 from paropt.errors import StudyError
 from paropt.launch.data_source import Given
 from paropt.launch.launcher import work
@@ -62,6 +63,7 @@ def run(
                 f"study {wish.study!r} is part of a final test; name the study that it tests, "
                 f"{search.definition.plan['of']!r}"
             )
+        open_dataset(joined.data).view("full")  # refused before any work where there is no test
         plan = _plan(wish, search)
         with search.transaction() as connection:
             looks_at_test.check_looks(connection, search.definition.fingerprint, plan)

@@ -244,7 +244,7 @@ def _recoded(split: EventArrays, dataset: Dataset, saved: SavedModel) -> Events:
     knowledge, needs = saved.knowledge, saved.knowledge.needs
     kinds = {name: (kept.kind,) for name, kept in knowledge.columns.items()}
     of_events = Needs(columns=kinds, user_index=needs.who)
-    if lacking := lacks(of_events, facts(dataset.view("full"))):
+    if lacking := lacks(of_events, facts(dataset.view("search"))):
         raise DataError(f"{saved.meta['model']} {lacking}")
     columns = {
         name: np.append(knowledge.encoded(name, _words(kept.vocabulary)), np.int32(-1))

@@ -181,3 +181,22 @@ def test_the_command_line_can_be_pasted() -> None:
         "paropt prepare 'my log.csv' --session-key 'Customer ID' --event view --event cart"
         " --header a,b --session-gap 30m --drop-repeats --text-ids --out DIR"
     )
+
+
+def test_a_search_needs_no_test(tmp_path: Path) -> None:
+    """``paropt.py TRAIN VALID``: two files, and nothing for a final number."""
+    rows = visits(20)
+    train, valid = write(tmp_path / "t.csv", rows[:45]), write(tmp_path / "v.csv", rows[45:])
+    dataset = prepare([], tmp_path / "out", {"train": train, "valid": valid})
+    view = dataset.view("search")
+    assert (view.train.n_sessions, view.test.n_sessions) == (15, 5)
+    assert dataset.split("train_full").n_sessions == 20
+    dataset.verify()
+    assert dataset.split("test").items.shape == (0,)
+    with pytest.raises(DataError, match="has no test split: .*prepare it with --test too"):
+        dataset.view("full")
+    assert not any(warning.startswith("test has") for warning in dataset.meta["warnings"])
+    marked = [(*row, "train" if n < 45 else "valid") for n, row in enumerate(rows)]
+    one = write(tmp_path / "one.csv", marked, "SessionId,ItemId,Time,part")
+    options = Options(split_column="part")
+    assert prepare([one], tmp_path / "o", options=options).fingerprint == dataset.fingerprint
