@@ -193,7 +193,7 @@ def test_a_search_needs_no_test(tmp_path: Path) -> None:
     assert dataset.split("train_full").n_sessions == 20
     dataset.verify()
     assert dataset.split("test").items.shape == (0,)
-    with pytest.raises(DataError, match="has no test split: .*prepare it with --test too"):
+    with pytest.raises(DataError, match=r"has no test split: .*prepare it with --test too"):
         dataset.view("full")
     assert not any(warning.startswith("test has") for warning in dataset.meta["warnings"])
     marked = [(*row, "train" if n < 45 else "valid") for n, row in enumerate(rows)]
