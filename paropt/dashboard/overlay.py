@@ -18,13 +18,15 @@ from typing import Any
 from sqlalchemy import URL
 
 from paropt.dashboard.artifacts import Artifact, artifacts
-from paropt.dashboard.notes import study_note, trial_note
+from paropt.dashboard.notes import study_facts, study_note, trial_note
 from paropt.errors import ParoptError
 from paropt.results.figures.description import Figure
 from paropt.results.figures.of_study import figures
 from paropt.results.figures.plotly import plotly
+from paropt.results.searched import Searched
 from paropt.search.study.history import Record, best_first
 from paropt.search.study.study import Study
+from paropt.search.study.summary import Importance
 from paropt.training.objective import Objective
 
 FRESH = 5.0  # seconds that they are shown before they are made anew,
@@ -34,10 +36,14 @@ RESPITE = 20  # and at least so many times as long as it took to make them
 
 @dataclass(frozen=True)
 class Exhibit:
-    """Of one study: system attributes for optuna-dashboard, and files by their artifact's id."""
+    """Of one study: system attributes for optuna-dashboard, what it shows as the user's attributes,
+    files by their artifact's id, importances, and the id of the best trial by paropt's rule."""
 
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, Artifact] = field(default_factory=dict)
+    importances: Sequence[Importance] | None = None
+    best: int | None = None
 
 
 class Exhibits:
@@ -81,14 +87,21 @@ class Exhibits:
             study = self._studies[study_id]
             if study is None:
                 return Exhibit()
-            made = figures(study)  # reads what is new
+            searched = Searched.of(study)  # reads what is new
             files = artifacts(study)
             notes: dict[int | None, str] = {
                 record.id: trial_note(record, study.definition.objective)
                 for record in _noted(study.history.all(), study.definition.objective)
             }
-            notes[None] = study_note(study.definition, study.summary())
-            return Exhibit(as_attributes(notes, made, files), {file.id: file for file in files})
+            notes[None] = study_note(searched)
+            best = best_first(study.history.lineages(), study.definition.objective)[:1]
+            return Exhibit(
+                as_attributes(notes, figures(study, searched), files),
+                study_facts(searched),
+                {file.id: file for file in files},
+                searched.importances,
+                best[0].id if best else None,
+            )
         except (ParoptError, KeyError, TypeError, ValueError) as error:
             # rows that another program wrote must not take the page away
             logging.getLogger(__name__).debug("nothing to show of %r: %s", name, error)

@@ -8,6 +8,7 @@ was allowed, its database sessions are read-only as well.
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import json
 import logging
@@ -16,7 +17,8 @@ import secrets
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any, BinaryIO
@@ -25,11 +27,14 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 import optuna
 import sqlalchemy
 from optuna.artifacts.exceptions import ArtifactNotFound
+from optuna.trial import FrozenTrial
 
 from paropt.dashboard.access import Application, Gatekeeper, is_loopback, served_hosts
 from paropt.dashboard.edits import Edits
 from paropt.dashboard.overlay import Exhibits
+from paropt.dashboard.page import Page
 from paropt.errors import ParoptError
+from paropt.search.study.summary import Importance
 from paropt.storage.connect import Storage
 from paropt.storage.engine import initialise, open_rdb, transaction
 
@@ -118,9 +123,30 @@ class Annotated(optuna.storages._CachedStorage):
     def get_all_studies(self) -> list[Any]:
         studies = super().get_all_studies()
         for study in studies:
-            ours = self.exhibits.of(study._study_id, study.study_name).attributes
-            study.system_attrs = {**ours, **study.system_attrs}
+            ours = self.exhibits.of(study._study_id, study.study_name)
+            study.system_attrs = {**ours.attributes, **study.system_attrs}
+            if ours.facts:  # words instead of paropt's own JSON
+                theirs = study.user_attrs.items()
+                others = {key: value for key, value in theirs if not key.startswith("paropt:")}
+                study.user_attrs = {**ours.facts, **others}
         return studies
+
+    def get_best_trial(self, study_id: int) -> FrozenTrial:
+        """By paropt's rule, and with a value that is short enough to be read."""
+        best = self.exhibits.of(study_id, self.get_study_name_from_id(study_id)).best
+        if best is None:
+            return super().get_best_trial(study_id)
+        trial = copy.copy(self.get_trial(best))
+        trial.values = [round(value, 6) for value in trial.values or ()]
+        return trial
+
+    def importances(self, study_id: int) -> Sequence[Importance] | None:
+        """Of each model of a study; None if paropt didn't make it."""
+        try:
+            name = self.get_study_name_from_id(study_id)
+        except KeyError:
+            return None
+        return self.exhibits.of(study_id, name).importances
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
         stored = super().get_study_system_attrs(study_id)
@@ -210,7 +236,7 @@ class Dashboard:
         self.host, self.port = host, self._server.server_port
         self._server.set_app(
             Gatekeeper(
-                application(self._optuna, artifacts),
+                application(self._optuna, artifacts, writable),
                 self.token,
                 served_hosts(host, allowed),
                 any_address=not is_loopback(host),
@@ -242,19 +268,20 @@ class Dashboard:
         self._optuna.close()
 
 
-def application(storage: Annotated, artifacts: Path | None) -> Application:
+def application(storage: Annotated, artifacts: Path | None, writable: bool) -> Application:
     """Optuna's web application; the storage is a cached one, or each look would read it all."""
     import optuna_dashboard
 
     files = Files(storage.exhibits, artifacts)
     app: Application = optuna_dashboard.wsgi(storage, artifact_store=files)
-    return Edits(app, storage.engine, storage.forget, files.remove)
+    edits = Edits(app, storage.engine, storage.forget, files.remove)
+    return Page(edits, storage.importances, writable)
 
 
 def serve_until_signal(dashboard: Dashboard) -> None:
     """Serve in a thread until Ctrl-C or SIGTERM."""
     ended = threading.Event()
-    with _handlers(lambda *_: ended.set()):
+    with _handlers(lambda *_: ended.set()), _quiet():
         thread = threading.Thread(target=dashboard.serve)
         thread.start()
         try:
@@ -263,6 +290,21 @@ def serve_until_signal(dashboard: Dashboard) -> None:
             dashboard.stop()
             thread.join()
             dashboard.close()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what Optuna says to programmers: warnings, and traces of what a page answers with."""
+    log = logging.getLogger("optuna_dashboard")
+    before = log.level
+    if not log.isEnabledFor(logging.DEBUG):  # paropt -v
+        log.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(before)
 
 
 @contextlib.contextmanager

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from paropt.names import baseline, command
 from paropt.results.document import (
@@ -26,7 +26,7 @@ from paropt.results.document import (
 )
 from paropt.results.figures.description import BLUE, GREY, ORANGE, Lines, Mark, Marks, Series
 from paropt.results.searched import Json, Searched, read
-from paropt.results.study_page import made_with, search_blocks, shortened
+from paropt.results.study_page import made_with, search_blocks, shortened, summary
 from paropt.results.words import between, counted, listed, number, value_text
 from paropt.training.metrics import direction_of, of_ranks
 from paropt.training.objective import Objective
@@ -122,8 +122,12 @@ class Finished:
 def final_page(report: Json) -> Document:
     """The whole page, with the search that led to it."""
     found = Finished.of(report)
-    blocks = [*_test_blocks(found), Heading("The search"), *search_blocks(found.searched)]
-    return Document(found.title, [*blocks, made_with(found.searched)])
+    below = [
+        replace(block, level=3) if isinstance(block, Heading) else block
+        for block in search_blocks(found.searched)
+    ]
+    search = [Heading("The search"), summary(found.searched), *below]
+    return Document(found.title, [*_test_blocks(found), *search, made_with(found.searched)])
 
 
 def final_summary(report: Json) -> Document:
@@ -152,11 +156,10 @@ def _test_blocks(found: Finished) -> Iterable[Block]:
 
 def _headline(found: Finished) -> Headline:
     ours = found.metrics[found.metric]
+    seeds = counted(len(found.stored["seeds"]), "seed")
+    between_them = f" (± {number(ours.spread)} between them)" if ours.spread is not None else ""
     of = _described(found.chosen)
-    seeds = len(found.stored["seeds"])
-    text: list[Words] = [f"{of}: the mean of {counted(seeds, 'seed')}"]
-    if ours.spread is not None:
-        text += [f" (± {number(ours.spread)} between them)"]
+    text: list[Words] = [f"The mean of {seeds}{between_them} of the chosen configuration, {of}"]
     if ours.interval:
         text += [
             ", with its ",
@@ -269,47 +272,55 @@ def _picture(found: Finished) -> Iterable[Block]:
 
 def _grids(found: Finished) -> Iterable[Block]:
     yield Heading("By other metrics and cut-offs")
-    yield _grid(f"The chosen one, {_described(found.chosen)}", found.metrics, found.metric)
+    chosen = f"The chosen one ({_described(found.chosen)}), and its interval"
+    yield _grid(found, chosen, found.metrics, lambda name: _bounds(found.metrics[name]))
     for one in found.contenders:
-        about = f", {_described(found.test['control'])}" if one.name == CONTROL else ""
-        beside = one.difference
-        yield _grid(f"{one.name}{about}", one.metrics, found.metric, beside)
+        is_control = one.name == CONTROL
+        about = f" ({_described(found.test['control'])})" if is_control else ""
+        below = _above_control(one) if is_control else _above(one)
+        name = "The control" if is_control else one.name.capitalize()
+        yield _grid(
+            found, f"{name}{about}, and by how much the chosen one is above it", one.metrics, below
+        )
 
 
-def _grid(
-    caption: str, metrics: Metrics, searched_for: str, difference: Metrics | None = None
-) -> Table:
-    """Metrics from the top, cut-offs from the left; below each number its interval, or by how much
-    the chosen one is above it."""
+def _bounds(value: Measured) -> str:
+    return f"[{between(value.interval)}]" if value.interval else ""
+
+
+def _above(one: Contender) -> Callable[[str], str]:
+    def below(name: str) -> str:
+        return number(one.difference[name].mean, "+") if name in one.difference else ""
+
+    return below
+
+
+def _above_control(one: Contender) -> Callable[[str], str]:
+    """With the interval, as the two may be close."""
+
+    def below(name: str) -> str:
+        found = one.difference.get(name)
+        bounds = f" [{between(found.interval, '+')}]" if found and found.interval else ""
+        return f"{number(found.mean, '+')}{bounds}" if found else ""
+
+    return below
+
+
+def _grid(found: Finished, caption: str, metrics: Metrics, below: Callable[[str], str]) -> Table:
+    """Metrics from the top, cut-offs from the left; ``below`` says what stands below a number."""
+
+    def cell(name: str) -> Cell:
+        if name not in metrics:
+            return Cell()
+        return Cell(metrics[name].spreading, below(name), strong=name == found.metric)
+
     rows, cuts = _measures(metrics)
     body = [
-        [
-            Cell(measure),
-            *(
-                _measured_cell(
-                    metrics.get(names.get(cut, "")), names.get(cut, ""), searched_for, difference
-                )
-                for cut in cuts
-            ),
-        ]
+        [Cell(measure), *(cell(names.get(cut, "")) for cut in cuts)]
         for measure, names in rows.items()
     ]
     header = ["", *(f"@{cut}" if cut else "" for cut in cuts)]
     return Table(header, body, range(1, len(header)), caption)
-
-
-def _measured_cell(
-    value: Measured | None, name: str, searched_for: str, difference: Metrics | None
-) -> Cell:
-    if value is None:
-        return Cell()
-    if difference is None:
-        note = f"[{between(value.interval)}]" if value.interval else ""
-    else:
-        less = difference.get(name)
-        note = f"chosen {number(less.mean, '+')}" if less else ""
-        note += f" [{between(less.interval, '+')}]" if less and less.interval else ""
-    return Cell(value.spreading, note, strong=name == searched_for)
 
 
 def _measures(metrics: Metrics) -> tuple[dict[str, dict[int, str]], list[int]]:
@@ -410,7 +421,7 @@ def _configurations(found: Finished) -> Iterable[Block]:
     for name in names:
         values = [tested["params"].get(name) for tested in roles.values()]
         differs = alike and len(values) > 1 and values[0] != values[1]
-        shown = ["" if value is None else value_text(value) for value in values]
+        shown = [alike * "default" if value is None else value_text(value) for value in values]
         short = [shortened(text, 40) for text in shown]
         rows.append([shortened(name, 40), *(Cell(c.text, "", differs, c.full) for c in short)])
     yield Table(["", *(f"{role}: {_described(tested)}" for role, tested in roles.items())], rows)

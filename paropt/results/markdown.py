@@ -21,13 +21,18 @@ from paropt.results.document import (
     Text,
     Words,
 )
+from paropt.results.figures.description import Bars
 
 
 def markdown(document: Document) -> str:
-    """The document for people who read text; figures are left out."""
+    """The document for people who read text: figures are left out but for bars, and headings that
+    have nothing else below them."""
     lines = [f"# {_plain(document.title)}", ""]
-    for block in document.blocks:
-        lines += [*_block(block), ""] if not isinstance(block, Picture) else []
+    said = [(block, told) for block in document.blocks if (told := _block(block))]
+    for place, (block, told) in enumerate(said):
+        following = said[place + 1][0] if place + 1 < len(said) else Heading("")
+        if not (isinstance(block, Heading) and isinstance(following, Heading)):
+            lines += [*told, ""]
     if terms := document.terms:
         lines += ["## Words", ""]
         lines += [f"- **{term.key}**: {_plain(term.meaning)}." for term in terms]
@@ -41,7 +46,7 @@ def _block(block: Block) -> list[str]:
             return [f"{'#' * block.level} {_plain(block.text)}"]
         case Headline():
             interval = f" [{block.interval}]" if block.interval else ""
-            return [f"**{_plain(block.what)} {block.value}{interval}**, {_text(block.of)}"]
+            return [f"**{_plain(block.what)} {block.value}{interval}**. {_text(block.of)}"]
         case Paragraph():
             return [
                 f"**Beware:** {_text(block.text)}" if block.kind == "warning" else _text(block.text)
@@ -52,6 +57,9 @@ def _block(block: Block) -> list[str]:
             return list(_table(block))
         case Commands():
             return [*_commands(block)]
+        case Picture(figure=Bars() as bars):
+            shares = ", ".join(f"{name} {share:.0%}" for name, share in bars.bars if share >= 0.01)
+            return [f"{_plain(bars.title)}: {_plain(shares)}. {_text(block.caption)}"]
     return []
 
 

@@ -113,7 +113,7 @@ class Searched:
 
     ``points`` are of :mod:`paropt.results.spend_curve`, ``space`` of
     :func:`paropt.search.space.table.as_object`; ``saved`` are the device seconds that pruned trials
-    would have taken at their own speed.
+    would have taken at their own speed; ``part_of`` names the study whose final test it is part of.
     """
 
     name: str
@@ -127,6 +127,7 @@ class Searched:
     evaluation: str = ""
     split: str = "train → valid"
     seed: int | None = None
+    part_of: str = ""
     state: str = "run"
     why: str = ""
     budget: int | None = None
@@ -197,6 +198,7 @@ class Searched:
             semantics=definition.semantics,
             versions=dict(definition.versions),
             seed=definition.seed,
+            part_of=str(definition.plan.get("of", "")),
             state=summary["state"],
             why=summary["why"],
             budget=summary["budget"],

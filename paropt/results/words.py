@@ -26,7 +26,7 @@ MEANINGS = {
         "set"
     ),
     "control": "a configuration that nobody searched, trained with the seeds of the chosen one",
-    "interval": "95 % bootstrap interval: what other sessions of the same days would change",
+    "interval": "95% bootstrap interval: what other sessions of the same days would change",
     "left out": "targets whose item training never saw, so that no model can rank it",
     "importance": "how much of the difference between good trials and others a parameter explains",
 }

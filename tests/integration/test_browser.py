@@ -64,8 +64,8 @@ SPACE = {
 }
 TITLES = {
     "over-time": "mrr@20 on valid against time spent",
-    "learning-curves": "Learning curves",
-    "best-per-model": "Best mrr@20 per model",
+    "learning-curves": "Learning curves on valid",
+    "best-per-model": "mrr@20 of each model at equal spend",
     "similarity": "Similarity of positives and negatives",
     "experts-hstu-load": "Load of the experts (hstu, trial",
     "experts-hstu-max-violation": "Busiest expert: load / mean − 1 (hstu, trial",
@@ -266,10 +266,12 @@ def test_every_plot_is_there_with_its_data(inside: WebDriver, site: Site) -> Non
         assert traces and drawn, name
         assert all(length for _, _, length in traces), name
     floors = {name for _, name, _ in found["over-time"][1]}
-    assert floors >= {"best so far", "trials", "popularity", "co-occurrence"}
-    assert found["learning-curves"][1][-1][2] == EPOCHS
+    assert floors >= {"best so far", "popularity", "co-occurrence"}
+    assert {"gru4rec, complete", "hstu, complete"} & floors
+    curves = {name: length for _, name, length in found["learning-curves"][1]}
+    assert curves[f"trial {site.best['trial']}, the best"] == EPOCHS
     assert found["experts-hstu-load"][1] == [["heatmap", "", 8]]  # 4 experts in each of 2 layers
-    assert {name for _, name, _ in found["best-per-model"][1]} == {""}
+    assert "at equal spend" in {name for _, name, _ in found["best-per-model"][1]}
     severe = [line for line in inside.get_log("browser") if line["level"] == "SEVERE"]
     assert not severe
     # the header and Plotly's tools would lie over the pictures
@@ -284,8 +286,8 @@ def test_every_plot_is_there_with_its_data(inside: WebDriver, site: Site) -> Non
 
 def test_the_note_says_what_is_searched(inside: WebDriver, site: Site) -> None:
     inside.get(site.page("/studies/1/note"))
-    text = until_shown(inside, "fingerprint", "Best parameters")
-    for words in ("gru4rec/hstu", "learning_rate", "popularity", "paropt export shop"):
+    text = until_shown(inside, "fingerprint", "How to go on")
+    for words in ("gru4rec and hstu", "learning_rate", "popularity", "paropt export shop"):
         assert words in text, words
     assert f"{site.best['value']:.4f}" in text
 

@@ -331,20 +331,26 @@ def test_note_and_plots_of_a_study(database_url: str) -> None:
         assert not [key for key in stored.get_study_system_attrs(1) if "dashboard" in key]
         stored._backend.engine.dispose()
         note = told["note"]["body"]
-        for shown in ("0.0625", "0.2500", "ffffffffffff", "learning_rate=", "paropt export"):
+        for shown in ("0.0625", "0.2500", "ffffffffffff", "learning_rate", "paropt export"):
             assert shown in note, shown
+        assert told["best_trials"][0]["number"] == 0
+        facts = {one["key"]: one["value"] for one in told["user_attrs"]}
+        assert facts["models"] == "gru4rec" and not any("{" in one for one in facts.values())
+        path = "/api/studies/1/param_importances"
+        assert ask(dashboard.port, path, token=dashboard.token).json == {"param_importances": [[]]}
         plots = {
             plot["id"]: json.loads(plot["graph_object"]) for plot in told["plotly_graph_objects"]
         }
         assert set(plots) == {"over-time", "learning-curves"}
         best, trials, floor = plots["over-time"]["data"]
-        assert (best["x"], best["y"]) == ([1.0, 2.0], [0.25, 0.25])  # device-hours
-        assert (trials["mode"], trials["y"]) == ("markers", [0.25, 0.125])
+        assert (best["x"], best["y"]) == ([1.0, 2.0], [0.1875, 0.1875])  # device-hours
+        assert (trials["mode"], trials["y"]) == ("markers", [0.1875, 0.09375])
         assert floor["x"] == [0.0, 2.0]
         assert floor["y"] == [0.0625, 0.0625]
         curves = plots["learning-curves"]["data"]
-        assert [curve["y"] for curve in curves] == [[0.125, 0.0625], [0.25, 0.125]]
-        assert curves[-1]["line"]["width"] > curves[0]["line"]["width"]
+        assert [curve["y"] for curve in curves[:2]] == [[0.125, 0.0625], [0.25, 0.125]]
+        assert curves[1]["line"]["width"] > curves[0]["line"]["width"]
+        assert (curves[2]["name"], curves[2]["y"]) == ("popularity", [0.0625, 0.0625])
         check_files(dashboard, told["trials"][0])
     study.close()
 

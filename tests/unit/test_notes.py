@@ -2,72 +2,71 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+import re
 from typing import Any
 
 import pytest
 
-from paropt.dashboard.notes import study_note, trial_note
-from paropt.search.study.definition import StudyDefinition
+from paropt.dashboard.notes import study_facts, study_note, trial_note
+from paropt.results.markdown import markdown
+from paropt.results.searched import DatasetFacts, Searched, TrialFacts
+from paropt.results.study_page import study_page
 from paropt.search.study.history import Record
 from paropt.training.objective import Objective
 
 EVIL = "`<script>alert(1)</script>` | [x](y)\n# z"
 
 
-def definition(data: Path | str, name: str = "shop") -> StudyDefinition:
-    space = {"model": "gru4rec", "search": {"learning_rate": {"type": "float"}}}
-    return StudyDefinition(
-        name=name,
-        space=space,
-        metric="mrr@20",
-        at=[20],
-        data_path=str(data),
-        fingerprint="f" * 64,
-        seed=7,
-    )
+def searched(name: str = "shop", **more: Any) -> Searched:
+    best = TrialFacts(3, "complete", "gru4rec", {"learning_rate": 0.0123456}, 0.25, epoch=5)
+    found: dict[str, Any] = {
+        "space": {
+            "models": ["gru4rec"],
+            "search": [{"name": "learning_rate", "range": "0 … 1", "when": {}}],
+            "fixed": {},
+            "start": [],
+        },
+        "counts": {"complete": 4, "pruned": 1},
+        "budget": 10,
+        "seed": 7,
+        "sampler": {"name": "tpe", "startup": 10},
+        "pruner": {"name": "none"},
+        "evaluation": "history not filtered, standard ties",
+        "floor": {"cooccurrence": {"mrr@20": 0.5}},
+        "best": [best],
+    }
+    return Searched(name, "mrr@20", "f" * 64, more.pop("data", "data/shop"), **{**found, **more})
 
 
-def summary(**more: Any) -> dict[str, Any]:
-    best = {"trial": 3, "epoch": 5, "value": 0.25, "params": {"learning_rate": 0.0123456, "k": 1}}
-    found = {"model": "gru4rec", "counts": {"complete": 4, "pruned": 1}, "budget": 10}
-    return {**found, "best": best, "floor": {"cooccurrence": {"mrr@20": 0.125}}, **more}
-
-
-def test_a_study_says_what_it_searches_and_how_to_repeat_it(tmp_path: Path) -> None:
-    text = study_note(definition(tmp_path), summary())
-    for words in (
-        "Searched: `learning_rate`.",
-        "| co-occurrence (no training) | | | 0.1250 |",
-        "| **best** | 3 | 5 | **0.2500** |",
-        "4 complete, 1 pruned; budget 10.",
-        "Best parameters: `learning_rate=0.01235`\n",
-        "paropt export shop --out best",
-    ):
+def test_a_study_says_what_its_report_does() -> None:
+    found = searched()
+    text = study_note(found)
+    assert text == markdown(study_page(found))
+    for words in ("Trial 3 of gru4rec", "below the floor: co-occurrence", "paropt final shop"):
         assert words in text
-    assert "Published" not in text
-    unborn = study_note(definition(tmp_path), summary(best=None))
-    assert "best" not in unborn
+
+
+def test_the_definition_is_shown_in_words() -> None:
+    facts = study_facts(searched(state="pause", why="the disk is full"))
+    assert facts["models"] == "gru4rec"
+    assert facts["searched for"] == "mrr@20, history not filtered, standard ties"
+    assert facts["sampler"] == "tpe (startup 10)"
+    assert facts["state"] == "pause the disk is full"
+    assert facts["floor: co-occurrence"] == "0.5000"
+    assert not any("{" in value for value in facts.values())
 
 
 @pytest.mark.parametrize(
-    ("meta", "known"),
-    [
-        ({"fingerprint": "f" * 64, "format_name": "diginetica"}, True),
-        ({"fingerprint": "0" * 64, "format_name": "diginetica"}, False),
-        ({"fingerprint": "f" * 64, "format_name": "generic"}, False),
-        ([], False),
-    ],
+    ("facts", "known"),
+    [(DatasetFacts("diginetica"), True), (DatasetFacts("generic"), False), (None, False)],
 )
 def test_published_numbers_stand_beside_the_very_same_data(
-    tmp_path: Path, meta: Any, known: bool
+    facts: DatasetFacts | None, known: bool
 ) -> None:
-    (tmp_path / "meta.json").write_text(json.dumps(meta))
-    text = study_note(definition(tmp_path), summary())
-    expected = "Published for GRU4Rec, on test: recall@20 0.4995, mrr@20 0.1542."
+    text = study_note(searched(dataset=facts))
+    expected = "published: for GRU4Rec, on test: recall@20 0.4995, mrr@20 0.1542"
     assert (expected in text) == known
-    assert ("Published" in text) == known
+    assert ("published" in text) == known
 
 
 def record(**more: Any) -> Record:
@@ -109,12 +108,20 @@ def test_a_trial_says_what_one_wants_to_know_first() -> None:
     assert "device" not in waiting and "why" not in waiting and "events" not in waiting
 
 
-def test_no_name_is_markup(tmp_path: Path) -> None:
-    of_study = study_note(definition(f"{tmp_path}/{EVIL}", EVIL), summary(model=EVIL))
+def test_a_trial_says_what_its_value_stands_on() -> None:
+    curves = {"mrr@20": [0.25], "targets": [900], "unknown": [100], "stderr": [{"mrr@20": 0.01}]}
+    text = trial_note(record(curves=curves, end={"epoch": 1}), Objective("mrr@20"))
+    assert "| 95% interval | 0.2304, 0.2696 |" in text
+    assert "| targets | 900, and 100 left out: training never saw their item |" in text
+
+
+def test_no_name_is_markup() -> None:
+    of_study = study_note(searched(EVIL, data=EVIL, devices=[EVIL], why=EVIL))
     for text in (trial_note(record(), Objective("mrr@20")), of_study):
         for line in text.splitlines():
-            code = "".join(line.split("`")[1::2])
-            bare = "" if line.startswith("    ") else "".join(line.split("`")[::2])
-            assert "<" not in bare and "](" not in bare and not bare.startswith("# "), line
-            assert not code or line.count("`") % 2 == 0
-    assert "    paropt final '`<script>alert(1)</script>` | [x](y) # z'" in of_study.splitlines()
+            bare = re.sub(r"\\.", "", line)  # what is escaped is no markup
+            code = "".join(bare.split("`")[1::2])
+            bare = "" if line.startswith("    ") else "".join(bare.split("`")[::2])
+            assert "<" not in bare and "](" not in bare and not bare.startswith("# z"), line
+            assert not code or line.replace("\\`", "").count("`") % 2 == 0
+    assert any(line.startswith("    paropt final '`<script>") for line in of_study.splitlines())

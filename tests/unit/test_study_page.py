@@ -88,7 +88,7 @@ def test_a_study_without_a_value_says_so_and_how_to_go_on() -> None:
 
 def test_the_only_trial() -> None:
     text = text_of(searched(trial(4)))
-    assert "**best mrr@20 on valid 0.2500**, Trial 4 of gru4rec, after its epoch 3." in text
+    assert "**best mrr@20 on valid 0.2500**. Trial 4 of gru4rec, after its epoch 3." in text
     assert "flattered by luck" in text and "`paropt final shop`" in text
     assert "## The only trial with a value" in text
     header, _, row = text[text.index("| trial |") :].splitlines()[:3]
@@ -155,7 +155,8 @@ def test_importance_pruning_and_failures() -> None:
         failures=[failed],
     )
     text = text_of(found)
-    assert "Only some trials have bpreg" in page(study_page(found))
+    assert "by 12 trials: learning_rate 100%. " in text and "Only some trials have bpreg" in text
+    assert "## The course of the search" not in text  # it has nothing but figures
     assert "3 trials of 6 ended early, after which 5 of 20 epochs (25%) were not run" in text
     assert "about 2 min at their own speed" in text
     assert "Without a value: 2 oom. The latest:" in text

@@ -44,9 +44,9 @@ BALANCE = {
 Epochs = Sequence[Any]  # what a model said after each epoch, of one kind
 
 
-def figures(study: Study) -> list[Figure]:
-    """All figures of a study, brought up to date."""
-    found = of_search(Searched.of(study))
+def figures(study: Study, searched: Searched | None = None) -> list[Figure]:
+    """All figures of a study, brought up to date unless it was ``searched`` just now."""
+    found = of_search(searched or Searched.of(study))
     ranked = best_first(study.history.lineages(), study.definition.objective)
     found += similarity(_said_by_best(ranked, "similarity"))
     found += experts(_said_by_best(ranked, "experts"))

@@ -204,8 +204,10 @@ def _shares(study: optuna.Study, params: list[str] | None) -> dict[str, float]:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # "equal, for want of trials"
+            warnings.simplefilter("ignore", UserWarning)  # what it says for want of trials
             found = optuna.importance.get_param_importances(study, params=params)
-    except (ValueError, RuntimeError, UserWarning):
+    except (ValueError, RuntimeError):
         return {}
+    if len(found) > 1 and len(set(found.values())) == 1:
+        return {}  # that is how it says that it does not know
     return {name: float(value) for name, value in found.items()}
