@@ -60,5 +60,8 @@ def quoted(*words: object) -> str:
 
 def shown(text: object) -> str:
     """Text of others on one line of a terminal, without what would move its cursor."""
-    line = " ".join(str(text).split())
+    line = str(text)
+    if line.isprintable():  # most are
+        return line
+    line = " ".join(line.split())
     return "".join(c if unicodedata.category(c) not in _FORBIDDEN else "�" for c in line)

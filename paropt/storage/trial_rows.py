@@ -339,18 +339,27 @@ def read_trials(connection: Connection, study: int, after: int, also: Sequence[i
     Rows of (trial_id, number, state, datetime_start, datetime_complete, value, attrs), where attrs
     maps keys to JSON text.
     """
-    return list(
-        connection.execute(
-            text(
-                f"SELECT t.trial_id, t.number, CAST(t.state AS text), {_known('datetime_start')},"
-                f" {_known('datetime_complete')}, v.value, a.attrs FROM trials t"
-                " LEFT JOIN trial_values v ON v.trial_id = t.trial_id AND v.objective = 0"
-                " LEFT JOIN LATERAL (SELECT json_object_agg(s.key, s.value_json) AS attrs"
-                "  FROM trial_system_attributes s"
-                "  WHERE s.trial_id = t.trial_id AND s.key LIKE 'paropt:%') a ON true"
-                " WHERE t.study_id = :study AND (t.trial_id > :after OR t.trial_id = ANY(:also))"
-                " ORDER BY t.trial_id"
-            ),
-            {"study": study, "after": after, "also": list(also)},
-        )
+    wanted = "t.study_id = :study AND (t.trial_id > :after OR t.trial_id = ANY(:also))"
+    values = {"study": study, "after": after, "also": list(also)}
+    return list(connection.execute(text(_trials(wanted)), values))
+
+
+def read_trials_of(connection: Connection, studies: Sequence[int]) -> Mapping[int, list[Any]]:
+    """All trials of some studies, by study: rows as of :func:`read_trials`."""
+    found: dict[int, list[Any]] = {study: [] for study in studies}
+    statement = text(_trials("t.study_id = ANY(:studies)", ", t.study_id"))
+    for row in connection.execute(statement, {"studies": list(studies)}):
+        found[row.study_id].append(row[:-1])
+    return found
+
+
+def _trials(wanted: str, more: str = "") -> str:
+    return (
+        f"SELECT t.trial_id, t.number, CAST(t.state AS text), {_known('datetime_start')},"
+        f" {_known('datetime_complete')}, v.value, a.attrs{more} FROM trials t"
+        " LEFT JOIN trial_values v ON v.trial_id = t.trial_id AND v.objective = 0"
+        " LEFT JOIN LATERAL (SELECT json_object_agg(s.key, s.value_json) AS attrs"
+        "  FROM trial_system_attributes s"
+        "  WHERE s.trial_id = t.trial_id AND s.key LIKE 'paropt:%') a ON true"
+        f" WHERE {wanted} ORDER BY t.trial_id"
     )

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
-from paropt.errors import ParoptError, StorageUnreachable
+from paropt.errors import StorageUnreachable
 from paropt.machine.signals import caught_signals
-from paropt.search.study.study import Study
+from paropt.names import baseline, shown
 from paropt.storage.connect import Storage
 from paropt.storage.leases import Rhythm, Slots
+from paropt.terminal.columns import Column
 from paropt.terminal.frames import fitted, on_a_terminal, quiet_keys, summary
+from paropt.terminal.live import duration
+from paropt.terminal.study_list import (
+    WIDE,
+    described_slots,
+    done_of,
+    listed_studies,
+    print_studies,
+    slots_by_study,
+    study_lines,
+    with_slots,
+)
+from paropt.terminal.tables import fitting
+
+if TYPE_CHECKING:
+    from paropt.search.study.study import Study
 
 SHOWN_BEST = 10
 SHOWN_FAILED = 5
@@ -27,62 +41,43 @@ COUNTED = ("complete", "pruned", "failed", "running", "waiting")
 
 def study_status(storage: Storage, study: Study) -> dict[str, Any]:
     """One study as a JSON object: its summary, and ``workers``, one object per live slot."""
-    return {**study.summary(), "workers": workers(storage, study.name, study.definition.heartbeat)}
+    slots = workers(storage, study.name, study.definition.heartbeat)
+    return with_slots(study.summary(), slots)
 
 
 def workers(storage: Storage, study: str, heartbeat: float) -> list[dict[str, Any]]:
     """The live slots of a study; ``state`` is what each last said that it does."""
     grace = Rhythm(heartbeat).grace
-    return [asdict(slot) for slot in Slots(storage.engine()).alive(study, within=grace)]
+    return described_slots(Slots(storage.engine()).alive(study, within=grace), heartbeat)
 
 
-def all_statuses(storage: Storage) -> tuple[list[dict[str, Any]], list[str]]:
-    """Every study of the storage, in the order of their making; why some cannot be shown."""
+def all_statuses(storage: Storage, *, parts: bool = True) -> tuple[list[dict[str, Any]], list[str]]:
+    """Every study of the storage, in the order of their making; why some cannot be shown.
+
+    ``parts``: those of final tests, too.
+    """
+    from paropt.search.study.study import Study
+
+    slots = slots_by_study(storage)
     found, damaged = [], []
-    for name in Study.names(storage.url):
-        try:
-            study = Study.load(storage.url, name)
-            try:
-                found.append(study_status(storage, study))
-            finally:
-                study.close()
-        except StorageUnreachable:
-            raise
-        except ParoptError as error:
-            damaged.append(f"study {name!r} cannot be shown: {error}")
+    for name, summed in Study.summaries(storage.engine(), parts=parts):
+        if isinstance(summed, dict):
+            theirs = described_slots(slots[name], summed["heartbeat"])
+            found.append(with_slots(summed, theirs))
+        else:
+            damaged.append(f"study {name!r} cannot be shown: {summed}")
     return found, damaged
 
 
 # -- for people -------------------------------------------------------------------------------
 
 
-def studies_table(statuses: list[dict[str, Any]], room: int | None = None) -> RenderableType:
+def studies_table(
+    statuses: Sequence[Mapping[str, Any]], room: int | None = None, width: int = WIDE
+) -> RenderableType:
     """One line per study; of more than ``room`` the latest."""
-    if not statuses:
-        return Text("no studies yet; start one with paropt launch --space SPACE --data DIR")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("study", "model", "metric", "best", "trial"):
-        table.add_column(column, no_wrap=column != "model")
-    for column in ("done", *COUNTED[2:], "slots"):
-        table.add_column(column, justify="right")
-    table.add_column("state")
-    shown = statuses if room is None else statuses[max(0, len(statuses) - room) :]
-    for status in shown:
-        best, counts = status["best"] or {}, status["counts"]
-        table.add_row(
-            status["study"],
-            status["model"],
-            status["metric"],
-            _number(best.get("value")),
-            str(best.get("trial", "-")),
-            _done(status),
-            *(str(counts[state]) for state in COUNTED[2:]),
-            str(len(status["workers"])),
-            status["state"],
-        )
-    if len(shown) == len(statuses):
-        return table
-    return Group(Text(f"… {len(statuses) - len(shown)} earlier studies", style="dim"), table)
+    header, *rest = study_lines(statuses, room, width)
+    return Group(Text(header, style="bold" if rest else ""), Text("\n".join(rest)))
 
 
 def study_report(
@@ -91,106 +86,131 @@ def study_report(
     slots: int | None = None,
     failed: int = SHOWN_FAILED,
     best: int = SHOWN_BEST,
+    width: int = WIDE,
 ) -> RenderableType:
     """One study: its counts, floor, best trials, failures and slots; so many of each."""
     working = status["workers"]
-    shown = working if slots is None else working[:slots]
+    there = working if slots is None else working[:slots]
     parts: list[RenderableType] = [Text(line) for line in _headline(status)]
     if status["best"] and best:
-        parts += [Text(), _best_table(status["metric"], study, best)]
+        parts += [Text(), _best_table(status["metric"], study, best, width)]
     if status["counts"]["failed"] and failed:
-        parts += [Text(), _failures(study, failed)]
+        parts += [Text(), _failures(study, failed, width)]
     parts.append(Text())
-    if shown or not working:
-        parts.append(_slots_table(shown))
-    if len(shown) < len(working):
-        parts.append(summary([slot["state"] for slot in working[len(shown) :]], more=bool(shown)))
+    if there or not working:
+        parts.append(_slots_table(there, width))
+    if len(there) < len(working):
+        parts.append(summary([slot["state"] for slot in working[len(there) :]], more=bool(there)))
     return Group(*parts)
 
 
 def _headline(status: Mapping[str, Any]) -> list[str]:
     counts = status["counts"]
-    listed = ", ".join(f"{counts[state]} {state}" for state in COUNTED)
+    listed = ", ".join(f"{counts[state]} {state}" for state in COUNTED if counts[state])
     lines = [
-        f"{status['study']}: {status['model']}, {status['metric']}, {_done(status)} trials "
-        f"({listed})",
-        f"data {status['fingerprint'][:12]} {status.get('data', '')}".rstrip(),
+        f"{shown(status['study'])}: {status['activity']}, {done_of(status)} trials"
+        + (f" ({listed})" if listed else ""),
+        f"{status['model']} by {status['metric']} on data {status['fingerprint'][:12]} "
+        f"{shown(status.get('data', ''))}".rstrip(),
     ]
-    if status["state"] != "run" or status.get("why"):
-        lines.append(f"state {status['state']} {status.get('why') or ''}".rstrip())
+    if status.get("why"):
+        lines.append(shown(status["why"]))
+    if left := status["seconds_left"]:
+        lines.append(f"{duration(left)} of its time left")
     if unread := status.get("unread"):
         lines.append(f"{unread} trial{'s' * (unread > 1)} more cannot be read")
-    floors = [f"{name} {_number(m.get(status['metric']))}" for name, m in status["floor"].items()]
+    floors = [
+        f"{baseline(name)} {_number(m.get(status['metric']))}"
+        for name, m in status["floor"].items()
+    ]
     if floors:
-        lines.append(f"floor {', '.join(floors)}")
+        lines.append(f"without training: {', '.join(floors)}")
     return lines
 
 
-def _best_table(metric: str, study: Study, count: int) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("trial", justify="right")
-    table.add_column(metric, justify="right")
-    table.add_column("epoch", justify="right")
-    table.add_column("state")
-    table.add_column("parameters")
+def _best_table(metric: str, study: Study, count: int, width: int) -> RenderableType:
+    columns = (
+        Column("trial", right=True),
+        Column(metric, right=True),
+        Column("epoch", right=True),
+        Column("state", leaves=1),
+        Column("parameters", gives=True, folded=True),
+    )
     names = {parameter.name for parameter in study.space.searched}
+    rows = []
     for trial in study.best(count):
         searched = {k: v for k, v in trial["params"].items() if k in names}
-        table.add_row(
-            str(trial["trial"]),
-            _number(trial["value"]),
-            f"{trial['epoch']}/{trial['epochs']}",
-            trial["state"],
-            " ".join(f"{name}={_short(value)}" for name, value in searched.items()),
+        rows.append(
+            [
+                str(trial["trial"]),
+                _number(trial["value"]),
+                f"{trial['epoch']}/{trial['epochs']}",
+                trial["state"],
+                " ".join(f"{name}={_short(value)}" for name, value in searched.items()),
+            ]
         )
-    return table
+    return fitting(columns, rows, width)
 
 
-def _failures(study: Study, count: int) -> Table:
+def _failures(study: Study, count: int, width: int) -> RenderableType:
+    columns = (
+        Column("failed", right=True),
+        Column("epoch", leaves=1, right=True),
+        Column("why"),
+        Column("message", gives=True, folded=True),
+    )
     ended = [t for t in study.trials() if t["state"] in ("fail", "pruned")]
     failed = [t for t in ended if t["value"] is None and t["why"] != "lost"]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("failed", justify="right")
-    table.add_column("epoch", justify="right")
-    table.add_column("why", no_wrap=True)
-    table.add_column("message")
-    for trial in failed[-count:]:
-        message = " ".join(str(trial["message"]).split())
-        table.add_row(str(trial["trial"]), str(trial["epochs"]), str(trial["why"]), message)
-    return table
+    rows = [
+        [str(trial["trial"]), str(trial["epochs"]), str(trial["why"]), str(trial["message"])]
+        for trial in failed[-count:]
+    ]
+    return fitting(columns, rows, width)
 
 
-def _slots_table(slots: list[dict[str, Any]]) -> RenderableType:
+SLOTS = (
+    Column("slot"),
+    Column("host", leaves=4),
+    Column("device", leaves=2),
+    Column("doing", gives=True),
+    Column("trial", right=True),
+    Column("epoch", right=True),
+    Column("value", right=True),
+    Column("events/s", leaves=1, right=True),
+    Column("heard", leaves=3, right=True),
+)
+
+
+def _slots_table(slots: list[dict[str, Any]], width: int) -> RenderableType:
     if not slots:
         return Text("no slot works on it now")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("slot", no_wrap=True)
-    table.add_column("host", overflow="ellipsis")  # the one that gives way to the numbers
-    table.add_column("device", no_wrap=True)
-    table.add_column("doing", no_wrap=True)
-    for column in ("trial", "epoch", "value", "events/s", "seen"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for slot in slots:
-        state = slot["state"]
-        at_work = state.get("trial") is not None
-        speed = state.get("events_per_second")
-        table.add_row(
-            slot["id"][:8],
-            slot["host"],
-            slot["device"],
-            str(slot["command"] or state.get("phase", "")),
-            str(state["trial"]) if at_work else "-",
-            f"{state.get('epoch', 0)}/{state.get('epochs', '?')}" if at_work else "-",
-            _number(state.get("value")) if at_work else "-",
-            f"{speed:,.0f}" if at_work and speed else "-",
-            f"{slot['quiet']:.0f} s ago",
-        )
-    return table
+    return fitting(SLOTS, [_slot_row(slot) for slot in slots], width)
 
 
-def _done(status: Mapping[str, Any]) -> str:
-    done = status["counts"]["complete"] + status["counts"]["pruned"]
-    return f"{done}/{status['budget']}" if status["budget"] else str(done)
+def _slot_row(slot: Mapping[str, Any]) -> list[str]:
+    state = slot["state"]
+    at_work = state.get("trial") is not None
+    speed = state.get("events_per_second")
+    return [
+        slot["id"][:8],
+        slot["host"],
+        slot["device"],
+        _doing(slot),
+        str(state["trial"]) if at_work else "-",
+        f"{state.get('epoch', 0)}/{state.get('epochs', '?')}" if at_work else "-",
+        _number(state.get("value")) if at_work else "-",
+        f"{speed:,.0f}" if at_work and speed and not slot["gone"] else "-",
+        f"{slot['quiet']:.0f} s ago",
+    ]
+
+
+def _doing(slot: Mapping[str, Any]) -> str:
+    """What it does; nothing any more if its process was killed."""
+    if slot["killed"]:
+        return "killed"
+    if slot["gone"]:
+        return "silent"
+    return str(slot["command"] or slot["state"].get("phase", ""))
 
 
 def _number(value: Any) -> str:
@@ -208,10 +228,15 @@ class Looking:
         StudyError: there is no such study.
     """
 
-    def __init__(self, storage: Storage, name: str | None) -> None:
+    def __init__(self, storage: Storage, name: str | None, *, parts: bool = False) -> None:
         self.storage = storage
+        self.study: Study | None = None
+        self._parts = parts
         self._said: set[str] = set()
-        self.study = Study.load(storage.url, name) if name else None
+        if name is not None:
+            from paropt.search.study.study import Study as Opened
+
+            self.study = Opened.load(storage.url, name)
 
     def __enter__(self) -> Looking:
         return self
@@ -224,7 +249,12 @@ class Looking:
         """The study as a JSON object, or a list of all of them."""
         if self.study:
             return study_status(self.storage, self.study)
-        found, damaged = all_statuses(self.storage)
+        return self._told(*all_statuses(self.storage, parts=self._parts))
+
+    def _listed(self) -> list[dict[str, Any]]:
+        return self._told(*listed_studies(self.storage, parts=self._parts))
+
+    def _told(self, found: list[dict[str, Any]], damaged: Iterable[str]) -> list[dict[str, Any]]:
         for line in damaged:
             if line not in self._said:
                 self._said.add(line)
@@ -233,12 +263,14 @@ class Looking:
 
     def print(self) -> None:
         """To stdout, as wide as it is; where nobody watches, as wide as it needs to be."""
+        if self.study is None:
+            print_studies(self.storage, parts=self._parts)
+            return
         console = Console()
         if not console.is_terminal:
-            console = Console(width=200)
-        found = self.look()
-        shown = study_report(found, self.study) if self.study else studies_table(found)
-        console.print(shown, soft_wrap=not console.is_terminal)
+            console = Console(width=WIDE)
+        whole = study_report(self.look(), self.study, width=console.width)
+        console.print(whole, soft_wrap=not console.is_terminal)
 
     def watch(self, seconds: float = 1.0) -> None:
         """Stay until Ctrl-C, which leaves the last frame; off a terminal as :meth:`print`."""
@@ -260,14 +292,12 @@ class Looking:
     def _frame(self, console: Console) -> RenderableType:
         """What fits the terminal, or why there is nothing to show."""
         try:
-            found = self.look()
             if self.study is None:
-
-                def listed(room: int) -> RenderableType:
-                    return studies_table(found, room)
-
-                return fitted(console, listed, (len(found),), (1,))
-            report = functools.partial(study_report, found, self.study)
+                studies = self._listed()
+                table = functools.partial(studies_table, studies, width=console.width)
+                return fitted(console, table, (len(studies),), (1,))
+            found = self.look()
+            report = functools.partial(study_report, found, self.study, width=console.width)
             wanted = (len(found["workers"]), SHOWN_FAILED, SHOWN_BEST)
             return fitted(console, report, wanted, (4, 1, 3))
         except StorageUnreachable as error:

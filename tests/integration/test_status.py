@@ -97,7 +97,13 @@ def test_json_of_a_study(database_url: str, slot: str, run_paropt: Callable[...,
 def test_a_study_for_people(database_url: str, slot: str, run_paropt: Callable[..., Any]) -> None:
     done = run_paropt("status", "shop", env={"PAROPT_STORAGE": database_url})
     assert (done.rc, done.err) == (0, "")
-    for shown in ("1/5 trials", "0.2500", "1/2", "learning_rate=0.05", "floor popularity 0.0625"):
+    for shown in (
+        "1/5 trials",
+        "0.2500",
+        "1/2",
+        "learning_rate=0.05",
+        "without training: popularity 0.0625",
+    ):
         assert shown in done.out
     for shown in ("8 GiB asked of 4 GiB", slot[:8], "rome", "gpu0", "1,234"):
         assert shown in done.out

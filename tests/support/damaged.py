@@ -28,6 +28,7 @@ from paropt.storage.connect import Storage, parse_url
 from paropt.storage.leases import Leases, Observer, Rhythm, Slots
 from paropt.storage.schema import create_tables
 from paropt.terminal.status import all_statuses, studies_table, study_report, study_status
+from paropt.terminal.study_list import listed_studies, study_lines
 from paropt.training.epochs import EpochReport
 
 SPACE: dict[str, Any] = {
@@ -183,6 +184,7 @@ class Shop:
         found, _ = all_statuses(self.storage)
         Console(file=io.StringIO(), width=80).print(studies_table(found))
         json.dumps(found, allow_nan=False)
+        json.dumps(study_lines(listed_studies(self.storage)[0])).encode()
 
     def show(self) -> bool:
         """Whether the dashboard has something of ours to show."""

@@ -138,7 +138,7 @@ class Record:
 
 
 def _record(row: Any, meta: row_schema.Shape) -> Record | None:
-    """A row of :func:`ledger.read_trials`; None if it is damaged, in whichever part."""
+    """A row of :func:`trial_rows.read_trials`; None if it is damaged, in whichever part."""
     trial, number, state, started, ended, value, attrs = row
     if number is None or not row_schema.is_value(value) or (state == "COMPLETE" and value is None):
         return None
@@ -185,10 +185,18 @@ class History:
 
     def refresh(self, connection: Connection) -> None:
         """Reads what is new, and again what had not ended."""
-        with self._lock, _uncollected():
-            for row in trial_rows.read_trials(
-                connection, self.study, self._last, sorted(self._open)
-            ):
+        with self._lock:
+            rows = trial_rows.read_trials(connection, self.study, self._last, sorted(self._open))
+            self._take_all(rows)
+
+    def take(self, rows: Iterable[Any]) -> None:
+        """What :meth:`refresh` would read, if somebody has read it already."""
+        with self._lock:
+            self._take_all(rows)
+
+    def _take_all(self, rows: Iterable[Any]) -> None:
+        with _uncollected():
+            for row in rows:
                 self._last = max(self._last, row[0])
                 self._take(row)
         if self._unread:

@@ -13,18 +13,19 @@ from typing import Any, Literal
 from sqlalchemy import text
 from sqlalchemy.engine import URL, Connection, Engine
 
-from paropt.errors import StudyError
+from paropt.errors import ParoptError, StudyError
 from paropt.search.space.file import EPOCHS, from_json
 from paropt.search.space.space import Config
 from paropt.search.study import failures, summary
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.history import LOST, History, Record, best_first, counts, searched_values
+from paropt.search.study.overview import seconds_left
 from paropt.search.study.plan import DEFAULT_EPOCHS, Job, jobs_of
 from paropt.search.study.pruning import complete_pruner
 from paropt.search.study.sampling import Proposal, Sampler, Undrawn, complete_sampler, derived_seed
 from paropt.search.study.summary import Importance
 from paropt.search.study.trial import Trial
-from paropt.storage import row_schema, trial_rows
+from paropt.storage import overview_rows, row_schema, trial_rows
 from paropt.storage.engine import initialise, lock, open_engine, transaction
 
 State = Literal["run", "pause", "stop"]
@@ -35,6 +36,7 @@ Claim = Callable[[Connection, int], None]
 MAX_ATTEMPTS = 3
 # from so many trials on, one more tells the sampler little, and it takes long to think
 AHEAD = 1000
+AT_ONCE = 200  # studies whose trials are read by one statement
 
 
 class StudyEnded(StudyError):
@@ -527,8 +529,12 @@ class Study:
 
     def summary(self) -> dict[str, Any]:
         """What ``status STUDY --json`` and ``launch --json`` print, but for the workers."""
-        attrs = self._attrs()
-        self.refresh()
+        with self.transaction() as connection:
+            attrs, now = self._read(connection), _now(connection)
+            self.history.refresh(connection)
+        return self._summary(attrs, now)
+
+    def _summary(self, attrs: trial_rows.StudyAttributes, now: float) -> dict[str, Any]:
         return summary.summary(
             self.definition,
             self.space,
@@ -536,8 +542,36 @@ class Study:
             budget=attrs.get(trial_rows.BUDGET),
             state=attrs.get(trial_rows.STATE, {}),
             floor=attrs.get(trial_rows.FLOOR, {}),
+            seconds_left=seconds_left(attrs, now),
             unread=self.history.unread,
         )
+
+    @classmethod
+    def summaries(
+        cls, engine: Engine, *, parts: bool
+    ) -> Iterator[tuple[str, dict[str, Any] | StudyError]]:
+        """Every study's name with its :meth:`summary`, or with why there is none.
+
+        ``parts``: those of final tests, too. All trials are read by few statements, however many
+        studies there are.
+        """
+        with transaction(engine) as connection:
+            if not overview_rows.there(connection):
+                return
+            now = _now(connection)
+            found = list(overview_rows.studies(connection))
+            for begin in range(0, len(found), AT_ONCE):
+                some = found[begin : begin + AT_ONCE]
+                rows = trial_rows.read_trials_of(connection, [study for study, _, _ in some])
+                for identity, name, attrs in some:
+                    try:
+                        study = cls(engine, identity, _as_recorded(attrs, name))
+                        if study.jobs and not parts:
+                            continue
+                        study.history.take(rows[identity])
+                        yield name, study._summary(attrs, now)
+                    except ParoptError as error:
+                        yield name, StudyError(str(error))
 
     def importances(self) -> dict[str, float]:
         """How much each searched parameter matters, from 0 to 1; empty while that is unknown."""
@@ -562,8 +596,11 @@ def _completed(definition: StudyDefinition) -> StudyDefinition:
 
 def _recorded(connection: Connection, study: int, name: str) -> StudyDefinition:
     """What the study was made with, by the name that the database gives it now."""
-    stored = trial_rows.study_attrs(connection, study).get(trial_rows.DEFINITION, {})
-    recorded = StudyDefinition.from_json(stored)
+    return _as_recorded(trial_rows.study_attrs(connection, study), name)
+
+
+def _as_recorded(attrs: trial_rows.StudyAttributes, name: str) -> StudyDefinition:
+    recorded = StudyDefinition.from_json(attrs.get(trial_rows.DEFINITION, {}))
     sampler, pruner = complete_sampler(recorded.sampler), complete_pruner(recorded.pruner)
     return replace(recorded, name=name, sampler=sampler, pruner=pruner)
 

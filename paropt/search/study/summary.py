@@ -88,6 +88,7 @@ def summary(
     budget: int | None,
     state: Mapping[str, Any],
     floor: Mapping[str, Any],
+    seconds_left: float | None = None,
     unread: int = 0,
 ) -> dict[str, Any]:
     """A study as a JSON object; its keys are promised in docs/json.md."""
@@ -101,10 +102,12 @@ def summary(
         "evaluation": definition.protocol.to_json(),
         "fingerprint": definition.fingerprint,
         "data": definition.data_path,
+        "heartbeat": definition.heartbeat,
         "state": state.get("state", "run"),
         "why": state.get("failures") or state.get("message", ""),
         "counts": counts(lineages),
         "budget": budget,
+        "seconds_left": seconds_left,
         "best": _shown(first, objective),
         "runner_up": _runner_up(first, second, objective),
         "by_model": by_model(lineages, space.models, objective) if len(space.models) > 1 else None,
