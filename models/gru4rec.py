@@ -49,6 +49,8 @@ class Gru4Rec(Model):
               pattern=activations.PATTERN),
         Param("layers", "sizes", (100,), "GRU units per layer", low=1),
         Param("n_epochs", "int", 10, "passes over the training sessions", low=1),
+        Param("patience", "int", 0, "epochs without a better score that end training; 0: none",
+              low=0),
         Param("batch_size", "int", 64, "sessions trained side by side", low=1),
         Param("learning_rate", "float", 0.05, "Adagrad's step size", low=0, low_open=True),
         Param("momentum", "float", 0.0, "heavy-ball momentum", low=0, high=1, high_open=True),

@@ -11,6 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from paropt.cli._study import also_option, metric_option, protocol_options
+from paropt.training.evaluation import EvaluationProtocol
+from paropt.training.judgement import cautions, coverage, value_words
+from paropt.training.objective import Objective
+
 if TYPE_CHECKING:
     from paropt.training.epochs import EpochReport
     from paropt.training.train_and_test import Outcome
@@ -49,13 +54,12 @@ def judging_options(function: Callable[..., Any]) -> Callable[..., Any]:
             help="CPU threads; numbers are the same only for the same number of them.",
         ),
         click.option("--at", type=Cutoffs(), default="1,5,10,20", help="Cut-offs of the metrics."),
-        click.option(
-            "--ties",
-            type=click.Choice(["standard", "conservative", "median"]),
-            default="standard",
-            help="Where a target stands among items of the same score.",
+        metric_option("the paramfile's or the model's, or mrr@20", "What the best epoch is by."),
+        also_option,
+        protocol_options(
+            "the paramfile's or the model's, or standard",
+            "the paramfile's or the model's, or filtered if the data are leave-one-out",
         ),
-        click.option("--filter-seen", is_flag=True, help="Items of the history are no candidates."),
         click.option("--json", "as_json", is_flag=True, help="Print JSON."),
     ]
     for option in reversed(options):
@@ -76,9 +80,7 @@ def show(outcome: Outcome, as_json: bool) -> None:
     for metric in outcome.metrics:
         values = [f"{of[metric]:.4f}" if metric in of else "–" for of in columns.values()]
         click.echo(_row(metric.ljust(first), values, widths))
-    left_out = f", {outcome.unknown:,} left out as unknown to training" if outcome.unknown else ""
-    seen = ", history filtered" if outcome.filter_seen else ""
-    click.echo(f"\n{outcome.targets:,} targets{left_out}; {outcome.ties} ties{seen}")
+    _show_standing(outcome)
     best = ""
     if outcome.best_epoch is not None and outcome.best_epoch != outcome.epochs:
         best = f" (best: epoch {outcome.best_epoch})"
@@ -90,6 +92,19 @@ def show(outcome: Outcome, as_json: bool) -> None:
     click.echo(f"{outcome.seconds:,.1f} s, {outcome.events_per_second:,.0f} events/s")
     if outcome.saved:
         click.echo(f"saved to {outcome.saved}")
+
+
+def _show_standing(outcome: Outcome) -> None:
+    """What the numbers stand on."""
+    found, objective = asdict(outcome), Objective(outcome.metric)
+    protocol = EvaluationProtocol.from_json(found).words()
+    left_out = f"; {outcome.unknown:,} left out as unknown to training" if outcome.unknown else ""
+    click.echo(f"\n{coverage(found)}{left_out}; {protocol}")
+    value = outcome.metrics.get(outcome.metric)
+    if outcome.interval or (outcome.unknown and outcome.with_misses is not None):
+        click.echo(f"{outcome.metric} {value_words(found, value)}")
+    for line in cautions(found, objective):
+        click.echo(f"Warning: {line}", err=True)
 
 
 def _row(name: str, cells: Any, widths: list[int]) -> str:

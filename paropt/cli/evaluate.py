@@ -30,7 +30,9 @@ def evaluate(
     paropt evaluate shop --data data/shop --at 1,5,10,20
     """
     from paropt.training import train_and_test
+    from paropt.training.wanted import more_metrics
 
+    judging["also"] = more_metrics(judging["also"])
     outcome = train_and_test.test(
         directory,
         directory_of(data),

@@ -14,8 +14,11 @@ from paropt.cli._study import (
     Duration,
     NewName,
     ShippedFile,
+    also_option,
     complete_study,
     data_option,
+    metric_option,
+    protocol_options,
     say,
     slot_options,
     storage_option,
@@ -45,7 +48,9 @@ from paropt.cli._study import (
     help="Configurations to try in all, over every worker and resume.",
 )
 @click.option("--timeout", type=Duration(), metavar="2h", help="Wall-clock time to stop after.")
-@click.option("--metric", metavar="mrr@20|recall@20", show_default="mrr@20", help="To maximise.")
+@metric_option("mrr@20", "What to look for:")
+@also_option
+@protocol_options("standard", "filtered if the data are leave-one-out")
 @click.option("--fixed", multiple=True, metavar="K=V,…", help="Parameters that FILE leaves out.")
 @click.option(
     "--warm-start",

@@ -78,6 +78,7 @@ def _wish(
     from paropt.search.space import shipped
     from paropt.search.space.paramfiles import read_paramfile
     from paropt.training.train_and_test import Wish, parse_params
+    from paropt.training.wanted import more_metrics
 
     values: dict[str, Any]
     provenance: dict[str, Any] = {}
@@ -94,4 +95,11 @@ def _wish(
         name, values, provenance = file.model, dict(file.params), dict(file.provenance)
     said = {key: value for key, value in given.items() if value is not None}
     found = {key: provenance[key] for key in given if provenance.get(key) is not None}
-    return Wish(name, values, **(found | said), **judging), provenance
+    judged = {key: value for key, value in judging.items() if value is not None}
+    stored = {
+        key: provenance[key] for key in ("metric", "ties", "filter_seen") if key in provenance
+    }
+    if "study" in provenance:  # paropt 0.1 filtered no study's history, and did not say so
+        stored.setdefault("filter_seen", False)
+    judged["also"] = tuple(more_metrics(judged.pop("also")))
+    return Wish(name, values, **(found | said), **(stored | judged)), provenance

@@ -217,9 +217,20 @@ def _compute_floor(joined: Joined) -> None:
         from paropt.training.baselines import floors_of
 
         definition = joined.study.definition
+        protocol = definition.protocol
         view = open_dataset(joined.data).view(definition.view)
         with contextlib.suppress(StorageUnreachable, StudyError):  # then the next launch does it
-            joined.study.set_floor(floors_of(joined.study.space.models, view, definition.at))
+            joined.study.set_floor(
+                floors_of(
+                    joined.study.space.models,
+                    view,
+                    definition.at,
+                    protocol.ties,
+                    protocol.filter_seen,
+                    definition.also,
+                    definition.objective,
+                )
+            )
 
     threading.Thread(target=compute, name="floor", daemon=True).start()
 

@@ -185,7 +185,7 @@ def _protocol(
 
 
 def _also(wish: Wish, recorded: StudyDefinition | None) -> list[str]:
-    from paropt.search.setup.objective import more_metrics
+    from paropt.training.wanted import more_metrics
 
     return list(recorded.also) if recorded and not wish.also else more_metrics(wish.also)
 
@@ -256,8 +256,8 @@ def _resume(wish: Wish, storage: Storage, note: Note) -> Joined:
 
 def _metric_of(wish: Wish, recorded: StudyDefinition) -> str | None:
     """What ``--metric`` means for the models of a study that there is."""
-    from paropt.search.setup.objective import objective_of
     from paropt.search.space.file import from_json
+    from paropt.training.wanted import objective_of
 
     if wish.metric is None or wish.metric == recorded.metric:
         return None
@@ -383,8 +383,8 @@ def _check_search(wish: Wish, space: Space) -> Objective:
         ParoptError: a model of the space does not report that metric.
         StudyError: the sampler cannot draw from the space.
     """
-    from paropt.search.setup.objective import more_metrics, objective_of
     from paropt.search.study.sampling import Sampler, complete_sampler
+    from paropt.training.wanted import more_metrics, objective_of
 
     objective = objective_of(wish.metric, space.models)
     more_metrics(wish.also)

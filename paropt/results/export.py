@@ -13,8 +13,6 @@ from paropt.search.space.paramfiles import Format, Paramfile, formatted
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.study import Study
 
-TIES = "standard"  # how equal scores are ranked in a search
-
 
 def export(
     study: Study,
@@ -74,7 +72,7 @@ def paramfile_of(definition: StudyDefinition, trial: Mapping[str, Any]) -> Param
             "seed": trial["seed"],
             "threads": owner.get("threads"),
             "device": owner.get("device_kind", owner.get("device")),
-            "ties": TIES,
+            **definition.protocol.to_json(),
             "fingerprint": definition.fingerprint,
             "semantics": definition.semantics,
             "versions": dict(definition.versions),

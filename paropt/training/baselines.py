@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from paropt.training.bootstrap import Sample, rank_table
+from paropt.training.bootstrap import Sample
 from paropt.training.catalogue import catalogue
-from paropt.training.evaluation import Ties
+from paropt.training.evaluation import EvaluationProtocol, Ties
 from paropt.training.events import known_events
 from paropt.training.floors import floor_ranks, floors
+from paropt.training.metrics import of_ranks
+from paropt.training.objective import Objective
 from paropt.training.plans import evaluation
-from paropt.training.ranking import ROWS, Evaluation, own_evaluation
+from paropt.training.ranking import ROWS, Evaluation, gains, own_evaluation
 from paropt.training.registry import complete_params, judges_itself, model_class
 from paropt.training.session_knn import session_knn_ranks
 
@@ -28,6 +30,8 @@ def floors_of(
     at: Sequence[int] = (20,),
     ties: Ties = "standard",
     filter_seen: bool = False,
+    also: Sequence[str] = (),
+    objective: Objective | None = None,
 ) -> dict[str, dict[str, float]]:
     """Metrics of what needs no training, by name, in the task that the models are judged by.
 
@@ -36,12 +40,17 @@ def floors_of(
     """
     own = [model for model in models if judges_itself(model)]
     if not own:
-        return floors(view, at, ties, filter_seen)
-    return {name: judged.metrics for name, judged in _brought_along(own, view).items()}
+        return floors(view, at, ties, filter_seen, also, objective)
+    brought = _brought_along(own, view, objective)
+    return {name: judged.metrics for name, judged in brought.items()}
 
 
 def baseline_samples(
-    models: Sequence[str], view: View, deepest: int, names: Sequence[str]
+    models: Sequence[str],
+    view: View,
+    names: Sequence[str],
+    protocol: EvaluationProtocol,
+    objective: Objective,
 ) -> dict[str, Sample]:
     """A sample of the metrics ``names`` of each baseline on the view's evaluation split.
 
@@ -51,18 +60,25 @@ def baseline_samples(
     own = [model for model in models if judges_itself(model)]
     if own:
         n = view.test.n_sessions
-        judged = {name: one.sample(n) for name, one in _brought_along(own, view).items()}
+        brought = _brought_along(own, view, objective)
+        judged = {name: one.sample(n) for name, one in brought.items()}
         return {name: sample for name, sample in judged.items() if sample is not None}
-    ranks = {**floor_ranks(view), "session k-NN": session_knn_ranks(view)}
+    rules = protocol.ties, protocol.filter_seen
+    ranks = {**floor_ranks(view, *rules), "session k-NN": session_knn_ranks(view, *rules)}
     events = known_events(view.test, view.n_items)
     positions, _ = events.queries()
     sessions = np.searchsorted(events.offsets, positions, side="right") - 1
     n_sessions = len(events.offsets) - 1
-    tables = {name: rank_table(r, sessions, n_sessions, deepest) for name, r in ranks.items()}
-    return {name: Sample.of_ranks(table, names) for name, table in tables.items()}
+    wanted = [name for name in names if of_ranks(name)]
+    return {
+        name: Sample.of_values(gains(found, wanted, objective), sessions, n_sessions)
+        for name, found in ranks.items()
+    }
 
 
-def _brought_along(models: Sequence[str], view: View) -> dict[str, Evaluation]:
+def _brought_along(
+    models: Sequence[str], view: View, objective: Objective | None
+) -> dict[str, Evaluation]:
     """The floors of models that judge themselves, by name."""
     found = {}
     for model in models:
@@ -72,5 +88,5 @@ def _brought_along(models: Sequence[str], view: View) -> dict[str, Evaluation]:
         with torch.no_grad():
             floors_of_it = kind.floors(catalogue(view), batches)
         for name, given in floors_of_it.items():
-            found[name] = own_evaluation(name, given, batches)
+            found[name] = own_evaluation(name, given, batches, objective)
     return found

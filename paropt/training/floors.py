@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 
 from paropt.training.evaluation import Ties
 from paropt.training.events import Events, Ints, known_events
+from paropt.training.metrics import means, names_at, of_ranks
+from paropt.training.objective import Objective
 from paropt.training.plans import ranges
-from paropt.training.ranking import Ranks, metrics_of, place
+from paropt.training.ranking import Ranks, place
 
 if TYPE_CHECKING:
     from paropt.data.dataset import View
@@ -41,14 +43,28 @@ class Questions:
 
 
 def floors(
-    view: View, at: Sequence[int] = (20,), ties: Ties = "standard", filter_seen: bool = False
+    view: View,
+    at: Sequence[int] = (20,),
+    ties: Ties = "standard",
+    filter_seen: bool = False,
+    also: Sequence[str] = (),
+    objective: Objective | None = None,
 ) -> dict[str, dict[str, float]]:
     """Metrics of popularity and co-occurrence on the view's evaluation split, by their names.
 
-    A split without a target that can be predicted gives an empty dict for each.
+    Coverage is none of them. A split without a target that can be predicted gives an empty dict for
+    each.
     """
-    ranks = floor_ranks(view, ties, filter_seen)
-    return {name: metrics_of(found, at) if len(found) else {} for name, found in ranks.items()}
+    wanted = [*also, *(objective.names if objective else ())]
+    names = [name for name in names_at(at, wanted) if of_ranks(name)]
+    found = {
+        floor: means(ranks, names) if len(ranks) else {}
+        for floor, ranks in floor_ranks(view, ties, filter_seen).items()
+    }
+    for values in found.values():
+        if objective is not None and (value := objective.of(values)) is not None:
+            values[objective.metric] = value
+    return found
 
 
 def floor_ranks(view: View, ties: Ties = "standard", filter_seen: bool = False) -> dict[str, Ranks]:

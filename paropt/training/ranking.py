@@ -20,9 +20,19 @@ from torch import Tensor
 
 from paropt.errors import Diverged, ModelError, TrainingError
 from paropt.training.bootstrap import Sample, standard_errors
+from paropt.training.epochs import EpochReport
 from paropt.training.evaluation import Ties
 from paropt.training.events import EventArrays
-from paropt.training.metrics import COVERAGE, deepest, gain, means, names_at, needs_all_ranks, split
+from paropt.training.metrics import (
+    COVERAGE,
+    deepest,
+    gain,
+    means,
+    names_at,
+    needs_all_ranks,
+    of_ranks,
+    split,
+)
 from paropt.training.objective import NOTICEABLE, Objective
 from paropt.training.plans import Queries, QueryBatches, evaluation
 from paropt.training.registry import Model, SequenceBatch, kernels, scores_itself
@@ -58,6 +68,19 @@ class Evaluation:
     conservative: Mapping[str, float] = field(default_factory=dict)
     stderr: Mapping[str, float] = field(default_factory=dict)
     values: Mapping[str, Ranks] = field(default_factory=dict)
+
+    def report(self, epoch: int = 1) -> EpochReport:
+        """As the record of an epoch."""
+        return EpochReport(
+            epoch,
+            self.metrics,
+            targets=self.targets,
+            unknown=self.unknown,
+            sessions=self.n_sessions,
+            tied=self.tied,
+            conservative=self.conservative,
+            stderr=self.stderr,
+        )
 
     @property
     def n_sessions(self) -> int | None:
@@ -260,6 +283,7 @@ def evaluate(
     ties: Ties = "standard",
     filter_seen: bool = False,
     also: Sequence[str] = (),
+    objective: Objective | None = None,
 ) -> Evaluation:
     """Rank every target of ``split``, or let a model that has its own evaluation judge itself.
 
@@ -272,7 +296,15 @@ def evaluate(
     """
     needs = model.needs(model.params)
     batches = evaluation(split, n_items, model.max_length, ROWS, model.device, needs)
-    return judge(model, batches, at=at, ties=ties, filter_seen=filter_seen, also=also)
+    return judge(
+        model,
+        batches,
+        at=at,
+        ties=ties,
+        filter_seen=filter_seen,
+        also=also,
+        objective=objective,
+    )
 
 
 def judge(
@@ -373,9 +405,7 @@ def own_values(given: Mapping[str, float | Tensor]) -> tuple[dict[str, float], d
 
 
 def _names(at: Sequence[int], also: Sequence[str], objective: Objective | None) -> list[str]:
-    if objective is None:
-        return names_at(at, also)
-    return names_at(sorted({*at, *objective.at}), [*also, *objective.names])
+    return names_at(at, [*also, *(objective.names if objective else ())])
 
 
 def _ranked(
@@ -401,18 +431,24 @@ def _ranked(
 def _with_errors(found: Evaluation, objective: Objective | None) -> Evaluation:
     """With a sum's value, and every metric's standard error."""
     metrics, conservative = dict(found.metrics), dict(found.conservative)
-    gains = {n: gain(n, found.ranks) for n in metrics if not n.startswith(COVERAGE)}
+    of_targets = gains(found.ranks, filter(of_ranks, metrics), objective)
     if objective is not None and objective.metric not in metrics:
         for values in filter(None, (metrics, conservative)):
             if (value := objective.of(values)) is not None:
                 values[objective.metric] = value
-        if all(name in gains for name in objective.names):
-            gains[objective.metric] = sum(
-                (weight * gains[name] for weight, name in objective.parts),
-                np.zeros(len(found.ranks)),
-            )
-    stderr = standard_errors(gains, found.sessions)
+    stderr = standard_errors(of_targets, found.sessions)
     return replace(found, metrics=metrics, conservative=conservative, stderr=stderr)
+
+
+def gains(
+    ranks: Ranks, names: Iterable[str], objective: Objective | None = None
+) -> dict[str, Ranks]:
+    """What each target [T] adds to each metric, and to a sum if that is made of such."""
+    found = {name: gain(name, ranks) for name in names}
+    if objective is not None and all(name in found for name in objective.names):
+        weighted = [weight * found[name] for weight, name in objective.parts]
+        found.setdefault(objective.metric, np.sum(weighted, axis=0))
+    return found
 
 
 def _counts(

@@ -51,11 +51,14 @@ class SessionKnn:
         self.sessions_of = rows[by_item]
         self.item_edges = np.searchsorted(self.items[by_item], np.arange(n_items + 1))
 
-    def ranks(self, events: Events, ties: Ties = "standard") -> Ranks:
-        """The rank of every target of ``events`` that has a prefix, in the order of positions."""
+    def ranks(self, events: Events, ties: Ties = "standard", filter_seen: bool = False) -> Ranks:
+        """The rank of every target of ``events`` that has a prefix, in the order of positions.
+
+        ``filter_seen``: items of the prefix are no candidates, but for the target.
+        """
         positions, begins = events.queries()
         found = [
-            self._chunk(events, positions[cut], begins[cut], ties)
+            self._chunk(events, positions[cut], begins[cut], ties, filter_seen)
             for cut in self._cuts(positions - begins)
         ]
         return np.concatenate(found) if found else np.zeros(0)
@@ -74,12 +77,21 @@ class SessionKnn:
             yield slice(begin, end)
             begin = end
 
-    def _chunk(self, events: Events, positions: Ints, begins: Ints, ties: Ties) -> Ranks:
-        rows, items, sizes = self._prefixes(events, positions, begins)
-        rows, sessions, similar = self._neighbours(rows, items, sizes)
+    def _chunk(
+        self, events: Events, positions: Ints, begins: Ints, ties: Ties, filter_seen: bool
+    ) -> Ranks:
+        seen_rows, seen_items, sizes = self._prefixes(events, positions, begins)
+        rows, sessions, similar = self._neighbours(seen_rows, seen_items, sizes)
         rows, items, votes = self._votes(rows, sessions, similar)
         targets = events.items[positions].astype(np.int64)
-        return self._place(targets, rows, items, votes, ties)
+        other = seen_items != targets[seen_rows]
+        gone = seen_rows[other], seen_items[other]
+        if not filter_seen:
+            gone = gone[0][:0], gone[1][:0]
+        else:
+            kept = ~np.isin(rows * np.int64(self.n_items) + items, gone[0] * self.n_items + gone[1])
+            rows, items, votes = rows[kept], items[kept], votes[kept]
+        return self._place(targets, rows, items, votes, gone, ties)
 
     def _prefixes(self, events: Events, positions: Ints, begins: Ints) -> tuple[Ints, Ints, Ints]:
         """(target, item) for every item before each target, once, and how many each target has."""
@@ -120,7 +132,16 @@ class SessionKnn:
         votes = np.add.reduceat(np.repeat(similar, sizes)[order], first) if len(first) else first
         return *np.divmod(pairs[first], self.n_items), votes
 
-    def _place(self, targets: Ints, rows: Ints, items: Ints, votes: Ints, ties: Ties) -> Ranks:
+    def _place(
+        self,
+        targets: Ints,
+        rows: Ints,
+        items: Ints,
+        votes: Ints,
+        gone: tuple[Ints, Ints],
+        ties: Ties,
+    ) -> Ranks:
+        """``gone`` are (target, item) that are no candidates; they are not among the votes."""
         own = np.zeros(len(targets), dtype=np.int64)
         hit = items == targets[rows]
         own[rows[hit]] = votes[hit]
@@ -131,6 +152,8 @@ class SessionKnn:
         above, at_least = _per_row(rows[higher], targets), _per_row(rows[as_high], targets)
         # without a vote: behind all that have one, among the others by popularity
         none = own == 0
+        # those that stand elsewhere, or nowhere
+        rows, popular = np.append(rows, gone[0]), np.append(popular, self.support[gone[1]])
         above[none] += _beyond(self.ladder, support[none], "right")
         above[none] -= _per_row(rows[popular > support[rows]], targets)[none]
         at_least[none] += _beyond(self.ladder, support[none], "left")
@@ -138,10 +161,10 @@ class SessionKnn:
         return place(above.astype(np.float64), at_least.astype(np.float64), ties)
 
 
-def session_knn_ranks(view: View, ties: Ties = "standard") -> Ranks:
+def session_knn_ranks(view: View, ties: Ties = "standard", filter_seen: bool = False) -> Ranks:
     """The ranks of the view's targets, in the order of their positions among known events."""
-    train = known_events(view.train, view.n_items)
-    return SessionKnn(train, view.n_items).ranks(known_events(view.test, view.n_items), ties)
+    index = SessionKnn(known_events(view.train, view.n_items), view.n_items)
+    return index.ranks(known_events(view.test, view.n_items), ties, filter_seen)
 
 
 def _rank_in_row(rows: Ints, n_rows: int) -> Ints:

@@ -18,17 +18,21 @@ from paropt.errors import DataError, ParamError
 from paropt.training.baselines import floors_of
 from paropt.training.catalogue import facts
 from paropt.training.epochs import EpochReport
-from paropt.training.evaluation import Ties
+from paropt.training.evaluation import EvaluationProtocol, Ties
 from paropt.training.events import EventArrays, Events, known_events
 from paropt.training.fit import Fit
-from paropt.training.ranking import evaluate
+from paropt.training.metrics import DEFAULT
+from paropt.training.objective import Objective, flattered, interval
+from paropt.training.ranking import Evaluation, evaluate
 from paropt.training.registry import Needs, lacks
 from paropt.training.saved import SavedModel, check_place, load_model, save_model
+from paropt.training.wanted import objective_of
 
 if TYPE_CHECKING:
     from paropt.training.fit import OnProgress
 
 DEFAULT_SEED = 42
+LEAST_KNOWN = 0.05  # of the targets: a model that knows fewer is tested on other data than its own
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,10 @@ class Wish:
     threads: int | None = None
     device: str = "cpu"
     at: tuple[int, ...] = (20,)
-    ties: Ties = "standard"
-    filter_seen: bool = False
+    also: tuple[str, ...] = ()
+    metric: str | None = None
+    ties: Ties | None = None
+    filter_seen: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,14 @@ class Outcome:
     loss: float | None = None
     saved: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    metric: str = DEFAULT
+    interval: tuple[float, float] | None = None
+    with_misses: float | None = None
+    sessions: int | None = None
+    tied: float | None = None
+    conservative: dict[str, float] = field(default_factory=dict)
+    stderr: dict[str, float] = field(default_factory=dict)
+    candidates: str = "all"
 
 
 def parse_params(text: str) -> dict[str, str]:
@@ -120,6 +134,10 @@ def train(
     theirs = str((provenance or {}).get("fingerprint", view.fingerprint))
     if theirs != view.fingerprint:
         note(f"the paramfile is from other data ({theirs[:12]}, not {view.fingerprint[:12]})")
+    objective = objective_of(wish.metric, [wish.model], wish.at)
+    usual = EvaluationProtocol.of_data(view.dataset.protocol)
+    protocol = usual.asked(wish.filter_seen, wish.ties)
+    note(f"judged with {protocol.words()}{_why(wish.filter_seen, view.dataset)}")
     fit = Fit(
         wish.model,
         wish.params,
@@ -128,8 +146,10 @@ def train(
         device=wish.device,
         epochs=wish.epochs,
         at=wish.at,
-        ties=wish.ties,
-        filter_seen=wish.filter_seen,
+        also=wish.also,
+        objective=objective,
+        ties=protocol.ties,
+        filter_seen=protocol.filter_seen,
     )
     fit.on_progress = on_progress
     last: EpochReport | None = None
@@ -150,19 +170,27 @@ def train(
         fingerprint=view.fingerprint,
         seed=wish.seed,
         split=wish.split,
-        ties=wish.ties,
-        filter_seen=wish.filter_seen,
+        ties=protocol.ties,
+        filter_seen=protocol.filter_seen,
         threads=torch.get_num_threads(),
         device=str(fit.device),
         epochs=last.epoch,
-        floor=floors_of([fit.name], view, wish.at, wish.ties, wish.filter_seen),
+        floor=floors_of(
+            [fit.name], view, wish.at, protocol.ties, protocol.filter_seen, wish.also, objective
+        ),
         best_epoch=fit.best_epoch,
         loss=last.loss,
         saved=str(save) if save else None,
         extra=dict(last.extra),
+        **_standing(last, objective),
     )
     if save is not None:
-        facts = {"metrics": last.metrics, "ties": wish.ties, "paramfile": dict(provenance or {})}
+        facts = {
+            "metrics": last.metrics,
+            "metric": objective.metric,
+            **protocol.to_json(),
+            "paramfile": dict(provenance or {}),
+        }
         save_model(save, fit, facts)
     return outcome
 
@@ -175,13 +203,16 @@ def test(
     device: str = "cpu",
     threads: int | None = None,
     at: Sequence[int] = (20,),
-    ties: Ties = "standard",
-    filter_seen: bool = False,
+    also: Sequence[str] = (),
+    metric: str | None = None,
+    ties: Ties | None = None,
+    filter_seen: bool | None = None,
     note: Callable[[str], None] = lambda message: None,
 ) -> Outcome:
     """Test a saved model on the evaluation split of a view, its own by default.
 
-    On data that it was not trained on, items are matched by their ids.
+    On data that it was not trained on, items are matched by their ids. It is judged as it was in
+    its training, unless something else is said.
 
     Raises:
         ParoptError: whatever of it cannot be done.
@@ -205,11 +236,17 @@ def test(
         events = _recoded(dataset.split(view.test.name), dataset, saved)
     elif (saved.meta["split"], name) == ("full", "search"):
         note(f"{directory} was trained on train_full, which holds the targets of valid: no test")
-    found = evaluate(saved.model, events, saved.n_items, at=at, ties=ties, filter_seen=filter_seen)
+    objective = objective_of(metric, [saved.meta["model"]], at)
+    protocol = _protocol_of(saved, dataset).asked(filter_seen, ties)
+    note(f"judged with {protocol.words()}")
+    found = _judged(saved, events, at, also, objective, protocol)
+    _check_known(found, directory, str(data))
     floor = None
     if own:
         judged = View(view.name, dataset, dataset.split(trained), view.test)
-        floor = floors_of([saved.meta["model"]], judged, at, ties, filter_seen)
+        floor = floors_of(
+            [saved.meta["model"]], judged, at, protocol.ties, protocol.filter_seen, also, objective
+        )
     return Outcome(
         model=saved.meta["model"],
         metrics=found.metrics,
@@ -221,13 +258,75 @@ def test(
         fingerprint=dataset.fingerprint,
         seed=saved.meta["seed"],
         split=name,
-        ties=ties,
-        filter_seen=filter_seen,
+        ties=protocol.ties,
+        filter_seen=protocol.filter_seen,
         threads=torch.get_num_threads(),
         device=str(saved.model.device),
         epochs=saved.meta["epoch"],
         floor=floor,
+        **_standing(found, objective),
     )
+
+
+def _why(asked: bool | None, dataset: Dataset) -> str:
+    if asked is not None:
+        return ""
+    return f" (usual for {dataset.protocol} data; --filter-seen or --no-filter-seen decides)"
+
+
+def _protocol_of(saved: SavedModel, dataset: Dataset) -> EvaluationProtocol:
+    """How a saved model was judged; those of paropt 0.1 say their tie rule only."""
+    usual = EvaluationProtocol.of_data(dataset.protocol)
+    return EvaluationProtocol.from_json({**usual.to_json(), **saved.meta})
+
+
+def _judged(
+    saved: SavedModel,
+    events: EventArrays,
+    at: Sequence[int],
+    also: Sequence[str],
+    objective: Objective,
+    protocol: EvaluationProtocol,
+) -> Evaluation:
+    return evaluate(
+        saved.model,
+        events,
+        saved.n_items,
+        at=at,
+        also=also,
+        objective=objective,
+        ties=protocol.ties,
+        filter_seen=protocol.filter_seen,
+    )
+
+
+def _check_known(found: Evaluation, directory: Path, where: str) -> None:
+    """Raises :class:`DataError` where nearly all targets are unknown to the model."""
+    every = found.targets + found.unknown
+    if found.targets < LEAST_KNOWN * every:
+        raise DataError(
+            f"{directory} knows the items of {found.targets:,} of {every:,} targets in {where}, "
+            "which is another shop's data or much later; train a model on data like these"
+        )
+
+
+def _standing(found: EpochReport | Evaluation, objective: Objective) -> dict[str, Any]:
+    """What an outcome's numbers stand on."""
+    report = found if isinstance(found, EpochReport) else found.report()
+    value, error = objective.value(report), report.stderr.get(objective.metric)
+    exact = value is not None and error is not None and not flattered(report)
+    known = value is not None and report.targets is not None
+    return {
+        "metric": objective.metric,
+        "interval": interval(value or 0.0, error or 0.0) if exact else None,
+        "with_misses": objective.with_misses(value or 0.0, report.targets or 0, report.unknown or 0)
+        if known
+        else None,
+        "sessions": report.sessions,
+        "tied": report.tied,
+        "conservative": dict(report.conservative),
+        "stderr": dict(report.stderr),
+    }
 
 
 def _recoded(split: EventArrays, dataset: Dataset, saved: SavedModel) -> Events:

@@ -25,7 +25,8 @@ PARAMS = "layers=16,batch_size=8,n_sample=32,learning_rate=0.1,n_epochs=3,loss=c
 KEYS = {
     "model", "metrics", "targets", "unknown", "seconds", "events_per_second", "params",
     "fingerprint", "seed", "split", "ties", "filter_seen", "threads", "device", "epochs", "floor",
-    "best_epoch", "loss", "saved", "extra",
+    "best_epoch", "loss", "saved", "extra", "metric", "interval", "with_misses", "sessions", "tied",
+    "conservative", "stderr", "candidates",
 }  # fmt: skip
 Paropt = Callable[..., Result]
 
@@ -82,6 +83,10 @@ def test_train_says_what_was_trained_on_what(
 ) -> None:
     directory, said = trained
     assert set(said) == KEYS
+    assert (said["metric"], said["candidates"]) == ("mrr@5", "all")
+    assert said["interval"][0] < said["metrics"]["mrr@5"] < said["interval"][1]
+    share = said["targets"] / (said["targets"] + said["unknown"])
+    assert said["with_misses"] == pytest.approx(share * said["metrics"]["mrr@5"])
     assert set(said["metrics"]) == {f"{m}@{k}" for m in ("recall", "mrr", "ndcg") for k in (1, 5)}
     assert set(said["floor"]) == {"popularity", "cooccurrence"}
     assert set(said["floor"]["popularity"]) == set(said["metrics"])
@@ -126,7 +131,10 @@ def test_train_for_people(paropt: Paropt, shop: Path) -> None:
     assert "split search, seed 42, epochs 1" in done.stdout
     assert "standard ties" in done.stdout
     assert open_dataset(shop).fingerprint in done.stdout
-    assert done.stderr.startswith("epoch 1/1  loss ")
+    told = done.stderr.splitlines()
+    assert told[0].startswith("judged with history not filtered, standard ties (usual for time")
+    assert told[1].startswith("epoch 1/1  loss ")
+    assert told[2].startswith("Warning: only ")
 
 
 def test_the_model_may_stand_among_the_parameters(paropt: Paropt, shop: Path) -> None:
@@ -219,6 +227,67 @@ def test_other_data_are_matched_by_item_ids(
     assert found["floor"] is None
     assert (found["targets"], found["unknown"]) == (said["targets"], said["unknown"])
     assert found["metrics"] == pytest.approx(said["metrics"], abs=1e-6)
+
+
+def test_another_shop_is_refused(
+    trained: tuple[Path, dict[str, Any]], paropt: Paropt, tmp_path: Path
+) -> None:
+    """Of its targets the model knows the second item of a single session."""
+    source = np.random.default_rng(3)
+    lines = ["SessionId\tItemId\tTime"]
+    for session in range(120):
+        items = [f"other{number}" for number in source.integers(0, 9, 4)]
+        if session < 8 or session == 115:
+            items[:2] = ["i3", "i4"]
+        for event, item in enumerate(items):
+            lines.append(f"s{session}\t{item}\t{1_600_000_000 + session * 2880 + 20 * event}")
+    (tmp_path / "events.tsv").write_text("\n".join(lines) + "\n")
+    prepare([tmp_path / "events.tsv"], tmp_path / "other")
+    targets = int(open_dataset(tmp_path / "other").view("full").test.targets.sum())
+    with pytest.raises(DataError, match=f"knows the items of 1 of {targets} targets"):
+        paropt("evaluate", trained[0], "--data", tmp_path / "other")
+
+
+def test_how_targets_are_judged_follows_the_data_and_can_be_said(
+    paropt: Paropt, shop: Path, tmp_path: Path
+) -> None:
+    """Leave-one-out data have their history filtered, and a saved model says what it was."""
+    events = shop.parent / "events.tsv"
+    paropt("prepare", events, "--protocol", "leave-one-out", "--out", tmp_path / "users")
+    params = ("--params", PARAMS, "--epochs", "1", "--threads", "1", "--data", tmp_path / "users")
+    done = paropt("train", *params, "--json", "--save", tmp_path / "model")
+    said = json.loads(done.stdout)
+    assert said["filter_seen"] is True
+    assert "judged with history filtered, standard ties (usual for leave-one-out" in done.stderr
+    other = json.loads(paropt("train", *params, "--json", "--no-filter-seen").stdout)
+    assert other["filter_seen"] is False
+    assert other["floor"]["popularity"] != said["floor"]["popularity"]
+    again = ("evaluate", tmp_path / "model", "--data", tmp_path / "users", "--json")
+    assert json.loads(paropt(*again).stdout)["metrics"] == said["metrics"]
+    conservative = json.loads(paropt(*again, "--no-filter-seen", "--ties", "conservative").stdout)
+    assert (conservative["filter_seen"], conservative["ties"]) == (False, "conservative")
+    # a paramfile of paropt 0.1 is of a study that filtered nothing, and does not say so
+    stored = {"model": "gru4rec", "params": said["params"], "provenance": {"study": "old"}}
+    (tmp_path / "old.json").write_text(json.dumps(stored))
+    old = ("train", "--params", tmp_path / "old.json", *params[2:], "--json")
+    assert json.loads(paropt(*old).stdout)["metrics"] == other["metrics"]
+
+
+def test_metrics_of_ones_own_choice(paropt: Paropt, shop: Path) -> None:
+    done = paropt(
+        "train", "--params", PARAMS, "--epochs", "1", "--data", shop, "--at", "5", "--json",
+        "--metric", "0.25*HIT@5+0.75*ndcg@10", "--also", "avg_rank,coverage@5",
+    )  # fmt: skip
+    said = json.loads(done.stdout)
+    metrics = said["metrics"]
+    assert said["metric"] == "0.25*recall@5+0.75*ndcg@10"
+    value = 0.25 * metrics["recall@5"] + 0.75 * metrics["ndcg@10"]
+    assert metrics[said["metric"]] == pytest.approx(value, abs=1e-15)
+    assert 1 <= metrics["avg_rank"] <= 30
+    assert 0 < metrics["coverage@5"] <= 1
+    assert said["metric"] in said["floor"]["cooccurrence"]
+    with pytest.raises(ParamError, match="did you mean recall@20"):
+        paropt("train", "--params", PARAMS, "--data", shop, "--metric", "recal")
 
 
 def test_a_test_on_what_was_trained_on_is_said(

@@ -110,6 +110,16 @@ def test_official_files_are_read_as_data(tmp_path: Path, format: Any) -> None:
     assert complete_params("gru4rec", read.params) == expected
 
 
+def test_parameters_of_adagrad_that_it_does_not_have(tmp_path: Path) -> None:
+    path = tmp_path / "params.py"
+    text = "gru4rec_params = OrderedDict([('adapt', 'adagrad'), ('adapt_params', {})])"
+    path.write_text(text.format([]))
+    assert read_paramfile(path).params == {"adapt": "adagrad"}
+    path.write_text(text.format([0.9]))
+    with pytest.raises(SpaceError, match="'adapt_params', which is no plain value"):
+        read_paramfile(path)
+
+
 def test_a_module_is_never_run(tmp_path: Path) -> None:
     path, proof = tmp_path / "evil.py", tmp_path / "proof"
     bomb = f"open({str(proof)!r}, 'w')"

@@ -33,7 +33,13 @@ def test_by_hand() -> None:
 
 
 def plainly(
-    train: list[list[int]], prefix: list[int], target: int, n_items: int, k: int, sample: int
+    train: list[list[int]],
+    prefix: list[int],
+    target: int,
+    n_items: int,
+    k: int,
+    sample: int,
+    filter_seen: bool,
 ) -> dict[str, float]:
     support = Counter(item for session in train for item in session)
     asked = set(prefix)
@@ -46,9 +52,11 @@ def plainly(
     for similarity, i in sorted(near, reverse=True)[:k]:
         for item in set(train[i]):
             votes[item] += round(similarity * 2**40)
-    keys = [(votes[item], support[item]) for item in range(n_items)]
-    above = sum(key > keys[target] for key in keys)
-    at_least = sum(key >= keys[target] for key in keys)
+    gone = asked - {target} if filter_seen else set()
+    keys = [(votes[item], support[item]) for item in range(n_items) if item not in gone]
+    own = (votes[target], support[target])
+    above = sum(key > own for key in keys)
+    at_least = sum(key >= own for key in keys)
     return {
         "standard": 1 + above,
         "conservative": at_least,
@@ -58,7 +66,10 @@ def plainly(
 
 @pytest.mark.parametrize("ties", ["standard", "conservative", "median"])
 @pytest.mark.parametrize("entries", [1, 200, 2_000_000])
-def test_against_plain_counting(ties: Any, entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("filter_seen", [False, True])
+def test_against_plain_counting(
+    ties: Any, entries: int, filter_seen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In whatever chunks: a bound of one pair puts every target into a chunk of its own."""
     monkeypatch.setattr(session_knn, "ENTRIES", entries)
     random = np.random.default_rng(3)
@@ -71,9 +82,11 @@ def test_against_plain_counting(ties: Any, entries: int, monkeypatch: pytest.Mon
 
     train, test = sessions(60), sessions(25)
     knn = SessionKnn(events_of(train), n_items, neighbours=5, sample=12)
-    found = knn.ranks(events_of(test), ties)
+    found = knn.ranks(events_of(test), ties, filter_seen)
     wanted = [
-        plainly(train, s[:i], s[i], n_items, 5, 12)[ties] for s in test for i in range(1, len(s))
+        plainly(train, s[:i], s[i], n_items, 5, 12, filter_seen)[ties]
+        for s in test
+        for i in range(1, len(s))
     ]
     assert found.tolist() == wanted
 

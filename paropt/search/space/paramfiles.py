@@ -147,6 +147,8 @@ def _read_module(path: str | Path, text: str) -> Paramfile:
         given = dict(ast.literal_eval(_literal(value)))
     except (ValueError, TypeError, RecursionError, MemoryError):
         fail(line, "gru4rec_params is not an OrderedDict of plain values")
+    if given.get("adapt_params") in ([], (), {}):  # of Adagrad, which has none
+        del given["adapt_params"]
     for key, value in given.items():
         if not isinstance(key, str) or not _plain(value):
             fail(line, f"gru4rec_params has {key!r}, which is no plain value")
@@ -233,6 +235,7 @@ def _official(paramfile: Paramfile, format: Format) -> dict[str, Any]:
     params = registry.complete_params("gru4rec", paramfile.params)
     if paramfile.epochs is not None:
         params[EPOCHS] = paramfile.epochs
+        params["patience"] = 0  # it ends there anyway
     params["layers"] = list(params["layers"])
     if params["embedding"].isdigit():
         params["embedding"] = int(params["embedding"])

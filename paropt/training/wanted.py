@@ -1,4 +1,4 @@
-"""What a new study is to look for, as far as the models of its space can report that."""
+"""What a training or a study is to look for, as far as its models can report that."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from collections.abc import Sequence
 
 from paropt.errors import ParamError
 from paropt.training import registry
-from paropt.training.metrics import DEFAULT, Direction, canonical
+from paropt.training.metrics import CUTOFF, Direction, canonical
 from paropt.training.objective import Objective
 
 
-def objective_of(metric: str | None, models: Sequence[str]) -> Objective:
-    """The objective by its text; None: mrr@20, or what models that judge themselves report first.
+def objective_of(
+    metric: str | None, models: Sequence[str], at: Sequence[int] = (CUTOFF,)
+) -> Objective:
+    """The objective by its text; None: mrr@20 (or at the deepest cut-off of ``at``, if 20 is none
+    of them), or what models that judge themselves report first.
 
     Raises:
         ParamError: there is no such metric, or some of the models do not report it.
@@ -22,7 +25,8 @@ def objective_of(metric: str | None, models: Sequence[str]) -> Objective:
     declared: dict[str, Direction] = {name: d for of in own.values() for name, d in of.items()}
     if metric is None:
         first = next(iter(declared), None) if not ranked else None
-        return Objective(first, declared[first]) if first else Objective(DEFAULT)
+        usual = Objective(f"mrr@{CUTOFF if CUTOFF in at else max(at)}")
+        return Objective(first, declared[first]) if first else usual
     silent = any(not of for of in own.values())  # it declares nothing, so any name may be one
     try:
         objective = Objective.parse(metric, declared)
