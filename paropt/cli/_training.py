@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from paropt.cli._study import also_option, metric_option, protocol_options
+from paropt.cli._judging import also_option, metric_option, protocol_options
 from paropt.training.evaluation import EvaluationProtocol
 from paropt.training.judgement import cautions, coverage, value_words
 from paropt.training.objective import Objective

@@ -8,17 +8,15 @@ from typing import Any, Literal
 
 import click
 
+from paropt.cli._judging import also_option, metric_option, protocol_options
 from paropt.cli._study import (
     Choice,
     DataVerb,
     Duration,
     NewName,
     ShippedFile,
-    also_option,
     complete_study,
     data_option,
-    metric_option,
-    protocol_options,
     say,
     slot_options,
     storage_option,
