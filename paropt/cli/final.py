@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
+from paropt.cli._judging import protocol_options
 from paropt.cli._study import (
     DataVerb,
     ShippedFile,
@@ -17,6 +18,9 @@ from paropt.cli._study import (
     slot_options,
     storage_option,
 )
+
+if TYPE_CHECKING:
+    from paropt.training.evaluation import Ties
 
 
 @click.command(cls=DataVerb)
@@ -45,6 +49,7 @@ from paropt.cli._study import (
     "The study's dataset directory on this machine",
     show_default="where the study was launched with it",
 )
+@protocol_options("the study's", "the study's")
 @slot_options
 @storage_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -56,6 +61,8 @@ def final(
     again: bool,
     out: Path | None,
     data: tuple[str, ...],
+    ties: Ties | None,
+    filter_seen: bool | None,
     devices: str,
     per_device: int | Literal["auto"] | None,
     checkpoint_dir: str | None,
@@ -79,7 +86,7 @@ def final(
     if out:
         files.check_out(out)
     slots = device_shares(devices, per_device)
-    wish = final_test.Wish(study, top, seeds, control, again, storage, data)
+    wish = final_test.Wish(study, top, seeds, control, again, storage, data, ties, filter_seen)
     checkpoints = Path(checkpoint_dir) if checkpoint_dir else None
     report = final_test.run(wish, slots, checkpoints, note=say)
     if out:

@@ -231,12 +231,11 @@ def _resume(wish: Wish, storage: Storage, note: Note) -> Joined:
     assert wish.study is not None
     recorded = _recorded(storage, wish.study)
     metric = _metric_of(wish, recorded)
-    protocol = recorded.protocol
+    asked = recorded.protocol.asked(wish.filter_seen, wish.ties)
+    replace(recorded, evaluation=asked.to_json()).joined_to(recorded)
     for given, said, has in (
         ("metric", metric, recorded.metric),
         ("seed", wish.seed, recorded.seed),
-        ("filter-seen", wish.filter_seen, protocol.filter_seen),
-        ("ties", wish.ties, protocol.ties),
     ):
         if said is not None and said != has:
             raise StudyError(

@@ -25,6 +25,7 @@ from paropt.results.looks_at_test import Look
 from paropt.results.report import AT, Finding, gather
 from paropt.search.study.plan import Plan, part_name
 from paropt.search.study.study import Study
+from paropt.training.evaluation import EvaluationProtocol, Ties
 
 if TYPE_CHECKING:
     from paropt.search.study.definition import StudyDefinition
@@ -44,6 +45,8 @@ class Wish:
     again: bool = False
     storage: str | None = None
     data: Given | None = None
+    ties: Ties | None = None
+    filter_seen: bool | None = None
 
 
 def run(
@@ -65,12 +68,14 @@ def run(
             )
         open_dataset(joined.data).view("full")  # refused before any work where there is no test
         plan = _plan(wish, search)
+        protocol = _protocol(wish, search, plan)
         with search.transaction() as connection:
             looks_at_test.check_looks(connection, search.definition.fingerprint, plan)
         if report := _reported(search, plan.number):
             note(f"final test {plan.number} of study {wish.study!r} was done before; its report")
             return report
-        train = _Training(joined, places, checkpoints, note)
+        note(f"judged by {search.definition.metric}, {protocol.words()}")
+        train = _Training(joined, places, checkpoints, protocol, note)
         return _test(train, plan)
 
 
@@ -84,7 +89,7 @@ def _test(train: _Training, plan: Plan) -> dict[str, Any]:
     with search.transaction() as connection:
         taken = looks_at_test.take_look(connection, search.definition.fingerprint, second)
     note(f"{chosen.entry.name} is chosen at epoch {chosen.epoch}; look {len(taken)} at test")
-    samples = _baselines(train.joined, second, note)
+    samples = _baselines(train, second)
     floor = {name: sample.values for name, sample in samples.items()}
     tested = train.part(second, "test", floor=floor)
     if failed := [failure for one in tested for failure in one.failures]:
@@ -93,7 +98,9 @@ def _test(train: _Training, plan: Plan) -> dict[str, Any]:
             f"{quoted('final', plan.of)} tries them again"
         )
     data = train.joined.data
-    found = Finding(search, plan, judged, chosen, control, tested, taken, samples, data)
+    found = Finding(
+        search, plan, judged, chosen, control, tested, taken, samples, data, train.protocol
+    )
     report = gather(found)
     study = Study.load(search.url, part_name(plan.of, plan.number, "test"))
     try:
@@ -186,6 +193,24 @@ def _check_same(wish: Wish, plan: Plan) -> None:
         )
 
 
+def _protocol(wish: Wish, search: Study, plan: Plan) -> EvaluationProtocol:
+    """How this final test judges: as it began, as asked, or as the search did.
+
+    Raises:
+        StudyError: it began otherwise than asked.
+    """
+    name = part_name(plan.of, plan.number, "valid")
+    if name not in Study.names(search.url):
+        return search.definition.protocol.asked(wish.filter_seen, wish.ties)
+    has = _load(search, plan.number, "valid").protocol
+    if has.asked(wish.filter_seen, wish.ties) != has:
+        raise StudyError(
+            f"final test {plan.number} of study {plan.of!r} is judged with {has.words()}; leave "
+            "--ties and --filter-seen out, or add --again for another final test after this one"
+        )
+    return has
+
+
 # -- training -----------------------------------------------------------------------------------
 
 
@@ -196,6 +221,7 @@ class _Training:
     joined: Joined
     places: Sequence[DeviceShare]
     checkpoints: Path | None
+    protocol: EvaluationProtocol
     note: Note
 
     def part(self, plan: Plan, part: str, floor: Mapping[str, Any]) -> list[Judged]:
@@ -210,7 +236,7 @@ class _Training:
             # what was planned holds, though the search may have found better since
             definition = _load(search, plan.number, part)
         else:
-            definition = _definition(search.definition, name, plan)
+            definition = _definition(search.definition, name, plan, self.protocol)
         study = Study.create(search.url, definition, budget=len(plan.jobs()))
         try:
             if floor:
@@ -243,7 +269,9 @@ class _Training:
             )
 
 
-def _definition(search: StudyDefinition, name: str, plan: Plan) -> StudyDefinition:
+def _definition(
+    search: StudyDefinition, name: str, plan: Plan, protocol: EvaluationProtocol
+) -> StudyDefinition:
     return replace(
         search,
         name=name,
@@ -252,19 +280,23 @@ def _definition(search: StudyDefinition, name: str, plan: Plan) -> StudyDefiniti
         sampler={"name": "random"},
         pruner={"name": "none"},
         versions=versions(),
+        evaluation=protocol.to_json(),
         plan=plan.to_json(),
     )
 
 
-def _baselines(joined: Joined, plan: Plan, note: Note) -> dict[str, Sample]:
+def _baselines(train: _Training, plan: Plan) -> dict[str, Sample]:
     from paropt.data import open_dataset
     from paropt.training.baselines import baseline_samples
     from paropt.training.metrics import names_at
 
-    note("computing what needs no training on test")
+    train.note("computing what needs no training on test")
+    definition = train.joined.study.definition
+    objective = definition.objective
+    names = names_at(sorted({*AT, *definition.at}), [*definition.also, *objective.names])
     models = list(dict.fromkeys(entry.model for entry in plan.entries))
-    view = open_dataset(joined.data).view("full")
-    return baseline_samples(models, view, max(AT), names_at(AT))
+    view = open_dataset(train.joined.data).view("full")
+    return baseline_samples(models, view, names, train.protocol, objective)
 
 
 __all__ = ["Look", "Wish", "latest", "latest_report", "run"]

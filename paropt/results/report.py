@@ -15,6 +15,8 @@ from paropt.results.looks_at_test import Look
 from paropt.results.searched import Searched
 from paropt.search.study.plan import Entry, Plan
 from paropt.search.study.study import Study
+from paropt.search.study.summary import judged
+from paropt.training.evaluation import EvaluationProtocol
 from paropt.training.objective import Objective
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ class Finding:
     looks: Sequence[Look]
     baselines: Mapping[str, Sample]
     data: Path
+    protocol: EvaluationProtocol
 
 
 def gather(found: Finding) -> dict[str, Any]:
@@ -125,7 +128,7 @@ def _flattery(found: Finding) -> dict[str, Any]:
         "search": best,
         "fresh": mean,
         "flattered": None
-        if mean is None
+        if mean is None or found.protocol != found.search.definition.protocol
         else _better_by(found.search.definition.objective, best, mean),
         "seeds": len(first.values),
     }
@@ -139,10 +142,12 @@ def _tested(found: Finding) -> dict[str, Any]:
     chosen, control = by_name[found.chosen.entry.name], by_name[found.control.entry.name]
     ours, theirs = _sample(chosen), _sample(control)
     same = chosen is control
+    objective = found.search.definition.objective
     return {
         "split": "train_full → test",
-        "chosen": _numbers(chosen, ours),
-        "control": None if same else _numbers(control, theirs),
+        "evaluation": found.protocol.to_json(),
+        "chosen": _numbers(chosen, ours, objective),
+        "control": None if same else _numbers(control, theirs, objective),
         "difference": None if same or not (ours and theirs) else _paired(ours, theirs),
         "baselines": {name: _baseline(one, ours) for name, one in found.baselines.items()},
         "intervals": _method(ours or next(iter(found.baselines.values()), None)),
@@ -165,17 +170,19 @@ def _method(sample: Sample | None) -> dict[str, Any]:
 def _sample(one: Judged) -> Sample | None:
     """The mean of the seeds' samples; None where a model judged itself and said no values."""
     from paropt.training.bootstrap import Sample, unpack
-    from paropt.training.metrics import names_at
+    from paropt.training.metrics import of_ranks
 
     found = [
-        Sample.from_json(packed) if "sums" in packed else Sample.of_ranks(unpack(packed), names)
-        for packed in one.samples
-        if packed and (names := names_at(AT))
+        Sample.from_json(packed)
+        if "sums" in packed
+        else Sample.of_ranks(unpack(packed), list(filter(of_ranks, report.metrics)))
+        for packed, report in zip(one.samples, one.reports, strict=True)
+        if packed
     ]
     return Sample.mean(found) if len(found) == len(one.values) else None
 
 
-def _numbers(one: Judged, sample: Sample | None) -> dict[str, Any]:
+def _numbers(one: Judged, sample: Sample | None, objective: Objective) -> dict[str, Any]:
     """Mean, spread, least and most over the seeds, and the interval over sessions, by metric."""
     bounds = sample.intervals() if sample else {}
     metrics = {}
@@ -196,6 +203,19 @@ def _numbers(one: Judged, sample: Sample | None) -> dict[str, Any]:
         "devices": sorted({str(owner.get("device")) for owner in one.owners}),
         "threads": threads.pop() if len(threads) == 1 else None,
         "metrics": metrics,
+        **_standing(one, objective),
+    }
+
+
+def _standing(one: Judged, objective: Objective) -> dict[str, Any]:
+    """What the numbers stand on; ``tied`` and ``conservative`` are of the seed with most ties."""
+    worst = max(one.reports, key=lambda report: report.tied or 0.0)
+    found = judged(one.mean, one.reports[0], objective)
+    kept = ("targets", "unknown", "sessions", "with_misses")
+    return {
+        **{key: found[key] for key in kept},
+        "tied": worst.tied,
+        "conservative": dict(worst.conservative) or None,
     }
 
 

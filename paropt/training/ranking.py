@@ -87,8 +87,11 @@ class Evaluation:
         """How many sessions have a target that was judged; None where that is not known."""
         return len(np.unique(self.sessions)) if len(self.sessions) else None
 
-    def sample(self, n_sessions: int) -> Sample | None:
-        """What intervals of a model's own metrics follow from, in a split of ``n_sessions``."""
+    def sample(self, n_sessions: int, objective: Objective | None = None) -> Sample | None:
+        """What intervals follow from, in a split of ``n_sessions``."""
+        if len(self.ranks):
+            of_targets = gains(self.ranks, filter(of_ranks, self.metrics), objective)
+            return Sample.of_values(of_targets, self.sessions, n_sessions)
         if not self.values:
             return None
         per_target = len(self.sessions) == self.targets

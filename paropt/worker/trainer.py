@@ -240,10 +240,12 @@ class _Training:
         if not self.message.get("once") or judged is None:
             return {}
         from paropt.training.bootstrap import pack, rank_table
+        from paropt.training.metrics import names_at
 
         sessions = self.fit.view.test.n_sessions
-        if not len(judged.ranks):
-            sample = judged.sample(sessions)
+        told_by_ranks = set(judged.metrics) <= set(names_at(self.fit.at))
+        if not len(judged.ranks) or not told_by_ranks or self.fit.protocol.ties == "median":
+            sample = judged.sample(sessions, self.fit.objective)
             return {} if sample is None else {"values": sample.to_json()}
         ranks = rank_table(judged.ranks, judged.sessions, sessions, max(self.fit.at))
         return {"ranks": pack(ranks)}

@@ -17,6 +17,9 @@ from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.plan import Entry, Plan
 from paropt.search.study.study import Study, StudyEnded
 from paropt.training.epochs import EpochReport
+from paropt.training.objective import Objective
+
+MRR = Objective("mrr@20")
 
 SPACE: dict[str, Any] = {
     "model": "gru4rec",
@@ -134,7 +137,7 @@ def test_the_best_mean_is_chosen_with_the_control_of_its_model(create: Create) -
     study = create(plan=Plan("old", 1, entries, (11, 12)))
     for value in (0.9, 0.1, 0.5, 0.2, 0.0, 0.1, 0.5, 0.2):
         train(study, [value])
-    chosen, control = final_choice.choose(final_choice.judge(study))
+    chosen, control = final_choice.choose(final_choice.judge(study), MRR)
     assert (chosen.entry.name, control.entry.name) == ("candidate 2", "control sasrec")
     second = final_plan.test_plan(Plan("old", 1, entries, (11, 12)), chosen, control)
     assert [(e.name, e.epochs) for e in second.entries] == [
@@ -149,7 +152,7 @@ def test_who_has_a_failed_seed_is_not_chosen(create: Create) -> None:
     for values in ([0.9], [0.1], None, [0.1]):
         train(study, values)
     with pytest.raises(StudyError, match=r"no candidate could be trained with every seed.*boom"):
-        final_choice.choose(final_choice.judge(study))
+        final_choice.choose(final_choice.judge(study), MRR)
 
 
 def test_spending_counts_every_trial_in_the_order_of_their_ends(create: Create) -> None:
@@ -163,15 +166,15 @@ def test_spending_counts_every_trial_in_the_order_of_their_ends(create: Create) 
     train(study, [0.5])
     found = points(study)
     assert [(p.trial, p.spent, p.value, p.best) for p in found] == [
-        (1, 3.0, 0.4, 0.4),
-        (2, 3.0, None, 0.4),
-        (0, 13.0, 0.3, 0.4),
+        (1, 3.0, 0.4, 0.25),  # the mean of its epochs is what it is worth
+        (2, 3.0, None, 0.25),
+        (0, 13.0, 0.3, 0.3),
         (3, 14.5, 0.5, 0.5),
     ]
-    assert best_within(found, 2.9) is None
-    assert [best_within(found, spend) for spend in (3.0, 14.4, 14.5)] == [
+    assert best_within(found, 2.9, MRR) is None
+    assert [best_within(found, spend, MRR) for spend in (3.0, 14.4, 14.5)] == [
         found[0],
-        found[0],
+        found[2],
         found[3],
     ]
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from paropt.errors import DataError, ParoptError, StudyError
+from paropt.errors import DataError, ParamError, ParoptError, StudyError
 from paropt.launch import open_study
 from paropt.launch.open_study import Wish, create_or_resume, join
+from paropt.search.study.definition import StudyDefinition
 from paropt.training.epochs import EpochReport
+from paropt.training.evaluation import EvaluationProtocol
 
 SPACE = {
     "model": "gru4rec",
@@ -92,6 +94,10 @@ def test_the_metric_decides_what_is_evaluated(wish: Any) -> None:
         ({"fixed": ("loss=bpr-max",)}, ('"cross-entropy"', '"bpr-max"')),
         ({"pruner": {"name": "median"}}, ("median", "asha")),
         ({"space": None, "seed": 9}, ("42", "9")),
+        ({"space": None, "metric": "hr@20"}, ("mrr@20", "recall@20")),
+        ({"filter_seen": True}, ("history not filtered", "history filtered")),
+        ({"space": None, "ties": "median"}, ("standard ties", "median ties")),
+        ({"also": ("avg_rank",)}, ("[]", "['avg_rank']")),
     ],
 )
 def test_a_study_that_differs_is_refused_with_both_values(
@@ -157,10 +163,27 @@ def test_the_demo_set_is_made_once(paropt_home: Path) -> None:
     assert (made / "meta.json").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("metric", ["", "@20", "MRR@20", "mrr@0", "mrr@", "mrr 20"])
-def test_metrics_that_are_none(metric: str) -> None:
-    with pytest.raises(ParoptError, match=r"--metric is a name like"):
-        open_study.cutoffs(metric)
+@pytest.mark.parametrize("metric", ["", "@20", "auc", "mrr@0", "mrr@", "mrr 20", "mrr@20+avg_rank"])
+def test_metrics_that_are_none(wish: Any, metric: str) -> None:
+    with pytest.raises(ParamError, match="metric"):
+        launched(wish(metric=metric))
+
+
+def test_how_trials_are_judged_is_part_of_the_study(wish: Any) -> None:
+    """Said aloud; and what paropt 0.1 did not say is as it did it."""
+    sums = "0.31*hr@10+0.69*ndcg@10"
+    definition, said = launched(wish(study="sum", metric=sums, also=("avg_rank,coverage@20",)))
+    assert (definition.metric, definition.at) == ("0.31*recall@10+0.69*ndcg@10", [10, 20])
+    assert definition.also == ["avg_rank", "coverage@20"]
+    assert definition.protocol == EvaluationProtocol()
+    assert any("history not filtered, standard ties (usual for time data" in one for one in said)
+    again, _ = launched(wish(study="sum"))
+    assert again == definition
+    least, said = launched(wish(study="rank", metric="avg_rank", filter_seen=True, ties="median"))
+    assert (least.direction, least.protocol) == ("minimize", EvaluationProtocol(True, "median"))
+    assert any("avg_rank (smaller is better) on valid, history filtered, median" in s for s in said)
+    first = {key: value for key, value in definition.to_json().items() if key != "evaluation"}
+    assert StudyDefinition.from_json({**first, "format": 1}).protocol == EvaluationProtocol()
 
 
 # -- warm start -----------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def test_what_changes_numbers_is_refused(change: dict[str, Any], message: str) -
     ("stored", "message"),
     [
         ({}, "not made by paropt"),
-        ({"format": 99}, "of format 99, and this paropt reads up to 1"),
+        ({"format": 99}, "of format 99, and this paropt reads up to 2"),
         ({"format": 1, "name": "x"}, "damaged: it has no 'space'"),
         ({**STORED, "sampler": 5}, "it.sampler is 5, not an object"),
         ({**STORED, "metric": 3}, "it.metric is 3, not a name"),
