@@ -250,6 +250,7 @@ def _resume(wish: Wish, storage: Storage, note: Note) -> Joined:
     _ignored(wish, note)
     create_tables(storage.engine())
     study = Study.create(storage.url, recorded, budget=wish.trials, timeout=wish.timeout)
+    note(f"judged by {_goal(recorded.objective)} on valid, {recorded.protocol.words()}")
     return Joined(storage, study, data, True)
 
 

@@ -58,12 +58,14 @@ def launched(wish: Wish) -> tuple[Any, list[str]]:
 
 def test_launching_twice_is_resuming(wish: Any) -> None:
     first, said = launched(wish())
+    judged = "judged by mrr@20 on valid, history not filtered, standard ties"
     assert said == [
         "the study is named 'small-shop'; launch again to go on with it",
+        f"{judged} (usual for time data; --filter-seen or --no-filter-seen decides)",
         "resumed False",
     ]
     second, said = launched(wish())
-    assert said == ["study 'small-shop' goes on", "resumed True"]
+    assert said == ["study 'small-shop' goes on", judged, "resumed True"]
     assert first == second
     assert (first.metric, first.at, first.seed, first.heartbeat) == ("mrr@20", [20], 42, 30.0)
     assert first.versions.keys() >= {"paropt", "torch", "optuna", "python"}
