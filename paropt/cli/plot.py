@@ -37,8 +37,9 @@ def plot(
 ) -> None:
     """Write a study's figures as SVG or PNG files.
 
-    They are those of the dashboard: the metric against device time, learning curves, the best per
-    model, and what models say of themselves (similarities, the load of experts).
+    They are those of the dashboard and of reports: the metric against device time, learning
+    curves, models at equal spend, the importance of each model's parameters, and what models say
+    of themselves (similarities, the load of experts).
 
     \b
     paropt plot shop --out figures

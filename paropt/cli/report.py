@@ -16,14 +16,16 @@ from paropt.cli._study import complete_study, storage_option
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
     show_default="DIR/report.html, or STUDY.html",
-    help="Where to write the page.",
+    help="Where to write the page; FILE.md is Markdown, without figures.",
 )
 @storage_option
 def report(source: str, out: Path | None, storage: str | None) -> None:
-    """Render a report as one HTML page that needs nothing else.
+    """Write a report as one HTML page that needs nothing else.
 
-    DIR is what `paropt final --out` wrote. Of a STUDY its last final test is shown, else what its
-    search has found so far.
+    It says what was searched on what, the best trials, models at equal spend, learning curves,
+    which parameters matter, what pruning saved and how to go on; after a final test first of all
+    its number. DIR is what `paropt final --out` wrote. Of a STUDY its last final test is shown,
+    else what its search has found so far.
 
     \b
     paropt report reports/shop

@@ -7,13 +7,12 @@ from typing import Any
 
 from paropt.errors import StudyError
 from paropt.names import quoted
-from paropt.results.final_page import Measured
 from paropt.results.final_test import latest_report
-from paropt.results.spend_curve import best_within, points
+from paropt.results.spend_curve import Point, best_within, points
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.study import Study
+from paropt.search.study.summary import judged
 from paropt.storage.connect import Storage
-from paropt.training.evaluation import EvaluationProtocol
 
 
 def compare(storage: Storage, names: Sequence[str]) -> dict[str, Any]:
@@ -79,7 +78,7 @@ def _shown(definition: StudyDefinition, key: str) -> Any:
     return definition.protocol.words() if key == "evaluation" else getattr(definition, key)
 
 
-def _row(study: Study, ended: Sequence[Any], spend: float) -> dict[str, Any]:
+def _row(study: Study, ended: Sequence[Point], spend: float) -> dict[str, Any]:
     objective = study.definition.objective
     at_spend = best_within(ended, spend, objective)
     best = best_within(ended, ended[-1].spent, objective)
@@ -92,11 +91,20 @@ def _row(study: Study, ended: Sequence[Any], spend: float) -> dict[str, Any]:
         "devices": sorted(devices),
         "trials": len(ended),
         "spent": ended[-1].spent,
-        "at_spend": at_spend.to_json() if at_spend else None,
+        "at_spend": _judged(study, at_spend) if at_spend else None,
         "trials_at_spend": sum(point.spent <= spend for point in ended),
         "best": best.to_json() if best else None,
+        "points": [{"spent": point.spent, "best": point.best} for point in ended],
+        "floor": study.summary()["floor"],
         "test": _test(report),
     }
+
+
+def _judged(study: Study, point: Point) -> dict[str, Any]:
+    """A trial with what its value stands on."""
+    record = next(r for r in study.history.all() if r.number == point.trial)
+    beside = judged(point.value, record.best_report, study.definition.objective)
+    return {**point.to_json(), **beside}
 
 
 def _test(report: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -109,41 +117,3 @@ def _test(report: dict[str, Any] | None) -> dict[str, Any] | None:
         "seeds": report["seeds"],
         **report["test"]["chosen"]["metrics"][report["metric"]],
     }
-
-
-def printed(found: dict[str, Any]) -> str:
-    """The comparison for people."""
-    header = ["study", "model", "at spend", "by trial", "best", "spent", "trials", "on test"]
-    rows = [header]
-    for row in found["studies"]:
-        at_spend, test = row["at_spend"], row["test"]
-        again = f", look {test['looks']}" if test and test["looks"] > 1 else ""
-        rows.append(
-            [
-                row["study"],
-                "/".join(row["models"]),
-                f"{at_spend['value']:.4f}" if at_spend else "-",
-                str(at_spend["trial"]) if at_spend else "-",
-                f"{row['best']['value']:.4f}",
-                f"{row['spent']:,.0f} s",
-                f"{row['trials_at_spend']}/{row['trials']}",
-                f"{Measured.of(test).text}{again}" if test else "-",
-            ]
-        )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-    table = [
-        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
-    devices = sorted({device for row in found["studies"] for device in row["devices"]})
-    seeds = ", ".join(f"{row['study']} {row['seed']}" for row in found["studies"])
-    judged = EvaluationProtocol.from_json(found["evaluation"]).words()
-    lines = [
-        *table,
-        "",
-        f"{found['metric']} on {found['split']}, {judged}, at equal spend: "
-        f"{found['spend']:,.0f} device seconds each (seeds: {seeds})",
-        f"data {found['fingerprint']}",
-    ]
-    if len(devices) > 1:
-        lines.append(f"beware: seconds of different devices are not alike: {', '.join(devices)}")
-    return "\n".join(lines)

@@ -24,7 +24,16 @@ from paropt.results.document import (
     Words,
     cells,
 )
-from paropt.results.figures.description import BLUE, GREY, ORANGE, Lines, Mark, Marks, Series
+from paropt.results.figures.description import (
+    BLUE,
+    GREY,
+    ORANGE,
+    TOLD_APART,
+    Lines,
+    Mark,
+    Marks,
+    Series,
+)
 from paropt.results.searched import Json, Searched, read
 from paropt.results.study_page import made_with, search_blocks, shortened, summary
 from paropt.results.words import between, counted, listed, number, value_text
@@ -367,8 +376,8 @@ def _choice(found: Finished) -> Iterable[Block]:
     yield Table(header, rows, {2, 3, 4, 5})
     yield _flattered(found)
     series = [
-        Series(entry["name"], list(enumerate(entry["curve"], 1)))
-        for entry in report["entries"]
+        Series(entry["name"], list(enumerate(entry["curve"], 1)), colour=TOLD_APART[place % 5])
+        for place, entry in enumerate(report["entries"])
         if not entry["failures"]
     ]
     title = f"{found.metric} on valid, mean of {counted(len(report['seeds']), 'seed')}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from paropt.results.document import (
     Block,
@@ -67,14 +67,21 @@ def _table(block: Table) -> Iterable[str]:
     if block.caption:
         yield f"{_plain(block.caption)}:"
         yield ""
-    yield _row(map(_plain, block.header))
-    yield _row("---:" if place in block.numbers else "---" for place in range(len(block.header)))
-    for row in block.rows:
-        yield _row(map(_cell, row))
+    rows = [[*map(_plain, block.header)], *([*map(_cell, row)] for row in block.rows)]
+    widths = [max(3, *(len(row[place]) for row in rows)) for place in range(len(block.header))]
+    rule = ["-" * width for width in widths]
+    rules = [f"{line[:-1]}:" if p in block.numbers else line for p, line in enumerate(rule)]
+    for row in (rows[0], rules, *rows[1:]):
+        yield _row(row, widths, block.numbers)
 
 
-def _row(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _row(cells: Sequence[str], widths: Sequence[int], numbers: Collection[int]) -> str:
+    """In columns, as it is read in terminals, too."""
+    filled = (
+        cell.rjust(width) if place in numbers else cell.ljust(width)
+        for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    )
+    return f"| {' | '.join(filled)} |"
 
 
 def _cell(cell: Cell) -> str:

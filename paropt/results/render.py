@@ -10,6 +10,7 @@ from paropt.files import file_stem, write_text
 from paropt.results import files
 from paropt.results.final_test import latest_report
 from paropt.results.html_page import page
+from paropt.results.markdown import markdown
 from paropt.results.pages import document
 from paropt.results.report import search_report
 from paropt.search.study.study import Study
@@ -17,7 +18,8 @@ from paropt.storage.connect import open_storage
 
 
 def render(source: str, out: Path | None, storage_url: str | None) -> Path:
-    """Write the page of a directory's report or of a study's; returns where.
+    """Write the page of a directory's report or of a study's; returns where. A file that ends in
+    ``.md`` is Markdown, without figures.
 
     Raises:
         ParoptError: there is no report, or the page cannot be written.
@@ -31,7 +33,8 @@ def render(source: str, out: Path | None, storage_url: str | None) -> Path:
         report = _of_study(source, storage_url)
         out = out or Path(f"{file_stem(source)}.html")
     try:
-        text = page(document(report))
+        shown = document(report)
+        text = markdown(shown) if out.suffix == ".md" else page(shown)
     except ParoptError as error:
         raise ParoptError(f"the page of {source} cannot be made: {error}") from error
     write_text(out, text, overwrite=True)

@@ -17,8 +17,10 @@ from rich.console import Console
 from paropt.dashboard.overlay import Exhibits
 from paropt.errors import ParoptError, StorageUnreachable
 from paropt.launch import open_study
-from paropt.results.compare import compare, printed
+from paropt.results.compare import compare
+from paropt.results.compare_page import compare_page
 from paropt.results.export import export
+from paropt.results.html_page import page
 from paropt.results.plot import figures
 from paropt.results.render import render
 from paropt.results.spend_curve import points
@@ -148,7 +150,7 @@ class Shop:
                 said.append(str(error))
 
         try_out(self.listed)
-        try_out(lambda: printed(compare(self.storage, [self.name])))
+        try_out(lambda: page(compare_page(compare(self.storage, [self.name]))))
         try_out(lambda: render(self.name, self.folder / "page.html", self.url))
         try_out(lambda: open_study.join(self.name, self.url, None))
         try_out(lambda: self.all_of_study(try_out))

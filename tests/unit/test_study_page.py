@@ -75,7 +75,13 @@ def searched(*best: TrialFacts, **more: Any) -> Searched:
 
 
 def text_of(found: Searched) -> str:
-    return markdown(study_page(found))
+    return squeezed(markdown(study_page(found)))
+
+
+def squeezed(text: str) -> str:
+    """Without what fills the columns of tables."""
+    lines = (re.sub(" +", " ", x) if x.startswith("|") else x for x in text.splitlines())
+    return "\n".join(lines)
 
 
 def test_a_study_without_a_value_says_so_and_how_to_go_on() -> None:

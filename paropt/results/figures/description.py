@@ -14,6 +14,7 @@ Shape = Literal["circle", "square", "diamond", "triangle"]
 # the colours of series, in their order; results/html_page.py has others for the dark
 COLOURS = ("#2563eb", "#c2410c", "#6b7280", "#047857", "#9333ea", "#a16207")
 BLUE, ORANGE, GREY, GREEN, PURPLE, BROWN = range(6)
+TOLD_APART = (BLUE, ORANGE, GREEN, PURPLE, BROWN)  # grey is what needs no training
 SHAPES: tuple[Shape, ...] = ("circle", "square", "diamond", "triangle")
 # of cells from the least value to the most: white to blue
 PALE, DEEP = (255, 255, 255), (29, 78, 216)
