@@ -1,7 +1,7 @@
 /* What a GRU4Rec step on a CPU spends its time on beside matrix products, each in one pass.
  *
  * Written so that compilers vectorise every loop over columns: no branches, no calls, restrict.
- * native.py compiles and checks it, and says what the arguments are; adagrad.py and losses.py have
+ * library.py says what the arguments are; models/parts/gru4rec/adagrad.py and losses.py have
  * the same sums in torch, and the formulas.
  */
 #include <math.h>

@@ -25,7 +25,7 @@ HEADERS = tuple(Path(__file__).with_name(name) for name in ("adagrad.h", "tiles.
 _MARGIN = 64  # more than a tile of any processor's has rows or columns
 FEW = 1 << 14  # numbers that are not worth a second thread
 
-_SIGNATURES: dict[str, list[type]] = {
+SIGNATURES: dict[str, list[type]] = {
     "gather": [c_void_p] * 3 + [c_int64] * 2 + [c_int],
     "adagrad_rows": [c_void_p] * 5 + [c_int64] * 2 + [c_float] * 3 + [c_int],
     "adagrad": [c_void_p] * 4 + [c_int64] + [c_float] * 3 + [c_int],
@@ -60,7 +60,7 @@ class Kernels:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._calls = {}
-        for name, arguments in _SIGNATURES.items():
+        for name, arguments in SIGNATURES.items():
             call = getattr(library, name)
             call.argtypes, call.restype = arguments, None
             self._calls[name] = call
