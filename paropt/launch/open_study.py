@@ -168,7 +168,7 @@ def _create(
     budget = wish.trials
     if budget is None and wish.timeout is None and not known:
         budget = DEFAULT_TRIALS
-    study = Study.create(storage.url, definition, budget=budget, timeout=wish.timeout)
+    study = Study.create(storage.url, definition, budget=budget, timeout=wish.timeout, space=space)
     note(f"judged by {_goal(objective)} on valid, {protocol.words()}{why}")
     return Joined(storage, study, dataset.path, known)
 
@@ -383,12 +383,12 @@ def _check_search(wish: Wish, space: Space) -> Objective:
         ParoptError: a model of the space does not report that metric.
         StudyError: the sampler cannot draw from the space.
     """
-    from paropt.search.study.sampling import Sampler, complete_sampler
+    from paropt.search.study.sampling import check_sampler, complete_sampler
     from paropt.training.wanted import more_metrics, objective_of
 
     objective = objective_of(wish.metric, space.models)
     more_metrics(wish.also)
-    Sampler(space, complete_sampler(wish.sampler), 0, objective)
+    check_sampler(space, complete_sampler(wish.sampler))
     return objective
 
 
@@ -407,9 +407,7 @@ def _names(storage: Storage) -> list[str]:
     return Study.names(storage.url)
 
 
-def _recorded(storage: Storage, name: str) -> Any:
+def _recorded(storage: Storage, name: str) -> StudyDefinition:
     from paropt.search.study.study import Study
 
-    study = Study.load(storage.url, name)
-    study.close()
-    return study.definition
+    return Study.recorded(storage.url, name)

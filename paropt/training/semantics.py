@@ -2,3 +2,5 @@
 
 SEMANTICS = 1
 """Raised when the same parameters, data and seed no longer give the same numbers."""
+
+DEFAULT_SEED = 42  # of a study and of a training, where nobody names one

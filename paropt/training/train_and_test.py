@@ -26,12 +26,12 @@ from paropt.training.objective import Objective, flattered, interval
 from paropt.training.ranking import Evaluation, evaluate
 from paropt.training.registry import Needs, lacks
 from paropt.training.saved import SavedModel, check_place, load_model, save_model
+from paropt.training.semantics import DEFAULT_SEED
 from paropt.training.wanted import objective_of
 
 if TYPE_CHECKING:
     from paropt.training.fit import OnProgress
 
-DEFAULT_SEED = 42
 LEAST_KNOWN = 0.05  # of the targets: a model that knows fewer is tested on other data than its own
 
 

@@ -73,6 +73,32 @@ def test_launching_twice_is_resuming(wish: Any) -> None:
     assert by_name == first
 
 
+@pytest.mark.parametrize("named", [True, False], ids=["by its space", "by its name"])
+def test_a_launch_reads_its_space_once_and_makes_one_sampler(
+    wish: Any, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    from paropt.search.space import file
+    from paropt.search.study import study
+
+    made: list[str] = []
+    whole, sampler = file._Reader.space, study.Sampler
+
+    def read(reader: Any, source: Any) -> Any:
+        made.append("space")
+        return whole(reader, source)
+
+    def drawing(*arguments: Any) -> Any:
+        made.append("sampler")
+        return sampler(*arguments)
+
+    monkeypatch.setattr(file._Reader, "space", read)
+    monkeypatch.setattr(study, "Sampler", drawing)
+    launched(wish())
+    assert made == ["space", "sampler"]
+    launched(wish() if named else wish(space=None, data=None, study="small-shop"))
+    assert made == 2 * ["space", "sampler"]
+
+
 def test_budgets_have_a_default_unless_time_is_the_budget(wish: Any) -> None:
     for changes, budget in (({}, 100), ({"timeout": 60.0}, None), ({"trials": 7}, 7)):
         with create_or_resume(wish(study=f"b{budget}", **changes), lambda _: None) as joined:

@@ -9,12 +9,13 @@ from typing import Any
 
 from paropt.errors import StudyError
 from paropt.storage import row_schema
+from paropt.storage.leases import HEARTBEAT
 from paropt.training.evaluation import EvaluationProtocol
 from paropt.training.metrics import Direction
 from paropt.training.objective import Objective
+from paropt.training.semantics import DEFAULT_SEED
 
 FORMAT = 2  # 2 added how trials are judged; a paropt that reads 1 only would judge otherwise
-DEFAULT_SEED = 42
 SHOWN = 12  # characters of a fingerprint in messages
 
 _NAMES = {
@@ -56,7 +57,7 @@ class StudyDefinition:
     sampler: Mapping[str, Any] = field(default_factory=dict)
     pruner: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
-    heartbeat: float = 20.0
+    heartbeat: float = HEARTBEAT
     plan: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -59,6 +59,12 @@ def complete_sampler(given: Mapping[str, Any] | str | None) -> dict[str, Any]:
     return complete_choice("sampler", SAMPLERS, DEFAULT, given)
 
 
+def check_sampler(space: Space, sampler: Mapping[str, Any]) -> None:
+    """Raises :class:`StudyError` if the sampler, filled in, cannot draw from the space."""
+    if sampler["name"] == "grid" and space.size() == float("inf"):
+        raise StudyError("the sampler 'grid' needs a step for every float of the space")
+
+
 def derived_seed(*words: object) -> int:
     """A seed in [0, 2³¹) that follows from the words."""
     digest = hashlib.blake2b("/".join(map(str, words)).encode(), digest_size=8).digest()
@@ -87,8 +93,7 @@ class Sampler:
     def __init__(
         self, space: Space, sampler: Mapping[str, Any], seed: int, objective: Objective
     ) -> None:
-        if sampler["name"] == "grid" and space.size() == float("inf"):
-            raise StudyError("the sampler 'grid' needs a step for every float of the space")
+        check_sampler(space, sampler)
         self.space = space
         self.options = sampler
         self.seed = seed

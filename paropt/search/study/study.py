@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL, Connection, Engine
 
 from paropt.errors import ParoptError, StudyError
 from paropt.search.space.file import EPOCHS, from_json
-from paropt.search.space.space import Config
+from paropt.search.space.space import Config, Space
 from paropt.search.study import failures, summary
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.history import LOST, History, Record, best_first, counts, searched_values
@@ -62,7 +62,10 @@ class Running:
 class Study:
     """A study in a PostgreSQL database, as one process sees it. Threads may share it."""
 
-    def __init__(self, engine: Engine, study: int, definition: StudyDefinition) -> None:
+    def __init__(
+        self, engine: Engine, study: int, definition: StudyDefinition, space: Space | None = None
+    ) -> None:
+        """``space``: what the definition's says, if somebody has read it already."""
         self._engine = engine
         self._id = study
         self._asking = threading.Lock()
@@ -71,7 +74,7 @@ class Study:
         self._informed = False  # the sampler has a say by now
         self._proposed_at, self._crowded = 0, False  # trials known then; others came since
         self.definition = definition
-        self.space = from_json(definition.space, f"study {definition.name!r}")
+        self.space = space or from_json(definition.space, f"study {definition.name!r}")
         self.sampler = Sampler(
             self.space, definition.sampler, definition.seed or 0, definition.objective
         )
@@ -90,13 +93,14 @@ class Study:
         *,
         budget: int | None = None,
         timeout: float | None = None,
+        space: Space | None = None,
         application_name: str = "paropt",
     ) -> Study:
         """A new study, or the one of that name, resumed.
 
         ``budget`` is how many distinct configurations end complete or pruned; ``timeout`` is in
         seconds from now. On a resume, None leaves the budget as it is and drops a deadline that
-        has passed.
+        has passed. ``space`` is the definition's, if somebody has read it already.
 
         Raises:
             StudyError: a study of that name searches something else; both values are named.
@@ -111,8 +115,9 @@ class Study:
                 definition = definition.filled(
                     complete_sampler(definition.sampler), complete_pruner(definition.pruner)
                 )
-                Study(engine, 0, definition)  # what cannot be sampled is refused before it is kept
-                found = trial_rows.create_study(
+                # what cannot be sampled is refused before it is kept
+                study = cls(engine, 0, definition, space)
+                study._id = study.history.study = trial_rows.create_study(
                     connection,
                     definition.name,
                     definition.metric,
@@ -124,7 +129,8 @@ class Study:
                 definition = _completed(definition).joined_to(recorded)
                 if budget is not None:
                     trial_rows.set_study_attrs(connection, found, {trial_rows.BUDGET: budget})
-            study = cls(engine, found, definition)
+                same = space is not None and space.to_json() == definition.space
+                study = cls(engine, found, definition, space if same else None)
             study._begin(connection, timeout)
             return study
 
@@ -136,15 +142,16 @@ class Study:
             StudyError: there is none, or another program made it.
             StorageUnreachable: no answer.
         """
-        engine = open_engine(url, application_name)
-        known = cls.names(url)
-        if name not in known:
-            raise StudyError(f"there is no study {name!r}; {hint(name, known)}")
-        with transaction(engine) as connection:
-            found = trial_rows.find_study(connection, name)
-            if found is None:
-                raise StudyError(f"there is no study {name!r}; it was deleted just now")
-            return cls(engine, found, _recorded(connection, found, name))
+        with _found(url, name, application_name) as (engine, connection, study):
+            return cls(engine, study, _recorded(connection, study, name))
+
+    @staticmethod
+    def recorded(url: str | URL, name: str) -> StudyDefinition:
+        """The definition of the study of that name; the errors are those of :meth:`load`."""
+        with _found(url, name, "paropt") as (engine, connection, study):
+            definition = _recorded(connection, study, name)
+        engine.dispose()
+        return definition
 
     @staticmethod
     def names(url: str | URL) -> list[str]:
@@ -583,6 +590,22 @@ class Study:
         self.refresh()
         memory = self.sampler.memory(self.history)
         return summary.importances_by_model(memory, self.space, self.history.lineages())
+
+
+@contextmanager
+def _found(
+    url: str | URL, name: str, application_name: str
+) -> Iterator[tuple[Engine, Connection, int]]:
+    """A transaction on the database of the study of that name, and the study's number."""
+    engine = open_engine(url, application_name)
+    known = Study.names(url)
+    if name not in known:
+        raise StudyError(f"there is no study {name!r}; {hint(name, known)}")
+    with transaction(engine) as connection:
+        found = trial_rows.find_study(connection, name)
+        if found is None:
+            raise StudyError(f"there is no study {name!r}; it was deleted just now")
+        yield engine, connection, found
 
 
 def _completed(definition: StudyDefinition) -> StudyDefinition:
