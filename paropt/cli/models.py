@@ -110,13 +110,13 @@ def _table(params: list[Param]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from paropt.training.registry import range_of
+    from paropt.training.registry import default_of, range_of
 
     table = Table("name", "type", "default", "meaning", box=box.SIMPLE_HEAD, pad_edge=False)
     table.columns[0].no_wrap = True
     for param in params:
         kind = ", ".join(filter(None, [param.type, range_of(param)]))
-        default = "/".join(map(str, param.default)) if param.type == "sizes" else str(param.default)
+        default = default_of(param)
         meaning = f"{param.help} ({param.source})" if param.source else param.help
         table.add_row(param.name, kind, default, meaning)
     # a file or a pipe takes lines of any length, and is easier to search when nothing wraps

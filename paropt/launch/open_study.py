@@ -95,6 +95,7 @@ def create_or_resume(wish: Wish, note: Note) -> Joined:
     space = read_checked_space(wish.space, wish.fixed)
     objective = _check_search(wish, space)
     dataset = open_data(find_data(wish, space, note))
+    _check_needs(space, dataset)
     name = wish.study or default_name(wish.space.stem, dataset.path)
     storage = open_storage(wish.storage, listen=wish.listen, wait=database_wait())
     try:
@@ -213,6 +214,7 @@ def _without_space(wish: Wish, note: Note) -> Joined:
 
         space, reasons = suited_space(dataset, wish.fixed)
         objective = _check_search(wish, space)
+        _check_needs(space, dataset)
         note("no --space, so one is made for this data:")
         for reason in reasons:
             note(f"  {reason}")
@@ -252,6 +254,13 @@ def _resume(wish: Wish, storage: Storage, note: Note) -> Joined:
     study = Study.create(storage.url, recorded, budget=wish.trials, timeout=wish.timeout)
     note(f"judged by {_goal(recorded.objective)} on valid, {recorded.protocol.words()}")
     return Joined(storage, study, data, True)
+
+
+def _check_needs(space: Space, dataset: Dataset) -> None:
+    """A worker needs no such check: its data have the fingerprint of those checked here."""
+    from paropt.search.setup.check_needs import check_needs
+
+    check_needs(space, dataset)
 
 
 def _metric_of(wish: Wish, recorded: StudyDefinition) -> str | None:

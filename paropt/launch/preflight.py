@@ -79,7 +79,7 @@ def checks(
     if space is None:
         yield Check("space", "skipped", "not checked", "give --space FILE or NAME")
     else:
-        yield _try("space", lambda: check_space(space))
+        yield _try("space", lambda: check_space(space, named_data(data, note) if data else None))
 
 
 def _try(name: str, check: Callable[[], str]) -> Check:
@@ -168,8 +168,11 @@ def check_data(data: Path) -> str:
     )
 
 
-def check_space(space: str | Path) -> str:
-    """A space's models and size, and that the models declare all of it."""
+def check_space(space: str | Path, data: Path | None = None) -> str:
+    """A space's models and size, that the models declare all of it, and that the data have all
+    that its configurations read."""
+    from paropt.data import open_dataset
+    from paropt.search.setup.check_needs import check_needs
     from paropt.search.setup.check_space import read_checked_space
     from paropt.search.space import shipped
     from paropt.search.space.table import as_object
@@ -177,7 +180,10 @@ def check_space(space: str | Path) -> str:
     found = shipped.find_space(space)
     if found is None:
         raise Broken(shipped.missing(space))
-    described = as_object(read_checked_space(found))
+    checked = read_checked_space(found)
+    if data is not None:
+        check_needs(checked, open_dataset(data))
+    described = as_object(checked)
     count = described["configurations"]
     size = "infinitely many" if count is None else f"{count:,}"
     return f"{space}: {'/'.join(described['models'])}, {size} configurations"

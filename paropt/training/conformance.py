@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import random
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
@@ -22,13 +21,12 @@ import torch
 from torch import Tensor
 
 from paropt.data.dataset import View, open_dataset
-from paropt.data.options import Options
-from paropt.data.prepare import prepare
 from paropt.errors import ParamError, ParoptError
 from paropt.training import plans, registry
-from paropt.training.catalogue import catalogue
+from paropt.training.catalogue import catalogue, facts
 from paropt.training.epochs import EpochReport
 from paropt.training.fit import Fit
+from paropt.training.made_up import DAY, START, made_up_data
 from paropt.training.ranking import ROWS, judge
 from paropt.training.recommending import read_sessions, recommend
 from paropt.training.registry import Model, Param, SequenceBatch
@@ -36,8 +34,6 @@ from paropt.training.saved import load_model, save_model
 
 Status = Literal["passed", "failed", "skipped"]
 
-SESSIONS, ITEMS, DAYS = 160, 24, 8
-START, DAY = 1_700_000_000, 86_400  # seconds
 LEAK = 1e-3  # of the change that a changed event makes at its own position
 
 
@@ -66,8 +62,8 @@ def check_model(
 ) -> list[CheckResult]:
     """Run every check on a model, on its parameters' defaults but for ``params``.
 
-    ``data`` is a dataset directory in place of the made-up log: for a model that needs features of
-    its own, say. ``only`` runs the checks whose name contains it.
+    ``data`` is a dataset directory in place of the made-up log, which has what the model says it
+    needs. ``only`` runs the checks whose name contains it.
 
     Raises:
         ModelError: there is no such model.
@@ -76,9 +72,11 @@ def check_model(
     registry.model_class(name)
     with tempfile.TemporaryDirectory(prefix="paropt-check-") as folder:
         made_up = data is None
-        where = made_up_data(Path(folder) / "data") if data is None else Path(data)
+        complete = registry.complete_params(name, dict(params or {}))
+        needs = registry.model_class(name).needs(complete)
+        where = Path(data or made_up_data(Path(folder) / "data", needs=needs))
         kit = Kit(name, dict(params or {}), open_dataset(where).view("search"), Path(folder))
-        registry.complete_params(name, kit.given)
+        registry.complete_params(name, kit.given, facts(kit.view))
         checks = (*CHECKS, *(MADE_UP_CHECKS if made_up else ()))
         return [_run(check, kit) for check in checks if only in _name(check)]
 
@@ -110,42 +108,6 @@ def _require(holds: bool, otherwise: str) -> None:
 
 
 # -- data ------------------------------------------------------------------------------------
-
-
-def made_up_data(
-    out: Path,
-    sessions: int = SESSIONS,
-    items: int = ITEMS,
-    length: int = 9,
-    has_times: bool = True,
-) -> Path:
-    """A dataset directory: walks along a ring of items, up to ``length`` events each.
-
-    Items have the features ``kind`` (of 4, text) and ``price``.
-    """
-    source = random.Random(7)
-    lines, features = ["SessionId\tItemId\tTime"], ["ItemId\tkind\tprice"]
-    for session in range(sessions):
-        item = source.randrange(items)
-        clock = START + session * DAYS * DAY // sessions
-        for _ in range(source.randint(min(2, length), length)):
-            lines.append(f"{session}\t{item}\t{clock}")
-            clock += source.randint(1, 600)
-            item = (item + source.choice((1, 1, 1, 2, 5))) % items
-    features += [f"{item}\t{'abcd'[item % 4]}\t{item * 1.5}" for item in range(items)]
-    log, table = out.with_suffix(".tsv"), out.with_suffix(".items.tsv")
-    log.write_text("\n".join(lines) + "\n")
-    table.write_text("\n".join(features) + "\n")
-    options = Options(
-        item_features=(table,),
-        categorical=("kind",),
-        order_column=None if has_times else "Time",
-        min_support=1,
-        min_session=1,
-        keep_repeats=True,
-    )
-    prepare([log], out, options=options)
-    return out
 
 
 class Kit:
@@ -193,7 +155,8 @@ class Kit:
     @cached_property
     def queries(self) -> plans.QueryBatches:
         length = self.model.max_length
-        return plans.evaluation(self.view.test, self.view.n_items, length, ROWS, "cpu")
+        needs = self.model.needs(self.model.params)
+        return plans.evaluation(self.view.test, self.view.n_items, length, ROWS, "cpu", needs)
 
     def batch(self) -> SequenceBatch:
         """The longest sessions of the evaluation, a target at every position."""
@@ -457,7 +420,8 @@ def _recommend(kit: Kit) -> None:
     file = kit.folder / "sessions.tsv"
     rows = [f"new\t{item}\t{START + 60 * i}" for i, item in enumerate(ids[:3])]
     file.write_text("\n".join(["SessionId\tItemId\tTime", *rows]) + "\n")
-    (found,) = recommend(saved, read_sessions(file, saved.item_ids), top=5)
+    asked = read_sessions(file, saved.item_ids, knowledge=saved.knowledge)
+    (found,) = recommend(saved, asked, top=5)
     _require(len(found.items) == min(5, len(ids)), f"5 items were asked for, not {found.items}")
     _require(set(found.items) <= set(ids), f"{found.items} are not all in the catalogue")
     _require(found.scores == sorted(found.scores, reverse=True), f"scores {found.scores}")
@@ -476,7 +440,9 @@ def _order_only(kit: Kit) -> None:
 
 def _try(kit: Kit, case: str, **data: Any) -> None:
     with _told(f"training on made-up data ({case})"):
-        view = open_dataset(made_up_data(kit.folder / case, **data)).view("search")
+        needs = kit.model.needs(kit.model.params)
+        made = made_up_data(kit.folder / case, needs=needs, **data)
+        view = open_dataset(made).view("search")
         next(iter(kit.fit(view=view).epochs()))
 
 

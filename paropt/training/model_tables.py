@@ -13,7 +13,7 @@ import re
 import sys
 from pathlib import Path
 
-from paropt.training.registry import Param, declaration, range_of
+from paropt.training.registry import Param, declaration, default_of, range_of
 
 _PLACE = re.compile(r"(<!-- parameters (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -26,7 +26,7 @@ def table(name: str) -> str:
 
 def _row(param: Param) -> str:
     kind = ", ".join(filter(None, [param.type, range_of(param)]))
-    default = "/".join(map(str, param.default)) if param.type == "sizes" else str(param.default)
+    default = default_of(param)
     meaning = f"{param.help} ({param.source})" if param.source else param.help
     cells = [f"`{param.name}`", kind, default, meaning]
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"

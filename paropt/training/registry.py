@@ -246,6 +246,17 @@ def scores_itself(model: Model) -> bool:
     return type(model).score is not Model.score
 
 
+def reads_more(name: str) -> bool:
+    """Whether a model may read more of the data than items and times.
+
+    Raises:
+        ModelError: see :func:`model_class`.
+    """
+    return getattr(model_class(name).needs, "__func__", None) is not getattr(
+        Model.needs, "__func__", None
+    )
+
+
 def judges_itself(name: str) -> bool:
     """Whether a model reports metrics of its own.
 
@@ -268,6 +279,13 @@ def summary(name: str) -> str:
     """The first sentence of a model's documentation."""
     text = inspect.getdoc(model_class(name)) or ""
     return " ".join(text.split("\n\n")[0].split())
+
+
+def default_of(param: Param) -> str:
+    """A parameter's default, as one writes it."""
+    if param.type == "names":
+        return "+".join(param.default) or "none"
+    return "/".join(map(str, param.default)) if param.type == "sizes" else str(param.default)
 
 
 _NUMBER_PATTERN = re.compile(r"\\d\+(\(\?:[^)]*\)\?)*")

@@ -11,10 +11,12 @@ import pytest
 
 from paropt.cli.main import run
 from paropt.training import registry
-from paropt.training.conformance import CheckResult, check_model, made_up_data
+from paropt.training.conformance import CheckResult, check_model
+from paropt.training.made_up import made_up_data
 
 HERE = Path(__file__).parent
 ALIEN = "shop.alien:Alien"
+KNOWING = "shop.knowing:Knowing"
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +34,8 @@ FORMS: list[tuple[str, dict[str, Any]]] = [
     ("sasrec", {"experts": 4, "shared_experts": 1, "balance": "epoch_div"}),
     ("hstu", {"experts": 4, "rotary": "linear", "time_mode": "query", "loss": "sampled-softmax"}),
     (ALIEN, {}),
+    (KNOWING, {}),
+    (KNOWING, {"users": False, "profile": "none", "wanted": "none", "vectors": "none"}),
 ]
 
 

@@ -26,9 +26,9 @@ from models.session_knn import SessionKnn
 from paropt.data.dataset import open_dataset
 from paropt.errors import ModelError
 from paropt.training import ranking
-from paropt.training.conformance import made_up_data
 from paropt.training.events import Events
 from paropt.training.fit import Fit
+from paropt.training.made_up import made_up_data
 from paropt.training.plans import query_batches
 from paropt.training.recommending import read_sessions, recommend
 from paropt.training.saved import load_model, save_model

@@ -1,0 +1,67 @@
+"""A space held against the data: whether they have what its configurations read."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from paropt.errors import DataError, ParamError
+from paropt.search.space.parameter import Parameter
+from paropt.search.space.space import Choose, Config, Space
+from paropt.search.study.sampling import uniformly
+from paropt.training import registry
+from paropt.training.catalogue import facts
+
+if TYPE_CHECKING:
+    from paropt.data.dataset import Dataset
+
+_PROBES = 20  # configurations drawn at random
+_TRIES = 8  # to draw one in which a parameter is in force
+
+
+def check_needs(space: Space, dataset: Dataset) -> None:
+    """Refuse data that lack something that a configuration of the space reads.
+
+    Start points, every choice of every parameter, and some configurations at random are tried; a
+    trial's own check is the last word.
+
+    Raises:
+        DataError: which parameter asks for what, and which option of ``prepare`` gives it.
+    """
+    if not any(registry.reads_more(model) for model in space.models):
+        return
+    about = facts(dataset.view("search"))
+    for config, parameter in _configurations(space):
+        params = {name: value for name, value in config.items() if name != "model"}
+        try:
+            registry.complete_params(str(config["model"]), params, about)
+        except ParamError:
+            continue  # what never fits is the space's own check
+        except DataError as error:
+            value = config[parameter.name] if parameter else None
+            told = f' ("{parameter.name}" may be {value})' if parameter else ""
+            raise DataError(f"{error}{told}") from None
+
+
+def _configurations(space: Space) -> Iterator[tuple[Config, Parameter | None]]:
+    """Configurations to try, each with the parameter whose choice it is there for."""
+    rng = random.Random(0)
+    draw = uniformly(rng)
+    for point in space.start:
+        yield space.complete(point, draw), None
+    for parameter in space.searched:
+        if parameter.kind != "categorical" or parameter.name == "model":
+            continue
+        for choice in parameter.choices:
+            for _ in range(_TRIES):
+                config = space.walk(_with(parameter, choice, draw))
+                if config.get(parameter.name) == choice:
+                    yield config, parameter
+                    break
+    for _ in range(_PROBES):
+        yield space.walk(draw), None
+
+
+def _with(parameter: Parameter, choice: Any, draw: Choose) -> Choose:
+    return lambda asked: choice if asked.label == parameter.label else draw(asked)
