@@ -247,7 +247,7 @@ def _finish(joined: Joined, local: LocalSlots, signals: int, report: bool) -> di
     status["workers"] = [slot.describe(host) for slot in local.slots]
     status["interrupted"] = signals > 0
     if report:
-        print_ending(Console(), status, joined.study, joined.data)
+        print_ending(Console(), status, joined.study)
     for message in dict.fromkeys(_messages(endings, "failures", "trainer", "failed", "died")):
         if all(ending["reason"] in ("failures", "trainer", "failed", "died") for ending in endings):
             raise StudyError(message)

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from paropt.files import file_stem, paramfile_name
+from paropt.files import file_stem
 from paropt.names import baseline, command
 from paropt.search.study.study import Study
 from paropt.terminal.live import best_line, progress_line
+from paropt.terminal.standing import objective_of, standing, tie_mark
 
 TOP = 5
 LEAST = 0.01  # of importance to be named
 BAR = 20  # characters of an importance of 1
 
 
-def print_ending(console: Console, status: Mapping[str, Any], study: Study, data: Path) -> None:
+def print_ending(console: Console, status: Mapping[str, Any], study: Study) -> None:
     """The report, on ``console``."""
 
     def say(line: str = "") -> None:
@@ -31,6 +31,8 @@ def print_ending(console: Console, status: Mapping[str, Any], study: Study, data
         say(line)
     if status["best"] is None:
         return
+    for line in standing(status):
+        say(line)
     say()
     console.print(_best(study), highlight=False, soft_wrap=not console.is_terminal)
     if status["by_model"]:
@@ -40,14 +42,14 @@ def print_ending(console: Console, status: Mapping[str, Any], study: Study, data
     for line in [*_importances(study), *_saved(status)]:
         say(line)
     say()
-    for line in next_commands(status["study"], status["best"]["trial"], data):
+    for line in next_commands(status["study"]):
         say(line)
 
 
 def _best(study: Study) -> Table:
     metric = study.definition.metric
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("trial", metric, "epoch"):
+    for column in ("trial", metric, "mean of 3", "epoch"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("parameters", overflow="fold")
     names = {parameter.name for parameter in study.space.searched}
@@ -57,7 +59,8 @@ def _best(study: Study) -> Table:
             searched = {"model": trial["model"], **searched}
         table.add_row(
             str(trial["trial"]),
-            f"{trial['value']:.4f}",
+            f"{trial['value']:.4f}{tie_mark(trial)}",
+            f"{trial['steady']:.4f}",
             f"{trial['epoch']}/{trial['epochs']}",
             " ".join(f"{name}={short(value)}" for name, value in searched.items()),
         )
@@ -72,7 +75,9 @@ def _models(status: Mapping[str, Any]) -> Table:
     for column in (f"{metric} at equal spend", "trial", "of", "spent", "best at any spend"):
         table.add_column(column, justify="right", no_wrap=True)
     found = status["by_model"]["models"]
-    for row in sorted(found, key=lambda row: -(row["best"] or 0.0)):
+    key = objective_of(status).key
+    worth = {row["model"]: row.get("steady", row["best"]) for row in found}
+    for row in sorted(found, key=lambda r: (r["best"] is None, -key(worth[r["model"]] or 0.0))):
         at_spend = (_value(row["best"]), "-" if row["best"] is None else str(row["trial"]))
         spent = f"{row['spent']:,.0f} s"
         overall = _value(row["overall"])
@@ -119,14 +124,13 @@ def _saved(status: Mapping[str, Any]) -> list[str]:
     return ["", f"pruning {pruned} trials saved {saved} epochs ({share:.0%} of all)"]
 
 
-def next_commands(study: str, best: int, data: Path) -> list[str]:
+def next_commands(study: str) -> list[str]:
     """What a user does with a result."""
     out = f"runs/{file_stem(study)}"
-    params = f"{out}/{paramfile_name(study, 1, best)}"
     return [
         "next:",
+        f"  {command('final', study, '--out', f'{out}/final')}    (the number to quote)",
         f"  {command('export', study, '--out', out)}",
-        f"  {command('train', '--params', params, '--data', data, '--split', 'full')}",
         f"  {command('launch', '--study', study, '--trials')} N    (goes on, up to N trials)",
         "  paropt dashboard",
     ]

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from paropt.names import baseline
 from paropt.terminal.frames import fitted, on_a_terminal, quiet_keys, summary
+from paropt.terminal.standing import remarks
 
 ROOM_FOR_WORDS = 3  # lines for what slots have to say
 
@@ -49,12 +50,13 @@ def make_view(metric: str, slots: int) -> View:
 # -- in words -------------------------------------------------------------------------------
 
 
-def trial_line(trial: Row, metric: str) -> str:
-    """How a trial ended, in a line."""
+def trial_line(trial: Row, metric: str, status: Status | None = None) -> str:
+    """How a trial ended, in a line; with the study's status, what there is to remark."""
     number = f"trial {trial['trial']}"
     if trial["value"] is not None:
         epochs = f"epoch {trial['epoch']} of {trial['epochs']}"
-        return f"{number} {trial['state']}: {metric} {trial['value']:.4f} ({epochs})"
+        more = remarks(trial, status) if status else ""
+        return f"{number} {trial['state']}: {metric} {trial['value']:.4f} ({epochs}){more}"
     message = " ".join(str(trial["message"]).split())
     if trial["why"] == "lost":
         return f"{number} was lost and is taken over: {message}"
@@ -84,7 +86,8 @@ def best_line(status: Status) -> str:
         for name, values in status["floor"].items()
         if metric in values
     ]
-    return words + (f"; floor: {', '.join(floors)}" if floors else "")
+    missed = ": not reached yet" if best and status.get("below_floor") else ""
+    return words + (f"; floor: {', '.join(floors)}{missed}" if floors else "")
 
 
 def duration(seconds: float) -> str:
@@ -139,7 +142,7 @@ class Lines:
         self.console.print(f"{stamp} {line}", markup=False, soft_wrap=True)
 
     def ended(self, trial: Row, status: Status) -> None:
-        self.note(f"{trial_line(trial, self.metric)}; {progress_line(status)}")
+        self.note(f"{trial_line(trial, self.metric, status)}; {progress_line(status)}")
 
     def update(self, status: Status | None, rows: Sequence[Row], trouble: str) -> None:
         if trouble != self._trouble:

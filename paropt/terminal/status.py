@@ -19,6 +19,7 @@ from paropt.storage.leases import Rhythm, Slots
 from paropt.terminal.columns import Column
 from paropt.terminal.frames import fitted, on_a_terminal, quiet_keys, summary
 from paropt.terminal.live import duration
+from paropt.terminal.standing import standing, tie_mark
 from paropt.terminal.study_list import (
     WIDE,
     described_slots,
@@ -125,7 +126,7 @@ def _headline(status: Mapping[str, Any]) -> list[str]:
     ]
     if floors:
         lines.append(f"without training: {', '.join(floors)}")
-    return lines
+    return lines + standing(status)
 
 
 def _best_table(metric: str, study: Study, count: int, width: int) -> RenderableType:
@@ -143,7 +144,7 @@ def _best_table(metric: str, study: Study, count: int, width: int) -> Renderable
         rows.append(
             [
                 str(trial["trial"]),
-                _number(trial["value"]),
+                _number(trial["value"]) + tie_mark(trial),
                 f"{trial['epoch']}/{trial['epochs']}",
                 trial["state"],
                 " ".join(f"{name}={_short(value)}" for name, value in searched.items()),

@@ -1,0 +1,61 @@
+"""What a study's best value stands on, in lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from paropt.names import baseline
+from paropt.search.study.summary import below_floor
+from paropt.training.evaluation import EvaluationProtocol
+from paropt.training.judgement import cautions, coverage, value_words
+from paropt.training.objective import NOTICEABLE, Objective
+
+Status = Mapping[str, Any]
+
+
+def objective_of(status: Status) -> Objective:
+    """What the study looks for."""
+    return Objective(status["metric"], status.get("direction", "maximize"))
+
+
+def standing(status: Status) -> list[str]:
+    """Targets and rules, the best value with its interval, and what a reader must know of it."""
+    rules = EvaluationProtocol.from_json(status.get("evaluation", {})).words()
+    best = status["best"]
+    if best is None:
+        return [rules]
+    objective = objective_of(status)
+    lines = [f"{ranked}; {rules}" if (ranked := coverage(best)) else rules]
+    if best.get("interval") or best.get("unknown"):
+        lines.append(f"{objective.metric} {value_words(best, best['value'])}")
+    runner_up = status.get("runner_up")
+    if runner_up and runner_up["within_noise"]:
+        lines.append(
+            f"trial {runner_up['trial']} with {runner_up['value']:.4f} is the same within noise"
+        )
+    return lines + [f"Warning: {line}" for line in _warnings(status, objective)]
+
+
+def _warnings(status: Status, objective: Objective) -> list[str]:
+    best, floor = status["best"], status["floor"]
+    lines = []
+    if above := below_floor(best["value"], floor, objective):
+        told = [f"{baseline(name)} reaches {objective.of(floor[name]):.4f}" for name in above]
+        lines.append(f"without any training, {' and '.join(told)}: no trial has learned more")
+    return lines + cautions(best, objective, ranked_by=", and the trial is ranked by that")
+
+
+def tie_mark(trial: Mapping[str, Any]) -> str:
+    """What stands behind the value of a trial whose equal scores count against it."""
+    return " (ties)" if (trial.get("tied") or 0.0) > NOTICEABLE else ""
+
+
+def remarks(trial: Mapping[str, Any], status: Status) -> str:
+    """What follows a trial's value in a line: below which floors it is, and whether it ties."""
+    objective = objective_of(status)
+    above = below_floor(trial["value"], status["floor"], objective)
+    below = f", below {' and '.join(map(baseline, above))}" if above else ""
+    tied = trial.get("tied") or 0.0
+    ties = f", {tied:.0%} of its targets tie, counted against it" if tied > NOTICEABLE else ""
+    return below + ties
