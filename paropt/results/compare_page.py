@@ -22,7 +22,7 @@ from paropt.results.document import (
 from paropt.results.figures.description import GREY, TOLD_APART, Lines, Mark, Marks, Series
 from paropt.results.figures.of_study import LONG
 from paropt.results.final_page import Measured
-from paropt.results.words import between, counted, duration, listed, number
+from paropt.results.words import bracketed, counted, duration, listed, number
 from paropt.training.evaluation import EvaluationProtocol
 from paropt.training.objective import Objective
 
@@ -83,8 +83,10 @@ def _table(metric: str, rows: Sequence[Row]) -> Table:
 def _at_spend(at: Row | None) -> list[Cell]:
     if at is None:
         return [Cell("-"), Cell("-")]
-    bounds = f"[{between(at['interval'])}]" if at["interval"] else ""
-    return [Cell(number(at["value"]), bounds), Cell(f"trial {at['trial']}, {at['model']}")]
+    return [
+        Cell(number(at["value"]), bracketed(at["interval"])),
+        Cell(f"trial {at['trial']}, {at['model']}"),
+    ]
 
 
 def _tested(rows: Sequence[Row]) -> bool:

@@ -36,7 +36,7 @@ from paropt.results.figures.description import (
 )
 from paropt.results.searched import Json, Searched, read
 from paropt.results.study_page import made_with, search_blocks, shortened, summary
-from paropt.results.words import between, counted, listed, number, value_text
+from paropt.results.words import between, bracketed, counted, listed, number, value_text
 from paropt.training.metrics import direction_of, of_ranks
 from paropt.training.objective import Objective
 
@@ -282,7 +282,7 @@ def _picture(found: Finished) -> Iterable[Block]:
 def _grids(found: Finished) -> Iterable[Block]:
     yield Heading("By other metrics and cut-offs")
     chosen = f"The chosen one ({_described(found.chosen)}), and its interval"
-    yield _grid(found, chosen, found.metrics, lambda name: _bounds(found.metrics[name]))
+    yield _grid(found, chosen, found.metrics, lambda name: bracketed(found.metrics[name].interval))
     for one in found.contenders:
         is_control = one.name == CONTROL
         about = f" ({_described(found.test['control'])})" if is_control else ""
@@ -291,10 +291,6 @@ def _grids(found: Finished) -> Iterable[Block]:
         yield _grid(
             found, f"{name}{about}, and by how much the chosen one is above it", one.metrics, below
         )
-
-
-def _bounds(value: Measured) -> str:
-    return f"[{between(value.interval)}]" if value.interval else ""
 
 
 def _above(one: Contender) -> Callable[[str], str]:

@@ -145,7 +145,7 @@ def _table(block: Table) -> str:
 
 def _breakable(name: str) -> str:
     """A parameter's name as a head of a column, which is to be narrow."""
-    return escape(name).replace("_", "_<wbr>")
+    return escape(name).replace("_", "_<wbr>").replace("+", "+<wbr>")
 
 
 def _cell(cell: Cell, kind: str) -> str:

@@ -28,6 +28,7 @@ from paropt.results.figures import of_study
 from paropt.results.searched import DatasetFacts, Searched, TrialFacts
 from paropt.results.words import (
     between,
+    bracketed,
     counted,
     duration,
     listed,
@@ -214,7 +215,7 @@ def _best_of(
     rows = [
         [
             Cell(str(trial.trial), f"no. {rank}" if model else ""),
-            Cell(number(trial.value), between(trial.interval), strong=rank == 1),
+            Cell(number(trial.value), bracketed(trial.interval), strong=rank == 1),
             Cell(number(trial.steady)),
             Cell(f"{trial.epoch} of {trial.planned or trial.epochs}"),
             Cell(duration(trial.seconds)),

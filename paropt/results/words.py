@@ -44,6 +44,11 @@ def between(bounds: Sequence[float] | None, sign: str = "") -> str:
     return ", ".join(number(bound, sign) for bound in bounds) if bounds else ""
 
 
+def bracketed(bounds: Sequence[float] | None, sign: str = "") -> str:
+    """``[0.1201, 0.1268]``; nothing where there is no interval."""
+    return f"[{between(bounds, sign)}]" if bounds else ""
+
+
 def duration(seconds: float) -> str:
     """``48 s``, ``12 min``, ``3.4 h``."""
     if seconds < 100:

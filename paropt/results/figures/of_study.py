@@ -31,6 +31,7 @@ from paropt.search.study.summary import Importance, diagnostics
 
 FADED, PLAIN = 0.45, 0.85
 LONG = 7200  # seconds from which on time is counted in hours
+MODEL = 13  # characters of a model's name in a legend
 MOST_BARS = 15  # parameters whose importance is drawn
 DASHED: dict[str, Dash] = {"popularity": "dot"}  # other floors have dashes
 KINDS: dict[str, Dash] = {"positive": "", "negative": "dash"}
@@ -110,7 +111,13 @@ def _groups(models: Sequence[str]) -> Iterable[tuple[str, bool, str]]:
     for model in models:
         for pruned in (False, True):
             kind = "pruned" if pruned else "complete"
-            yield model, pruned, kind if len(models) == 1 else f"{model}, {kind}"
+            yield model, pruned, _group(models, model, kind)
+
+
+def _group(models: Sequence[str], model: str, kind: str) -> str:
+    """The legend has little room."""
+    short = model if len(model) <= MODEL else f"{model[: MODEL - 1]}…"
+    return kind if len(models) == 1 else f"{short}, {kind}"
 
 
 def _look(models: Sequence[str], model: str) -> tuple[int, Any]:
@@ -153,7 +160,7 @@ def learning_curves(searched: Searched) -> Lines:
 def _curve(searched: Searched, trial: TrialFacts, explained: set[str]) -> Series:
     pruned, models = trial.outcome == "pruned", searched.models
     kind = "pruned" if pruned else "others"
-    group = kind if len(models) == 1 else f"{trial.model}, {kind}"
+    group = _group(models, trial.model, kind)
     label = "" if group in explained else group
     explained.add(group)
     return Series(

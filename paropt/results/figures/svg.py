@@ -28,7 +28,8 @@ from paropt.results.figures.description import (
 BOTTOM = 44  # below a plot: its ticks, and what they count
 LINE = 18  # of text
 ROW = 30  # of a mark or bar
-CHARACTER = 6.6  # how wide one is, about, at 12 pixels
+CHARACTER = 7.2  # how wide one is, about, at 12 pixels
+BESIDE = 34  # characters of a row's name, at most
 DASHES = {"": "", "dash": ' stroke-dasharray="6 4"', "dot": ' stroke-dasharray="2 3"'}
 STYLE = (
     "text{fill:#1c1c1e;font:12px system-ui,sans-serif}.dim{fill:#6b7280;font-size:11px}"
@@ -112,7 +113,7 @@ def _lines(figure: Lines, sheet: Sheet, top: float) -> tuple[float, list[str]]:
     x, y = (sheet.right + 14, top + 4) if sheet.legend else (sheet.left, bottom + BOTTOM + 14)
     for row, (one, place) in enumerate(told):
         parts += [_key(one, _colour(place), x, y + LINE * row - 4)]
-        parts += [_text(x + 26, y + LINE * row, _short(one.legend, 27 if sheet.legend else 46))]
+        parts += [_text(x + 26, y + LINE * row, _short(one.legend, 24 if sheet.legend else 46))]
     end = y + LINE * (len(told) - 1) + 8
     return max(bottom + BOTTOM, end if told else 0.0), parts
 
@@ -220,14 +221,14 @@ class _Rows:
         y = self.middle(index)
         if self.above:
             return _text(self.begin, y - 12, _short(self.names[index], 50))
-        return _text(self.begin - 10, y + 4, _short(self.names[index], 36), "end")
+        return _text(self.begin - 10, y + 4, _short(self.names[index], BESIDE), "end")
 
 
 def _rows(names: Sequence[str], sheet: Sheet, top: float, values: float) -> _Rows:
     """``values`` pixels at the right are for the numbers."""
     if not sheet.legend:
         return _Rows(names, top, 12, sheet.width - values, ROW + 12, True)
-    longest = min(36, max(map(len, names), default=0))
+    longest = min(BESIDE, max(map(len, names), default=0))
     return _Rows(names, top, 24 + CHARACTER * longest, sheet.width - values - 20, ROW, False)
 
 
