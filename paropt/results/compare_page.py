@@ -83,10 +83,8 @@ def _table(metric: str, rows: Sequence[Row]) -> Table:
 def _at_spend(at: Row | None) -> list[Cell]:
     if at is None:
         return [Cell("-"), Cell("-")]
-    return [
-        Cell(number(at["value"]), bracketed(at["interval"])),
-        Cell(f"trial {at['trial']}, {at['model']}"),
-    ]
+    who = f"trial {at['trial']}, {at['model']}"
+    return [Cell(number(at["value"]), bracketed(at["interval"])), Cell(who)]
 
 
 def _tested(rows: Sequence[Row]) -> bool:

@@ -35,8 +35,15 @@ from paropt.results.figures.description import (
     Series,
 )
 from paropt.results.searched import Json, Searched, read
-from paropt.results.study_page import made_with, search_blocks, shortened, summary
+from paropt.results.study_page import (
+    made_with,
+    search_blocks,
+    shortened,
+    stands_on,
+    summary,
+)
 from paropt.results.words import between, bracketed, counted, listed, number, value_text
+from paropt.training.evaluation import EvaluationProtocol
 from paropt.training.metrics import direction_of, of_ranks
 from paropt.training.objective import Objective
 
@@ -149,6 +156,7 @@ def _test_blocks(found: Finished) -> Iterable[Block]:
     yield _headline(found)
     yield from _beaten(found)
     yield from _ahead_elsewhere(found)
+    yield from stands_on(found.chosen, found.searched.objective)
     yield _looks(found)
     yield _of_what(found)
     yield from _picture(found)
@@ -239,6 +247,12 @@ def _better(name: str, one: float, other: float) -> bool:
     return of_ranks(name) and Objective(name, direction_of(name)).better(one, other)
 
 
+def _judged(found: Finished) -> str:
+    """How the test judges; reports of paropt 0.1 do not say it, and knew one way only."""
+    protocol = EvaluationProtocol.from_json(found.test.get("evaluation", {}))
+    return protocol.words()
+
+
 def _looks(found: Finished) -> Paragraph:
     looks = found.stored["looks"]
     if len(looks) == 1:
@@ -254,7 +268,7 @@ def _of_what(found: Finished) -> Facts:
     seeds = ", ".join(map(str, report["seeds"]))
     rows: list[tuple[str, Text]] = [
         ("data", [Code(str(report["data"])), f", fingerprint {searched.fingerprint}"]),
-        ("split", [f"{found.test['split']}; ties {searched.ties}"]),
+        ("split", [f"{found.test['split']}; {_judged(found)}"]),
         ("seeds", [seeds]),
         ("searched", [f"on {searched.split} with seed {searched.seed}"]),
     ]
@@ -287,7 +301,7 @@ def _grids(found: Finished) -> Iterable[Block]:
         is_control = one.name == CONTROL
         about = f" ({_described(found.test['control'])})" if is_control else ""
         below = _above_control(one) if is_control else _above(one)
-        name = "The control" if is_control else one.name.capitalize()
+        name = "The control" if is_control else f"{one.name[:1].upper()}{one.name[1:]}"
         yield _grid(
             found, f"{name}{about}, and by how much the chosen one is above it", one.metrics, below
         )
@@ -399,8 +413,10 @@ def _choice_row(entry: Json, chosen: str) -> list[Cell]:
 def _flattered(found: Finished) -> Paragraph:
     """How much better the search made its best look than it is."""
     told, metric = found.stored["flattery"], found.metric
-    if told["flattered"] is None:
+    if told["fresh"] is None:
         return Paragraph([f"The search's best ({metric} {number(told['search'])}) failed."])
+    if told["flattered"] is None:
+        return Paragraph(["The search judged otherwise than this test: values cannot be compared."])
     by = told["flattered"]
     where = "above" if (by > 0) == found.searched.objective.larger else "below"
     text: list[Words] = [

@@ -54,18 +54,18 @@ h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
 .headline .interval { color: var(--dim); font-size: 1.1rem; white-space: nowrap; }
 .headline p { margin: .3rem 0 0; }
 .warning { border-left: 5px solid var(--c1); padding-left: .8rem; }
-.aside, figcaption, caption, .does { color: var(--dim); font-size: .9rem; }
+.aside, figcaption, .caption, .does { color: var(--dim); font-size: .9rem; }
 dl { display: grid; grid-template-columns: minmax(7rem, max-content) 1fr; gap: .25rem 1rem;
   margin: .6rem 0; } dt { color: var(--dim); } dd { margin: 0; overflow-wrap: anywhere;
   min-width: 0; }
 .box { overflow-x: auto; margin: .6rem 0; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding: .2rem 0; caption-side: top; }
+.caption { margin: 1rem 0 0; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .9rem .3rem 0;
   border-bottom: 1px solid var(--rule); white-space: nowrap; }
 th { vertical-align: bottom; white-space: normal; } th.number, td.number { text-align: right; }
 th:first-child, td:first-child { position: sticky; left: 0; background: var(--paper); }
-td small { display: block; color: var(--dim); font-size: .8rem; }
+td small { display: block; color: var(--dim); font-size: .9em; }
 pre { overflow-x: auto; font-size: .85rem; background: var(--box); padding: .7rem .8rem;
   margin: .6rem 0; } code { font-size: .9em; overflow-wrap: anywhere; }
 abbr { text-decoration: underline dotted; cursor: help; }
@@ -78,7 +78,7 @@ svg .dim { fill: var(--dim); font-size: 11px; } svg .rule { stroke: var(--rule);
   body { margin: 1rem auto; } dl { grid-template-columns: 1fr; gap: 0; } dd { margin: 0 0 .5rem; } }
 @media print { :root { color-scheme: light; --ink: #000; --dim: #444; --rule: #bbb; --paper: #fff;
   --box: #f3f3f3; LIGHT } body { font-size: 10pt; margin: 0; max-width: none; }
-  h2, h3, caption { break-after: avoid; } figure, tr, .headline, pre { break-inside: avoid; }
+  h2, h3, .caption { break-after: avoid; } figure, tr, .headline, pre { break-inside: avoid; }
   .box, pre { overflow: visible; } pre { white-space: pre-wrap; } table { font-size: 8pt; }
   th, td { white-space: normal; padding-right: .5rem; } abbr { text-decoration: none; } }
 """.replace("LIGHT", _variables(COLOURS)).replace("DARK", _variables(DARK))
@@ -136,9 +136,11 @@ def _table(block: Table) -> str:
         f"<tr>{''.join(_cell(cell, kind) for cell, kind in zip(row, kinds, strict=True))}</tr>"
         for row in block.rows
     )
-    caption = f"<caption>{escape(block.caption)}</caption>" if block.caption else ""
+    said = escape(block.caption)
+    caption = f'<p class="caption">{said}</p>\n' if said else ""
+    label = f' aria-label="{said}"' if said else ""
     return (
-        f'<div class="box"><table>{caption}<thead><tr>{head}</tr></thead>\n'
+        f'{caption}<div class="box"><table{label}><thead><tr>{head}</tr></thead>\n'
         f"<tbody>{body}</tbody></table></div>"
     )
 

@@ -68,7 +68,8 @@ class TrialFacts:
 
     ``steady`` is what trials are ranked by, the mean of the three best epochs. ``interval`` covers
     the value at 95 %; ``targets`` were ranked and ``unknown`` ones left out, as training never saw
-    their item; ``with_misses`` is the value that counts these as misses.
+    their item; ``with_misses`` is the value that counts these as misses. ``tied`` is the share of
+    targets with the score of another item; ``conservative`` metrics count these against.
     """
 
     trial: int
@@ -90,6 +91,8 @@ class TrialFacts:
     unknown: int | None = None
     sessions: int | None = None
     with_misses: float | None = None
+    tied: float | None = None
+    conservative: Mapping[str, float] | None = None
 
     @classmethod
     def of(cls, record: Record, objective: Objective) -> TrialFacts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from paropt.files import file_stem
@@ -35,8 +36,9 @@ from paropt.results.words import (
     number,
     value_text,
 )
+from paropt.training import judgement
+from paropt.training.objective import Objective
 
-FEW_TARGETS = 1000
 LONGEST = 28  # characters of a value in a table
 # Recall@20 and MRR@20 on test that GRU4Rec's authors give for its official code, by the format of
 # the log and so by its published cleaning and split
@@ -84,7 +86,7 @@ def _lead(searched: Searched) -> Iterable[Block]:
     if searched.best:
         yield _headline(searched, searched.best[0])
         yield from below_floor(searched)
-        yield from coverage(searched.best[0])
+        yield from stands_on(asdict(searched.best[0]), searched.objective)
         yield from _runner_up(searched)
     else:
         yield Paragraph(["No trial has a value yet. ", *_standing(searched)])
@@ -127,20 +129,17 @@ def below_floor(searched: Searched) -> Iterable[Block]:
         yield Paragraph(["It is above the ", Term("floor"), text])
 
 
-def coverage(best: TrialFacts) -> Iterable[Block]:
-    """On how many targets a value stands."""
-    if best.targets is None:
-        return
-    ranked, unknown = best.targets, best.unknown or 0
-    text: list[Words] = [f"Judged on {counted(ranked, 'target')}"]
-    if best.sessions:
-        text += [f" of {counted(best.sessions, 'session')}"]
-    if unknown:
-        text += [f"; {unknown:,} more were ", Term("left out")]
-        if best.with_misses is not None:
-            text += [f", and with these as misses it is {number(best.with_misses)}"]
-    weak = ranked < FEW_TARGETS or ranked < unknown
-    yield Paragraph([*text, "."], "warning" if weak else "")
+def stands_on(found: Mapping[str, Any], objective: Objective) -> Iterable[Block]:
+    """On how many targets a value stands, and what else a reader must know of it."""
+    if told := judgement.coverage(found):
+        text: list[Words] = [told]
+        if found.get("unknown"):
+            text += ["; the others were ", Term("left out")]
+            if (value := found.get("with_misses")) is not None:
+                text += [f", and with these as misses it is {number(value)}"]
+        yield Paragraph([*text, "."])
+    for caution in judgement.cautions(found, objective):
+        yield Paragraph([f"{caution[:1].upper()}{caution[1:]}."], "warning")
 
 
 def _runner_up(searched: Searched) -> Iterable[Block]:

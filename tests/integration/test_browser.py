@@ -290,6 +290,45 @@ def test_the_note_says_what_is_searched(inside: WebDriver, site: Site) -> None:
     for words in ("gru4rec and hstu", "learning_rate", "popularity", "paropt export shop"):
         assert words in text, words
     assert f"{site.best['value']:.4f}" in text
+    # nothing can be edited here, so nothing offers it
+    for icon in inside.find_elements(By.CSS_SELECTOR, '[data-testid="EditIcon"]'):
+        assert not icon.is_displayed()
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_report_is_read_on_a_telephone(
+    browser: WebDriver, environment: dict[str, str], best: Any, tmp_path: Path, dark: bool
+) -> None:
+    command = [sys.executable, "-m", "paropt", "report", "shop", "--out", str(tmp_path / "r.html")]
+    subprocess.run(command, env=environment, check=True, timeout=120)
+    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+    metrics = {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        browser.get((tmp_path / "r.html").as_uri())
+        told = browser.execute_script(
+            """
+            const light = (of, what) => getComputedStyle(of)[what].match(/[0-9]+/g).map(Number)
+                .slice(0, 3).reduce((sum, part) => sum + part) / 765;
+            const shown = [...document.querySelectorAll("svg")].filter(e => e.clientWidth);
+            return {
+                wide: document.documentElement.scrollWidth,
+                small: Math.min(...shown.flatMap(e => [...e.querySelectorAll("text")].map(
+                    t => parseFloat(getComputedStyle(t).fontSize) * e.clientWidth
+                         / e.viewBox.baseVal.width))),
+                figures: shown.length,
+                paper: light(document.body, "backgroundColor"),
+                ink: light(shown[0].querySelector("text"), "fill"),
+            };
+            """
+        )
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert told["wide"] == 400  # wide tables scroll in their boxes
+    assert told["figures"] >= 3 and told["small"] >= 9  # pixels of the smallest letters
+    assert (told["paper"] < 0.3, told["ink"] > 0.7) == (dark, dark)
 
 
 def test_a_trial_opens_with_its_attributes_and_files(inside: WebDriver, site: Site) -> None:

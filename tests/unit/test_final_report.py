@@ -110,7 +110,7 @@ def report() -> dict[str, Any]:
 
 def test_every_number_says_what_it_is_of(report: dict[str, Any]) -> None:
     text = text_of(report)
-    for words in ("f" * 64, "seeds: 11, 12", "train_full → test", "ties standard", "seed 42"):
+    for words in ("f" * 64, "seeds: 11, 12", "train_full → test", "standard ties", "seed 42"):
         assert words in text
     assert "**mrr@20 on test 0.3000 [0.2900, 0.3100]**. The mean of 2 seeds" in text
     assert "(± 0.0020 between them) of the chosen configuration, gru4rec, trial 7" in text
@@ -143,6 +143,20 @@ def test_who_is_ahead_elsewhere_is_said(report: dict[str, Any]) -> None:
     for text in (text_of(report), page(report)):
         assert "others are ahead of it: the control at recall@1; popularity at mrr@1." in text
         assert "below the floor" not in text
+
+
+def test_on_what_the_number_stands_is_said(report: dict[str, Any]) -> None:
+    assert "targets ranked" not in text_of(report)  # paropt 0.1 did not count them
+    stands = {"targets": 1932, "unknown": 9155, "sessions": 536, "with_misses": 0.0523}
+    report["test"]["chosen"] |= stands
+    report["test"]["evaluation"] = {"filter_seen": True, "ties": "standard"}
+    report["flattery"]["flattered"] = None
+    text = text_of(report)
+    assert "1,932 of 11,087 targets ranked, of 536 sessions; the others were left out" in text
+    assert "with these as misses it is 0.0523" in text
+    assert "**Beware:** Only 1,932 of 11,087 targets were ranked" in text
+    assert "train_full → test; history filtered, standard ties" in text
+    assert "judged otherwise than this test" in text
 
 
 def test_a_difference_that_other_sessions_might_turn_is_said(report: dict[str, Any]) -> None:
