@@ -38,6 +38,34 @@ def log_options(function: Function) -> Function:
     return function
 
 
+def reading_options(function: Function) -> Function:
+    """Add those that say how a log is written and which of its rows are read."""
+    for declarations, settings in reversed(_DECLARED):
+        if declarations[0] in _OF_READING:
+            remembered = {"show_default": "as in the model's own log"}
+            unsaid = settings if settings.get("multiple") else settings | remembered
+            function = click.option(*declarations, **unsaid)(function)
+    return function
+
+
+_OF_READING = (
+    "--session-key",
+    "--user-key",
+    "--item-key",
+    "--time-key",
+    "--time-format",
+    "--order-column",
+    "--rows-in-order",
+    "--header",
+    "--event-column",
+    "--event",
+    "--where",
+    "--drop-missing",
+    "--drop-id",
+    "--skip-bad-rows",
+)
+
+
 def names_of_log_options() -> list[str]:
     """The parameters that :func:`log_options` adds."""
     words = [[word for word in words if "--" not in word] for words, _ in _DECLARED]

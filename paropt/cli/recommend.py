@@ -3,75 +3,143 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from paropt.cli._log_options import options_of, reading_options
+from paropt.cli._study import say
 from paropt.cli._training import DIRECTORY
+
+if TYPE_CHECKING:
+    from paropt.training.recommending import Recommendation
+    from paropt.training.saved_header import Header
+
+FILE = click.Path(path_type=Path)
+SHOWN = 3  # sessions that are named where nothing of them is known
 
 
 @click.command()
 @click.argument("directory", metavar="DIR", type=DIRECTORY)
 @click.option(
     "--sessions",
+    "file",
     required=True,
-    type=click.Path(path_type=Path),
+    type=FILE,
     metavar="FILE",
-    help="Events of sessions: TSV, CSV or Parquet.",
+    help="Events of sessions: TSV, CSV, JSON lines or Parquet.",
 )
 @click.option("--top", type=click.IntRange(min=1), default=20, help="Items for each session.")
-@click.option("--session-key", default="SessionId", help="Column of sessions or users.")
-@click.option("--item-key", default="ItemId", help="Column of items.")
-@click.option("--time-key", default="Time", help="Column of times.")
-@click.option("--order-column", help="Column of the order, where there are no times.")
-@click.option("--user-key", help="Column of users, where the model knows them.")
 @click.option("--filter-seen", is_flag=True, help="Leave out the items of the session.")
+@click.option(
+    "--names",
+    "names_from",
+    metavar="COLUMN",
+    show_default="title or name, if the model keeps them",
+    help="Show the items' names from this column of the table of items.",
+)
+@click.option(
+    "--items",
+    type=FILE,
+    metavar="FILE",
+    help="A table of items for --names, by --item-key.",
+)
+@reading_options
 @click.option("--device", default="cpu", metavar="cpu|cuda|cuda:0", help="Where to run.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per session.")
 def recommend(
     directory: Path,
-    sessions: Path,
+    file: Path,
     top: int,
-    session_key: str,
-    item_key: str,
-    time_key: str,
-    order_column: str | None,
-    user_key: str | None,
     filter_seen: bool,
+    names_from: str | None,
+    items: Path | None,
     device: str,
     as_json: bool,
+    **given: Any,
 ) -> None:
     """Next items for the sessions of a file.
 
+    The file is read as the log that the model was trained on: its columns, header, times and kinds
+    of events are remembered. Without times the rows are taken to be in order. A session of which
+    the model knows nothing gets the most popular items.
+
     \b
     paropt recommend shop --sessions live.tsv --top 20
+    paropt recommend shop --sessions live.csv --session-key visitor --items items.csv --names title
     """
-    from paropt.training.recommending import read_sessions, recommend
+    from paropt.data.asking import read_asked
+    from paropt.training.saved_header import read_header
+
+    # the file is looked at before torch is imported, which takes seconds
+    header = read_header(directory)
+    options = options_of(given)
+    read = [*header.meta.get("facts", {}).get("columns", {}), options.user_key]
+    further = [name for name in (*read, header.meta.get("user_key")) if name]
+    asked = read_asked(file, options, header.log, further)
+    asked.refuse_strangers(header.item_ids)
+    called = _names(header, names_from, items, options.item_key or asked.item_key)
+
+    from paropt.training.recommending import known_sessions, recommend
     from paropt.training.saved import load_model
 
     saved = load_model(directory, device)
-    asked = read_sessions(
-        sessions,
-        saved.item_ids,
-        session_key=session_key,
-        item_key=item_key,
-        time_key=time_key,
-        order_column=order_column,
-        user_key=user_key,
-        knowledge=saved.knowledge,
-    )
-    for line in asked.notes:
-        click.echo(line, err=True)
-    for session in asked.empty:
-        click.echo(f"session {session} has no item that the model knows", err=True)
-    if not as_json:
-        click.echo("session\trank\titem\tscore")
-    for found in recommend(saved, asked, top, filter_seen):
-        if as_json:
-            pairs = zip(found.items, found.scores, strict=True)
-            items = [{"item": item, "score": score} for item, score in pairs]
-            click.echo(json.dumps({"session": found.session, "items": items}))
-            continue
-        ranked = enumerate(zip(found.items, found.scores, strict=True), 1)
-        for rank, (item, score) in ranked:
-            click.echo(f"{found.session}\t{rank}\t{item}\t{score:.6g}")
+    known = known_sessions(asked, saved, options.user_key)
+    for note in known.notes:
+        say(note)
+    _say_empty(known.empty)
+    show = _Show(called, as_json)
+    for found in recommend(saved, known, top, filter_seen):
+        show(found)
+
+
+def _names(
+    header: Header, column: str | None, table: Path | None, item_key: str
+) -> Mapping[str, str] | None:
+    """The items' names by their ids."""
+    if table is not None:
+        from paropt.data.asking import read_names
+
+        return read_names(table, item_key, column)
+    kept = header.names(column)
+    if kept is None:
+        return None
+    found = zip(header.item_ids, kept, strict=True)
+    return {item: name for item, name in found if name is not None}
+
+
+def _say_empty(sessions: list[str]) -> None:
+    for session in sessions[:SHOWN]:
+        say(f"session {session} has no item that the model knows: it gets the most popular ones")
+    if len(sessions) > SHOWN:
+        say(f"so do {len(sessions) - SHOWN:,} more sessions")
+
+
+class _Show:
+    """Prints recommendations, a line each or an object per session."""
+
+    def __init__(self, names: Mapping[str, str] | None, as_json: bool) -> None:
+        self.names = names
+        self.as_json = as_json
+        if not as_json:
+            columns = ("session", "rank", "item", "score", "by", "name")
+            click.echo("\t".join(columns if names is not None else columns[:-1]))
+
+    def __call__(self, found: Recommendation) -> None:
+        if self.as_json:
+            items = [self._object(*pair) for pair in zip(found.items, found.scores, strict=True)]
+            told = {"session": found.session, "popular": found.popular, "items": items}
+            click.echo(json.dumps(told, ensure_ascii=False))
+            return
+        by = "popularity" if found.popular else "model"
+        for rank, (item, score) in enumerate(zip(found.items, found.scores, strict=True), 1):
+            cells = [found.session, str(rank), item, f"{score:.6g}", by]
+            if self.names is not None:
+                cells.append(" ".join(self.names.get(item, "").split()))
+            click.echo("\t".join(cells))
+
+    def _object(self, item: str, score: float) -> dict[str, Any]:
+        told: dict[str, Any] = {"item": item, "score": score}
+        return told if self.names is None else told | {"name": self.names.get(item)}

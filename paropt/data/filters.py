@@ -66,15 +66,15 @@ def of_kind(column: pa.ChunkedArray, kinds: tuple[str, ...]) -> Bools:
     """
     encoded = _encoded(column)
     seen = pc.cast(encoded.dictionary, pa.string()).to_pylist()
-    wanted = {*kinds, *map(_as_whole, kinds)}
-    codes = [code for code, text in enumerate(seen) if text in wanted or _as_whole(text) in wanted]
+    wanted = {*kinds, *map(as_whole, kinds)}
+    codes = [code for code, text in enumerate(seen) if text in wanted or as_whole(text) in wanted]
     if not codes:
         raise LookupError(", ".join(map(repr, seen[:5])))
     found: Bools = np.isin(_codes(encoded), codes)
     return found
 
 
-def _as_whole(text: str | None) -> str:
+def as_whole(text: str | None) -> str:
     """``4`` of ``4.0``: a column of floats writes whole numbers so."""
     match = _WHOLE.fullmatch(text or "")
     return f"{match[1]}{match[2]}" if match else (text or "")
@@ -132,7 +132,7 @@ def _named(table: pa.Table, schema: Schema, ids: tuple[str, ...]) -> Bools:
         encoded = _encoded(as_text(column))
         seen = [(text or "").strip() for text in encoded.dictionary.to_pylist()]
         if pa.types.is_floating(column.type):
-            seen = list(map(_as_whole, seen))
+            seen = list(map(as_whole, seen))
         codes = [code for code, text in enumerate(seen) if text in wanted]
         named |= np.isin(_codes(encoded), codes)
     return named

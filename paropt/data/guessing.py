@@ -128,6 +128,17 @@ def guess_columns(layout: Layout, options: Told) -> Guess:
     return Guess(chosen, of_users, finder.said(kind, session, item, time, order))
 
 
+def guess_when(layout: Layout) -> tuple[str | None, str | None]:
+    """The column of times, else the one of an order; None and None where there is neither.
+
+    Raises:
+        DataError: two may be meant.
+    """
+    finder = _Finder(layout)
+    time = _there(layout, Schema().time_key) or finder.time()
+    return time, None if time else finder.one("order", None, required=False)
+
+
 def _there(layout: Layout, name: str | None) -> str | None:
     """The usual name, if the file has it."""
     return name if name in layout.names else None

@@ -140,6 +140,7 @@ def as_written(plan: Plan) -> dict[str, Any]:
         **asdict(plan.schema),
         "text_ids": plan.options.text_ids,
         "words_are_ids": plan.options.words_are_ids,
+        "session_gap_ms": plan.rules.session_gap_ms,
     }
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,8 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
+from paropt.data.asking import Asked
 from paropt.data.events import Events as RawEvents
-from paropt.data.events import in_order
-from paropt.data.ids import encode_ids
-from paropt.data.reading import Layout, look_at, read_columns
-from paropt.data.times import to_milliseconds, to_numbers
 from paropt.errors import ModelError
 from paropt.training.events import Events
 from paropt.training.knowledge import Knowledge
@@ -40,8 +36,8 @@ CHUNK = 1 << 14  # sessions that are answered together
 class Sessions:
     """Sessions of a file, in its order: ``ids`` [S] and the ``events`` that the model knows.
 
-    ``events`` end every session with a placeholder for what comes next. ``notes`` say what the
-    file lacks that the model reads.
+    ``events`` end every session with a placeholder for what comes next. ``notes`` say how the
+    file was read, and what it lacks that the model reads.
     """
 
     ids: Sequence[str]
@@ -58,77 +54,79 @@ class Sessions:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """For one session, the best items first, with their scores."""
+    """For one session, the best items first, with their scores.
+
+    ``popular``: nothing of the session is known, so these are the most popular items.
+    """
 
     session: str
     items: list[str]
     scores: list[float]
+    popular: bool = False
 
 
-def read_sessions(
-    path: Path,
-    item_ids: NDArray[Any],
-    *,
-    session_key: str = "SessionId",
-    item_key: str = "ItemId",
-    time_key: str = "Time",
-    order_column: str | None = None,
-    user_key: str | None = None,
-    knowledge: Knowledge | None = None,
-) -> Sessions:
-    """Read sessions from TSV, CSV or Parquet; items that are not in ``item_ids`` are skipped.
+def known_sessions(asked: Asked, saved: SavedModel, user_key: str | None = None) -> Sessions:
+    """The events of a file that a model can read; items that it does not know are skipped.
 
-    ``knowledge`` is the model's: the columns that it reads come from columns of the same names,
-    users from ``user_key`` (by default the one of its training data, or the session where each
-    session was a user's). What the file lacks is unknown.
+    The columns that the model reads come from columns of the same names, users from ``user_key``
+    (by default the one of its training data, or the session where each session was a user's).
+    What the file lacks is unknown.
 
     Raises:
-        DataError: the file cannot be used.
+        DataError: the model knows no item of the file.
+        ModelError: the model needs times, and the file has none.
     """
-    layout = look_at(path)
-    key = order_column or time_key
-    knowledge = knowledge or Knowledge()
-    user_key = user_key or knowledge.user_key or session_key
-    more, notes = _further(layout, knowledge, user_key)
-    keys = [session_key, item_key, key, *more]
-    table, place = read_columns([layout], list(dict.fromkeys(keys)))
-    session, names = encode_ids(table.column(session_key), session_key, place, as_text=True)
-    item, vocabulary = encode_ids(table.column(item_key), item_key, place, as_text=True)
-    if order_column is None:
-        time = to_milliseconds(table.column(key), key, place)
-    else:
-        time = to_numbers(table.column(key), key, place, "order")
-    rows = np.arange(len(session))
-    read = [name for name in more if name in knowledge.columns]
-    columns = {name: knowledge.encoded(name, table.column(name)) for name in read}
+    asked.refuse_strangers(saved.item_ids.tolist())
+    if not asked.timed:
+        _check_times(asked, saved)
+    knowledge, raw = saved.knowledge, asked.events
+    user_key = user_key or knowledge.user_key or asked.session_key
+    there = asked.table.column_names
+    columns = {
+        name: knowledge.encoded(name, asked.table.column(name))[raw.row]
+        for name in knowledge.columns
+        if name in there
+    }
     user = None
-    if knowledge.needs.who and user_key in more:
-        user = knowledge.users(table.column(user_key))
-    raw = in_order(RawEvents(session, item, time, rows, columns, user))
-
-    known = pc.index_in(vocabulary, value_set=pa.array(item_ids, pa.string()))
+    if knowledge.needs.who and user_key in there:
+        user = knowledge.users(asked.table.column(user_key))[raw.row]
+    raw = replace(raw, columns=columns, user=user)
+    n_sessions = len(asked.sessions)
+    known = pc.index_in(asked.items, value_set=pa.array(saved.item_ids, pa.string()))
     items = pc.fill_null(known, -1).to_numpy(zero_copy_only=False)[raw.item]
     kept = items >= 0
     events = Events(
         items=items.astype(np.int32),
         times=raw.time.astype(np.int64),
         targets=np.zeros(len(items), bool),
-        offsets=np.concatenate(([0], np.cumsum(np.bincount(raw.session, minlength=len(names))))),
+        offsets=np.concatenate(([0], np.cumsum(np.bincount(raw.session, minlength=n_sessions)))),
         columns=_complete(knowledge, raw.columns, len(items)),
-        users=_users(knowledge, raw, len(names)),
+        users=_users(knowledge, raw, n_sessions),
     )
     events = events.take(kept).with_queries()
-    return Sessions(names.to_pylist(), events, int(np.count_nonzero(~kept)), notes)
+    notes = [*asked.notes, *_lacking(asked, knowledge, user_key)]
+    return Sessions(asked.sessions, events, int(np.count_nonzero(~kept)), notes)
 
 
-def _further(layout: Layout, knowledge: Knowledge, user_key: str) -> tuple[list[str], list[str]]:
-    """The columns that the model reads and the file has, and what to say of those it lacks."""
-    asked = list(knowledge.columns)
-    if knowledge.needs.who:
-        asked.append(user_key)
-    told = f"{layout.path} has no column {{!r}}, which the model reads, so it is unknown throughout"
-    lacking = [name for name in dict.fromkeys(asked) if name not in layout.names]
-    return [name for name in asked if name not in lacking], [told.format(n) for n in lacking]
+def _check_times(asked: Asked, saved: SavedModel) -> None:
+    """Refuse a file without times for a model that would not train without them."""
+    model, facts = saved.model, saved.model.catalogue.facts
+    if not facts.has_times:
+        return
+    try:
+        type(model).check(model.params, replace(facts, has_times=False))
+    except ValueError:
+        raise ModelError(
+            f"{asked.path} has no times, and model {saved.meta['model']!r} needs them as it was"
+            " trained; name their column with --time-key"
+        ) from None
+
+
+def _lacking(asked: Asked, knowledge: Knowledge, user_key: str) -> list[str]:
+    """What to say of the columns that the model reads and the file lacks."""
+    read = [*knowledge.columns, *([user_key] if knowledge.needs.who else [])]
+    told = f"{asked.path} has no column {{!r}}, which the model reads, so it is unknown throughout"
+    return [told.format(name) for name in read if name not in asked.table.column_names]
 
 
 def _complete(
@@ -160,13 +158,16 @@ def _users(knowledge: Knowledge, raw: RawEvents, n_sessions: int) -> NDArray[np.
 def recommend(
     saved: SavedModel, sessions: Sessions, top: int = 20, filter_seen: bool = False
 ) -> Iterator[Recommendation]:
-    """The ``top`` items for each session that has a known item, in the sessions' order.
+    """The ``top`` items for each session, in the sessions' order.
 
-    ``filter_seen`` leaves out the items of the session.
+    A session without a known item gets the items with most events in training, which
+    ``popular`` says; their score is the number of these. ``filter_seen`` leaves out the items of
+    the session.
 
     Raises:
         ModelError: the model does not score items.
     """
+    popular = _popular(saved, top)
     for begin in range(0, len(sessions.ids), CHUNK):
         found: dict[int, tuple[list[int], list[float]]] = {}
         try:
@@ -175,10 +176,17 @@ def recommend(
                 found[begin + session] = best
         except NotImplementedError as error:
             raise ModelError(f"model {saved.meta['model']!r} cannot recommend: {error}") from None
-        for session in sorted(found):
-            items, scores = found[session]
+        for session in range(begin, min(begin + CHUNK, len(sessions.ids))):
+            items, scores = found.get(session, popular)
             ids = [str(saved.item_ids[item]) for item in items]
-            yield Recommendation(sessions.ids[session], ids, scores)
+            yield Recommendation(sessions.ids[session], ids, scores, session not in found)
+
+
+def _popular(saved: SavedModel, top: int) -> tuple[list[int], list[float]]:
+    """The items with most events in training, and how many."""
+    support = saved.model.catalogue.support
+    best = torch.sort(support, descending=True, stable=True).indices[:top]
+    return best.tolist(), [float(n) for n in support[best].tolist()]
 
 
 def _recommend(

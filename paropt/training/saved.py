@@ -11,7 +11,6 @@ Everything is data: no file of it is ever run or unpickled, and a changed one do
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -30,6 +29,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from paropt import __version__
+from paropt.data.asking import is_name
+from paropt.data.dataset import View
+from paropt.data.fields import StoredField
 from paropt.errors import DataError, ModelError, ParamError
 from paropt.training import checksummed_file, runtime
 from paropt.training.fit import Fit
@@ -42,6 +44,7 @@ from paropt.training.knowledge import (
     knowledge_of,
 )
 from paropt.training.registry import Model, build
+from paropt.training.saved_header import read_items, require_files, sha256
 from paropt.training.semantics import SEMANTICS
 from paropt.training.weights import load_weights
 
@@ -118,9 +121,8 @@ def save_model(
 
 def _fill(path: Path, fit: Fit, provenance: Mapping[str, Any]) -> None:
     model, view = fit.model, fit.view
-    ids = view.dataset.item_ids()[: view.n_items]
     items = path / "items.parquet"
-    pa.parquet.write_table(pa.table({"id": pa.array(ids, pa.string())}), items, compression="zstd")
+    pa.parquet.write_table(_items(view), items, compression="zstd")
     meta = {
         "format": FORMAT,
         "model": fit.name,
@@ -131,9 +133,10 @@ def _fill(path: Path, fit: Fit, provenance: Mapping[str, Any]) -> None:
         "fingerprint": view.fingerprint,
         "semantics": SEMANTICS,
         "facts": facts_as_json(model.catalogue.facts),
+        "log": view.dataset.meta.get("log"),
         "user_key": view.dataset.meta.get("users", {}).get("key"),
         "versions": versions(),
-        "items_sha256": _sha256(items),
+        "items_sha256": sha256(items),
         **provenance,
     }
     tensors = {f"weights/{name}": value for name, value in model.state_dict().items()}
@@ -143,6 +146,21 @@ def _fill(path: Path, fit: Fit, provenance: Mapping[str, Any]) -> None:
     checksummed_file.write(path / "model.safetensors", meta, tensors)
     text = json.dumps(meta, indent=1, ensure_ascii=False, sort_keys=True)
     (path / "model.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _items(view: View) -> pa.Table:
+    """The ids of the items that the model knows, and their names where the data have them."""
+    columns = {"id": pa.array(view.dataset.item_ids()[: view.n_items], pa.string())}
+    for name, kept in view.dataset.fields("items").items():
+        if name != "id" and is_name(name) and kept.kind in ("category", "text"):
+            texts = kept.texts() if kept.kind == "text" else _spelt(kept)
+            columns[name] = pa.array(list(texts[: view.n_items]), pa.string())
+    return pa.table(columns)
+
+
+def _spelt(kept: StoredField) -> list[str | None]:
+    words = kept.vocabulary
+    return [words[code] if code >= 0 else None for code in kept.array().tolist()]
 
 
 def _worked_out(model: Model) -> dict[str, Tensor]:
@@ -164,7 +182,7 @@ def load_model(directory: str | Path, device: str = "cpu") -> SavedModel:
     """
     directory = Path(directory)
     on = runtime.usable_device(device)
-    _require_files(directory)
+    require_files(directory)
     try:
         meta, tensors = checksummed_file.read(directory / "model.safetensors")
         written = json.loads((directory / "model.json").read_text(encoding="utf-8"))
@@ -176,7 +194,7 @@ def load_model(directory: str | Path, device: str = "cpu") -> SavedModel:
         )
     if written != meta:
         raise DataError(f"{directory}/model.json was changed since the model was saved")
-    ids = _read_ids(directory / "items.parquet", meta)
+    items = read_items(directory / "items.parquet", meta)
     try:
         with runtime.memory_errors(on):
             model = _rebuild(meta, tensors).to(on)
@@ -186,26 +204,7 @@ def load_model(directory: str | Path, device: str = "cpu") -> SavedModel:
         raise DataError(
             f"{directory} does not fit the model {meta.get('model')!r} as it is now: {why}"
         ) from error
-    return SavedModel(model.eval(), ids, meta, knowledge)
-
-
-def _require_files(directory: Path) -> None:
-    for name in ("model.json", "model.safetensors", "items.parquet"):
-        if not (directory / name).is_file():
-            what = f"it has no {name}" if directory.is_dir() else "it is not there"
-            raise DataError(
-                f"{directory} is no saved model ({what}); 'paropt train --save' makes one"
-            )
-
-
-def _read_ids(path: Path, meta: Mapping[str, Any]) -> NDArray[Any]:
-    try:
-        if _sha256(path) != meta["items_sha256"]:
-            raise DataError(f"{path} was changed since the model was saved")
-        ids: NDArray[Any] = pa.parquet.read_table(path).column("id").to_numpy()
-    except (OSError, KeyError, pa.ArrowException) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
-    return ids
+    return SavedModel(model.eval(), items.column("id").to_numpy(), meta, knowledge)
 
 
 def _rebuild(meta: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Model:
@@ -218,8 +217,3 @@ def _rebuild(meta: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Model:
     load_weights(model, under("weights/"))
     model.load_worked_out(under("worked_out/"))
     return model
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -437,14 +437,22 @@ def test_recommend_as_tsv(
 ) -> None:
     done = paropt("recommend", trained[0], "--sessions", sessions, "--top", "3")
     header, *rows = [line.split("\t") for line in done.stdout.splitlines()]
-    assert header == ["session", "rank", "item", "score"]
+    assert header == ["session", "rank", "item", "score", "by"]
     assert [(row[0], row[1]) for row in rows] == [
-        (session, str(rank)) for session in ("late", "early") for rank in (1, 2, 3)
+        (session, str(rank)) for session in ("late", "strange", "early") for rank in (1, 2, 3)
     ]
-    expected = [*by_hand(trained[0], ["i3", "i5"])[:3], *by_hand(trained[0], ["i7"])[:3]]
+    support = load_model(trained[0]).model.catalogue.support.tolist()
+    popular = sorted(enumerate(support), key=lambda pair: (-pair[1], pair[0]))[:3]
+    ids = load_model(trained[0]).item_ids
+    expected = [
+        *by_hand(trained[0], ["i3", "i5"])[:3],
+        *[(ids[index], count) for index, count in popular],
+        *by_hand(trained[0], ["i7"])[:3],
+    ]
     assert [row[2] for row in rows] == [item for item, _ in expected]
     assert [float(row[3]) for row in rows] == pytest.approx([s for _, s in expected], rel=1e-4)
-    assert "session strange has no item that the model knows" in done.stderr
+    assert [row[4] for row in rows] == ["model"] * 3 + ["popularity"] * 3 + ["model"] * 3
+    assert "session strange has no item that the model knows: it gets the most" in done.stderr
 
 
 def test_recommend_as_json_without_the_session_s_items(
@@ -453,8 +461,9 @@ def test_recommend_as_json_without_the_session_s_items(
     done = paropt(
         "recommend", trained[0], "--sessions", sessions, "--top", "1000", "--filter-seen", "--json"
     )
-    late, early = [json.loads(line) for line in done.stdout.splitlines()]
+    late, strange, early = [json.loads(line) for line in done.stdout.splitlines()]
     assert (late["session"], early["session"]) == ("late", "early")
+    assert (late["popular"], strange["popular"]) == (False, True)
     expected = [item for item, _ in by_hand(trained[0], ["i3", "i5"]) if item not in ("i3", "i5")]
     assert [entry["item"] for entry in late["items"]] == expected
     assert len(early["items"]) == load_model(trained[0]).n_items - 1
@@ -482,7 +491,7 @@ def test_recommend_by_order(
     file.write_text("user\tproduct\tpos\nu\ti5\t2\nu\ti3\t1\n")
     keys = ["--session-key", "user", "--item-key", "product", "--order-column", "pos"]
     done = paropt("recommend", trained[0], "--sessions", file, *keys, "--top", "1")
-    assert done.stdout.split("\t")[-2] == by_hand(trained[0], ["i3", "i5"])[0][0]
+    assert done.stdout.split("\t")[-3] == by_hand(trained[0], ["i3", "i5"])[0][0]
 
 
 def test_recommend_without_the_column(

@@ -1,0 +1,99 @@
+"""What a saved model's directory says of itself, read without torch: what it is, what it knows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from paropt.errors import DataError
+
+
+@dataclass(frozen=True)
+class Header:
+    """``model.json``, and the table of items: row i holds the ``id`` of item i, perhaps names."""
+
+    directory: Path
+    meta: Mapping[str, Any]
+    items: pa.Table
+
+    @property
+    def item_ids(self) -> Sequence[str]:
+        ids: Sequence[str] = self.items.column("id").to_pylist()
+        return ids
+
+    @property
+    def log(self) -> Mapping[str, Any]:
+        """How the log that the model was trained on was written; empty before paropt 0.2."""
+        log: Mapping[str, Any] = self.meta.get("log") or {}
+        return log
+
+    def names(self, column: str | None) -> Sequence[str | None] | None:
+        """The items' names from a column of their table, by default the one that is there.
+
+        Raises:
+            DataError: it is not there.
+        """
+        kept = [name for name in self.items.column_names if name != "id"]
+        if column is None:
+            column = kept[0] if kept else None
+        elif column not in kept:
+            there = (
+                f"it has {', '.join(kept)}" if kept else "it has none; give a table with --items"
+            )
+            raise DataError(f"{self.directory} keeps no column {column!r} of its items ({there})")
+        return None if column is None else self.items.column(column).to_pylist()
+
+
+def read_header(directory: Path) -> Header:
+    """What a saved model is and knows.
+
+    Raises:
+        DataError: it is none, or its table of items was changed.
+    """
+    require_files(directory)
+    try:
+        meta = json.loads((directory / "model.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{directory} cannot be used as a model: {error}") from None
+    if not isinstance(meta, dict):
+        raise DataError(f"{directory} cannot be used as a model: model.json is no object")
+    return Header(directory, meta, read_items(directory / "items.parquet", meta))
+
+
+def require_files(directory: Path) -> None:
+    """Raises a DataError unless the files of a saved model are there."""
+    for name in ("model.json", "model.safetensors", "items.parquet"):
+        if not (directory / name).is_file():
+            what = f"it has no {name}" if directory.is_dir() else "it is not there"
+            raise DataError(
+                f"{directory} is no saved model ({what}); 'paropt train --save' makes one"
+            )
+
+
+def read_items(path: Path, meta: Mapping[str, Any]) -> pa.Table:
+    """The table of items, if it is the one that was saved.
+
+    Raises:
+        DataError: it is not, or cannot be read.
+    """
+    try:
+        if sha256(path) != meta["items_sha256"]:
+            raise DataError(f"{path} was changed since the model was saved")
+        table = pa.parquet.read_table(path)
+        table.column("id")
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+    return table
+
+
+def sha256(path: Path) -> str:
+    """The digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
