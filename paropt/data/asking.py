@@ -11,13 +11,14 @@ import numpy as np
 import pyarrow as pa
 
 from paropt.data.arrow import as_text
+from paropt.data.conditions import parse_condition
 from paropt.data.events import Bools, Events, in_order
 from paropt.data.filters import as_whole, filters, of_kind
 from paropt.data.formats import Schema
 from paropt.data.guessing import guess_columns, guess_when
 from paropt.data.ids import encode_ids
 from paropt.data.options import Options
-from paropt.data.reading import Layout, Place, look_at, read_columns, require
+from paropt.data.reading import Layout, Place, look_at, read_columns, require, skipped
 from paropt.data.rules import DAY_MS
 from paropt.data.times import to_milliseconds, to_numbers
 from paropt.errors import DataError
@@ -100,12 +101,13 @@ def read_asked(
         schema.time_offset,
         schema.order_column,
         told.event_column,
+        *(name for text in told.where for name in parse_condition(text).columns),
         *(name for name in further if name in layout.names),
     ]
     names = list(dict.fromkeys(name for name in wanted if name))
     table, place = read_columns([layout], names, told.skip_bad_rows)
     if place.skipped:
-        notes.append(f"{len(place.skipped)} bad rows are skipped: {place.skipped[0]}; …")
+        notes.append(skipped(place))
     table, place = _left(table, place, schema, told, notes)
     events, sessions, items = _encoded(table, place, schema)
     gap = log.get("session_gap_ms")

@@ -37,7 +37,7 @@ from paropt.data.filters import filters, of_kind, raw_codes
 from paropt.data.funnel import Funnel, Step, deciding, equal_times, warnings
 from paropt.data.ids import encode_ids
 from paropt.data.options import Note, Options, Plan, as_written, check_parts, make_plan
-from paropt.data.reading import Place, read_columns
+from paropt.data.reading import Place, read_columns, skipped
 from paropt.data.splitting import complete_splits, split_events
 from paropt.data.times import odd_span, to_milliseconds, to_numbers
 from paropt.data.users import encode_users, shared_sessions, users_of_sessions
@@ -160,7 +160,7 @@ def _read(plan: Plan, funnel: Funnel, note: Note) -> Log:
     names = list(dict.fromkeys(name for name in wanted if name))
     table, place = read_columns(plan.layouts, names, options.skip_bad_rows)
     if place.skipped:
-        note(_skipped(place))
+        note(f"warning: {skipped(place)}")
     table, place, kept = _sifted(plan, table, place, funnel)
     guards = (options.text_ids, options.words_are_ids)
     session, sessions = encode_ids(
@@ -226,13 +226,6 @@ def _sifted(
     if emptied := funnel.emptied_by():
         raise DataError(_none_left(plan, table.num_rows, emptied))
     return table.filter(pa.array(left)), place.of(left), None if kept is None else kept[left]
-
-
-def _skipped(place: Place) -> str:
-    shown = "; ".join(map(str, place.skipped[:3]))
-    more = "; …" if len(place.skipped) > 3 else ""
-    many = len(place.skipped)
-    return f"warning: {many:,} bad row{'s are' if many > 1 else ' is'} skipped: {shown}{more}"
 
 
 def _none_left(plan: Plan, n_rows: int, step: Step) -> str:

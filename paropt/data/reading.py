@@ -32,7 +32,17 @@ from paropt.data.layouts import (
 )
 from paropt.errors import DataError
 
-__all__ = ["BadRow", "Layout", "Place", "look_at", "on_disk", "peek", "read_columns", "require"]
+__all__ = [
+    "BadRow",
+    "Layout",
+    "Place",
+    "look_at",
+    "on_disk",
+    "peek",
+    "read_columns",
+    "require",
+    "skipped",
+]
 
 
 @dataclass(frozen=True)
@@ -145,6 +155,13 @@ def read_columns(
     if not stacked.num_rows:
         raise DataError(f"{layouts[0].path} has no events")
     return stacked, place
+
+
+def skipped(place: Place) -> str:
+    """How many rows were skipped, and which: the first three."""
+    many, shown = len(place.skipped), "; ".join(map(str, place.skipped[:3]))
+    more = "; …" if many > 3 else ""
+    return f"{many:,} bad row{'s are' if many > 1 else ' is'} skipped: {shown}{more}"
 
 
 def require(layout: Layout, column: str) -> None:

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -386,6 +385,8 @@ def _strptime(column: pa.ChunkedArray, name: str, place: Place, time_format: str
 
 def _parsed(column: pa.ChunkedArray, time_format: str) -> tuple[Ints, NDArray[np.datetime64]]:
     """Codes [rows] into moments, not-a-time where a text is not of the form."""
+    import pandas as pd  # half of what importing this module would take
+
     encoded = pc.dictionary_encode(column).combine_chunks()
     texts = encoded.dictionary.to_pandas()
     try:

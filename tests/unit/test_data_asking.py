@@ -1,0 +1,167 @@
+"""Files of sessions that next items are asked for, read as the log that a model learnt from."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from paropt.data.asking import Asked, read_asked, read_names
+from paropt.data.options import Options
+from paropt.errors import DataError
+
+LOG: dict[str, Any] = {
+    "session_key": "visitor",
+    "item_key": "sku",
+    "time_key": "when",
+    "time_format": "%d/%m/%Y %H:%M",
+}
+
+
+def asked(tmp_path: Path, text: str, log: dict[str, Any] | None = None, **options: Any) -> Asked:
+    path = tmp_path / "live.csv"
+    path.write_text(text)
+    return read_asked(path, Options(**options), log)
+
+
+def sessions(found: Asked) -> dict[str, list[str]]:
+    """The items of each session in order."""
+    events = found.events
+    return {
+        name: [found.items[int(item)].as_py() for item in events.item[events.session == code]]
+        for code, name in enumerate(found.sessions)
+    }
+
+
+def test_columns_times_and_their_format_are_remembered(tmp_path: Path) -> None:
+    text = "sku,when,visitor\nb,01/04/2014 10:01,v\na,01/04/2014 10:00,v\n"
+    found = asked(tmp_path, text, LOG)
+    assert sessions(found) == {"v": ["a", "b"]} and found.timed
+    assert found.events.time.tolist() == [1396346400000, 1396346460000]
+    with pytest.raises(DataError, match=r"'01/04/2014 10:01' is no time.*--time-format"):
+        asked(tmp_path, text)
+    assert sessions(asked(tmp_path, text, time_format="%d/%m/%Y %H:%M")) == {"v": ["a", "b"]}
+
+
+def test_what_is_said_goes_before_what_is_remembered(tmp_path: Path) -> None:
+    text = "visitor,sku,when,other,at\nv,a,x,p,2\nv,b,y,q,1\n"
+    found = asked(tmp_path, text, LOG, item_key="other", time_key="at")
+    assert sessions(found) == {"v": ["q", "p"]}
+    found = asked(tmp_path, text, LOG, order_column="at")
+    assert sessions(found) == {"v": ["b", "a"]} and not found.timed
+    with pytest.raises(DataError, match="no column 'skuu'; did you mean 'sku'"):
+        asked(tmp_path, text, LOG, item_key="skuu")
+
+
+def test_other_names_are_looked_for_and_said(tmp_path: Path) -> None:
+    found = asked(tmp_path, "session_id,product_id,ts\n1,a,1400000000\n", LOG)
+    assert sessions(found) == {"1": ["a"]}
+    assert found.notes == [
+        "columns taken: sessions 'session_id', items 'product_id', times 'ts'"
+    ] or ("items 'product_id'" in found.notes[0])
+
+
+def test_rows_are_in_order_where_there_are_no_times(tmp_path: Path) -> None:
+    found = asked(tmp_path, "visitor,sku\nv,b\nw,c\nv,a\n", LOG)
+    assert sessions(found) == {"v": ["b", "a"], "w": ["c"]}
+    assert not found.timed and "has no times: its rows are taken to be in order" in found.notes[0]
+    assert not asked(tmp_path, "visitor,sku\nv,b\n", LOG, rows_in_order=True).notes
+
+
+@pytest.mark.parametrize("head", ["", "visitor,sku,when\n"])
+def test_a_log_without_a_header_line_is_remembered(tmp_path: Path, head: str) -> None:
+    """Its session ids may be its items' too, so that a first row names no columns."""
+    log = LOG | {"names": ("visitor", "sku", "when"), "delimiter": ",", "time_format": None}
+    found = asked(tmp_path, f"{head}7,7,1400000000\n7,8,1400000001\n", log)
+    assert sessions(found) == {"7": ["7", "8"]}
+    told = asked(tmp_path, "7,8,1400000000\n", names=("visitor", "sku", "ts"))
+    assert sessions(told) == {"7": ["8"]}
+
+
+def test_only_events_of_the_kind_that_was_learnt_are_looked_at(tmp_path: Path) -> None:
+    log = LOG | {"event_column": "kind", "events": ("view", "4"), "time_format": None}
+    text = "visitor,sku,when,kind\nv,a,1,view\nv,,2,page\nv,b,3,4.0\n"
+    found = asked(tmp_path, text, log)
+    assert sessions(found) == {"v": ["a", "b"]}
+    assert "2 of 3 rows are 'view' or '4' in column 'kind'" in found.notes[0]
+    assert sessions(asked(tmp_path, text.replace("view", "buy"), log, events=("buy",))) == {
+        "v": ["a"]
+    }
+    assert sessions(asked(tmp_path, "visitor,sku,when\nv,a,1\n", log)) == {"v": ["a"]}
+    with pytest.raises(DataError, match="has no events that are asked about"):
+        asked(tmp_path, "visitor,sku,when,kind\nv,a,1,buy\n", log)
+
+
+def test_sessions_that_were_cut_at_gaps_are_their_last_visit(tmp_path: Path) -> None:
+    log = LOG | {"time_format": None, "session_gap_ms": 1_800_000}
+    rows = [("v", "a", 0), ("v", "b", 60), ("v", "c", 9000), ("v", "d", 20000), ("v", "e", 20060)]
+    rows += [("w", "f", 0), ("w", "g", 1800)]
+    text = "visitor,sku,when\n" + "".join(f"{v},{i},{1_400_000_000 + t}\n" for v, i, t in rows)
+    found = asked(tmp_path, text, log)
+    assert sessions(found) == {"v": ["d", "e"], "w": ["f", "g"]}
+    assert "1 session paused for more than 30 minutes" in found.notes[0]
+
+
+def test_rows_can_be_left_out_as_in_prepare(tmp_path: Path) -> None:
+    text = "visitor,sku,when,n\nv,a,1,1\nv,,2,1\nv,b,3,-1\ntorn\n"
+    found = asked(
+        tmp_path,
+        text,
+        LOG | {"time_format": None},
+        drop_missing=True,
+        where=("n > 0",),
+        skip_bad_rows=True,
+    )
+    assert sessions(found) == {"v": ["a"]}
+    assert any("1 bad row" in note and "live.csv:5" in note for note in found.notes)
+    assert any("--drop-missing" in note for note in found.notes)
+    with pytest.raises(DataError, match="--skip-bad-rows leaves such rows out"):
+        asked(tmp_path, text, LOG)
+
+
+def test_items_that_match_nothing_are_refused_with_both_spellings(tmp_path: Path) -> None:
+    found = asked(tmp_path, "visitor,sku,when\nv,77.0,1\nv,100.0,2\n", LOG | {"time_format": None})
+    with pytest.raises(DataError, match=r"none of the 2 items in column 'sku'.*'77.0'.*'i1'"):
+        found.refuse_strangers(["i1", "i2"])
+    with pytest.raises(DataError, match=r"written as '100.0' there, and as '100' in the model"):
+        found.refuse_strangers(["1", "100"])
+    found.refuse_strangers(["77.0"])
+
+
+def test_parquet_has_the_same_ids_as_text(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"visitor": [1, 1], "sku": [5.0, 7.0], "when": [2, 1]})
+    frame.to_parquet(tmp_path / "live.parquet")
+    found = read_asked(tmp_path / "live.parquet", Options(), LOG | {"time_format": None})
+    assert sessions(found) == {"1": ["7", "5"]}
+
+
+def test_names_come_from_a_table_of_items(tmp_path: Path) -> None:
+    table = tmp_path / "items.csv"
+    table.write_text("sku,Product Name,brand\na,Red shoe,x\nb,,y\n")
+    assert read_names(table, "sku", None) == {"a": "Red shoe", "b": ""}
+    assert read_names(table, "sku", "brand") == {"a": "x", "b": "y"}
+    table.write_text("sku,brand\na,x\n")
+    with pytest.raises(
+        DataError, match=r"clearly the items' name \(it has sku, brand\); .*--names"
+    ):
+        read_names(table, "sku", None)
+
+
+def test_a_file_is_looked_at_without_torch(tmp_path: Path) -> None:
+    """What is wrong with it is said at once: torch takes seconds to import."""
+    code = (
+        "import sys, pathlib\n"
+        "import paropt.cli.recommend, paropt.data.asking, paropt.training.saved_header\n"
+        "paropt.data.asking.read_asked(pathlib.Path(sys.argv[1]))\n"
+        "print(sorted({'torch', 'optuna'} & set(sys.modules)))\n"
+    )
+    path = tmp_path / "live.csv"
+    path.write_text("SessionId,ItemId,Time\n1,2,1400000000\n")
+    done = subprocess.run(
+        [sys.executable, "-c", code, path], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
