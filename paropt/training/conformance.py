@@ -20,7 +20,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from paropt.data.asking import read_asked
 from paropt.data.dataset import View, open_dataset
 from paropt.errors import ParamError, ParoptError
 from paropt.training import plans, registry
@@ -29,7 +28,7 @@ from paropt.training.epochs import EpochReport
 from paropt.training.fit import Fit
 from paropt.training.made_up import DAY, START, made_up_data
 from paropt.training.ranking import ROWS, judge
-from paropt.training.recommending import known_sessions, recommend
+from paropt.training.recommending import read_sessions, recommend
 from paropt.training.registry import Model, Param, SequenceBatch
 from paropt.training.saved import load_model, save_model
 
@@ -421,7 +420,7 @@ def _recommend(kit: Kit) -> None:
     file = kit.folder / "sessions.tsv"
     rows = [f"new\t{item}\t{START + 60 * i}" for i, item in enumerate(ids[:3])]
     file.write_text("\n".join(["SessionId\tItemId\tTime", *rows]) + "\n")
-    (found,) = recommend(saved, known_sessions(read_asked(file), saved), top=5)
+    (found,) = recommend(saved, read_sessions(file, saved), top=5)
     _require(len(found.items) == min(5, len(ids)), f"5 items were asked for, not {found.items}")
     _require(set(found.items) <= set(ids), f"{found.items} are not all in the catalogue")
     _require(found.scores == sorted(found.scores, reverse=True), f"scores {found.scores}")

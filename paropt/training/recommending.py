@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
-from paropt.data.asking import Asked
+from paropt.data.asking import Asked, read_asked
 from paropt.data.events import Events as RawEvents
 from paropt.errors import ModelError
 from paropt.training.events import Events
@@ -63,6 +64,17 @@ class Recommendation:
     items: list[str]
     scores: list[float]
     popular: bool = False
+
+
+def read_sessions(path: Path, saved: SavedModel) -> Sessions:
+    """A file read as the log that the model was trained on; see :func:`known_sessions`.
+
+    Raises:
+        DataError, ModelError: the file cannot be used.
+    """
+    knowledge = saved.knowledge
+    further = [*knowledge.columns, *([knowledge.user_key] if knowledge.user_key else [])]
+    return known_sessions(read_asked(path, None, saved.meta.get("log"), further), saved)
 
 
 def known_sessions(asked: Asked, saved: SavedModel, user_key: str | None = None) -> Sessions:

@@ -83,7 +83,7 @@ def test_a_saved_model_reads_new_sessions_as_training_did(saved: Path, tmp_path:
     rows += [f"two\t{ids[k]}\t{1_700_000_000 + k}\tnobody\tnever\tx" for k in range(3)]
     rows += [f"bare\t{ids[k]}\t{1_700_000_000 + k}\t\t\t" for k in range(3)]
     known.write_text("\n".join(rows) + "\n")
-    asked = read_sessions(known, model.item_ids, knowledge=model.knowledge)
+    asked = read_sessions(known, model)
     users = asked.events.users
     assert users is not None
     u3 = list(model.knowledge.user_ids).index("u3")
@@ -94,7 +94,7 @@ def test_a_saved_model_reads_new_sessions_as_training_did(saved: Path, tmp_path:
     assert first.scores != second.scores
     bare = tmp_path / "bare.tsv"
     bare.write_text("\n".join("\t".join(row.split("\t")[:3]) for row in rows) + "\n")
-    nothing = read_sessions(bare, model.item_ids, knowledge=model.knowledge)
+    nothing = read_sessions(bare, model)
     assert [line.split("'")[1] for line in nothing.notes] == ["act", "dwell", "UserId"]
     assert next(iter(recommend(model, nothing, top=5))).scores == third.scores
 

@@ -23,7 +23,6 @@ from models.parts.contract import (
 )
 from models.parts.counting import Pairs, decay, strongest
 from models.session_knn import SessionKnn
-from paropt.data.asking import read_asked
 from paropt.data.dataset import open_dataset
 from paropt.errors import ModelError
 from paropt.training import ranking
@@ -31,7 +30,7 @@ from paropt.training.events import Events
 from paropt.training.fit import Fit
 from paropt.training.made_up import made_up_data
 from paropt.training.plans import query_batches
-from paropt.training.recommending import known_sessions, recommend
+from paropt.training.recommending import read_sessions, recommend
 from paropt.training.saved import load_model, save_model
 
 # four sessions of five items; the time of each is its number
@@ -268,9 +267,9 @@ def test_a_fit_of_a_counting_model_has_one_epoch_without_a_loss(tmp_path: Path) 
     ids = [str(item) for item in saved.item_ids]
     file = tmp_path / "sessions.tsv"
     file.write_text(f"SessionId\tItemId\tTime\nnew\t{ids[0]}\t1700000000\n")
-    (found,) = recommend(saved, known_sessions(read_asked(file), saved), top=len(ids))
+    (found,) = recommend(saved, read_sessions(file, saved), top=len(ids))
     with torch.no_grad():
         scores = fit.model.score(asked([0]))[0]
     assert found.scores == sorted(scores.tolist(), reverse=True)
-    (unseen,) = recommend(saved, known_sessions(read_asked(file), saved), top=99, filter_seen=True)
+    (unseen,) = recommend(saved, read_sessions(file, saved), top=99, filter_seen=True)
     assert ids[0] not in unseen.items and len(unseen.items) == len(ids) - 1
