@@ -53,7 +53,7 @@ def work(
     spec = _spec(joined, checkpoints)
     local = LocalSlots(shares, spec)
     try:
-        with make_view(joined.study.definition.metric, len(shares)) as view:
+        with make_view(joined.study.definition.metric) as view:
             view.note(_introduction(joined, shares))
             if floor:
                 _compute_floor(joined)
@@ -169,7 +169,7 @@ class Watch:
         return [
             {**slot["state"], "name": f"{slot['host']}/{slot['device']}-{slot['slot']}"}
             for slot in (self.status or {}).get("workers", [])
-            if slot["id"] not in mine
+            if slot["id"] not in mine and not slot["gone"]
         ]
 
     def stop(self) -> None:

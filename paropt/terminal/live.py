@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Protocol
 
@@ -17,9 +17,12 @@ from paropt.terminal.frames import fitted, on_a_terminal, quiet_keys, summary
 from paropt.terminal.standing import remarks
 
 ROOM_FOR_WORDS = 3  # lines for what slots have to say
+EVERY = 50.0  # seconds between two lines about a slot in a log: within a minute, however we wait
+MOST_SLOTS = 16  # of which a log tells one by one
 
 Status = Mapping[str, Any]
 Row = Mapping[str, Any]
+Clock = Callable[[], float]
 
 
 class View(Protocol):
@@ -39,12 +42,12 @@ class View(Protocol):
     def __exit__(self, *_: object) -> None: ...
 
 
-def make_view(metric: str, slots: int) -> View:
+def make_view(metric: str) -> View:
     """The view for this process's stderr."""
     console = Console(stderr=True, highlight=False)
     if on_a_terminal(console):
         return Screen(console, metric)
-    return Lines(console, metric, slots)
+    return Lines(console, metric)
 
 
 # -- in words -------------------------------------------------------------------------------
@@ -100,8 +103,9 @@ def duration(seconds: float) -> str:
 class Pace:
     """How long the rest will take, from how long trials took since we look on."""
 
-    def __init__(self) -> None:
-        self._began = time.monotonic()
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._clock = clock
+        self._began = clock()
         self._first: int | None = None
 
     def left(self, status: Status) -> float | None:
@@ -117,17 +121,50 @@ class Pace:
 
     @property
     def elapsed(self) -> float:
-        return time.monotonic() - self._began
+        return self._clock() - self._began
+
+
+class TrialPace:
+    """How long the trials that slots have in hand will take, if they are trained to their ends."""
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._clock = clock
+        # slot -> (its trial, when it was seen first, how much of it was done then)
+        self._seen: dict[str, tuple[int, float, float]] = {}
+
+    def left(self, row: Row) -> float | None:
+        """Seconds; None while that is anybody's guess."""
+        done, now = done_of_trial(row), self._clock()
+        if done is None:
+            return None
+        trial, since, at = self._seen.get(str(row.get("name")), (-1, now, done))
+        if trial != row["trial"] or done < at:
+            self._seen[str(row.get("name"))] = (row["trial"], now, done)
+            return None
+        return (now - since) / (done - at) * (1 - done) if done > at else None
+
+
+def done_of_trial(row: Row) -> float | None:
+    """How much of its trial a slot has done, from 0 to 1; None without a trial."""
+    epochs = int(row.get("epochs") or 0)
+    if row.get("trial") is None or not epochs:
+        return None
+    steps = int(row.get("steps") or 0)
+    of_the_next = row.get("step", 0) / steps if steps else 0.0
+    return min(1.0, float(_current_epoch(row) + of_the_next) / epochs)
 
 
 # -- off a terminal -------------------------------------------------------------------------
 
 
 class Lines:
-    """One line per event, for log files."""
+    """One line per event, and one per slot at least every minute, for log files."""
 
-    def __init__(self, console: Console, metric: str, slots: int) -> None:
-        self.console, self.metric, self.slots = console, metric, slots
+    def __init__(self, console: Console, metric: str, clock: Clock = time.monotonic) -> None:
+        self.console, self.metric = console, metric
+        self.pace, self.trial_pace = Pace(clock), TrialPace(clock)
+        self._clock = clock
+        self._told = clock()  # when all slots were
         self._trouble = ""
         self._warned: set[tuple[str, str]] = set()
 
@@ -153,6 +190,40 @@ class Lines:
             if said[1] and said not in self._warned:
                 self._warned.add(said)
                 self.note(f"{said[0]}: {said[1]}")
+        left = {str(row.get("name")): self.trial_pace.left(row) for row in rows}
+        ends = self.pace.left(status) if status else None
+        if self._clock() - self._told >= EVERY:
+            self._told = self._clock()
+            self._tell(status, rows, left, ends)
+
+    def _tell(
+        self,
+        status: Status | None,
+        rows: Sequence[Row],
+        left: Mapping[str, float | None],
+        ends: float | None,
+    ) -> None:
+        for row in rows[:MOST_SLOTS]:
+            self.note(slot_line(row, self.metric, left[str(row.get("name"))]))
+        if len(rows) > MOST_SLOTS:
+            self.note(summary(rows[MOST_SLOTS:], more=True).plain)
+        if status is not None:
+            about = f", about {duration(ends)} left" if ends is not None else ""
+            self.note(f"{progress_line(status)}; {duration(self.pace.elapsed)}{about}")
+
+
+def slot_line(row: Row, metric: str, left: float | None) -> str:
+    """``cpu-0: trial 3, epoch 2/10, 45 % of the next, mrr@20 0.1234, 12,345 events/s``."""
+    name = row.get("name", "?")
+    if row.get("trial") is None or row.get("phase") in ("ended", "starting"):
+        return f"{name}: {_phase(row) or 'no trial yet'}"
+    trial, epoch, step, speed, value, phase = _cells(row)
+    parts = [f"trial {trial}", f"epoch {epoch}"]
+    parts += [f"{step} of the next"] if step else []
+    parts += [f"{metric} {value}"] if value else []
+    parts += [f"{speed} events/s"] if speed else []
+    parts += [f"at most {duration(left)} left"] if left is not None else []
+    return f"{name}: {', '.join(parts + [phase] * bool(phase))}"
 
 
 # -- on a terminal --------------------------------------------------------------------------

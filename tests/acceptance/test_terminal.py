@@ -49,7 +49,7 @@ row = {"phase": "training", "trial": 1234, "epoch": 10, "epochs": 10, "step": 50
        "events_per_second": 1_000_000.0, "value": 0.31}
 rows = [{**row, "name": f"gpu{i}-0"} for i in range(32)]
 rows[3] = {**rows[3], "warning": "no checkpoint can be written: " + "disk full, " * 20}
-with caught_signals() as signals, make_view("mrr@20", 32) as view:
+with caught_signals() as signals, make_view("mrr@20") as view:
     view.note("32 slots on gpu0 and others " + "with a long sentence about them " * 4)
     while not signals.count:
         view.update(status, rows, "no answer from PostgreSQL at db:5432; slots go on " * 2)

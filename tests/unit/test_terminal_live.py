@@ -39,7 +39,7 @@ def trial(**facts: Any) -> dict[str, Any]:
 
 def test_lines_off_a_terminal() -> None:
     out = io.StringIO()
-    lines = live.Lines(Console(file=out, width=40, highlight=False), "mrr@20", 2)
+    lines = live.Lines(Console(file=out, width=40, highlight=False), "mrr@20")
     lines.ended(trial(), STATUS)
     lines.update(
         STATUS, [ROW | {"warning": "no checkpoint can be written"}], "no answer from there"
@@ -56,6 +56,70 @@ def test_lines_off_a_terminal() -> None:
         "gpu0-0: no checkpoint can be written",
         "the database answers again",
     ]
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_log_hears_of_every_slot_within_a_minute() -> None:
+    """A trial may take half an hour, and nothing ends meanwhile."""
+    out, clock = io.StringIO(), Clock()
+    lines = live.Lines(Console(file=out, width=40, highlight=False), "mrr@20", clock)
+
+    def said(*rows: dict[str, Any], **counts: int) -> list[str]:
+        status = STATUS | {"counts": STATUS["counts"] | counts}
+        lines.update(status, rows, "")
+        told = [line[9:] for line in out.getvalue().splitlines()]
+        out.seek(0)
+        out.truncate()
+        return told
+
+    slow = {"name": "cpu-0", "phase": "training", "trial": 3, "epoch": 0, "epochs": 4}
+    speed = {"step": 100, "steps": 1000, "events_per_second": 12_345.6}
+    waiting = {"name": "cpu-1", "phase": "waiting", "trial": None}
+    assert said(slow, waiting) == []
+    clock.now = 49.0
+    assert said(slow | speed, waiting) == []
+    clock.now = 50.0
+    progress = "14 done of 100, 4 of them pruned, 1 failed, 2 running; 0:50"
+    assert said(slow | speed, waiting) == [
+        # a fortieth of the trial in 50 s
+        "cpu-0: trial 3, epoch 0/4, 10 % of the next, 12,346 events/s, at most 32:30 left",
+        "cpu-1: waiting",
+        progress,
+    ]
+    clock.now = 60.0
+    assert said(slow, waiting) == []
+    clock.now = 100.0
+    done = {"epoch": 2, "step": 0, "steps": 0, "value": 0.25, "events_per_second": 5.0}
+    assert said(slow | done, waiting | {"away": 9.0}, complete=12) == [
+        "cpu-0: trial 3, epoch 2/4, mrr@20 0.2500, 5 events/s, at most 1:40 left",
+        "cpu-1: database away",
+        "16 done of 100, 4 of them pruned, 1 failed, 2 running; 1:40, about 1:10:00 left",
+    ]
+    clock.now = 200.0
+    many = [{**waiting, "name": f"cpu-{number}"} for number in range(40)]
+    told = said(*many)
+    assert len(told) == live.MOST_SLOTS + 2
+    assert told[-2] == "… and 24 more slots: 24 waiting"
+
+
+def test_the_time_that_a_trial_takes_is_measured_from_where_it_went_on() -> None:
+    clock = Clock()
+    pace = live.TrialPace(clock)
+    row = {"name": "cpu-0", "trial": 3, "epoch": 5, "epochs": 10}
+    assert pace.left(row) is None
+    clock.now = 10.0
+    assert pace.left(row) is None
+    assert pace.left(row | {"epoch": 6}) == pytest.approx(40.0)
+    assert pace.left(row | {"trial": 4, "epoch": 0}) is None
+    assert pace.left({"name": "cpu-0", "trial": None}) is None
 
 
 @pytest.mark.parametrize(
