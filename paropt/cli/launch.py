@@ -49,7 +49,12 @@ from paropt.cli._study import (
 @metric_option("mrr@20", "What to look for:")
 @also_option
 @protocol_options("standard", "filtered if the data are leave-one-out")
-@click.option("--fixed", multiple=True, metavar="K=V,…", help="Parameters that FILE leaves out.")
+@click.option(
+    "--fixed",
+    multiple=True,
+    metavar="K=V,…",
+    help="Parameters with one value: what FILE leaves out, or searches otherwise.",
+)
 @click.option(
     "--warm-start",
     multiple=True,

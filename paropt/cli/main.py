@@ -19,7 +19,7 @@ from paropt.errors import EXIT_FAILURE, ParoptError
 # The line is repeated here because reading it from the docstring would import every verb.
 VERBS: dict[str, tuple[str, str]] = {
     "prepare": ("prepare", "Turn event logs into a dataset directory."),
-    "space": ("space", "Show a parameter space as a table."),
+    "space": ("space", "Show a parameter space as a table, or list paropt's own."),
     "models": ("models", "List the models, or one model's parameters."),
     "launch": ("launch", "Create or resume a study and run its trials."),
     "worker": ("worker", "Add this machine's devices to a running study."),

@@ -13,6 +13,7 @@ from paropt.errors import DataError, ParoptError, StudyError
 from paropt.files import readable
 from paropt.launch.data_source import DEMO, Given, Note, demo_set, named_data, open_data, silent
 from paropt.names import allowed
+from paropt.search.space.pinning import pinned_words
 from paropt.storage.connect import Storage, check_storage, open_storage
 from paropt.storage.leases import HEARTBEAT
 from paropt.storage.schema import create_tables
@@ -93,6 +94,8 @@ def create_or_resume(wish: Wish, note: Note) -> Joined:
     from paropt.search.setup.check_space import read_checked_space
 
     space = read_checked_space(wish.space, wish.fixed)
+    for line in pinned_words(space):
+        note(line)
     objective = _check_search(wish, space)
     dataset = open_data(find_data(wish, space, note))
     _check_needs(space, dataset)

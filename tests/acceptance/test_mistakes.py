@@ -99,7 +99,6 @@ MISTAKES: list[tuple[str, int, list[str]]] = [
     (f"{LAUNCH} --metric recall", 1, ["--metric recall", "such as recall@20"]),
     (f"{LAUNCH} --metric MRR@20", 1, ["mrr@20 or recall@20, not 'MRR@20'"]),
     (f"{LAUNCH} --fixed momentum", 1, ["--fixed takes k=v,…", "'momentum'"]),
-    (f"{LAUNCH} --fixed layers=8", 1, ['"layers" is both fixed by --fixed and searched']),
     (f"{LAUNCH} --fixed momentun=0.1", 1, ["did you mean 'momentum'?"]),
     (f"{LAUNCH} --sampler tpee", 1, ["no sampler 'tpee'; there are tpe, random, grid"]),
     (f"{LAUNCH} --pruner halving", 1, ["no pruner 'halving'; there are median, asha, none"]),

@@ -14,9 +14,12 @@ from hypothesis import strategies as st
 
 from paropt.errors import SpaceError
 from paropt.search.setup.check_space import checked
+from paropt.search.space import shipped
 from paropt.search.space.file import from_json, parse_fixed, read_space
 from paropt.search.space.parameter import Parameter
+from paropt.search.space.pinning import pinned_words
 from paropt.search.space.space import Space
+from paropt.search.space.table import shipped_spaces
 from paropt.search.study.sampling import uniformly
 
 SPACES = Path(__file__).parents[2] / "paramspaces"
@@ -362,8 +365,94 @@ def test_what_is_idle_must_fit_as_well(tmp_path: Path, old: str, new: str, messa
 
 
 def test_fixed_by_the_command_line_and_searched(tmp_path: Path) -> None:
-    text = one_parameter('"type": "int", "low": 1, "high": 3')
-    assert '"x" is both fixed by --fixed and searched' in refused(tmp_path, text, "x=1")
+    space = read(tmp_path, one_parameter('"type": "int", "low": 1, "high": 3'), "x=1")
+    assert [(p.name, p.choices) for p in space.parameters if p.name == "x"] == [("x", (1,))]
+    assert space.searched == []
+    assert pinned_words(space) == ["x is 1 in every trial, as --fixed says"]
+    assert from_json(space.to_json()).searched == []
+
+
+PINNED = {
+    "search": {
+        "model": {"type": "categorical", "choices": ["gru4rec", "sasrec"]},
+        "loss": [
+            {"type": "categorical", "choices": ["bpr-max", "top1"], "when": {"model": "gru4rec"}},
+            {"type": "categorical", "choices": ["gbce", "bce"], "when": {"model": ["sasrec"]}},
+        ],
+        "layers": {"type": "int", "low": 32, "high": 96, "when": {"model": "gru4rec"}},
+        "n_sample": {"type": "int", "low": 1, "high": 9, "when": {"loss": ["bpr-max", "gbce"]}},
+    },
+    "start": [
+        {"model": "gru4rec", "loss": "bpr-max", "layers": 64, "n_sample": 3},
+        {"model": "gru4rec", "loss": "top1", "layers": 96},
+        {"model": "sasrec", "loss": "gbce", "n_sample": 3},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("fixed", "searched", "start"),
+    [
+        (
+            "layers=48",
+            {"model", "loss", "n_sample"},
+            [
+                {"model": "gru4rec", "loss": "bpr-max", "layers": 48, "n_sample": 3},
+                {"model": "gru4rec", "loss": "top1", "layers": 48},
+                {"model": "sasrec", "loss": "gbce", "n_sample": 3},
+            ],
+        ),
+        ("model=sasrec", {"loss", "n_sample"}, [{"loss": "gbce", "n_sample": 3}]),
+        (
+            "model=gru4rec,n_sample=5",
+            {"loss", "layers"},
+            [
+                {"loss": "bpr-max", "layers": 64, "n_sample": 5},
+                {"loss": "top1", "layers": 96},
+            ],
+        ),
+        (
+            "model=gru4rec,loss=bpr-max",
+            {"layers", "n_sample"},
+            [
+                {"loss": "bpr-max", "layers": 64, "n_sample": 3},
+                {"loss": "bpr-max", "layers": 96},
+            ],
+        ),
+    ],
+)
+def test_what_a_space_searches_may_be_pinned(
+    tmp_path: Path, fixed: str, searched: set[str], start: list[dict[str, Any]]
+) -> None:
+    space = read(tmp_path, json.dumps(PINNED), fixed)
+    assert {p.name for p in space.searched} == searched
+    assert [{k: v for k, v in point.items() if k != "model" or len(space.models) > 1}
+            for point in space.start] == start  # fmt: skip
+    again = from_json(space.to_json())
+    assert (again.parameters, again.start) == (space.parameters, space.start)
+    for key, value in (part.split("=") for part in fixed.split(",")):
+        for seed in range(20):
+            config = space.walk(uniformly(random.Random(seed)))
+            assert str(config.get(key, value)) == value
+
+
+def test_a_model_that_the_space_does_not_choose_from(tmp_path: Path) -> None:
+    message = "--fixed model=hstu: the space chooses from gru4rec, sasrec"
+    assert refused(tmp_path, json.dumps(PINNED), "model=hstu") == message
+
+
+@pytest.mark.parametrize("name", sorted(shipped.spaces()))
+def test_every_shipped_space_says_what_it_is(name: str) -> None:
+    (found,) = [one for one in shipped_spaces() if one["name"] == name]
+    assert 10 < len(found["about"]) < 72
+    assert found["models"] == read_space(shipped.spaces()[name]).models
+
+
+@pytest.mark.parametrize("model", ["gru4rec", "sasrec", "hstu", "markov"])
+def test_one_model_of_all_can_be_searched(model: str) -> None:
+    space = checked(read_space(SPACES / "all.json", [f"model={model}"]))
+    assert space.models == [model]
+    assert space.start
 
 
 def test_unreadable_files(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from paropt.errors import SpaceError
 from paropt.search.space import json_with_lines
 from paropt.search.space.json_with_lines import Origin
 from paropt.search.space.parameter import Kind, Parameter, same
+from paropt.search.space.pinning import moved, pinned, searched_names
 from paropt.search.space.space import Space, reachable
 
 EPOCHS = "n_epochs"  # every model's number of epochs goes by this name
@@ -35,6 +36,8 @@ Where = tuple[str | int, ...]
 
 def read_space(path: str | Path, fixed: Iterable[str] = ()) -> Space:
     """The space of a file; ``fixed`` holds ``k=v,…`` texts that replace or add to its own.
+
+    What it searches gets that value in every trial.
 
     Raises:
         SpaceError: the file cannot be read, or says something impossible (``file:line: …``).
@@ -69,6 +72,11 @@ def of_object(
     if "elu_param" in given and isinstance(source, dict) and source.get("model") == "gru4rec":
         given.setdefault("final_act", final_act_of(given.pop("elu_param")))
     reader = _Reader(Origin(name, lines or {}, frozenset(given)))
+    from_search = {key: given.pop(key) for key in searched_names(source, given)}
+    if from_search:
+        source = pinned(source, from_search)
+        bare = reader.space(reader.with_fixed({**source, "start": []}, given))
+        source["start"] = moved(bare, source.get("start", []), from_search)
     return reader.space(reader.with_fixed(source, given))
 
 
@@ -214,11 +222,7 @@ class _Reader:
             self.fail(("fixed", "model"), '"model" stands beside "fixed", not in it')
         for name in fixed:
             if name in search:
-                self.fail(
-                    ("search", name) if name in self.origin.given else ("fixed", name),
-                    f'"{name}" is both fixed{" by --fixed" if name in self.origin.given else ""}'
-                    " and searched; keep one",
-                )
+                self.fail(("fixed", name), f'"{name}" is both fixed and searched; keep one')
         parameters = [self._model(source, search)]
         for name, value in fixed.items():
             entry = value if isinstance(value, dict) else {"value": value}

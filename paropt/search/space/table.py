@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
+from paropt.search.space import shipped
+from paropt.search.space.file import read_space
 from paropt.search.space.space import Space
 
 
@@ -61,3 +64,23 @@ def _total(space: Space) -> str:
         points = len(space.start)
         total += f", {points} point{'s' if points != 1 else ''} to start from"
     return total
+
+
+def shipped_spaces() -> list[dict[str, Any]]:
+    """Of every space that comes with paropt its ``name``, ``models`` and a line ``about`` it."""
+    found = []
+    for name, path in shipped.spaces().items():
+        space = read_space(path)
+        about = str(space.source.get("note", "")).partition(". ")[0].rstrip(".")
+        found.append({"name": name, "models": space.models, "about": about})
+    return found
+
+
+def listed(spaces: Sequence[dict[str, Any]]) -> str:
+    """A line for each space."""
+    rows = [(s["name"], ", ".join(s["models"]), s["about"]) for s in spaces]
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    first = [
+        (name.ljust(widths[0]), models.ljust(widths[1]), about) for name, models, about in rows
+    ]
+    return "\n".join("  ".join(row).rstrip() for row in first)

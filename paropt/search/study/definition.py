@@ -144,8 +144,8 @@ class StudyDefinition:
 
 
 def _compared(space: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what changes no trial: where the data lies, and which points are tried first."""
-    kept = {key: value for key, value in space.items() if key not in ("data", "start")}
+    """Without what changes no trial: notes, where the data lies, which points are tried first."""
+    kept = {key: value for key, value in space.items() if key not in ("data", "note", "start")}
     return _plain(kept)
 
 
