@@ -44,10 +44,11 @@ class Header:
         if column is None:
             column = kept[0] if kept else None
         elif column not in kept:
-            there = (
-                f"it has {', '.join(kept)}" if kept else "it has none; give a table with --items"
+            there = f"only {', '.join(kept)}" if kept else "nor any other"
+            raise DataError(
+                f"{self.directory} keeps no column {column!r} of its items, {there}; give a table"
+                " that has it with --items"
             )
-            raise DataError(f"{self.directory} keeps no column {column!r} of its items ({there})")
         return None if column is None else self.items.column(column).to_pylist()
 
 

@@ -1,0 +1,152 @@
+"""``paropt recommend`` on logs of one's own: what is remembered, named, popular or refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from paropt.cli.main import cli
+from paropt.data.options import Options
+from paropt.data.prepare import prepare
+from paropt.errors import DataError, ModelError
+from paropt.training.fit import Fit
+from paropt.training.saved import load_model, save_model
+
+Paropt = Callable[..., Result]
+TINY = {"n_epochs": 1, "dim": 8, "blocks": 1, "heads": 1, "max_length": 8}
+SHELF = [f"p{n}" for n in range(8)]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Clicks without a header line on a shelf of eight products; purchases don't count."""
+    folder = tmp_path_factory.mktemp("own")
+    lines = []
+    for visit in range(120):
+        for step in range(4):
+            hour, minute = divmod(visit * 7 % 1440, 60)
+            when = f"{1 + visit // 12:02}/04/2014 {hour:02}:{minute:02}:{step:02}"
+            lines.append(f"v{visit};{SHELF[(visit + step) % 8]};{when};click")
+        lines.append(f"v{visit};p0;{when};buy")
+    (folder / "log.csv").write_text("\n".join(lines) + "\n")
+    names = [f"{item};The {item} of\tall" for item in SHELF]
+    (folder / "items.csv").write_text("\n".join(["sku;title", *names]) + "\n")
+    options = Options(
+        session_key="visit",
+        item_key="sku",
+        time_key="when",
+        time_format="%d/%m/%Y %H:%M:%S",
+        names=("visit", "sku", "when", "kind"),
+        event_column="kind",
+        events=("click",),
+        item_features=(folder / "items.csv",),
+    )
+    prepare([folder / "log.csv"], folder / "data", options=options)
+    return folder
+
+
+def saved(data: Path, model: str, name: str) -> Path:
+    from paropt.data import open_dataset
+
+    place = data / name
+    if not place.exists():
+        params = TINY if model != "markov" else {}
+        fit = Fit(model, params, open_dataset(data / "data").view("search"), seed=1)
+        list(fit.epochs())
+        save_model(place, fit)
+    return place
+
+
+def paropt(*words: object) -> Result:
+    return CliRunner().invoke(cli, [str(word) for word in words])
+
+
+def test_a_log_is_remembered_with_its_names(data: Path, tmp_path: Path) -> None:
+    """No header line, its own times, and an event that is no click."""
+    live = tmp_path / "live.csv"
+    live.write_text("a;p2;01/05/2014 10:00:00;click\na;p0;01/05/2014 10:00:09;buy\n")
+    done = paropt("recommend", saved(data, "markov", "m"), "--sessions", live, "--top", 1)
+    assert done.exit_code == 0, done.output
+    header, row = [line.split("\t") for line in done.stdout.splitlines()]
+    assert header == ["session", "rank", "item", "score", "by", "name"]
+    assert (row[0], row[2], *row[4:]) == ("a", "p3", "model", "The p3 of all")
+    assert "1 of 2 rows are 'click' in column 'kind'" in done.stderr
+
+
+def test_who_is_unknown_gets_what_is_popular(data: Path, tmp_path: Path) -> None:
+    live = tmp_path / "live.csv"
+    live.write_text("a;p2;01/05/2014 10:00:00;click\nb;new;01/05/2014 10:00:09;click\n")
+    model = saved(data, "markov", "m")
+    done = paropt("recommend", model, "--sessions", live, "--top", 2, "--json")
+    known, unknown = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (known["popular"], unknown["popular"]) == (False, True)
+    loaded = load_model(model)
+    support = dict(zip(loaded.item_ids, loaded.model.catalogue.support.tolist(), strict=True))
+    most = sorted(support.values(), reverse=True)[:2]
+    assert [entry["score"] for entry in unknown["items"]] == most
+    assert [support[entry["item"]] for entry in unknown["items"]] == most
+    assert all(entry["name"] == f"The {entry['item']} of\tall" for entry in unknown["items"])
+    assert "session b has no item that the model knows" in done.stderr
+
+
+def test_names_may_come_from_another_table(data: Path, tmp_path: Path) -> None:
+    live, table = tmp_path / "live.csv", tmp_path / "shop.csv"
+    live.write_text("a;p2;01/05/2014 10:00:00;click\n")
+    table.write_text("sku,colour\np3,red\n")
+    words = ["recommend", saved(data, "markov", "m"), "--sessions", live, "--top", 1]
+    named = paropt(*words, "--items", table, "--names", "colour")
+    assert named.stdout.splitlines()[1].endswith("\tmodel\tred")
+    refused = paropt(*words, "--names", "colour")
+    assert isinstance(refused.exception, DataError)
+    assert "keeps no column 'colour' of its items, only title; give a table" in str(
+        refused.exception
+    )
+
+
+def test_times_are_asked_for_where_the_model_needs_them(data: Path, tmp_path: Path) -> None:
+    live = tmp_path / "live.csv"
+    live.write_text("visit,sku\na,p1\na,p2\n")
+    done = paropt("recommend", saved(data, "sasrec", "s"), "--sessions", live, "--top", 1)
+    assert done.exit_code == 0 and "its rows are taken to be in order" in done.stderr
+    refused = paropt("recommend", saved(data, "hstu", "h"), "--sessions", live)
+    assert isinstance(refused.exception, ModelError)
+    assert "has no times, and model 'hstu' needs them" in str(refused.exception)
+    assert "--time-key" in str(refused.exception)
+
+
+def test_strangers_are_refused_with_both_spellings(data: Path, tmp_path: Path) -> None:
+    live = tmp_path / "live.csv"
+    live.write_text("a;2;01/05/2014 10:00:00;click\n")
+    done = paropt("recommend", saved(data, "markov", "m"), "--sessions", live)
+    assert isinstance(done.exception, DataError)
+    assert "they are written as '2' there, and as 'p0' in the model" in str(done.exception)
+    assert done.stdout == ""
+
+
+def test_a_model_of_paropt_0_1_is_read_by_options(data: Path, tmp_path: Path) -> None:
+    """It remembers nothing of its log."""
+    from paropt.training import checksummed_file
+
+    model = saved(data, "markov", "m")
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / "items.parquet").write_bytes((model / "items.parquet").read_bytes())
+    meta, tensors = checksummed_file.read(model / "model.safetensors")
+    del meta["log"]
+    checksummed_file.write(old / "model.safetensors", meta, tensors)
+    (old / "model.json").write_text(json.dumps(meta))
+    live = tmp_path / "live.csv"
+    live.write_text("SessionId,ItemId,Time\na,p2,1400000000\n")
+    done = paropt("recommend", old, "--sessions", live, "--top", 1)
+    assert done.exit_code == 0 and done.stdout.splitlines()[1].split("\t")[2] == "p3"
+    live.write_text("a;p2;01/05/2014 10:00:00\n")
+    said = ["--header", "x,y,z", "--session-key", "x", "--item-key", "y", "--time-key", "z"]
+    done = paropt("recommend", old, "--sessions", live, "--top", 1, *said)
+    assert "--time-format" in str(done.exception)
+    format = ["--time-format", "%d/%m/%Y %H:%M:%S"]
+    done = paropt("recommend", old, "--sessions", live, "--top", 1, *said, *format)
+    assert done.stdout.splitlines()[1].split("\t")[2] == "p3"
