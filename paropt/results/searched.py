@@ -70,6 +70,7 @@ class TrialFacts:
     the value at 95 %; ``targets`` were ranked and ``unknown`` ones left out, as training never saw
     their item; ``with_misses`` is the value that counts these as misses. ``tied`` is the share of
     targets with the score of another item; ``conservative`` metrics count these against.
+    ``stage`` names the part of the training that the best epoch is of, where there are several.
     """
 
     trial: int
@@ -93,6 +94,7 @@ class TrialFacts:
     with_misses: float | None = None
     tied: float | None = None
     conservative: Mapping[str, float] | None = None
+    stage: str | None = None
 
     @classmethod
     def of(cls, record: Record, objective: Objective) -> TrialFacts:

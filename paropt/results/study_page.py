@@ -90,9 +90,11 @@ def _lead(searched: Searched) -> Iterable[Block]:
         yield from _runner_up(searched)
     else:
         yield Paragraph(["No trial has a value yet. ", *_standing(searched)])
-    if searched.state != "run" or searched.why:
+    if searched.state != "run":
         why = f": {searched.why}" if searched.why else ""
-        yield Paragraph([f"The study is told to {searched.state}{why}."], "warning")
+        resume = Code(command("resume", searched.name))
+        told = f"The study is told to {searched.state}{why}; "
+        yield Paragraph([told, resume, " lets it go on."], "warning")
     yield summary(searched)
 
 
@@ -216,7 +218,7 @@ def _best_of(
             Cell(str(trial.trial), f"no. {rank}" if model else ""),
             Cell(number(trial.value), bracketed(trial.interval), strong=rank == 1),
             Cell(number(trial.steady)),
-            Cell(f"{trial.epoch} of {trial.planned or trial.epochs}"),
+            Cell(f"{trial.epoch} of {trial.planned or trial.epochs}", trial.stage or ""),
             Cell(duration(trial.seconds)),
             *(_value(trial.params.get(name)) for name in varying),
         ]
@@ -261,13 +263,10 @@ def shortened(text: str, longest: int = LONGEST) -> Cell:
 
 
 def _models(searched: Searched) -> Iterable[Block]:
-    if not searched.by_model:
+    if not searched.by_model or searched.by_model["spend"] is None:
         return
     yield Heading("Models compared")
     spend = searched.by_model["spend"]
-    if spend is None:
-        yield Paragraph(["No model has a value yet."])
-        return
     yield Paragraph(
         [
             "The sampler gives more trials to a model that looks better, so they are compared at ",
@@ -451,13 +450,16 @@ def _funnel(steps: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _splits(found: DatasetFacts) -> Table:
-    counts = ("events", "sessions", "items", "targets")
+    counts = {name: name for name in ("events", "sessions", "items", "targets")}
+    if all("known_targets" in split for split in found.splits.values()):
+        counts["known_targets"] = "of items in training"
     rows = [
         cells(name, *(f"{found.splits[name].get(what, 0):,}" for what in counts))
         for name in SPLITS
         if name in found.splits
     ]
-    return Table(["split", *counts], rows, range(1, 5), "What it was split into")
+    header = ["split", *counts.values()]
+    return Table(header, rows, range(1, len(header)), "What it was split into")
 
 
 # -- what comes next ----------------------------------------------------------------------------

@@ -103,7 +103,8 @@ def over_time(searched: Searched) -> Lines:
     if spent:
         series += _floors(searched, round(longest / size, 6))
     title = f"{metric} on valid against time spent"
-    return Lines("over-time", title, f"device {unit}, of all trials together", metric, series)
+    x, y = f"device {unit}, of all trials together", f"{metric}, mean of 3 best epochs"
+    return Lines("over-time", title, x, y, series)
 
 
 def _groups(models: Sequence[str]) -> Iterable[tuple[str, bool, str]]:

@@ -101,7 +101,8 @@ def _marks(figure: Marks, axes: Any) -> None:
         rings = [place] * len(mark.singles)
         axes.plot(mark.singles, rings, "o", color=colour, markerfacecolor="none", markersize=5)
         axes.plot([mark.value], [place], "o", color=colour, markersize=6)
-        axes.annotate(f"  {mark.value:.4f}", (1, place), xycoords=("axes fraction", "data"))
+        value, at = f"  {mark.value:.4f}", ("axes fraction", "data")
+        axes.annotate(value, (1, place), xycoords=at, va="center", fontsize=8)
     told = [(text, fill) for text, fill in ((figure.dots, "grey"), (figure.rings, "none")) if text]
     for text, fill in told:
         axes.plot([], [], "o", color="grey", markerfacecolor=fill, label=text)
