@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from paropt.cli._study import DataVerb, data_option, directory_of, say
 from paropt.cli._training import DIRECTORY, judging_options, progress, show
 from paropt.errors import ParamError
+
+if TYPE_CHECKING:
+    from paropt.training.train_and_test import Outcome
 
 
 @click.command(cls=DataVerb)
@@ -68,7 +71,21 @@ def train(
             provenance=provenance,
             note=say,
         )
+    if outcome.split == "full" and "final" not in provenance:
+        _say_look(outcome)
     show(outcome, as_json)
+
+
+def _say_look(outcome: Outcome) -> None:
+    """A number on test was seen; that of a final test again is no other look."""
+    from paropt.results.looks_here import look_here
+
+    what = {"params": outcome.params, "seed": outcome.seed, "epochs": outcome.epochs}
+    found = look_here(outcome.fingerprint, f"paropt train, {outcome.model}", what)
+    say(
+        f"this was look {found} at the test set, which 'paropt final' counts; what is chosen by "
+        "such numbers needs another test set"
+    )
 
 
 def _wish(

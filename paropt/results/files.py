@@ -100,6 +100,7 @@ def paramfile(report: Report, role: str) -> Paramfile:
         "epochs": tested["epochs"],
         "metrics": {name: value["mean"] for name, value in tested["metrics"].items()},
         "ties": report["ties"],
+        **report["test"].get("evaluation", {}),
         "fingerprint": report["fingerprint"],
         "semantics": report["semantics"],
         "versions": report["versions"],

@@ -22,6 +22,7 @@ from paropt.names import quoted
 from paropt.results import final_choice, final_plan, looks_at_test
 from paropt.results.final_choice import Judged
 from paropt.results.looks_at_test import Look
+from paropt.results.looks_here import looks_here
 from paropt.results.report import AT, Finding, gather
 from paropt.search.study.plan import Plan, part_name
 from paropt.search.study.study import Study
@@ -70,6 +71,8 @@ def run(
         plan = _plan(wish, search)
         protocol = _protocol(wish, search, plan)
         with search.transaction() as connection:
+            here = looks_here(search.definition.fingerprint)
+            looks_at_test.count_looks(connection, search.definition.fingerprint, here)
             looks_at_test.check_looks(connection, search.definition.fingerprint, plan)
         if report := _reported(search, plan.number):
             note(f"final test {plan.number} of study {wish.study!r} was done before; its report")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -25,7 +26,7 @@ CREATE TABLE IF NOT EXISTS paropt_look (
 
 @dataclass(frozen=True)
 class Look:
-    """A final test that judged on a test set."""
+    """A final test that judged on a test set, or a training that did (its ``study`` says so)."""
 
     study: str
     number: int
@@ -49,6 +50,27 @@ def looks(connection: Connection, fingerprint: str) -> list[Look]:
     return [Look(*row) for row in rows]
 
 
+def count_looks(connection: Connection, fingerprint: str, found: Sequence[Look]) -> None:
+    """Count looks that were noted elsewhere, each once."""
+    if not found:
+        return
+    lock(connection, "looks", "all")
+    connection.execute(text(_LOOKS))
+    for look in found:
+        connection.execute(
+            text(
+                "INSERT INTO paropt_look (fingerprint, study, number, at)"
+                " VALUES (:fingerprint, :study, :number, :at) ON CONFLICT DO NOTHING"
+            ),
+            {
+                "fingerprint": fingerprint,
+                "study": look.study,
+                "number": look.number,
+                "at": look.at,
+            },
+        )
+
+
 def check_looks(connection: Connection, fingerprint: str, plan: Plan) -> None:
     """Raises :class:`StudyError` if another final test looked there, and the plan says not again.
 
@@ -61,7 +83,7 @@ def check_looks(connection: Connection, fingerprint: str, plan: Plan) -> None:
         first = others[0]
         times = "once" if len(others) == 1 else f"{len(others)} times"
         raise StudyError(
-            f"the test set of data {fingerprint[:12]} was looked at {times} (first by study "
+            f"the test set of data {fingerprint[:12]} was looked at {times} (first by "
             f"{first.study!r} on {first.at:%Y-%m-%d}), and looked at again it is a validation set; "
             "add --again to do so, which the report will say"
         )

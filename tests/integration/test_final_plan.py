@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from paropt.errors import StudyError
 from paropt.results import final_choice, final_plan, looks_at_test
+from paropt.results.looks_at_test import Look
 from paropt.results.spend_curve import best_within, points
 from paropt.search.space.paramfiles import Paramfile
 from paropt.search.study.definition import StudyDefinition
@@ -227,7 +229,7 @@ def test_looks_are_counted_once_per_final_test_and_per_data(create: Create) -> N
     assert look(study, plan) == [("shop", 1)]
     assert look(study, plan) == [("shop", 1)]
     other = Plan("other", 1, ENTRIES, (1,))
-    with pytest.raises(StudyError, match=r"looked at once \(first by study 'shop'.*--again"):
+    with pytest.raises(StudyError, match=r"looked at once \(first by 'shop'.*--again"):
         look(study, other)
     assert look(study, other, "0" * 64) == [("other", 1)]
     again = replace(other, again=True)
@@ -235,6 +237,18 @@ def test_looks_are_counted_once_per_final_test_and_per_data(create: Create) -> N
     assert look(study, again) == [("shop", 1), ("other", 1)]
     with pytest.raises(StudyError, match="looked at 2 times"):
         look(study, Plan("shop", 2, ENTRIES, (1,)))
+
+
+def test_a_training_that_was_judged_on_test_counts(create: Create) -> None:
+    study, plan, data = create(), Plan("shop", 1, ENTRIES, (1,)), "f" * 64
+    here = [Look("paropt train, sasrec", 7, datetime(2026, 1, 2, tzinfo=UTC))]
+    for _ in range(2):
+        with study.transaction() as connection:
+            looks_at_test.count_looks(connection, data, here)
+    with pytest.raises(StudyError, match=r"once \(first by 'paropt train, sasrec' on 2026-01-02"):
+        look(study, plan)
+    again = replace(plan, again=True)
+    assert look(study, again) == [("paropt train, sasrec", 7), ("shop", 1)]
 
 
 def test_of_those_who_look_at_once_one_is_first(create: Create, database_url: str) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from paropt.cli.main import cli
 from paropt.data import open_dataset
 from paropt.data.prepare import prepare
 from paropt.errors import DataError, ParamError, ParoptError
+from paropt.results.looks_at_test import Look
+from paropt.results.looks_here import looks_here
 from paropt.training.saved import load_model
 from paropt.training.train_and_test import parse_params
 
@@ -44,6 +47,14 @@ def paropt() -> Paropt:
         return result
 
     return run
+
+
+@pytest.fixture(autouse=True, scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Looks at a test set are noted there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PAROPT_HOME", str(tmp_path_factory.mktemp("home")))
+        yield Path(os.environ["PAROPT_HOME"])
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +130,28 @@ def test_a_paramfile_gives_its_number_again(paropt: Paropt, shop: Path, tmp_path
     assert (one["split"], one["seed"], one["threads"], one["epochs"]) == ("full", 5, 1, 2)
     assert one["metrics"] == other["metrics"] == json.loads(first.stdout)["metrics"]
     assert (third["split"], third["seed"], third["epochs"]) == ("search", 6, 1)
+
+
+def test_a_training_that_is_judged_on_test_is_a_look(
+    paropt: Paropt, shop: Path, tmp_path: Path
+) -> None:
+    def looks() -> list[Look]:
+        return looks_here(open_dataset(shop).fingerprint)
+
+    before = len(looks())
+    plain = ("--data", shop, "--threads", "1", "--epochs", "1", "--json")
+    arguments = ("train", "--params", PARAMS + ",momentum=0.25", "--split", "full", *plain)
+    for _ in range(2):  # the same number again is no other look
+        done = paropt(*arguments)
+        assert f"this was look {before + 1} at the test set" in done.stderr
+    assert len(looks()) == before + 1
+    assert looks()[-1].study == "paropt train, gru4rec"
+    paropt("train", "--params", PARAMS, *plain)  # on valid
+    # what a final test gave again
+    final = {"model": "gru4rec", "params": {}, "provenance": {"split": "full", "final": 1}}
+    (tmp_path / "chosen.json").write_text(json.dumps(final))
+    assert "look" not in paropt("train", "--params", tmp_path / "chosen.json", *plain).stderr
+    assert len(looks()) == before + 1
 
 
 def test_train_for_people(paropt: Paropt, shop: Path) -> None:

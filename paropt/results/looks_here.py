@@ -1,0 +1,59 @@
+"""Looks at a test set that no database saw: ``train --split full`` on this machine.
+
+Each is a line of a file under ``PAROPT_HOME``; the next final test counts them in its database. The
+same training again is the same look.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from paropt.machine.home import paropt_home
+from paropt.results.looks_at_test import Look
+
+
+def look_here(fingerprint: str, who: str, what: Mapping[str, Any]) -> int:
+    """Note that ``who``, in words, is judged on the test set; how many have been on this machine.
+
+    ``what`` tells the training from others.
+    """
+    found = looks_here(fingerprint)
+    text = json.dumps(what, sort_keys=True, default=str)
+    number = int(hashlib.blake2b(text.encode(), digest_size=3).hexdigest(), 16)
+    if (who, number) not in {(look.study, look.number) for look in found}:
+        line = json.dumps({"study": who, "number": number, "at": datetime.now(UTC).isoformat()})
+        path = _path(fingerprint)
+        # a read-only home is no reason not to train
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        return len(found) + 1
+    return len(found)
+
+
+def looks_here(fingerprint: str) -> list[Look]:
+    """Those that were noted on this machine, in order; a line that cannot be read is none."""
+    return list(_read(_path(fingerprint)))
+
+
+def _path(fingerprint: str) -> Path:
+    return paropt_home() / "looks" / f"{fingerprint}.jsonl"
+
+
+def _read(path: Path) -> Iterator[Look]:
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return
+    for line in lines:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            kept = json.loads(line)
+            at = datetime.fromisoformat(kept["at"])
+            yield Look(str(kept["study"]), int(kept["number"]), at)
