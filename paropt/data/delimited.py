@@ -35,32 +35,44 @@ class Scan:
     rows: int = 0
     has_quotes: bool = False
     spans_lines: bool = False
+    wrong_quotes: bool = False
 
 
 @dataclass(frozen=True)
 class Record:
-    """A row as it is written, and the number of its first line."""
+    """A row as it is written, and the number of its first line.
+
+    Where a quote is not closed it is a line; its ``quotes`` are wrong then.
+    """
 
     line: int
     text: bytes
+    wrong_quotes: bool = False
 
 
+_WRONG_QUOTE = (
+    'a value begins with a quote (") and does not end with one; in a CSV a value with quotes is'
+    " quoted, and the quotes in it are doubled"
+)
 SKIP = "--skip-bad-rows leaves such rows out"
 
 
 def read_text(layout: Layout, columns: Sequence[str], on_bad: OnBad | None) -> pa.Table:
     """The named columns as text.
 
-    ``on_bad`` is called with row, line and reason of each row with a wrong number of fields,
-    and that row is left out; without it, the first such row is an error.
+    ``on_bad`` is called with row, line and reason of each row with a wrong number of fields or
+    a quote that is not closed, and that row is left out; without it, the first such row is an
+    error.
 
     Raises:
         DataError: the file is cut short, is no UTF-8 text, or holds quotes that are not closed.
     """
-    scan, n_bad = _scan(layout), 0
+    scan, n_bad = _scan(layout, strict=on_bad is None), 0
     if scan.rows <= int(layout.has_header):
         raise DataError(f"{layout.path} has a header but no events")
     try:
+        if scan.wrong_quotes:
+            raise pa.ArrowInvalid
         with _opened(layout) as stream:
             table = _parse(layout, columns, scan, stream, int(layout.has_header))
     except pa.ArrowInvalid as error:
@@ -112,8 +124,11 @@ def fields_of(layout: Layout, text: bytes) -> list[bytes]:
 # -- counting -------------------------------------------------------------------------------
 
 
-def _scan(layout: Layout) -> Scan:
-    """Count the rows by their line ends; in a CSV, look at the quotes as well."""
+def _scan(layout: Layout, strict: bool) -> Scan:
+    """Count the rows by their line ends; in a CSV, look at the quotes as well.
+
+    ``strict``: quotes that are not closed are an error.
+    """
     scan, before = Scan(), _LF
     try:
         with _opened(layout) as stream:
@@ -124,7 +139,7 @@ def _scan(layout: Layout) -> Scan:
     except (pa.ArrowException, OSError) as error:
         raise damaged(layout.path, error) from None
     if scan.has_quotes and layout.quotes:
-        _check_quotes(layout, scan)
+        _check_quotes(layout, scan, strict)
     return scan
 
 
@@ -145,7 +160,7 @@ def _begun_lines(block: bytes, before: int) -> int:
     return int(np.count_nonzero(follows_end & ~ends))
 
 
-def _check_quotes(layout: Layout, scan: Scan) -> None:
+def _check_quotes(layout: Layout, scan: Scan, strict: bool) -> None:
     """Refuse what pyarrow would read otherwise than it is written.
 
     Whether quotes are in pairs, open where a field begins and close where it ends is seen at once;
@@ -155,8 +170,11 @@ def _check_quotes(layout: Layout, scan: Scan) -> None:
     if _plainly_quoted(data, layout.delimiter.encode()[0]):
         return
     scan.rows, shape = 0, None
-    for record in _records(data, layout.delimiter, layout):
+    for record in _records(data, layout.delimiter):
         scan.rows += 1
+        if record.wrong_quotes and strict:
+            raise DataError(f"{layout.path}:{record.line}: {_WRONG_QUOTE}; {SKIP}")
+        scan.wrong_quotes |= record.wrong_quotes
         if shape is None and scan.rows > int(layout.has_header):
             shape = [_is_digit(field) for field in fields_of(layout, record.text)]
         if _LINE_END.search(record.text):
@@ -367,38 +385,29 @@ def _patterns(delimiter: str) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
     return re.compile(rb"%b(?:%b%b)*+(?=[\r\n]|\Z)" % (field, d, field)), re.compile(field)
 
 
-def _records(data: bytes, delimiter: str, layout: Layout | None = None) -> Iterator[Record]:
-    """The records of a CSV; values may hold line ends. Of a wrong quote the line is a record.
-
-    With a ``layout``, a wrong quote is an error.
-    """
+def _records(data: bytes, delimiter: str) -> Iterator[Record]:
+    """The records of a CSV; values may hold line ends. Of a wrong quote the line is a record."""
     record = _patterns(delimiter)[0]
     at, line = len(_BOM) * data.startswith(_BOM), 1
     while at < len(data):
         end = _LINE_END.search(data, at)
-        until = end.start() if end else len(data)
+        until, wrong = end.start() if end else len(data), False
         if data.find(b'"', at, until) >= 0:
             match = record.match(data, at)
-            if match is None and layout is not None:
-                raise _wrong_quote(layout, line)
             until = match.end() if match else until
+            wrong = match is None
         if until > at:
-            yield Record(line, data[at:until])
+            yield Record(line, data[at:until], wrong)
             line += len(_LINE_END.findall(data, at, until))
         line += 1
         end = _LINE_END.match(data, until)
         at = end.end() if end else len(data)
 
 
-def _wrong_quote(layout: Layout, line: int) -> DataError:
-    return DataError(
-        f'{layout.path}:{line}: a value begins with a quote (") and does not end with one; in a'
-        " CSV a value with quotes is quoted, and the quotes in it are doubled"
-    )
-
-
 def _wrong(layout: Layout, record: Record, columns: Sequence[str]) -> str:
-    """What is wrong with a row, or nothing: its number of fields, or bytes that are no text."""
+    """What is wrong with a row, or nothing: quotes, number of fields, bytes that are no text."""
+    if record.wrong_quotes:
+        return _WRONG_QUOTE
     fields, expected = fields_of(layout, record.text), len(layout.names) + layout.spare
     if len(fields) != expected:
         if b"\r" in record.text:

@@ -295,7 +295,10 @@ def _checked(layout: Layout) -> Layout:
     twice = sorted({name for name in layout.names if name and layout.names.count(name) > 1})
     if twice:
         line = "" if layout.is_parquet else ":1"
-        raise DataError(f"{layout.path}{line}: the header names column {twice[0]!r} twice")
+        what = f"{layout.path}{line}: the header names column {twice[0]!r} twice"
+        if re.fullmatch(r"[-+.\d]+", twice[0]):
+            what += "; if there is no header line, name the columns with --header"
+        raise DataError(what)
     return layout
 
 

@@ -194,6 +194,18 @@ def test_bad_rows_are_left_out_when_asked_and_the_others_keep_their_lines(tmp_pa
     assert str(last.fail(1, "t", "is late")) == f"{log}:8: column 't': is late"
 
 
+def test_rows_with_wrong_quotes_are_bad_rows(tmp_path: Path) -> None:
+    text = 's,i,t\n1,"a ""b""",10\n1,"open,5\n2,"x\ny",30\n3,c,40\n540000,85012,"TO'
+    log = written(tmp_path / "log.csv", text)
+    table, place = read_columns([look_at(log)], ["s", "i", "t"], skip_bad_rows=True)
+    rows = [tuple(row.values()) for row in table.to_pylist()]
+    assert rows == [("1", 'a "b"', "10"), ("2", "x\ny", "30"), ("3", "c", "40")]
+    assert [row.line for row in place.skipped] == [3, 7]
+    assert [place.line(row)[1] for row in range(3)] == [2, 4, 6]
+    with pytest.raises(DataError, match=r"log\.csv:3: a value begins .*--skip-bad-rows"):
+        read(log)
+
+
 # -- pipes ----------------------------------------------------------------------------------
 
 

@@ -14,10 +14,11 @@ import pyarrow.parquet
 import pytest
 
 from paropt.data.arrow import as_text
-from paropt.data.columns import encode_column, read_features
+from paropt.data.columns import encode_column
 from paropt.data.filters import of_kind
 from paropt.data.ids import encode_ids, missing_ids
 from paropt.data.reading import look_at, read_columns
+from paropt.data.tables import Told, read_tables
 from paropt.data.times import to_milliseconds, to_numbers, unreadable_times
 from paropt.errors import DataError
 
@@ -60,10 +61,15 @@ def kept(file: Path) -> Any:
 
 
 def feature(file: Path) -> Any:
-    found = read_features(file, "row", pa.array(["0", "1", "2"]), ())["c"]
+    """A field of the table of items: its values, or its kind where it has several values."""
+    ids = pa.array(["0", "1", "2"])
+    found = read_tables([file], [], "row", "--item", ids, Told(), print)["c"]
+    values = found.arrays.get("")
+    if values is None:
+        return found.kind
     if found.vocabulary is None:
-        return found.values.tolist()
-    return [found.vocabulary[code] for code in found.values]
+        return values.tolist()
+    return [found.vocabulary[code] for code in values]
 
 
 def _column(file: Path) -> Any:
@@ -148,7 +154,7 @@ AS_MOMENTS = {
     "order": MS,
     "event": [True, False, True],
     "kept": [b"2014-04-07 08:51:09", b"2014-04-07 08:51:10", b"2014-04-07 08:51:09"],
-    "feature": [b"2014-04-07 08:51:09", b"2014-04-07 08:51:10", b"2014-04-07 08:51:09"],
+    "feature": [float(np.float32(ms / 86_400_000)) for ms in MS],  # days since 1970
 }
 DAY = [1_396_828_800_000] * 3
 AS_DATES = {
@@ -157,7 +163,7 @@ AS_DATES = {
     "order": DAY,
     "event": [True, True, True],
     "kept": [b"2014-04-07"] * 3,
-    "feature": [b"2014-04-07"] * 3,
+    "feature": [DAY[0] / 86_400_000] * 3,
 }
 UNKNOWN = dict.fromkeys(ROLES, "column 'c' holds .*; write it as text, numbers or timestamps")
 NO_TEXT = dict.fromkeys(ROLES, "column 'c' holds .* that is no UTF-8 text; write it as text")
@@ -209,7 +215,7 @@ for kind in [
     kept_texts = [text + digits for text in AS_MOMENTS["kept"]]
     TYPES[str(kind)] = (
         moments(kind),
-        AS_MOMENTS | {"kept": kept_texts, "feature": kept_texts},
+        AS_MOMENTS | {"kept": kept_texts},
     )
 TYPES |= {
     "date32": (moments(pa.date32()), AS_DATES),
@@ -237,7 +243,7 @@ TYPES |= {
             "order": r"holds bool, not a number \(order\)",
             "event": [True, False, True],
             "kept": [b"true", b"false", b"true"],
-            "feature": [b"true", b"false", b"true"],
+            "feature": [1, 0, 1],
         },
     ),
     "uint64 above int64": (
@@ -293,7 +299,10 @@ TYPES |= {
     "time32": (fixed(pa.array([1, 2, 1], pa.time32("ms"))), UNKNOWN),
     "time64": (fixed(pa.array([1, 2, 1], pa.time64("us"))), UNKNOWN),
     "duration": (fixed(pa.array([1, 2, 1], pa.duration("s"))), UNKNOWN),
-    "list": (fixed(pa.array([[1], [2], []], pa.list_(pa.int64()))), UNKNOWN),
+    "list": (
+        fixed(pa.array([[1], [2], []], pa.list_(pa.int64()))),
+        UNKNOWN | {"feature": "categories"},
+    ),
     "struct": (fixed(pa.array([{"a": 1}] * 3)), UNKNOWN),
     "map": (fixed(pa.array([[("a", 1)]] * 3, pa.map_(pa.string(), pa.int64()))), UNKNOWN),
 }
@@ -306,7 +315,9 @@ def test_every_type_in_every_role(tmp_path: Path, name: str, role: str) -> None:
     file = tmp_path / "log.parquet"
     pa.parquet.write_table(pa.table({"row": [0, 1, 2], "c": make(role)}), file)
     wanted = expected[role]
-    if wanted == "nan":
+    if wanted == "categories":
+        assert ROLES[role](file) == wanted
+    elif wanted == "nan":
         assert np.isnan(ROLES[role](file)).all()
     elif isinstance(wanted, str):
         with pytest.raises(DataError, match=wanted) as refused:
