@@ -204,21 +204,24 @@ def _plainly_quoted(data: bytes, delimiter: int) -> bool:
 
 
 def _refuse_swallowed(layout: Layout, record: Record, shape: list[bool]) -> None:
-    """A value that spans lines must not hold what looks like rows: its quote is a stray one.
+    """A value that spans lines must not have made one record of what looks like rows.
 
-    A line looks like a row if it has as many fields, and digits begin them where they do in the
+    It has if every line has as many fields as a row, and digits begin them where they do in the
     file's first row, whose ``shape`` is given.
     """
-    for line in _LINE_END.split(record.text)[1:]:
-        fields = line.split(layout.delimiter.encode())
-        alike = len(fields) == len(shape) and all(
-            _is_digit(field) for field, digit in zip(fields, shape, strict=True) if digit
+    lines = [line for line in _LINE_END.split(record.text) if line]
+    if len(lines) > 1 and all(_is_alike(layout, line, shape) for line in lines):
+        raise DataError(
+            f"{layout.path}:{record.line}: a quote opens here that closes only lines later,"
+            " with rows in between; take it out, or double it and quote the value"
         )
-        if alike:
-            raise DataError(
-                f"{layout.path}:{record.line}: a quote opens here that closes only lines later,"
-                " with rows in between; take it out, or double it and quote the value"
-            )
+
+
+def _is_alike(layout: Layout, line: bytes, shape: list[bool]) -> bool:
+    fields = line.split(layout.delimiter.encode())
+    return len(fields) == len(shape) and all(
+        _is_digit(field) for field, digit in zip(fields, shape, strict=True) if digit
+    )
 
 
 def _is_digit(field: bytes) -> bool:

@@ -325,12 +325,8 @@ def _directory(path: Path) -> Layout:
     parts = tuple(_part(path, file) for file in files)
     if not parts:
         raise DataError(f"{path} is a directory without Parquet files; give files of events")
-    names = parts[0].names
-    for part in parts[1:]:
-        if set(part.names) != set(names):
-            odd = sorted(set(part.names) ^ set(names))[0]
-            raise DataError(f"{part.path} and {parts[0].path} differ in column {odd!r}")
-    return Layout(path, names, parts=parts)
+    in_all = set(parts[0].names).intersection(*(part.names for part in parts[1:]))
+    return Layout(path, tuple(name for name in parts[0].names if name in in_all), parts=parts)
 
 
 def _files(path: Path) -> list[Path]:
