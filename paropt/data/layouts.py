@@ -249,9 +249,10 @@ def _delimiter(first: str, second: str | None, headless: Sequence[str]) -> str:
         return BLANKS
     if best not in first and by_blanks > 1:
         return BLANKS
-    rows_differ = second is not None and second.count("\t") != first.count("\t")
-    if best == "\t" and second is not None and rows_differ and len(second.split()) == by_blanks:
-        return BLANKS
+    # a header of blanks and tabs, as is the row below it
+    if best == "\t" and second is not None and first.count("\t") + 1 < by_blanks:
+        same = second.count("\t") == first.count("\t")
+        return best if same or len(second.split()) != by_blanks else BLANKS
     return best
 
 

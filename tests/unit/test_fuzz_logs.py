@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from paropt.data.ids import encode_ids
@@ -177,6 +177,7 @@ def _is_open_to_doubt(name: str, rows: Sequence[Row]) -> bool:
 
 @pytest.mark.parametrize("name", WRITERS)
 @settings(max_examples=25, deadline=None)
+@example(rows=[("xa", "xb", "9\t", 1_300_000_000)], packed=False)
 @given(rows=tables, packed=st.booleans())
 def test_exactly_these_events_are_read_or_the_line_is_named(
     name: str, rows: list[Row], packed: bool
