@@ -34,6 +34,7 @@ from paropt.dashboard.edits import Edits
 from paropt.dashboard.overlay import Exhibits
 from paropt.dashboard.page import Page
 from paropt.errors import ParoptError
+from paropt.machine.address import address_for_others
 from paropt.search.study.summary import Importance
 from paropt.storage.connect import Storage
 from paropt.storage.engine import initialise, open_rdb, transaction
@@ -248,9 +249,7 @@ class Dashboard:
     @property
     def url(self) -> str:
         """What to open in a browser; the token is in it."""
-        name = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(
-            self.host, self.host
-        )
+        name = address_for_others(self.host) or self.host
         shown = f"[{name}]" if ":" in name else name
         query = f"?token={self.token}" if self.token else ""
         return f"http://{shown}:{self.port}/dashboard{query}"

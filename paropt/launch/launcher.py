@@ -9,7 +9,7 @@ import contextlib
 import queue
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from paropt.errors import EXIT_STORAGE, StorageUnreachable, StudyError
 from paropt.launch.autoscaler import Autoscaler
 from paropt.launch.local_slots import LocalSlots, SlotSpec
 from paropt.launch.open_study import Joined
+from paropt.machine.address import address_for_others
 from paropt.machine.devices import DeviceShare
 from paropt.machine.home import paropt_home
 from paropt.machine.signals import caught_signals
@@ -27,6 +28,7 @@ from paropt.names import command, quoted
 from paropt.terminal.launch_summary import print_ending
 from paropt.terminal.live import View, make_view
 from paropt.terminal.status import study_status
+from paropt.terminal.study_list import WIDE
 
 LOOK_SECONDS = 0.25  # between two looks at this machine's slots
 ASK_SECONDS = 1.0  # between two looks at the study
@@ -69,12 +71,32 @@ def announce(joined: Joined) -> None:
     if not storage.listen:
         return
     err = Console(stderr=True, highlight=False, soft_wrap=True)
+    host, _, port = storage.listen.rpartition(":")
+    if address_for_others(host.strip("[]")) is None:
+        err.print(
+            f"the database listens on {storage.listen}, which only this machine reaches; "
+            f"--listen 0.0.0.0:{port} opens it to others",
+            markup=False,
+        )
+        return
+    typed = command("worker", "--study", joined.study.name, "--storage", storage.worker_url())
     err.print(
-        "on other machines, with the password of "
-        f"{storage.password_file()} in PGPASSWORD:\n"
-        f"  {command('worker', '--study', joined.study.name, '--storage', storage.worker_url())} "
-        "--data DIR",
+        f"on other machines, with the password of {storage.password_file()} in PGPASSWORD:\n"
+        f"  {typed} --data DIR\n"
+        "the database is there as long as a paropt process runs on this machine",
         markup=False,
+    )
+
+
+def _warn_of_others(joined: Joined, workers: Sequence[Mapping[str, Any]], host: str) -> str:
+    """That slots elsewhere are about to lose the embedded server; empty if none are."""
+    others = [slot for slot in workers if slot["host"] != host and not slot["gone"]]
+    if not others or not joined.storage.listen:
+        return ""
+    slots = f"{len(others)} slot{'s' * (len(others) > 1)}"
+    return (
+        f"{slots} on other machines still at work, and the database stops with the last paropt "
+        f"process on this machine; {quoted('status', joined.study.name, '--watch')} keeps it there"
     )
 
 
@@ -244,10 +266,13 @@ def _finish(joined: Joined, local: LocalSlots, signals: int, report: bool) -> di
     _raise_if_lost(endings)
     status = study_status(joined.storage, joined.study)
     host = socket.gethostname()
+    others = _warn_of_others(joined, status["workers"], host)
     status["workers"] = [slot.describe(host) for slot in local.slots]
     status["interrupted"] = signals > 0
     if report:
-        print_ending(Console(), status, joined.study)
+        console = Console()
+        # a log takes lines of any length
+        print_ending(console if console.is_terminal else Console(width=WIDE), status, joined.study)
     for message in dict.fromkeys(_messages(endings, "failures", "trainer", "failed", "died")):
         if all(ending["reason"] in ("failures", "trainer", "failed", "died") for ending in endings):
             raise StudyError(message)
@@ -256,6 +281,8 @@ def _finish(joined: Joined, local: LocalSlots, signals: int, report: bool) -> di
         err.print(f"stopped; {quoted('launch', '--study', name)} goes on from here", markup=False)
     for message in dict.fromkeys(_messages(endings, "stopped", "timeout", "space", "budget")):
         err.print(message, markup=False)
+    if others:
+        err.print(others, markup=False)
     return status
 
 

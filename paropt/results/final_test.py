@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from paropt.data import open_dataset
 from paropt.errors import StudyError
 from paropt.launch.data_source import Given
-from paropt.launch.launcher import work
+from paropt.launch.launcher import announce, work
 from paropt.launch.open_study import Joined, join, versions
 from paropt.machine.devices import DeviceShare
 from paropt.names import quoted
@@ -91,7 +91,9 @@ def _test(train: _Training, plan: Plan) -> dict[str, Any]:
     second = final_plan.test_plan(plan, chosen, control)
     with search.transaction() as connection:
         taken = looks_at_test.take_look(connection, search.definition.fingerprint, second)
-    note(f"{chosen.entry.name} is chosen at epoch {chosen.epoch}; look {len(taken)} at test")
+    before = len(taken) - 1
+    known = f"judged on {before} time{'s' * (before > 1)} before" if before else "not judged on yet"
+    note(f"{chosen.entry.name} is chosen at epoch {chosen.epoch}; the test set was {known}")
     samples = _baselines(train, second)
     floor = {name: sample.values for name, sample in samples.items()}
     tested = train.part(second, "test", floor=floor)
@@ -249,6 +251,7 @@ class _Training:
                 study.retry_failed()
                 self.note(f"training {name}; {quoted('worker', '--study', name)} helps")
                 part_of = Joined(storage, study, self.joined.data, True)
+                announce(part_of)
                 ending = work(part_of, self.places, checkpoints=self.checkpoints, report=False)
                 interrupted = bool(ending["interrupted"])
             self._check_done(study, plan, interrupted)

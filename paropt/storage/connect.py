@@ -14,6 +14,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from paropt.errors import ParoptError, StorageUnreachable
+from paropt.machine.address import address_for_others
 from paropt.storage.engine import open_engine
 
 if TYPE_CHECKING:
@@ -89,14 +90,11 @@ class Storage:
                 "the embedded database takes no connections from other machines; "
                 "open it with --listen HOST:PORT"
             )
-        import socket
-
         from paropt.storage.embedded.cluster import DATABASE, ROLE
         from paropt.storage.embedded.server import parse_listen
 
-        host, port = parse_listen(self._server.listen) or ("", 0)
-        if host in ("0.0.0.0", "::"):
-            host = socket.getfqdn()
+        bound, port = parse_listen(self._server.listen) or ("", 0)
+        host = address_for_others(bound) or bound
         return f"postgresql://{ROLE}@{f'[{host}]' if ':' in host else host}:{port}/{DATABASE}"
 
     def password_file(self) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,7 +43,7 @@ def print_ending(console: Console, status: Mapping[str, Any], study: Study) -> N
     for line in [*_importances(study), *_saved(status)]:
         say(line)
     say()
-    for line in next_commands(status["study"]):
+    for line in next_commands(status):
         say(line)
 
 
@@ -121,19 +122,48 @@ def _saved(status: Mapping[str, Any]) -> list[str]:
     if not pruned or not saved:
         return []
     share = saved / (spent["run"] + saved)
-    return ["", f"pruning {pruned} trials saved {saved} epochs ({share:.0%} of all)"]
+    trials, epochs = _counted(pruned, "trial"), _counted(saved, "epoch")
+    return ["", f"pruning {trials} saved {epochs} ({share:.0%} of all)"]
 
 
-def next_commands(study: str) -> list[str]:
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def next_commands(status: Mapping[str, Any]) -> list[str]:
     """What a user does with a result."""
+    study = status["study"]
     out = f"runs/{file_stem(study)}"
     return [
         "next:",
         f"  {command('final', study, '--out', f'{out}/final')}    (the number to quote)",
         f"  {command('export', study, '--out', out)}",
-        f"  {command('launch', '--study', study, '--trials')} N    (goes on, up to N trials)",
+        f"  {_going_on(status)}",
         "  paropt dashboard",
     ]
+
+
+def _going_on(status: Mapping[str, Any]) -> str:
+    """How the search goes on: with the trials and the time that are left."""
+    launch = command("launch", "--study", status["study"])
+    counts, budget, seconds = status["counts"], status["budget"], status["seconds_left"]
+    left = budget - counts["complete"] - counts["pruned"] if budget else None
+    trials = f"{left} of its {budget} trials left" if left else ""
+    if left == 0 or (left is None and seconds is None):
+        return f"{launch} --trials N    (goes on, up to N trials)"
+    if seconds is None:
+        return f"{launch}    (goes on; {trials})"
+    if seconds == 0:
+        also = f"; {trials}" if trials else ""
+        return f"{launch} --timeout TIME    (its time is up; goes on for so long{also})"
+    also = f" and {trials}" if trials else ""
+    return f"{launch} --timeout {_typed(seconds)}    (goes on with what is left of its time{also})"
+
+
+def _typed(seconds: float) -> str:
+    """A duration as --timeout takes it, rounded up."""
+    minutes = math.ceil(seconds / 60)
+    return f"{minutes}m" if minutes > 2 else f"{math.ceil(seconds)}s"
 
 
 def short(value: Any) -> str:

@@ -90,7 +90,7 @@ def best_line(status: Status) -> str:
         if metric in values
     ]
     missed = ": not reached yet" if best and status.get("below_floor") else ""
-    return words + (f"; floor: {', '.join(floors)}{missed}" if floors else "")
+    return words + (f"; without training: {', '.join(floors)}{missed}" if floors else "")
 
 
 def duration(seconds: float) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from paropt.names import baseline
 from paropt.search.study.overview import overview
 from paropt.storage.connect import Storage
 from paropt.storage.engine import transaction
@@ -28,6 +29,7 @@ STUDIES = (
     Column("state"),
     Column("trials", right=True),
     Column("best", right=True),
+    Column("below", leaves=3),  # what needs no training and is better
     Column("by", leaves=1),
     Column("model", leaves=2),
     Column("slots", leaves=3, right=True),
@@ -86,6 +88,7 @@ def _row(status: Mapping[str, Any]) -> list[str]:
         status["activity"],
         done_of(status),
         f"{best['value']:.4f}" if best else "-",
+        " and ".join(map(baseline, status["below_floor"])),
         status["metric"],
         status["model"],
         str(sum(not slot["gone"] for slot in status["workers"])),

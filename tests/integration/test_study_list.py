@@ -239,6 +239,7 @@ def status_of(name: str, **more: Any) -> dict[str, Any]:
         "activity": "running",
         "model": "gru4rec/sasrec/hstu",
         "metric": "recall@20",
+        "below_floor": [],
         "counts": counts,
         "budget": 200,
         "best": {"trial": 17, "value": 0.41234},
@@ -270,6 +271,15 @@ def test_names_are_shown_as_they_are() -> None:
     assert third.startswith("nnnnnnnn")
     assert "…" in third
     assert cells_of(third) <= 80
+
+
+def test_a_best_below_what_needs_no_training_is_told() -> None:
+    below = status_of("shop", below_floor=["cooccurrence"])
+    header, first, second = study_lines([below, status_of("other")], width=200)
+    assert header.split()[3:5] == ["best", "below"]
+    assert first.split()[3:5] == ["0.4123", "co-occurrence"]
+    assert "co-occurrence" not in second
+    assert "below" not in study_lines([status_of("other")], width=200)[0]
 
 
 def test_columns_that_say_nothing_go_first() -> None:

@@ -142,7 +142,8 @@ def test_how_trials_end_in_words(facts: dict[str, Any], line: str) -> None:
 
 def test_best_beside_the_floor() -> None:
     assert live.best_line(STATUS) == (
-        "best mrr@20 0.3076, trial 12 epoch 7; floor: popularity 0.0100, co-occurrence 0.2000"
+        "best mrr@20 0.3076, trial 12 epoch 7; "
+        "without training: popularity 0.0100, co-occurrence 0.2000"
     )
     assert live.best_line(STATUS | {"best": None, "floor": {}}) == "no trial has ended yet"
 

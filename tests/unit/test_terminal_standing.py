@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from paropt.terminal.launch_summary import next_commands
 from paropt.terminal.live import best_line, trial_line
 from paropt.terminal.standing import standing
@@ -81,8 +83,48 @@ def test_what_paropt_0_1_did_not_count() -> None:
     assert standing(old | {"best": None}) == ["history not filtered, standard ties"]
 
 
+def status_of(
+    complete: int = 0, budget: int | None = 20, seconds_left: float | None = None
+) -> dict[str, Any]:
+    counts = {"complete": complete, "pruned": 0}
+    return {"study": "shop", "counts": counts, "budget": budget, "seconds_left": seconds_left}
+
+
+@pytest.mark.parametrize(
+    ("status", "line"),
+    [
+        (status_of(20), "paropt launch --study shop --trials N    (goes on, up to N trials)"),
+        (status_of(8), "paropt launch --study shop    (goes on; 12 of its 20 trials left)"),
+        (
+            status_of(8, seconds_left=2880.5),
+            "paropt launch --study shop --timeout 49m    (goes on with what is left of its time "
+            "and 12 of its 20 trials left)",
+        ),
+        (
+            status_of(8, None, 59.2),
+            "paropt launch --study shop --timeout 60s    (goes on with what is left of its time)",
+        ),
+        (
+            status_of(8, None, 0.0),
+            "paropt launch --study shop --timeout TIME    (its time is up; goes on for so long)",
+        ),
+        (
+            status_of(8, seconds_left=0.0),
+            "paropt launch --study shop --timeout TIME    (its time is up; goes on for so long; "
+            "12 of its 20 trials left)",
+        ),
+        (
+            status_of(20, seconds_left=50.0),
+            "paropt launch --study shop --trials N    (goes on, up to N trials)",
+        ),
+    ],
+)
+def test_the_search_goes_on_with_what_is_left(status: dict[str, Any], line: str) -> None:
+    assert next_commands(status)[3].strip() == line
+
+
 def test_what_comes_next_leads_to_the_number_to_quote() -> None:
-    header, first, *rest = next_commands("shop")
+    header, first, *rest = next_commands(status_of(complete=20))
     assert (header, first.split("    ")[0]) == (
         "next:",
         "  paropt final shop --out runs/shop/final",

@@ -381,7 +381,8 @@ class Study:
             message = state.get("failures")
             return StudyEnded("failures", message) if message else None
         if _overdue(connection, attrs):
-            return StudyEnded("timeout", f"the time of study {self.name!r} is over")
+            message = f"study {self.name!r} has had the time that --timeout gave it"
+            return StudyEnded("timeout", message)
         message = failures.alike(self.history.lineages(), state.get("since", 0.0), self.name)
         if message:
             self._set_state(connection, "pause", {"failures": message})
