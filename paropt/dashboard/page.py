@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -16,6 +17,9 @@ from typing import Any
 from paropt.dashboard.access import Application, Environ, Headers, StartResponse
 from paropt.search.study.summary import Importance
 
+STUDY = re.compile(r"/(?:api/studies|csv|artifacts)/(-?\d+)(?:/.*)?")
+# the study that a request is of: lists of studies need not know what each of them found
+LOOKED_AT: ContextVar[int | None] = ContextVar("looked_at", default=None)
 IMPORTANCES = re.compile(r"/api/studies/(-?\d+)/param_importances/?")
 LEAST = 0.01  # of importance that is shown: of dozens of parameters most have next to none
 
@@ -52,6 +56,8 @@ class Page:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         path = "/" + environ.get("PATH_INFO", "").lstrip("/")
+        of = STUDY.fullmatch(path)
+        LOOKED_AT.set(int(of[1]) if of else None)
         if asked := IMPORTANCES.fullmatch(path):
             found = self.importances(int(asked[1]))
             if found is not None:

@@ -32,7 +32,7 @@ from optuna.trial import FrozenTrial
 from paropt.dashboard.access import Application, Gatekeeper, is_loopback, served_hosts
 from paropt.dashboard.edits import Edits
 from paropt.dashboard.overlay import Exhibits
-from paropt.dashboard.page import Page
+from paropt.dashboard.page import LOOKED_AT, Page
 from paropt.errors import ParoptError
 from paropt.machine.address import address_for_others
 from paropt.search.study.summary import Importance
@@ -122,14 +122,16 @@ class Annotated(optuna.storages._CachedStorage):
         return engine
 
     def get_all_studies(self) -> list[Any]:
+        """Of the one that is looked at, what it shows is added."""
         studies = super().get_all_studies()
         for study in studies:
-            ours = self.exhibits.of(study._study_id, study.study_name)
-            study.system_attrs = {**ours.attributes, **study.system_attrs}
-            if ours.facts:  # words instead of paropt's own JSON
-                theirs = study.user_attrs.items()
-                others = {key: value for key, value in theirs if not key.startswith("paropt:")}
-                study.user_attrs = {**ours.facts, **others}
+            if study._study_id == LOOKED_AT.get():
+                ours = self.exhibits.of(study._study_id, study.study_name)
+                study.system_attrs = {**ours.attributes, **study.system_attrs}
+                if ours.facts:  # words instead of paropt's own JSON
+                    theirs = study.user_attrs.items()
+                    others = {key: value for key, value in theirs if not key.startswith("paropt:")}
+                    study.user_attrs = {**ours.facts, **others}
         return studies
 
     def get_best_trial(self, study_id: int) -> FrozenTrial:

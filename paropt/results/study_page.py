@@ -384,7 +384,8 @@ def _space(searched: Searched) -> Iterable[Block]:
     facts += [("sampler", [choice(searched.sampler)]), ("pruner", [choice(searched.pruner)])]
     facts += [("seed", [str(searched.seed)])]
     if space["start"]:
-        facts.append(("tried first", [counted(len(space["start"]), "start point")]))
+        count = len(space["start"])
+        facts.append(("tried first", [Term("start point", counted(count, "start point"))]))
     yield Facts(facts)
 
 

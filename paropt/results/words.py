@@ -25,7 +25,15 @@ MEANINGS = {
         "a final test that was judged on this test set; a test set looked at twice is a validation "
         "set"
     ),
-    "control": "a configuration that nobody searched, trained with the seeds of the chosen one",
+    "control": (
+        "a configuration that nobody searched, trained with the seeds of the chosen one: a file's, "
+        "else the space's first start point, in paropt's own spaces a published configuration, "
+        "else the model's defaults"
+    ),
+    "start point": (
+        "a configuration that the space names, tried before the sampler's; in paropt's own spaces "
+        "a published one"
+    ),
     "interval": "95% bootstrap interval: what other sessions of the same days would change",
     "left out": "targets whose item training never saw, so that no model can rank it",
     "importance": "how much of the difference between good trials and others a parameter explains",
