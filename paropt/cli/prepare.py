@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 FILE = click.Path(path_type=Path)
 
 
+def _columns(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
+    return tuple(value.split(",")) if value else ()
+
+
 def _name_lists(
     ctx: click.Context, param: click.Parameter, value: tuple[str, ...]
 ) -> tuple[tuple[str, ...], ...]:
@@ -71,6 +75,18 @@ def _name_lists(
     multiple=True,
     metavar="NAME=FILE",
     help="Vectors of items: .npy (with ids: NAME=FILE,IDS), Parquet, JSON lines; repeatable.",
+)
+@click.option(
+    "--text-vectors",
+    metavar="COLUMN,…",
+    callback=_columns,
+    help="Vectors COLUMN_vector of texts in tables of items, by a sentence encoder.",
+)
+@click.option(
+    "--text-encoder",
+    metavar="FOLDER|NAME",
+    show_default="all-MiniLM-L6-v2",
+    help="A sentence-transformers model, in a folder or by its name.",
 )
 @click.option(
     "--user-features",
@@ -145,7 +161,10 @@ def prepare(
     if demo:
         dataset = prepare_demo(out, overwrite)
     else:
-        dataset = prepare(files, out, given, options_of(options), overwrite, note=say)
+        from paropt.machine.home import paropt_home
+
+        cache = paropt_home() / "text-vectors"
+        dataset = prepare(files, out, given, options_of(options), overwrite, say, cache)
     if as_json:
         click.echo(json.dumps(_json(dataset), indent=2))
     else:

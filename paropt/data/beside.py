@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from paropt.data.columns import Column
 from paropt.data.encoding import Index
 from paropt.data.events import Events
-from paropt.data.fields import KINDS, Kind, array_path
+from paropt.data.fields import KINDS, Kind, Texts, array_path
 from paropt.data.options import Options
 from paropt.data.tables import Fields, TableField, Told, described, lifted, read_tables
+from paropt.data.texts import Encoder, SentenceEncoder, write_text_vectors
 from paropt.data.vectors import VectorFile, write_vectors
 from paropt.errors import DataError
 
@@ -59,11 +60,12 @@ def keep_beside(
     users: tuple[str, pa.Array] | None,
     from_events: Fields,
     note: Note,
+    text_cache: Path | None = None,
 ) -> Beside:
     """All tables and vectors that ``options`` name, for the ids of ``items`` and of ``users``.
 
     ``users`` are the name of their column and their ids; ``from_events`` are fields of items that
-    came with the events.
+    came with the events; ``text_cache`` keeps what was encoded of texts.
 
     Raises:
         DataError: something of it cannot be used.
@@ -98,6 +100,8 @@ def keep_beside(
             note,
         )
     large = _vectors(options, key, items, of_items, note)
+    if options.text_vectors:
+        large |= _text_vectors(options, of_items, large, text_cache, note)
     kinds = described(of_items) | dict.fromkeys(large, "vector")
     meta: dict[str, Any] = {"features": kinds}
     if of_users:
@@ -123,6 +127,32 @@ def _vectors(
             raise DataError(f"--item-vectors {file.name}: items have that feature already")
         large[file.name] = _of_file(file, key, items, note)
     return large
+
+
+def _text_vectors(
+    options: Options, of_items: Fields, others: Mapping[str, Write], cache: Path | None, note: Note
+) -> dict[str, Write]:
+    encoder = SentenceEncoder(options.text_encoder)
+    found: dict[str, Write] = {}
+    for name in options.text_vectors:
+        kept = of_items.get(name)
+        if kept is None or kept.kind != "text":
+            has = [other for other, field in of_items.items() if field.kind == "text"]
+            raise DataError(
+                f"--text-vectors {name}: items have no text {name!r} (they have"
+                f" {', '.join(has) or 'none'}); --kind {name}=text makes a column one"
+            )
+        if f"{name}_vector" in {*of_items, *others}:
+            raise DataError(f"--text-vectors {name}: items have a feature '{name}_vector' already")
+        found[f"{name}_vector"] = _of_texts(name, kept, encoder, cache, note)
+    return found
+
+
+def _of_texts(
+    name: str, kept: TableField, encoder: Encoder, cache: Path | None, note: Note
+) -> Write:
+    texts = Texts(kept.arrays["bytes"], kept.arrays["offsets"], kept.arrays["missing"])
+    return lambda path: write_text_vectors(path, name, texts, encoder, cache, note)
 
 
 def _of_file(file: VectorFile, key: str, items: pa.Array, note: Note) -> Write:

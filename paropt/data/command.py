@@ -47,6 +47,7 @@ _WRITTEN: dict[str, Callable[[Any], str]] = {
     "end_ms": moment_text,
     "test_days": "{:g}".format,
     "test_fraction": "{:g}".format,
+    "text_vectors": ",".join,
 }
 
 

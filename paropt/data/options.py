@@ -57,6 +57,8 @@ class Options:
     item_features_header: tuple[tuple[str, ...], ...] = ()
     item_columns: tuple[str, ...] = ()
     item_vectors: tuple[str, ...] = ()
+    text_vectors: tuple[str, ...] = ()
+    text_encoder: str | None = None
     user_features: tuple[Path, ...] = ()
     user_features_key: str | None = None
     user_features_header: tuple[tuple[str, ...], ...] = ()

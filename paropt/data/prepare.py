@@ -79,6 +79,7 @@ def prepare(
     options: Options | None = None,
     overwrite: bool = False,
     note: Note = lambda message: None,
+    text_cache: Path | None = None,
 ) -> Dataset:
     """Make a dataset directory from event files, or from files ``given`` per split.
 
@@ -88,6 +89,7 @@ def prepare(
         given: files of data that was split elsewhere, by the split's name.
         options: columns, format and rules.
         note: takes remarks on decisions that the user did not make.
+        text_cache: where vectors of texts are kept, so that each is encoded once.
 
     Raises:
         DataError: the input cannot be used; nothing is written then.
@@ -118,7 +120,7 @@ def prepare(
         name: encode_split(name, splits[name], index, sessions, plan.rules.protocol, users)
         for name in SPLITS
     }
-    beside = _beside(plan, log, splits, arrays, (index, users), say)
+    beside = _beside(plan, log, splits, arrays, (index, users), say, text_cache)
     content = _content(plan, log, splits, arrays, (index, users), beside, funnel)
     for warning in content.meta["warnings"]:
         say(f"warning: {warning}")
@@ -454,6 +456,7 @@ def _beside(
     arrays: Mapping[str, SplitArrays],
     indices: tuple[Index, Index | None],
     note: Note,
+    text_cache: Path | None,
 ) -> Beside:
     options, (index, users) = plan.options, indices
     ids: tuple[str, pa.Array] | None = None
@@ -469,6 +472,7 @@ def _beside(
         ids,
         item_columns(options.item_columns, log.columns, splits, index, note),
         note,
+        text_cache,
     )
 
 
