@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -111,6 +111,25 @@ class Metric:
     name: str
     direction: Literal["maximize", "minimize"] = "maximize"
     help: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A part of a training (:meth:`Model.stages`).
+
+    It has at most ``epochs`` epochs (0: it is left out), and ends earlier when ``patience`` of them
+    brought nothing better (0: never). It trains the parameters whose names are in ``trains``, or
+    begin with one of these and a dot; () means all. ``learning_rate``, ``schedule`` and ``warmup``
+    are those of the parameters of these names where they are None.
+    """
+
+    name: str
+    epochs: int
+    trains: tuple[str, ...] = ()
+    learning_rate: float | None = None
+    schedule: str | None = None
+    warmup: float | None = None
+    patience: int = 0
 
 
 def _parse_int(value: Any) -> int:
@@ -359,11 +378,26 @@ class Model(nn.Module):
 
     # -- training ---------------------------------------------------------------------------
 
+    stage: str = ""
+    """The stage that is trained now, of a model that declares some."""
+
+    @classmethod
+    def stages(cls, params: Mapping[str, Any]) -> Sequence[Stage]:
+        """The parts of a training with these (complete) parameters, in their order.
+
+        Each has an optimiser and a schedule of its own, begins with the best weights of the one
+        before, by the metric that is searched for, and leaves what it doesn't train as it is. The
+        training ends with the best weights of all stages. (): it has no stages, and
+        ``n_epochs`` epochs.
+        """
+        return ()
+
     def begin_epoch(self, epoch: int) -> str:
         """Called before epoch ``epoch`` (from 1), also when resumed there; returns its stage.
 
         When the returned name differs from the last one, the optimiser is built anew from the
-        parameters that then require gradients.
+        parameters that then require gradients. A model with :meth:`stages` has :attr:`stage`
+        instead, and what it returns is not looked at.
         """
         return "main"
 

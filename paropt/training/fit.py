@@ -41,8 +41,10 @@ from paropt.training.registry import (
     epochs_of,
     judges_itself,
     own_metrics,
+    stages_of,
 )
 from paropt.training.semantics import SEMANTICS
+from paropt.training.stages import Stages
 from paropt.training.steps import CountingSteps, LossSteps, OwnSteps, Plans, Steps
 from paropt.training.weights import load_weights
 
@@ -66,7 +68,8 @@ class Fit:
     """One training of one configuration, on the train split of a view, judged on its other split.
 
     ``epochs`` ends it earlier or later than its parameter ``n_epochs`` says, without touching the
-    learning rate's schedule. ``evaluate`` is after every epoch (True), after the last one only
+    learning rate's schedule; of a model with stages, earlier than these do, or by the epochs of
+    each. ``evaluate`` is after every epoch (True), after the last one only
     ("last"), or never; an epoch without an evaluation has no metrics, and patience needs them all.
     ``objective`` says which epoch is the best, which patience counts from; ``also`` names metrics
     beside recall, mrr and ndcg at the cut-offs ``at``.
@@ -85,7 +88,7 @@ class Fit:
         *,
         seed: int,
         device: str = "cpu",
-        epochs: int | None = None,
+        epochs: int | Mapping[str, int] | None = None,
         at: Sequence[int] = (20,),
         also: Sequence[str] = (),
         objective: Objective | None = None,
@@ -105,9 +108,12 @@ class Fit:
             runtime.half_precision(self.model.params.get("precision", "fp32"), self.device)
             self.plans = Plans(model, self.model, view, seed, self.device)
         self.params = self.model.params
-        declared = epochs_of(model, self.params)
         self.counts = counts(model)
-        self.n_epochs = declared if epochs is None or self.counts else epochs
+        self.stages = self._stages(epochs)
+        declared = epochs_of(model, self.params)
+        self.n_epochs = self.stages.total if self.stages else declared
+        if isinstance(epochs, int) and not self.stages and not self.counts:
+            self.n_epochs = epochs
         # epoch 7 of 10 is the same in a training that ends there: its schedule is that of all 10
         self.horizon = max(declared, self.n_epochs) * self.plans.steps_per_epoch
         self.on_progress: OnProgress | None = None
@@ -120,11 +126,18 @@ class Fit:
         self.train_seconds = 0.0
         self.best: float | None = None  # the objective's value in its best epoch so far
         self.best_epoch = 0
+        self.best_report: EpochReport | None = None  # since this fit was made or resumed
         self.optimiser: Optimiser | None = None
         self._stop = threading.Event()
         self.judged: Evaluation | None = None  # the last evaluation
         self._queries: plans.QueryBatches | None = None
         self._range = 1
+
+    def _stages(self, epochs: int | Mapping[str, int] | None) -> Stages | None:
+        stages = stages_of(self.name, self.params)
+        if not stages:
+            return None
+        return Stages(stages, self.objective, epochs, self.evaluate is True)
 
     # -- the loop ---------------------------------------------------------------------------
 
@@ -154,20 +167,31 @@ class Fit:
     @property
     def finished(self) -> bool:
         """Whether the last epoch is over, or ``patience`` epochs brought nothing better."""
+        if self.stages:
+            return self.closed and self.epoch > 0 and self.stages.finished
         patience = int(self.params.get("patience", 0)) if self.evaluate is True else 0
         tired = 0 < patience <= self.epoch - self.best_epoch
         return self.closed and (tired or self.epoch >= self.n_epochs)
 
     def _begin(self, epoch: int) -> None:
-        self._enter(self.model.begin_epoch(epoch))
+        if self.stages:
+            self.stages.begin_epoch(self.model)
+        self._enter(epoch)
         self.epoch, self.step, self.closed = epoch, 0, False
         self.losses, self.train_seconds = [], 0.0
 
-    def _enter(self, stage: str) -> None:
+    def _enter(self, epoch: int) -> None:
         """A new stage trains other parameters, so it has a new optimiser."""
+        params, horizon = self.params, self.horizon
+        if self.stages:
+            self.stages.enter(self.model)
+            params = self.stages.params(params)
+            horizon = self.stages.stage.epochs * self.plans.steps_per_epoch
+        said = self.model.begin_epoch(epoch)
+        stage = self.stages.stage.name if self.stages else said
         own = hasattr(self.model, "run_steps")
         if stage != self.stage and not own and not self.counts:
-            self.optimiser = Optimiser(self.model, self.params, self.horizon)
+            self.optimiser = Optimiser(self.model, params, horizon)
         self.stage = stage
 
     def _train(self) -> bool:
@@ -203,7 +227,8 @@ class Fit:
             return CountingSteps(self.model, plan)
         if self.optimiser is None or not isinstance(plan, plans.SequenceBatches):
             return OwnSteps(self.model, plan)
-        first = (self.epoch - 1) * self.plans.steps_per_epoch
+        done = (self.stages.epoch if self.stages else self.epoch) - 1
+        first = done * self.plans.steps_per_epoch
         return LossSteps(self.model, plan, self.optimiser, first)
 
     def _check(self, losses: Tensor) -> None:
@@ -231,6 +256,8 @@ class Fit:
             events_per_second=float(weights.sum()) / max(self.train_seconds, 1e-9),
             peak_memory=runtime.peak_memory(self.device),
             stage=self.stage,
+            stage_epoch=self.stages.epoch if self.stages else None,
+            stage_epochs=self.stages.limit if self.stages else None,
             targets=judged.targets,
             unknown=judged.unknown,
             sessions=judged.n_sessions,
@@ -274,7 +301,11 @@ class Fit:
         if value is None:
             value = next(iter(report.metrics.values()), None)
         if value is not None and (self.best is None or self.objective.better(value, self.best)):
-            self.best, self.best_epoch = value, self.epoch
+            self.best, self.best_epoch, self.best_report = value, self.epoch, report
+        if self.stages:
+            self.stages.remember(value, self.model)
+            if self.stages.finished and self.stages.top_weights:
+                load_weights(self.model, self.stages.top_weights)
 
     @contextmanager
     def _on_own_ground(self) -> Iterator[None]:
@@ -313,6 +344,8 @@ class Fit:
         tensors |= {f"random/{name}": value for name, value in self.random.state.items()}
         if self.optimiser is not None:
             tensors |= {f"adamw/{name}": value for name, value in self.optimiser.state().items()}
+        if self.stages:
+            tensors |= {f"stages/{name}": value for name, value in self.stages.tensors().items()}
         if self.losses:
             tensors["losses"] = torch.cat(self.losses)
         state = dict(self.model.training_state())
@@ -328,6 +361,8 @@ class Fit:
             "best_epoch": self.best_epoch,
             "state": state,
         }
+        if self.stages:
+            header["stages"] = self.stages.header()
         checksummed_file.write(Path(path), header, tensors)
 
     def resume(self, path: str | Path) -> int | None:
@@ -368,8 +403,11 @@ class Fit:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
         self.epoch, self.step, self.closed = header["epoch"], header["step"], header["closed"]
+        if self.stages:
+            best, top = under("stages/best/"), under("stages/top/")
+            self.stages.restore(header["stages"], best, top)
         if self.epoch:
-            self._enter(self.model.begin_epoch(self.epoch))
+            self._enter(self.epoch)
         load_weights(self.model, under("model/"))
         if self.optimiser is not None:
             self.optimiser.load(under("adamw/"))

@@ -35,6 +35,7 @@ try:
         Param,
         SequenceBatch,
         SessionParallelPlan,
+        Stage,
         Table,
         TrainingEvents,
         Vectors,
@@ -59,6 +60,7 @@ __all__ = [
     "Param",
     "SequenceBatch",
     "SessionParallelPlan",
+    "Stage",
     "Table",
     "TrainingEvents",
     "Vectors",
@@ -72,6 +74,7 @@ __all__ = [
     "names",
     "own_metrics",
     "scores_itself",
+    "stages_of",
 ]
 
 DEFAULT_EPOCHS = 10  # of a model that declares no n_epochs
@@ -172,6 +175,10 @@ def complete_params(
         model_class(name).check(params, facts)
     except ValueError as error:
         raise ParamError(f"{name}: {error}") from None
+    stages = stages_of(name, params)
+    if stages and not any(stage.epochs for stage in stages):
+        listed = ", ".join(stage.name for stage in stages)
+        raise ParamError(f"{name}: none of the stages {listed} has an epoch")
     if facts is not None and (lacking := lacks(model_class(name).needs(params), facts)):
         raise DataError(f"{name} {lacking}")
     return params
@@ -232,13 +239,30 @@ def counts(name: str) -> bool:
 def epochs_of(name: str, params: Mapping[str, Any] | None = None) -> int:
     """How many epochs a model trains with (some of) its parameters given.
 
-    A counting model has one; others say it by ``n_epochs``, and train ten if they don't.
+    A counting model has one, one with stages has theirs at most; others say it by ``n_epochs``,
+    and train ten if they don't.
     """
     if counts(name):
         return 1
+    if stages := stages_of(name, params or {}):
+        return sum(stage.epochs for stage in stages)
     declared = declaration(name).get("n_epochs")
     default = declared.default if declared else DEFAULT_EPOCHS
     return int((params or {}).get("n_epochs", default))
+
+
+def stages_of(name: str, params: Mapping[str, Any]) -> tuple[Stage, ...]:
+    """The stages of a training with (some of) a model's parameters given; () if it has none.
+
+    Raises:
+        ModelError: two stages of one name.
+    """
+    found = model_class(name)
+    stages = tuple(found.stages({p.name: p.default for p in found.PARAMS} | dict(params)))
+    names = [stage.name for stage in stages]
+    if double := [stage for stage in names if names.count(stage) > 1]:
+        raise ModelError(f"model {name!r} has two stages of the name {double[0]!r}")
+    return stages
 
 
 def scores_itself(model: Model) -> bool:
