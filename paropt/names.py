@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 import unicodedata
+from collections.abc import Mapping
+from typing import Any
 
 from paropt.errors import ParoptError
 
@@ -45,6 +47,12 @@ def allowed(name: str) -> bool:
 def baseline(key: str) -> str:
     """How a baseline is called in a sentence."""
     return BASELINES.get(key, key)
+
+
+def epoch_of(trial: Mapping[str, Any]) -> str:
+    """The best epoch of a trial, of those that it ran, and the stage that it is in."""
+    stage = trial.get("stage") if trial.get("stages") else ""
+    return f"{trial['epoch']}/{trial['epochs']}" + (f" {stage}" if stage else "")
 
 
 def command(*words: object) -> str:

@@ -84,6 +84,8 @@ def show(outcome: Outcome, as_json: bool) -> None:
     best = ""
     if outcome.best_epoch is not None and outcome.best_epoch != outcome.epochs:
         best = f" (best: epoch {outcome.best_epoch})"
+    if outcome.stage:
+        best += f" of stage {outcome.stage}"
     click.echo(
         f"split {outcome.split}, seed {outcome.seed}, epochs {outcome.epochs}{best}, "
         f"{outcome.device}, threads {outcome.threads}"
@@ -130,9 +132,12 @@ def progress() -> Iterator[tuple[Callable[[EpochReport, int], None], Callable[..
 
     def on_epoch(epoch: EpochReport, epochs: int) -> None:
         best = "  ".join(f"{name} {epoch.metrics[name]:.4f}" for name in _headline(epoch.metrics))
+        stage = ""
+        if epoch.stage_epoch:
+            stage = f"{epoch.stage} {epoch.stage_epoch}/{epoch.stage_epochs}  "
         loss = "" if epoch.loss is None else f"loss {epoch.loss:.4f}  "
         console.print(
-            f"epoch {epoch.epoch}/{epochs}  {loss}{best}  "
+            f"epoch {epoch.epoch}/{epochs}  {stage}{loss}{best}  "
             f"{epoch.events_per_second:,.0f} events/s  {epoch.seconds:.1f} s",
             highlight=False,
             soft_wrap=True,

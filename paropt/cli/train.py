@@ -111,7 +111,8 @@ def _wish(
             raise ParamError(f"{params} is a paramfile of model {file.model!r}, not {model!r}")
         name, values, provenance = file.model, dict(file.params), dict(file.provenance)
     said = {key: value for key, value in given.items() if value is not None}
-    found = {key: provenance[key] for key in given if provenance.get(key) is not None}
+    keys = [*given, *(() if "epochs" in said else ("stages",))]
+    found = {key: provenance[key] for key in keys if provenance.get(key) is not None}
     judged = {key: value for key, value in judging.items() if value is not None}
     stored = {
         key: provenance[key] for key in ("metric", "ties", "filter_seen") if key in provenance

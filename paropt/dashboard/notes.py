@@ -48,6 +48,7 @@ def trial_note(record: Record, objective: Objective) -> str:
         **{name: _rounded(found[name]) for name in ("recall@20", "mrr@20") if name in found},
         "equal scores": found.get("tied", ""),
         "best epoch": f"{found['epoch']} of {found['epochs']} run" if "epoch" in found else "",
+        "stage": found.get("stage", "") if found.get("stage") != "main" else "",
         "events/s": f"{found['events_per_second']:,.0f}" if "events_per_second" in found else "",
         "seconds per epoch": found.get("seconds_per_epoch", ""),
         "peak memory": f"{memory:,.0f} MiB" if memory is not None else "",

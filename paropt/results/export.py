@@ -64,6 +64,7 @@ def paramfile_of(definition: StudyDefinition, trial: Mapping[str, Any]) -> Param
             "trial": trial["trial"],
             "epoch": trial["epoch"],
             "epochs": trial["epoch"],
+            **({"stages": trial["stages"]} if trial.get("stages") else {}),
             "metric": definition.metric,
             "value": trial["value"],
             "metrics": trial["metrics"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +24,13 @@ class Judged:
     ``epoch`` is where the mean over the seeds is best; ``values`` are the seeds' at that epoch and
     ``reports`` all that was said of that epoch; ``samples`` are what intervals follow from, packed,
     if they were judged once; ``owners`` are the slots. ``failures`` are the messages of trainings
-    without a value; then there is nothing else.
+    without a value; then there is nothing else. Of a model with stages ``epoch`` is the sum of
+    ``stages``, the epochs of each that suited the seeds best, up to the best stage.
     """
 
     entry: Entry
     epoch: int = 0
+    stages: Mapping[str, int] = field(default_factory=dict)
     values: tuple[float, ...] = ()
     curve: tuple[float, ...] = ()
     reports: tuple[EpochReport, ...] = ()
@@ -64,6 +66,8 @@ def _judged(entry: Entry, records: Sequence[Record], objective: Objective) -> Ju
     )
     if failures or not records:
         return Judged(entry, failures=failures or ("it was not trained",))
+    if any(report.stage_epoch for report in records[0].reports):
+        return _judged_by_stage(entry, records, objective)
     reached = min(len(record.curve(objective)) for record in records)
     curves = np.array([record.curve(objective)[:reached] for record in records], dtype=np.float64)
     curve = curves.mean(0)  # nan where an epoch was not evaluated
@@ -74,6 +78,43 @@ def _judged(entry: Entry, records: Sequence[Record], objective: Objective) -> Ju
         epoch=epoch,
         values=tuple(curves[:, epoch - 1].tolist()),
         curve=tuple(curve.tolist()),
+        reports=tuple(reports),
+        samples=tuple(_sampled(report.extra) for report in reports),
+        seconds=sum(record.seconds for record in records),
+        owners=tuple(record.owner for record in records),
+    )
+
+
+def _judged_by_stage(entry: Entry, records: Sequence[Record], objective: Objective) -> Judged:
+    """As :func:`_judged`: seeds are compared at the same epoch of the same stage, as their
+    patience may have ended stages at different ones."""
+    import numpy as np  # here, as every verb imports this module
+
+    stages: dict[str, int] = {}
+    best: tuple[float, dict[str, int], list[EpochReport]] | None = None
+    curve: list[float] = []
+    names = dict.fromkeys(r.stage for record in records for r in record.reports if r.stage)
+    for name in names:
+        of = [[r for r in record.reports if r.stage == name] for record in records]
+        reached = min(map(len, of))
+        if not reached:
+            break
+        values = np.array([[objective.value(r) for r in rs[:reached]] for rs in of], np.float64)
+        means = values.mean(0)
+        at = int(np.nanargmax(means if objective.larger else -means))
+        stages = {**stages, name: at + 1}
+        curve += means.tolist()
+        if best is None or objective.better(float(means[at]), best[0]):
+            best = float(means[at]), stages, [rs[at] for rs in of]
+    if best is None:
+        return Judged(entry, failures=("its seeds share no stage",))
+    _, chosen, reports = best
+    return Judged(
+        entry=entry,
+        epoch=sum(chosen.values()),
+        stages=chosen,
+        values=tuple(objective.value(report) or 0.0 for report in reports),
+        curve=tuple(curve),
         reports=tuple(reports),
         samples=tuple(_sampled(report.extra) for report in reports),
         seconds=sum(record.seconds for record in records),

@@ -439,6 +439,8 @@ def _configurations(found: Finished) -> Iterable[Block]:
         cells("model", *(tested["model"] for tested in roles.values())),
         cells("epochs", *(str(tested["epochs"]) for tested in roles.values())),
     ]
+    if any(tested.get("stages") for tested in roles.values()):
+        rows.append(cells("stages", *(_stages(tested) for tested in roles.values())))
     for name in names:
         values = [tested["params"].get(name) for tested in roles.values()]
         differs = alike and len(values) > 1 and values[0] != values[1]
@@ -446,6 +448,10 @@ def _configurations(found: Finished) -> Iterable[Block]:
         short = [shortened(text, 40) for text in shown]
         rows.append([shortened(name, 40), *(Cell(c.text, "", differs, c.full) for c in short)])
     yield Table(["", *(f"{role}: {_described(tested)}" for role, tested in roles.items())], rows)
+
+
+def _stages(tested: Json) -> str:
+    return ", ".join(f"{name} {epochs}" for name, epochs in tested.get("stages", {}).items())
 
 
 def _described(entry: Json) -> str:

@@ -71,7 +71,7 @@ def make_plan(
 def test_plan(plan: Plan, chosen: Judged, control: Judged) -> Plan:
     """The second part: the chosen one and the control, for as many epochs as suited each."""
     both = [chosen] if chosen.entry.name == control.entry.name else [chosen, control]
-    entries = tuple(replace(one.entry, epochs=one.epoch) for one in both)
+    entries = tuple(replace(one.entry, epochs=one.epoch, stages=one.stages) for one in both)
     return replace(plan, entries=entries, once=True)
 
 

@@ -103,6 +103,7 @@ def _described(entry: Entry) -> dict[str, Any]:
         "model": entry.model,
         "params": dict(entry.params),
         "epochs": entry.epochs,
+        "stages": dict(entry.stages),
         "found": dict(entry.found),
         "source": entry.source,
     }

@@ -251,7 +251,7 @@ def meta(searched: Shape, jobs: Container[str] | None = None) -> Members:
     }
     if jobs is not None:
         common["job"] = one_of(jobs, "a job of the plan")
-    return Members(common, {"once": BOOL})
+    return Members(common, {"once": BOOL, "stages": Every(whole(), dict)})
 
 
 META = meta(OBJECT)
@@ -278,6 +278,7 @@ _ENTRY = Members(
     {
         "found": FOUND,
         "source": TEXT,
+        "stages": Every(whole(), dict),
     },
 )
 PLAN = Members(

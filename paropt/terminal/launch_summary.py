@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from paropt.files import file_stem
-from paropt.names import baseline, command
+from paropt.names import baseline, command, epoch_of
 from paropt.search.study.study import Study
 from paropt.terminal.live import best_line, progress_line
 from paropt.terminal.standing import objective_of, standing, tie_mark
@@ -62,7 +62,7 @@ def _best(study: Study) -> Table:
             str(trial["trial"]),
             f"{trial['value']:.4f}{tie_mark(trial)}",
             f"{trial['steady']:.4f}",
-            f"{trial['epoch']}/{trial['epochs']}",
+            epoch_of(trial),
             " ".join(f"{name}={short(value)}" for name, value in searched.items()),
         )
     return table

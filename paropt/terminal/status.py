@@ -13,7 +13,7 @@ from rich.text import Text
 
 from paropt.errors import StorageUnreachable
 from paropt.machine.signals import caught_signals
-from paropt.names import baseline, shown
+from paropt.names import baseline, epoch_of, shown
 from paropt.storage.connect import Storage
 from paropt.storage.leases import Rhythm, Slots
 from paropt.terminal.columns import Column
@@ -145,7 +145,7 @@ def _best_table(metric: str, study: Study, count: int, width: int) -> Renderable
             [
                 str(trial["trial"]),
                 _number(trial["value"]) + tie_mark(trial),
-                f"{trial['epoch']}/{trial['epochs']}",
+                epoch_of(trial),
                 trial["state"],
                 " ".join(f"{name}={_short(value)}" for name, value in searched.items()),
             ]
@@ -198,7 +198,7 @@ def _slot_row(slot: Mapping[str, Any]) -> list[str]:
         slot["device"],
         _doing(slot),
         str(state["trial"]) if at_work else "-",
-        f"{state.get('epoch', 0)}/{state.get('epochs', '?')}" if at_work else "-",
+        _at_work(state) if at_work else "-",
         _number(state.get("value")) if at_work else "-",
         f"{speed:,.0f}" if at_work and speed and not slot["gone"] else "-",
         f"{slot['quiet']:.0f} s ago",
@@ -212,6 +212,12 @@ def _doing(slot: Mapping[str, Any]) -> str:
     if slot["gone"]:
         return "silent"
     return str(slot["command"] or slot["state"].get("phase", ""))
+
+
+def _at_work(state: Mapping[str, Any]) -> str:
+    """The epoch that a slot is in, and its stage."""
+    stage = state.get("stage") if state.get("stage") != "main" else ""
+    return f"{state.get('epoch', 0)}/{state.get('epochs', '?')}" + (f" {stage}" if stage else "")
 
 
 def _number(value: Any) -> str:

@@ -121,6 +121,16 @@ def _cells(curves: Curves, names: Iterable[str], epoch: int) -> dict[str, Any]:
     }
 
 
+def of_stage(
+    curve: Sequence[float | None], curves: Curves, stage: str | None
+) -> Sequence[float | None]:
+    """What a curve has of one stage; all of it where nothing else is known."""
+    said = curves.get("stage", ())
+    if all(name is None or name == stage for name in said):
+        return curve
+    return [value for value, name in zip(curve, said, strict=False) if name == stage]
+
+
 def storable(value: Any) -> Any:
     """JSON has no NaN and PostgreSQL takes none."""
     if isinstance(value, float) and not math.isfinite(value):

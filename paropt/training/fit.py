@@ -58,10 +58,13 @@ _UNSAID = {"metric": DEFAULT, "evaluation": EvaluationProtocol().to_json()}
 OnProgress = Callable[[int, int, int, float], None]
 
 
-def objective_of(model: str) -> Objective:
-    """What a training looks for if nobody says: what a model that judges itself declares first."""
+def objective_of(model: str, at: Sequence[int]) -> Objective:
+    """What a training looks for if nobody says: mrr@20, or at the deepest of the cut-offs ``at``
+    if 20 isn't one of them; what a model that judges itself declares first."""
     own = own_metrics(model) if judges_itself(model) else {}
-    return next((Objective(name, which) for name, which in own.items()), Objective(DEFAULT))
+    for name, direction in own.items():
+        return Objective(name, direction)
+    return Objective(DEFAULT if 20 in at or not at else f"mrr@{max(at)}")
 
 
 class Fit:
@@ -98,7 +101,7 @@ class Fit:
     ) -> None:
         self.name, self.view, self.seed = model, view, seed
         self.at, self.also, self.evaluate = tuple(at), tuple(also), evaluate
-        self.objective = objective or objective_of(model)
+        self.objective = objective or objective_of(model, self.at)
         self.protocol = EvaluationProtocol(filter_seen, ties)
         self.device = runtime.usable_device(device)
         runtime.forget_peak(self.device)

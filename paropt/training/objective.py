@@ -131,6 +131,19 @@ class Objective:
         found = [(epoch, v) for epoch, v in enumerate(curve, 1) if v is not None]
         return max(found, key=lambda one: (self.key(one[1]), -one[0]), default=None)
 
+    def stages(self, reports: Iterable[EpochReport], upto: EpochReport) -> dict[str, int]:
+        """How many epochs of each stage are in the weights of the epoch ``upto``, in their order:
+        as many as led to the best of each stage before. Nothing of a training without stages."""
+        by_stage: dict[str, list[EpochReport]] = {}
+        for report in reports:
+            if report.stage and report.stage_epoch and report.epoch <= upto.epoch:
+                by_stage.setdefault(report.stage, []).append(report)
+        found = {}
+        for stage, of in by_stage.items():
+            best = self.best_epoch([self.value(report) for report in of])
+            found[stage] = best[0] if best else len(of)
+        return {**found, upto.stage: upto.stage_epoch or 0} if found and upto.stage else {}
+
     def steady(self, curve: Curve) -> float | None:
         """What a trial is worth: the mean of its three best epochs; None before any."""
         values = [value for value in curve if value is not None]

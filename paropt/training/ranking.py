@@ -332,6 +332,7 @@ def judge(
         with torch.no_grad():
             metrics = model.evaluate(batches)
             if metrics is None:
+                _check_declared(model, {})
                 found = _ranked(model, batches, _names(at, also, objective), ties, filter_seen)
             else:
                 _check_declared(model, metrics)

@@ -24,7 +24,7 @@ from paropt.training.fit import Fit
 from paropt.training.metrics import DEFAULT
 from paropt.training.objective import Objective, flattered, interval
 from paropt.training.ranking import Evaluation, evaluate
-from paropt.training.registry import Needs, lacks
+from paropt.training.registry import Needs, complete_params, lacks, stages_of
 from paropt.training.saved import SavedModel, check_place, load_model, save_model
 from paropt.training.semantics import DEFAULT_SEED
 from paropt.training.wanted import objective_of
@@ -37,13 +37,18 @@ LEAST_KNOWN = 0.05  # of the targets: a model that knows fewer is tested on othe
 
 @dataclass(frozen=True)
 class Wish:
-    """What is to be trained, and how it is judged. None: as :func:`train` finds it best."""
+    """What is to be trained, and how it is judged. None: as :func:`train` finds it best.
+
+    ``stages`` are the epochs of each stage, of a model that has some, where nothing may be chosen
+    by what the training is tested on.
+    """
 
     model: str
     params: Mapping[str, Any]
     split: str = "search"
     seed: int = DEFAULT_SEED
     epochs: int | None = None
+    stages: Mapping[str, int] | None = None
     threads: int | None = None
     device: str = "cpu"
     at: tuple[int, ...] = (20,)
@@ -77,6 +82,7 @@ class Outcome:
     epochs: int
     floor: dict[str, dict[str, float]] | None
     best_epoch: int | None = None
+    stage: str | None = None
     loss: float | None = None
     saved: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
@@ -138,13 +144,17 @@ def train(
     usual = EvaluationProtocol.of_data(view.dataset.protocol)
     protocol = usual.asked(wish.filter_seen, wish.ties)
     note(f"judged with {protocol.words()}{_why(wish.filter_seen, view.dataset)}")
+    # test chooses no weights to hand over: each stage has the epochs that suited it on valid
+    params = complete_params(wish.model, wish.params)
+    blind = wish.split == "full" and bool(stages_of(wish.model, params))
     fit = Fit(
         wish.model,
         wish.params,
         view,
         seed=wish.seed,
         device=wish.device,
-        epochs=wish.epochs,
+        epochs=wish.stages if blind and wish.stages else wish.epochs,
+        evaluate="last" if blind else True,
         at=wish.at,
         also=wish.also,
         objective=objective,
@@ -159,6 +169,8 @@ def train(
         on_epoch(last, fit.n_epochs)
     if last is None:
         raise ParamError(f"there is nothing to train in {fit.n_epochs} epochs")
+    if fit.stages and fit.best_report:
+        last = fit.best_report  # of the weights that the training ended with
     outcome = Outcome(
         model=fit.name,
         metrics=dict(last.metrics),
@@ -179,6 +191,7 @@ def train(
             [fit.name], view, wish.at, protocol.ties, protocol.filter_seen, wish.also, objective
         ),
         best_epoch=fit.best_epoch,
+        stage=last.stage if fit.stages else None,
         loss=last.loss,
         saved=str(save) if save else None,
         extra=dict(last.extra),
@@ -186,6 +199,7 @@ def train(
     )
     if save is not None:
         facts = {
+            "epoch": last.epoch,
             "metrics": last.metrics,
             "metric": objective.metric,
             **protocol.to_json(),

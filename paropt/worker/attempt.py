@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 EarlyEnd = Literal["prune", "hand back", "give up"]
 Kind = Literal["done", "pruned", "handed back", "lost", "failed", "died"]
-PROGRESS = ("epoch", "step", "steps", "events_per_second", "events", "busy")
+PROGRESS = ("epoch", "stage", "step", "steps", "events_per_second", "events", "busy")
 STOP_SECONDS = 30.0  # from "stop" to the end of a fit; a range of steps takes a fraction of one
 
 
@@ -107,6 +107,7 @@ class Attempt:
             trial=self.trial.number,
             epoch=0,
             epochs=self.trial.epochs,
+            stage="",
             step=0,
             steps=0,
             events_per_second=None,
@@ -172,6 +173,7 @@ class Attempt:
             "direction": definition.direction,
             "evaluation": definition.protocol.to_json(),
             "once": trial.once,
+            "stages": trial.stages or None,
             "checkpoint": str(slot.checkpoints.path(trial.root, trial.attempt)),
             "resume": [str(path) for path in usable] if second else None,
         }
@@ -230,7 +232,9 @@ class Attempt:
     def _started(self, message: Message) -> None:
         number, since = self.trial.number, self.trainer.idle_since
         resumed, why = message.get("resumed_epoch"), message.get("why_from_zero")
-        self.status.show(resumed=resumed, why_from_zero=why)
+        # a model with stages knows only now how many they have
+        self.trial.epochs = int(message.get("epochs") or self.trial.epochs)
+        self.status.show(resumed=resumed, why_from_zero=why, epochs=self.trial.epochs)
         idle = None if since is None else round(time.monotonic() - since, 3)
         self.status.record(
             "started", trial=number, resumed_epoch=resumed, why_from_zero=why, idle=idle

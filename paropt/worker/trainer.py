@@ -189,7 +189,7 @@ class _Training:
             view,
             seed=self.message["seed"],
             device=self.message["device"],
-            epochs=self.message.get("epochs"),
+            epochs=self._epochs(),
             at=self.message["at"],
             also=self.message.get("also") or (),
             objective=Objective(metric, self.message.get("direction") or "maximize"),
@@ -198,10 +198,19 @@ class _Training:
             evaluate="last" if self.message.get("once") else True,
         )
 
+    def _epochs(self) -> int | dict[str, int] | None:
+        """Where training ends; a model's stages know better than a study's number."""
+        from paropt.training.registry import stages_of
+
+        if stages_of(self.message["model"], self.message["params"]):
+            return self.message.get("stages") or None
+        return self.message.get("epochs")
+
     def run(self) -> Iterator[int]:
         """Train to the end, a stop or a yield; yields the number of each epoch that is complete."""
         done, why = self._resume()
-        self._tell("started", resumed_epoch=done, why_from_zero=why)
+        epochs = self.fit.n_epochs
+        self._tell("started", resumed_epoch=done, why_from_zero=why, epochs=epochs)
         for facts in self.history:
             self._tell("epoch", **facts, again=True)
             yield facts["epoch"]
@@ -313,6 +322,7 @@ class _Training:
                 self._tell(
                     "progress",
                     epoch=epoch,
+                    stage=self.fit.stage,
                     step=step,
                     steps=steps,
                     events_per_second=events_per_second,

@@ -43,7 +43,9 @@ def checked(space: Space, declare: Declare = registry.declaration) -> Space:
     for parameter in space.idle:
         _check_idle(space, parameter, declared)
     epochs = {m: int(params[EPOCHS].default) for m, params in declared.items() if EPOCHS in params}
-    epochs |= {model: 1 for model in space.models if registry.counts(model)}
+    for model in space.models:
+        if registry.counts(model) or registry.stages_of(model, {}):
+            epochs[model] = registry.epochs_of(model)
     space = replace(space, epochs=epochs)
     _check_together(space)
     return space

@@ -24,6 +24,7 @@ class Job:
     epochs: int
     seed: int
     once: bool
+    stages: Mapping[str, int] = field(default_factory=dict)
 
     def to_meta(self) -> dict[str, Any]:
         """As a trial stores it."""
@@ -34,6 +35,7 @@ class Job:
             "epochs": self.epochs,
             "seed": self.seed,
             "once": self.once,
+            **({"stages": dict(self.stages)} if self.stages else {}),
         }
 
 
@@ -42,7 +44,8 @@ class Entry:
     """A configuration of a plan.
 
     ``found`` has the search's trial, value and epoch of a candidate; ``source`` says where a
-    control is from. One that the search found and that is also the control has both.
+    control is from. One that the search found and that is also the control has both. ``stages``
+    are the epochs of each stage, once they are chosen, of a model that has some.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Entry:
     epochs: int
     found: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
+    stages: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ class Plan:
     def jobs(self) -> list[Job]:
         """All trainings, one seed of every entry after the other."""
         return [
-            Job(e.name, e.model, e.params, e.epochs, seed, self.once)
+            Job(e.name, e.model, e.params, e.epochs, seed, self.once, e.stages)
             for seed in self.seeds
             for e in self.entries
         ]

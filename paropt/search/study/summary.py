@@ -40,6 +40,7 @@ def described(record: Record, objective: Objective) -> dict[str, Any]:
         "params": dict(record.meta["params"]),
         "metrics": dict(report.metrics) if report else {},
         **judged(record.value, report, objective),
+        "stages": objective.stages(record.reports, report) if report else {},
         "curve": list(curve),
         "seed": record.meta["seed"],
         "root": record.root,
@@ -121,9 +122,9 @@ def summary(
 def _shown(best: Record | None, objective: Objective) -> dict[str, Any] | None:
     if best is None:
         return None
-    shown = ("trial", "value", "steady", "epoch", "params", "metrics", "model", "seed", *JUDGED)
+    shown = ("trial", "value", "steady", "epoch", "stages", "params", "metrics", "model", "seed")
     found = described(best, objective)
-    return {key: found[key] for key in shown}
+    return {key: found[key] for key in (*shown, *JUDGED)}
 
 
 def _runner_up(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from statistics import fmean
@@ -38,6 +38,7 @@ class Trial:
     ``root`` is the number of the first attempt at this configuration and names its checkpoint;
     ``seed`` follows from the configuration's place in the study, so every attempt has the same.
     ``once``: it is to be judged after its last epoch only, with what a confidence interval needs.
+    ``stages`` are the epochs of each stage, where a plan says them.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Trial:
         self.seed = int(record.meta["seed"])
         self.epochs = int(record.meta["epochs"])
         self.once = bool(record.meta.get("once"))
+        self.stages: dict[str, int] = dict(record.meta.get("stages") or {})
         self.prune_reason: str | None = None
         self.resumed = ""  # where this attempt began, if not at zero for the first time
 
@@ -104,12 +106,19 @@ class Trial:
             if record.root != self.root and record.meta["model"] == self.model
         ]
         objective = self._objective
+        last = epochs.reports(self._curves)[-1]
+
+        def staged(records: Iterable[Record]) -> list[Curve]:
+            curves = [epochs.of_stage(r.curve(objective), r.curves, last.stage) for r in records]
+            return [curve for curve in curves if curve]
+
+        own = epochs.of_stage(self._curve, self._curves, last.stage)
         return reason_to_prune(
             self._definition.pruner,
-            self._curve,
-            [record.curve(objective) for record in others if record.scored],
-            [record.curve(objective) for record in others if record.open],
-            self.epochs,
+            own,
+            staged(record for record in others if record.scored),
+            staged(record for record in others if record.open),
+            last.stage_epochs or self.epochs - (last.epoch - len(own)),
             objective,
         )
 

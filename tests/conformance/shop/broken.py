@@ -16,6 +16,7 @@ from shop.alien import Alien
 class Plain(Alien):
     """Ranked by paropt, in one stage, as most models are."""
 
+    METRICS = ()
     PARAMS = tuple(replace(p, default=0) if p.name == "first_epochs" else p for p in Alien.PARAMS)
 
     def evaluate(self, batches: Any) -> None:
