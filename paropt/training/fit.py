@@ -30,7 +30,7 @@ from paropt.training import checksummed_file, plans, runtime
 from paropt.training.catalogue import catalogue
 from paropt.training.epochs import EpochReport
 from paropt.training.evaluation import EvaluationProtocol, Ties
-from paropt.training.metrics import DEFAULT
+from paropt.training.metrics import CUTOFF, DEFAULT
 from paropt.training.objective import Objective
 from paropt.training.optimisers import Optimiser
 from paropt.training.ranking import ROWS, Evaluation, judge
@@ -39,13 +39,12 @@ from paropt.training.registry import (
     build,
     counts,
     epochs_of,
-    judges_itself,
-    own_metrics,
     stages_of,
 )
 from paropt.training.semantics import SEMANTICS
 from paropt.training.stages import Stages
 from paropt.training.steps import CountingSteps, LossSteps, OwnSteps, Plans, Steps
+from paropt.training.wanted import objective_of
 from paropt.training.weights import load_weights
 
 if TYPE_CHECKING:
@@ -56,15 +55,6 @@ RANGE_SECONDS = 0.3  # of work between two looks at stop()
 # what paropt 0.1 counted its best epoch by, and judged with, without saying so in a checkpoint
 _UNSAID = {"metric": DEFAULT, "evaluation": EvaluationProtocol().to_json()}
 OnProgress = Callable[[int, int, int, float], None]
-
-
-def objective_of(model: str, at: Sequence[int]) -> Objective:
-    """What a training looks for if nobody says: mrr@20, or at the deepest of the cut-offs ``at``
-    if 20 isn't one of them; what a model that judges itself declares first."""
-    own = own_metrics(model) if judges_itself(model) else {}
-    for name, direction in own.items():
-        return Objective(name, direction)
-    return Objective(DEFAULT if 20 in at or not at else f"mrr@{max(at)}")
 
 
 class Fit:
@@ -101,7 +91,7 @@ class Fit:
     ) -> None:
         self.name, self.view, self.seed = model, view, seed
         self.at, self.also, self.evaluate = tuple(at), tuple(also), evaluate
-        self.objective = objective or objective_of(model, self.at)
+        self.objective = objective or objective_of(None, [model], self.at or (CUTOFF,))
         self.protocol = EvaluationProtocol(filter_seen, ties)
         self.device = runtime.usable_device(device)
         runtime.forget_peak(self.device)

@@ -59,7 +59,8 @@ class Trial:
         self.model = str(record.meta["model"])
         self.params: dict[str, Any] = dict(record.meta["params"])
         self.seed = int(record.meta["seed"])
-        self.epochs = int(record.meta["epochs"])
+        self._meta = dict(record.meta)
+        self.epochs = int(record.meta["epochs"])  # a model with stages may say better
         self.once = bool(record.meta.get("once"))
         self.stages: dict[str, int] = dict(record.meta.get("stages") or {})
         self.prune_reason: str | None = None
@@ -95,6 +96,9 @@ class Trial:
             self._hold(connection)
             trial_rows.set_curve(connection, self.id, self._curves, self._curve)
             trial_rows.set_attrs(connection, "user", self.id, self._reached())
+            if self.epochs != self._meta["epochs"]:
+                self._meta["epochs"] = self.epochs
+                trial_rows.set_attrs(connection, "system", self.id, {trial_rows.META: self._meta})
             self._history.refresh(connection)
         self.prune_reason = self._reason_to_prune()
         return self.prune_reason is not None
