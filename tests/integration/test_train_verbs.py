@@ -28,8 +28,8 @@ PARAMS = "layers=16,batch_size=8,n_sample=32,learning_rate=0.1,n_epochs=3,loss=c
 KEYS = {
     "model", "metrics", "targets", "unknown", "seconds", "events_per_second", "params",
     "fingerprint", "seed", "split", "ties", "filter_seen", "threads", "device", "epochs", "floor",
-    "best_epoch", "stage", "loss", "saved", "extra", "metric", "interval", "with_misses", "sessions",
-    "tied", "conservative", "stderr", "candidates",
+    "best_epoch", "stage", "loss", "saved", "extra", "metric", "interval", "with_misses",
+    "sessions", "tied", "conservative", "stderr", "candidates",
 }  # fmt: skip
 Paropt = Callable[..., Result]
 
