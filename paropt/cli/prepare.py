@@ -138,9 +138,9 @@ def prepare(
 ) -> None:
     """Turn event logs into a dataset directory.
 
-    EVENTS are TSV, CSV (plain or gzip) or Parquet files with one event per row; several are read
-    as one log. Sessions of the last days become the test part, those of the days before that the
-    valid part.
+    EVENTS are TSV, CSV, JSON lines (plain or gzip) or Parquet files or directories of these, with
+    one event per row; several are read as one log. Sessions of the last days become the test part,
+    those of the days before that the valid part.
 
     \b
     paropt prepare events.tsv --out data/shop
