@@ -87,9 +87,7 @@ def read_text(layout: Layout, columns: Sequence[str], on_bad: OnBad | None) -> p
             f"{layout.path} has {scan.rows} lines with rows, of which {n_read} were understood;"
             " look for quotes and carriage returns inside values"
         )
-    if scan.has_quotes and not layout.quotes:
-        table = _without_quotes(table)
-    return table
+    return _without_quotes(layout, table) if scan.has_quotes else table
 
 
 def records(layout: Layout) -> Iterator[Record]:
@@ -327,14 +325,21 @@ def _check_spare(layout: Layout, table: pa.Table, spare: Sequence[str]) -> None:
             )
 
 
-def _without_quotes(table: pa.Table) -> pa.Table:
-    """A TSV's values without the quotes that some programs put around them."""
+def _without_quotes(layout: Layout, table: pa.Table) -> pa.Table:
+    """Values without quotes that are part of no value: a TSV's, and a CSV's after a blank."""
+    is_quoted = _is_quoted_after_blank if layout.quotes else _is_quoted
     for n, name in enumerate(table.column_names):
         column = table.column(name)
-        if _is_quoted(column):
-            inner = pc.replace_substring_regex(column, r'^"((?s:.*))"$', r"\1")
+        if is_quoted(column):
+            inner = pc.replace_substring_regex(column, r'^ *"((?s:.*))" *$', r"\1")
             table = table.set_column(n, name, pc.replace_substring(inner, '""', '"'))
     return table
+
+
+def _is_quoted_after_blank(column: pa.ChunkedArray) -> bool:
+    """All values are written like ``1, "a"``: to CSV the quote is not at the field's beginning."""
+    quoted = pc.match_substring_regex(column, r'^ +"[^"]*" *$')
+    return bool(pc.all(quoted).as_py())
 
 
 def _is_quoted(column: pa.ChunkedArray) -> bool:

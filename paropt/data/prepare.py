@@ -104,6 +104,9 @@ def prepare(
     plan = make_plan(events, given or {}, options or Options(), say)
     funnel = Funnel()
     log = _read(plan, funnel, say)
+    odd = _odd_times(plan, log)
+    for warning in odd:
+        say(f"warning: {warning}")
     if plan.of_users:
         plan, why = settle_users(plan, _of_kind(log))
         say(why)
@@ -124,7 +127,8 @@ def prepare(
     content = _content(plan, log, splits, arrays, (index, users), beside, funnel)
     for warning in content.meta["warnings"]:
         say(f"warning: {warning}")
-    content = replace(content, meta={**content.meta, "said": said, "options": options_now})
+    told = {"warnings": odd + content.meta["warnings"], "said": said, "options": options_now}
+    content = replace(content, meta={**content.meta, **told})
     return write_dataset(out, content, overwrite)
 
 
@@ -289,6 +293,17 @@ def _of_kind(log: Log) -> Events:
     return log.events if log.kept is None else log.events.take(log.kept)
 
 
+def _odd_times(plan: Plan, log: Log) -> list[str]:
+    """What to say of times that no log has, before anything is refused because of them."""
+    if not plan.has_times:
+        return []
+    times = log.events.time if log.kept is None else log.events.time[log.kept]
+    if plan.rules.end_ms is not None:
+        times = times[times < plan.rules.end_ms]
+    said = odd_span(times)
+    return [said] if said else []
+
+
 # -- splitting ------------------------------------------------------------------------------
 
 
@@ -436,10 +451,7 @@ def _content(
         "splits": summaries,
         "funnel": funnel.as_json(),
         "equal_times": equal,
-        "warnings": [
-            *warnings(funnel.steps, summaries, equal),
-            *filter(None, [_odd_span(summaries) if plan.has_times else None]),
-        ],
+        "warnings": warnings(funnel.steps, summaries, equal),
         "columns": {name: column.kind for name, column in kept.items()},
         **beside.meta,
     }
@@ -474,12 +486,6 @@ def _beside(
         note,
         text_cache,
     )
-
-
-def _odd_span(summaries: Mapping[str, Mapping[str, Any]]) -> str | None:
-    there = [split for split in summaries.values() if split["events"]]
-    ends = [split[end] for split in there for end in ("first", "last")]
-    return odd_span(np.array(ends))
 
 
 def _time_decides(plan: Plan) -> bool:

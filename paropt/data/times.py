@@ -74,12 +74,15 @@ def odd_span(times: Ints) -> str | None:
         return None
     first, last = np.array([times.min(), times.max()], "datetime64[ms]").astype("datetime64[D]")
     next_year = datetime.now(UTC).year + 1
-    begin, end = np.datetime64(f"{_EARLIEST_YEAR}-01-01"), np.datetime64(f"{next_year + 1}-01-01")
-    if begin <= first and last < end:
+    years = [f"{_EARLIEST_YEAR}-01-01", f"{next_year + 1}-01-01"]
+    begin, end = np.array(years, "datetime64[ms]").astype(np.int64)
+    n_odd = np.count_nonzero((times < begin) | (times >= end))
+    if not n_odd:
         return None
     return (
-        f"times go from {first} to {last}, not from {_EARLIEST_YEAR} to {next_year} as expected;"
-        " are they in another unit or form? --time-format says which"
+        f"times go from {first} to {last}, and {n_odd:,} of {len(times):,} are not from"
+        f" {_EARLIEST_YEAR} to {next_year}: are they in another unit or form?"
+        " --time-format says which"
     )
 
 

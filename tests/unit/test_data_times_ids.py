@@ -130,7 +130,9 @@ def test_a_span_that_no_log_has_is_said() -> None:
     assert odd_span(days()) is None
     said = odd_span(days("1970-01-01", "2024-05-06"))
     assert said is not None
-    assert said.startswith("times go from 1970-01-01 to 2024-05-06, not from 1990 to 20")
+    assert said.startswith(
+        "times go from 1970-01-01 to 2024-05-06, and 1 of 2 are not from 1990 to 20"
+    )
     assert odd_span(days("2014-01-01", "2608-05-06")) is not None
 
 
