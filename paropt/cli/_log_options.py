@@ -31,9 +31,14 @@ class LogOption(click.Option):
     """An option on how a log is prepared; beside ``--data`` they are listed by themselves."""
 
 
-def log_options(function: Function) -> Function:
-    """Add them all; a command is given them by the names of ``paropt.data.options.Options``."""
+def log_options(function: Function, without: str = "") -> Function:
+    """Add them all; a command is given them by the names of ``paropt.data.options.Options``.
+
+    ``without`` names one that means something else there.
+    """
     for declarations, settings in reversed(_DECLARED):
+        if without in declarations:
+            continue
         function = click.option(*declarations, cls=LogOption, **settings)(function)
     return function
 
@@ -66,12 +71,13 @@ _OF_READING = (
 )
 
 
-def names_of_log_options() -> list[str]:
+def names_of_log_options(without: str = "") -> list[str]:
     """The parameters that :func:`log_options` adds."""
-    words = [[word for word in words if "--" not in word] for words, _ in _DECLARED]
+    declared = [words for words, _ in _DECLARED if without not in words]
+    words = [[word for word in words if "--" not in word] for words in declared]
     return [
         named[0] if named else declared[0][2:].split("/")[0].replace("-", "_")
-        for named, (declared, _) in zip(words, _DECLARED, strict=True)
+        for named, declared in zip(words, declared, strict=True)
     ]
 
 

@@ -153,16 +153,22 @@ class DataVerb(click.Command):
             raise
 
 
-def data_option(help: str, **settings: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def data_option(
+    help: str, *, or_files: str = "", **settings: Any
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """``--data``: a dataset directory, or event files that are prepared on the fly.
 
     The options on how those are prepared come with it; the verb gets all as one ``data``.
+    ``or_files`` is an option of the verb's own that takes event files as well: how those are read
+    it gets as ``log``.
     """
 
     def add(verb: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(verb)
         def call(*args: Any, data: tuple[str, ...], **given: Any) -> Any:
-            said = said_of({name: given.pop(name) for name in names_of_log_options()})
+            said = said_of({name: given.pop(name) for name in names_of_log_options(or_files)})
+            if or_files and not data:
+                return verb(*args, data=data, log=said, **given)
             return verb(*args, data=_with_options(data, said), **given)
 
         option = click.option(
@@ -173,7 +179,7 @@ def data_option(help: str, **settings: Any) -> Callable[[Callable[..., Any]], Ca
             help=f"{help}, or event files to prepare and keep; repeatable.",
             **settings,
         )
-        return log_options(option(call))
+        return log_options(option(call), or_files)
 
     return add
 

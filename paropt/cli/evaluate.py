@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from paropt.cli._log_options import options_of
 from paropt.cli._study import DataVerb, data_option, directory_of, say
 from paropt.cli._training import DIRECTORY, judging_options, show
 
+if TYPE_CHECKING:
+    from paropt.launch.data_source import Given
+
+FILE = click.Path(path_type=Path)
+
 
 @click.command(cls=DataVerb)
-@click.argument("directory", metavar="DIR", type=DIRECTORY)
-@data_option("A dataset directory", required=True)
+@click.argument("directory", metavar="MODEL", type=DIRECTORY)
+@click.argument("more", nargs=-1, metavar="[FILE]...", type=FILE)
+@data_option("A dataset directory", or_files="--test")
+@click.option(
+    "--test",
+    multiple=True,
+    type=FILE,
+    metavar="FILE [FILE …]",
+    help="Event files that are a test set as they are: nothing is split, cleaned or left out.",
+)
 @click.option(
     "--split",
     type=click.Choice(["search", "full"]),
@@ -22,22 +38,54 @@ from paropt.cli._training import DIRECTORY, judging_options, show
 )
 @judging_options
 def evaluate(
-    directory: Path, data: tuple[str, ...], split: str | None, as_json: bool, **judging: Any
+    directory: Path,
+    more: tuple[Path, ...],
+    data: Given,
+    test: tuple[Path, ...],
+    split: str | None,
+    as_json: bool,
+    log: dict[str, Any] | None = None,
+    **judging: Any,
 ) -> None:
-    """Test a saved model.
+    """Test a saved model, on a dataset or on files.
+
+    Files after --test are each a test set of its own, read as the log that the model was trained
+    on: of every session each event after the first is predicted, and items that training never
+    saw are left out and counted.
 
     \b
     paropt evaluate shop --data data/shop --at 1,5,10,20
+    paropt evaluate shop --test monday.tsv tuesday.tsv
     """
     from paropt.training import train_and_test
     from paropt.training.wanted import more_metrics
 
+    _check_usage(data, test, more, split)
     judging["also"] = more_metrics(judging["also"])
-    outcome = train_and_test.test(
-        directory,
-        directory_of(data),
-        split=split,
-        note=say,
-        **judging,
-    )
-    show(outcome, as_json)
+    if not test:
+        show(
+            train_and_test.test(directory, directory_of(data), split=split, note=say, **judging),
+            as_json,
+        )
+        return
+    files = [*test, *more]
+    options = options_of(log or {})
+    found = train_and_test.test_files(directory, files, options, note=say, **judging)
+    if as_json:
+        told = [{"file": str(f), **asdict(one)} for f, one in zip(files, found, strict=True)]
+        click.echo(json.dumps(told, indent=1))
+        return
+    for file, outcome in zip(files, found, strict=True):
+        click.echo(f"\n{file}" if len(files) > 1 else str(file))
+        show(outcome, as_json)
+
+
+def _check_usage(
+    data: Given, test: tuple[Path, ...], more: tuple[Path, ...], split: str | None
+) -> None:
+    if bool(data) == bool(test):
+        raise click.UsageError("give either --data DIR or --test FILE")
+    if more and not test:
+        raise click.UsageError(f"unexpected extra argument ({more[0]}); files follow --test")
+    if test and split:
+        raise click.UsageError("--split is of a dataset; leave it out with --test")

@@ -88,6 +88,22 @@ def known_sessions(asked: Asked, saved: SavedModel, user_key: str | None = None)
         DataError: the model knows no item of the file.
         ModelError: the model needs times, and the file has none.
     """
+    events, notes = file_events(asked, saved, user_key)
+    kept = events.items < saved.n_items
+    events = replace(events, targets=np.zeros(len(kept), bool)).take(kept).with_queries()
+    return Sessions(asked.sessions, events, int(np.count_nonzero(~kept)), notes)
+
+
+def file_events(
+    asked: Asked, saved: SavedModel, user_key: str | None = None
+) -> tuple[Events, list[str]]:
+    """All events of a file as :func:`known_sessions` reads it, and what to say of it.
+
+    Every event is a target; items that the model does not know have the index ``n_items``.
+
+    Raises:
+        DataError, ModelError: as :func:`known_sessions`.
+    """
     asked.refuse_strangers(saved.item_ids.tolist())
     if not asked.timed:
         _check_times(asked, saved)
@@ -105,19 +121,16 @@ def known_sessions(asked: Asked, saved: SavedModel, user_key: str | None = None)
     raw = replace(raw, columns=columns, user=user)
     n_sessions = len(asked.sessions)
     known = pc.index_in(asked.items, value_set=pa.array(saved.item_ids, pa.string()))
-    items = pc.fill_null(known, -1).to_numpy(zero_copy_only=False)[raw.item]
-    kept = items >= 0
+    items = pc.fill_null(known, saved.n_items).to_numpy(zero_copy_only=False)[raw.item]
     events = Events(
         items=items.astype(np.int32),
         times=raw.time.astype(np.int64),
-        targets=np.zeros(len(items), bool),
+        targets=np.ones(len(items), bool),
         offsets=np.concatenate(([0], np.cumsum(np.bincount(raw.session, minlength=n_sessions)))),
         columns=_complete(knowledge, raw.columns, len(items)),
         users=_users(knowledge, raw, n_sessions),
     )
-    events = events.take(kept).with_queries()
-    notes = [*asked.notes, *_lacking(asked, knowledge, user_key)]
-    return Sessions(asked.sessions, events, int(np.count_nonzero(~kept)), notes)
+    return events, [*asked.notes, *_lacking(asked, knowledge, user_key)]
 
 
 def _check_times(asked: Asked, saved: SavedModel) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from paropt.data.asking import read_asked
 from paropt.data.dataset import VIEWS, Dataset, View, open_dataset
+from paropt.data.options import Options
 from paropt.errors import DataError, ParamError
 from paropt.training.baselines import floors_of
 from paropt.training.catalogue import facts
@@ -24,6 +26,7 @@ from paropt.training.fit import Fit
 from paropt.training.metrics import DEFAULT
 from paropt.training.objective import Objective, flattered, interval
 from paropt.training.ranking import Evaluation, evaluate
+from paropt.training.recommending import file_events
 from paropt.training.registry import Needs, complete_params, lacks, stages_of
 from paropt.training.saved import SavedModel, check_place, load_model, save_model
 from paropt.training.semantics import DEFAULT_SEED
@@ -203,6 +206,7 @@ def train(
             "metrics": last.metrics,
             "metric": objective.metric,
             **protocol.to_json(),
+            "protocol": view.dataset.protocol,
             "paramfile": dict(provenance or {}),
         }
         save_model(save, fit, facts)
@@ -278,6 +282,96 @@ def test(
         device=str(saved.model.device),
         epochs=saved.meta["epoch"],
         floor=floor,
+        **_standing(found, objective),
+    )
+
+
+def test_files(
+    directory: Path,
+    files: Sequence[Path],
+    options: Options,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    at: Sequence[int] = (20,),
+    also: Sequence[str] = (),
+    metric: str | None = None,
+    ties: Ties | None = None,
+    filter_seen: bool | None = None,
+    note: Callable[[str], None] = lambda message: None,
+) -> list[Outcome]:
+    """Test a saved model on files that are test sets as they are; an outcome for each.
+
+    They are read as the log that the model was trained on, but for what ``options`` say. Every
+    event after a session's first is predicted, or the last one only if the model is of data that
+    were split leave-one-out.
+
+    Raises:
+        ParoptError: whatever of it cannot be done.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    saved = load_model(directory, device)
+    objective = objective_of(metric, [saved.meta["model"]], at)
+    usual = EvaluationProtocol.of_data(str(saved.meta.get("protocol")))
+    stored = EvaluationProtocol.from_json({**usual.to_json(), **saved.meta})
+    protocol = stored.asked(filter_seen, ties)
+    last = saved.meta.get("protocol") == "leave-one-out"
+    what = "the last event of each session" if last else "every event after a session's first"
+    note(f"judged with {protocol.words()}; {what} is predicted")
+    outcomes = []
+    for path in files:
+        began = time.perf_counter()
+        events = _file_events(path, saved, options, last, note)
+        found = _judged(saved, events, at, also, objective, protocol)
+        _check_known(found, directory, str(path))
+        seconds = time.perf_counter() - began
+        outcomes.append(_outcome(saved, found, protocol, objective, seconds))
+    return outcomes
+
+
+def _file_events(
+    path: Path, saved: SavedModel, options: Options, last: bool, note: Callable[[str], None]
+) -> Events:
+    knowledge = saved.knowledge
+    user_key = options.user_key or knowledge.user_key
+    further = [*knowledge.columns, *([user_key] if user_key else [])]
+    asked = read_asked(path, options, saved.meta.get("log"), further)
+    events, notes = file_events(asked, saved, options.user_key)
+    for line in notes:
+        note(line)
+    if last:
+        targets = np.zeros(len(events.items), bool)
+        targets[events.offsets[1:][np.diff(events.offsets) > 0] - 1] = True
+        events = replace(events, targets=targets)
+    return events
+
+
+def _outcome(
+    saved: SavedModel,
+    found: Evaluation,
+    protocol: EvaluationProtocol,
+    objective: Objective,
+    seconds: float,
+) -> Outcome:
+    """Of a file, which has no training split that floors could come from."""
+    return Outcome(
+        model=saved.meta["model"],
+        metrics=found.metrics,
+        targets=found.targets,
+        unknown=found.unknown,
+        seconds=seconds,
+        events_per_second=found.targets / found.seconds,
+        params=saved.meta["params"],
+        fingerprint=saved.meta["fingerprint"],
+        seed=saved.meta["seed"],
+        split="file",
+        ties=protocol.ties,
+        filter_seen=protocol.filter_seen,
+        threads=torch.get_num_threads(),
+        device=str(saved.model.device),
+        epochs=saved.meta["epoch"],
+        floor=None,
         **_standing(found, objective),
     )
 

@@ -264,6 +264,58 @@ def test_other_data_are_matched_by_item_ids(
     assert found["metrics"] == pytest.approx(said["metrics"], abs=1e-6)
 
 
+def bare_test(shop: Path, path: Path) -> Path:
+    """The events of the sessions of the test split, as a file of their own."""
+    header, *lines = (shop.parent / "events.tsv").read_text().splitlines()
+    sessions = set(open_dataset(shop).view("full").test.session_ids().tolist())
+    kept = [line for line in lines if line.split("\t")[0] in sessions]
+    path.write_text("\n".join([header, *kept]) + "\n")
+    return path
+
+
+def test_bare_test_files_are_judged_as_they_are(
+    trained: tuple[Path, dict[str, Any]], shop: Path, paropt: Paropt, tmp_path: Path
+) -> None:
+    """The test split as a file has the numbers of the dataset; a file is never split again."""
+    directory, said = trained
+    path = bare_test(shop, tmp_path / "test.tsv")
+    half = tmp_path / "half.csv"
+    lines = path.read_text().replace("\t", ",").splitlines()
+    half.write_text("\n".join(lines[: len(lines) // 2]).replace("ItemId", "product") + "\n")
+    done = paropt("evaluate", directory, "--test", path, "--at", "1,5", "--json")
+    (found,) = json.loads(done.stdout)
+    assert "every event after a session's first is predicted" in done.stderr
+    assert (found["targets"], found["unknown"]) == (said["targets"], said["unknown"])
+    assert found["metrics"] == pytest.approx(said["metrics"], abs=1e-6)
+    assert (found["file"], found["floor"], found["split"]) == (str(path), None, "file")
+    both = paropt(
+        "evaluate", directory, "--test", path, half, "--at", "5", "--json", "--item-key", "product",
+        ok=False,
+    )  # fmt: skip
+    assert isinstance(both.exception, ParoptError) and "product" in str(both.exception)
+    half.write_text("\n".join(lines[: len(lines) // 2]) + "\n")
+    both = paropt("evaluate", directory, "--test", path, half, "--at", "5")
+    assert both.stdout.count("recall@5") == 2
+    assert f"{half}" in both.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "give either --data DIR or --test FILE"),
+        (("--test", "a.tsv", "--data", "shop"), "give either --data DIR or --test FILE"),
+        (("--data", "shop", "b.tsv"), "files follow --test"),
+        (("--test", "a.tsv", "--split", "full"), "--split is of a dataset"),
+    ],
+)
+def test_what_a_model_is_tested_on_is_one_or_the_other(
+    arguments: tuple[str, ...], message: str, trained: tuple[Path, dict[str, Any]], paropt: Paropt
+) -> None:
+    done = paropt("evaluate", trained[0], *arguments, ok=False)
+    assert done.exit_code == 2
+    assert message in done.stderr
+
+
 def test_another_shop_is_refused(
     trained: tuple[Path, dict[str, Any]], paropt: Paropt, tmp_path: Path
 ) -> None:
