@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import shutil
 from collections.abc import Callable, Iterator
@@ -52,9 +51,15 @@ def paropt() -> Paropt:
 @pytest.fixture(autouse=True, scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Looks at a test set are noted there."""
+    directory = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PAROPT_HOME", str(tmp_path_factory.mktemp("home")))
-        yield Path(os.environ["PAROPT_HOME"])
+        patch.setenv("PAROPT_HOME", str(directory))
+        yield directory
+
+
+@pytest.fixture(autouse=True)
+def at_home(_no_paropt_environment: None, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAROPT_HOME", str(home))
 
 
 @pytest.fixture(scope="module")
