@@ -138,10 +138,8 @@ def test_a_paramfile_gives_its_number_again(paropt: Paropt, shop: Path, tmp_path
 
 
 def test_a_training_that_is_judged_on_test_is_a_look(
-    paropt: Paropt, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    paropt: Paropt, shop: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("PAROPT_HOME", str(tmp_path / "home"))  # looks are kept for good
-
     def looks() -> list[Look]:
         return looks_here(open_dataset(shop).fingerprint)
 
