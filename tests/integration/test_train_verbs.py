@@ -253,10 +253,11 @@ def test_a_saved_model_tests_as_it_did_when_trained(
 def test_other_data_are_matched_by_item_ids(
     trained: tuple[Path, dict[str, Any]], shop: Path, paropt: Paropt, tmp_path: Path
 ) -> None:
-    """The same events backwards in the file: another item index, the same answer."""
+    """The same test after one more session in training: another item index, the same answer."""
     directory, said = trained
     header, *lines = (shop.parent / "events.tsv").read_text().splitlines()
-    (tmp_path / "events.tsv").write_text("\n".join([header, *reversed(lines)]) + "\n")
+    more = [f"first\ti{item}\t{1_599_999_000 + item}" for item in (7, 21, 3)]
+    (tmp_path / "events.tsv").write_text("\n".join([header, *more, *lines]) + "\n")
     prepare([tmp_path / "events.tsv"], tmp_path / "backwards")
     done = paropt("evaluate", directory, "--data", tmp_path / "backwards", "--at", "1,5", "--json")
     found = json.loads(done.stdout)
