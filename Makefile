@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP_ARGS ?=
 
-.PHONY: help demo test check lint types imports docs bench chaos clean
+.PHONY: help demo test storage check lint types imports docs bench chaos clean
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
 
@@ -28,6 +28,10 @@ test: $(BIN)/.paropt-dev  ## the tests
 
 chaos: $(BIN)/.paropt-dev  ## the fault suite: 200 faults and more, some minutes
 	$(BIN)/python tests/chaos/run.py
+
+storage: $(BIN)/.paropt-dev  ## the storage's tests on another PostgreSQL: POSTGRES=/usr/lib/postgresql/15/bin
+	@test -x "$(POSTGRES)/initdb" || { echo "set POSTGRES to the directory of initdb and postgres" >&2; exit 2; }
+	PAROPT_TEST_POSTGRES=$(POSTGRES) $(BIN)/pytest -m "not slow" tests/integration/test_leases.py tests/integration/test_study_trials.py tests/integration/test_study_budget.py tests/integration/test_study_deletion.py tests/integration/test_postgres_storage.py tests/integration/test_upgrade.py tests/integration/test_status.py
 
 bench: $(BIN)/.paropt-dev  ## the benchmarks in their short forms, some minutes; benchmarks/README.md has the long ones
 	$(BIN)/python benchmarks/gru4rec_speed.py --threads 1 --rounds 3 --configuration "retailrocket bpr-max"

@@ -13,10 +13,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from paropt.storage.embedded.binaries import Binaries
 
 # small tensors: threads cost more than they give; read when torch is first imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -27,6 +31,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # set by .ci/run where everything that a test may need is at hand,
 _NO_SKIP = bool(os.environ.get("PAROPT_NO_SKIP"))
+# another PostgreSQL than the embedded one's: the directory of its programs
+_PROGRAMS = os.environ.get("PAROPT_TEST_POSTGRES", "")
 # and this where a browser could not be had after all: the reason
 _NO_BROWSER = bool(os.environ.get("PAROPT_NO_BROWSER"))
 
@@ -60,12 +66,14 @@ class PostgresServer:
     ``url`` is a URL with password; the role may create databases. Nothing is synced to the disk.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, binaries: Binaries | None = None) -> None:
         from paropt.storage.embedded.binaries import find_binaries
         from paropt.storage.embedded.cluster import Cluster
 
         self.directory = _open_directory("paropt-test-server-")
-        binaries = find_binaries()
+        binaries = binaries or find_binaries()
+        if _PROGRAMS:
+            binaries = replace(binaries, directory=Path(_PROGRAMS))
         run = self.directory / "run"
         run.mkdir(mode=0o700)
         binaries.own(run)
@@ -142,6 +150,12 @@ def postgres_server() -> Iterator[PostgresServer]:
     server = PostgresServer()
     yield server
     server.remove()
+
+
+@pytest.fixture(scope="session")
+def new_postgres_server() -> type[PostgresServer]:
+    """Makes servers; whoever makes one removes it."""
+    return PostgresServer
 
 
 @pytest.fixture
