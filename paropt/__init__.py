@@ -1,3 +1,3 @@
 """paropt: finds the best sequential recommender for an event log."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

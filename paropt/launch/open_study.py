@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paropt import __version__
 from paropt.errors import DataError, ParoptError, StudyError
 from paropt.files import readable
 from paropt.launch.data_source import DEMO, Given, Note, demo_set, named_data, open_data, silent
@@ -406,9 +407,10 @@ def _check_search(wish: Wish, space: Space) -> Objective:
 
 def versions() -> dict[str, str]:
     """What the study's numbers were computed with."""
-    names = ("paropt", "torch", "optuna", "numpy")
+    names = ("torch", "optuna", "numpy")
     return {
         "python": platform.python_version(),
+        "paropt": __version__,
         **{name: importlib.metadata.version(name) for name in names},
     }
 

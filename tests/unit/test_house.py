@@ -1,8 +1,13 @@
 """The house can be drawn: no import circle anywhere, and a map that names every room."""
 
 import ast
+import importlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
@@ -99,3 +104,38 @@ def test_the_map_names_every_room() -> None:
     }
 
     assert [room for room in sorted(rooms) if f"`{room}`" not in text] == []
+
+
+def named(dotted: str) -> Any:
+    """What a dotted name means: a module, or something in one.
+
+    Raises:
+        AttributeError: there is no such thing.
+    """
+    parts = dotted.split(".")
+    known = modules()
+    depth = max(n for n in range(1, len(parts) + 1) if ".".join(parts[:n]) in known)
+    found: Any = importlib.import_module(".".join(parts[:depth]))
+    for part in parts[depth:]:
+        found = getattr(found, part)
+    return found
+
+
+def test_the_walk_of_a_trial_names_what_there_is() -> None:
+    text = ARCHITECTURE.read_text("utf-8")
+    walk = text.partition("## A trial, walked")[2].partition("\n## ")[0]
+    steps = re.findall(r"`((?:paropt|models)(?:\.\w+)+)`", walk)
+
+    assert len(steps) > 20
+    for step in steps:
+        assert callable(named(step)), step
+    with pytest.raises(AttributeError):
+        named("paropt.cli.launch.lunch")
+
+
+def test_pages_name_files_that_are_there() -> None:
+    rooms = ("paropt", "models", "tests", "docs", "benchmarks")
+    files = {path.as_posix() for room in rooms for path in (ROOT / room).rglob("*.*")}
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for name in re.findall(r"`([\w/]+\.(?:py|c|h))`", page.read_text("utf-8")):
+            assert any(file.endswith(f"/{name}") for file in files), f"{page.name}: {name}"
