@@ -6,6 +6,9 @@ A message is one sentence: what is wrong, which value, what to do. The command l
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 EXIT_OK = 0
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
@@ -58,3 +61,15 @@ class StorageUnreachable(ParoptError):
     """No answer from PostgreSQL."""
 
     exit_code = EXIT_STORAGE
+
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that somebody may have meant; None if none is like it."""
+    found = difflib.get_close_matches(word, list(known), 1)
+    return found[0] if found else None
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
+    """The end of a sentence about an unknown word; ``otherwise`` where none is like it."""
+    found = closest(word, known)
+    return otherwise if found is None else f"did you mean {found!r}?"

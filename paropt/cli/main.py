@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import gc
 import importlib
 import io
@@ -13,7 +12,7 @@ from typing import Any
 import click
 
 from paropt import __version__
-from paropt.errors import EXIT_FAILURE, ParoptError
+from paropt.errors import EXIT_FAILURE, ParoptError, did_you_mean
 
 # verb -> (module of paropt.cli, its line in `paropt --help`); the function has the verb's name.
 # The line is repeated here because reading it from the docstring would import every verb.
@@ -60,8 +59,7 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Suggest a verb for a misspelt one; click itself looks among loaded ones only."""
         if args and args[0] not in VERBS and not args[0].startswith("-"):
-            close = difflib.get_close_matches(args[0], VERBS, 1)
-            hint = f"did you mean '{close[0]}'?" if close else "'paropt --help' lists them"
+            hint = did_you_mean(args[0], VERBS, "'paropt --help' lists them")
             ctx.fail(f"no verb '{args[0]}'; {hint}")
         return super().resolve_command(ctx, args)
 

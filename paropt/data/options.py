@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -13,7 +12,7 @@ from paropt.data.formats import FORMATS, GENERIC, Format, Schema, guess_format
 from paropt.data.guessing import Guess, guess_columns
 from paropt.data.reading import Layout, look_at, require
 from paropt.data.rules import LEAVE_ONE_OUT, Protocol, Rules
-from paropt.errors import DataError
+from paropt.errors import DataError, closest
 
 Note = Callable[[str], None]
 AS_GIVEN = Rules(keep_repeats=True, min_session=1, min_support=1)
@@ -267,8 +266,8 @@ def _check_keys(layout: Layout, plan: Plan) -> None:
             " are in order with --rows-in-order"
         )
     for option, (key, _) in missing.items():
-        close = difflib.get_close_matches(str(key), layout.names, 1)
-        hint = f"did you mean {close[0]!r}? " if close else f"it has {', '.join(layout.names)}; "
+        close = closest(str(key), layout.names)
+        hint = f"did you mean {close!r}? " if close else f"it has {', '.join(layout.names)}; "
         raise DataError(f"{layout.path} has no column {key!r}; {hint}name it with {option}")
 
 

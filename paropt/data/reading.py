@@ -6,7 +6,6 @@ and whoever parses a value can name its file, column and line.
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -30,7 +29,7 @@ from paropt.data.layouts import (
     open_parquet,
     peek,
 )
-from paropt.errors import DataError
+from paropt.errors import DataError, did_you_mean
 
 __all__ = [
     "BadRow",
@@ -168,8 +167,7 @@ def require(layout: Layout, column: str) -> None:
     """Raises a DataError unless the file has the column."""
     if column in layout.names:
         return
-    close = difflib.get_close_matches(column, layout.names, 1)
-    hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(layout.names)}"
+    hint = did_you_mean(column, layout.names, f"it has {', '.join(layout.names)}")
     raise DataError(f"{layout.path} has no column {column!r}; {hint}")
 
 

@@ -8,7 +8,6 @@ the same files are prepared once.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import hashlib
 import os
 import shutil
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paropt.errors import DataError
+from paropt.errors import DataError, closest
 from paropt.files import readable
 from paropt.machine.file_locks import FileLock
 from paropt.machine.home import paropt_home
@@ -145,8 +144,8 @@ def _check_file(place: Path) -> None:
         )
     if not place.exists():
         near = [path.name for path in _beside(place)]
-        close = difflib.get_close_matches(place.name, near, 1)
-        hint = f"did you mean {place.with_name(close[0])}?" if close else _WHAT_DATA_IS
+        close = closest(place.name, near)
+        hint = f"did you mean {place.with_name(close)}?" if close else _WHAT_DATA_IS
         raise DataError(f"--data {place} does not exist; {hint}")
 
 

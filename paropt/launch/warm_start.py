@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paropt.errors import StudyError
+from paropt.errors import StudyError, did_you_mean
 from paropt.launch.data_source import Note
 
 if TYPE_CHECKING:
@@ -55,8 +54,7 @@ def _points(space: Space, name: str, storage: Storage) -> list[Point]:
             )
         return [point]
     if name not in known:
-        close = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {close[0]!r}?" if close else "'paropt status' lists the studies"
+        hint = did_you_mean(name, known, "'paropt status' lists the studies")
         raise StudyError(
             f"--warm-start {name}: neither a study nor a paramfile of that name; {hint}"
         )

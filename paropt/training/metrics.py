@@ -16,12 +16,11 @@ all items that is among the first k of at least one target.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from paropt.errors import ParamError
+from paropt.errors import ParamError, closest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,8 +68,8 @@ def _hint(word: str, cutoff: str | None, own: Sequence[str]) -> str:
         return f"the model reports {', '.join(own)}, and ranking recall@k, mrr@k, ndcg@k and others"
     if cutoff and word in UNCUT:
         return f"{word} has no cut-off"
-    close = difflib.get_close_matches(word, (*CUT, *ALIASES, COVERAGE, *UNCUT), 1)
-    meant = ALIASES.get(close[0], close[0]) if close else "mrr"
+    close = closest(word, (*CUT, *ALIASES, COVERAGE, *UNCUT)) or "mrr"
+    meant = ALIASES.get(close, close)
     meant = meant if meant in UNCUT and not cutoff else f"{meant}@{cutoff or CUTOFF}"
     names = "recall@k (or hr@k, hit@k), mrr@k, ndcg@k, mrr, avg_rank and coverage@k"
     return f"did you mean {meant}? There are {names}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -13,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from paropt.errors import DataError, ModelError, ParamError
+from paropt.errors import DataError, ModelError, ParamError, did_you_mean
 from paropt.training.metrics import Direction
 
 # Another distribution may ship a top-level `models` too, and then Python may find that one.
@@ -119,9 +118,8 @@ def model_class(name: str) -> type[Model]:
     else:
         known = names()
         if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {close[0]!r}" if close else f"there are {', '.join(known)}"
-            raise ModelError(f"no model {name!r}; {hint}, or give 'package.module:Class'")
+            there = f"there are {', '.join(known)}, or give 'package.module:Class'"
+            raise ModelError(f"no model {name!r}; {did_you_mean(name, known, there)}")
         found = getattr(importlib.import_module(f"models.{name}"), "MODEL", None)
     if not (isinstance(found, type) and issubclass(found, Model)):
         raise ModelError(
@@ -164,8 +162,7 @@ def complete_params(
     params = {param.name: param.default for param in declared.values()}
     for key, value in given.items():
         if key not in declared:
-            close = difflib.get_close_matches(key, declared, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(declared)}"
+            hint = did_you_mean(key, declared, f"it has {', '.join(declared)}")
             raise ParamError(f"{name} has no parameter {key!r}; {hint}")
         try:
             params[key] = declared[key].parse(value)

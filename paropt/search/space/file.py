@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NoReturn
 
-from paropt.errors import SpaceError
+from paropt.errors import SpaceError, did_you_mean
 from paropt.search.space import json_with_lines
 from paropt.search.space.json_with_lines import Origin
 from paropt.search.space.parameter import Kind, Parameter, same
@@ -497,5 +496,4 @@ def _short(value: Any) -> str:
 def suggest(word: str, known: Iterable[str]) -> str:
     """What the reader of a misspelt word may have meant."""
     known = list(known)
-    close = difflib.get_close_matches(word, known, 1)
-    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+    return did_you_mean(word, known, f"there are {', '.join(known)}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
+
+from paropt.errors import did_you_mean
 
 # beside the package, in a checkout and where it is installed
 _ROOT = Path(__file__).parents[3]
@@ -51,6 +52,5 @@ def missing(given: str | Path, kind: str = "space") -> str:
     path, names = Path(given), spaces() if kind == "space" else paramfiles()
     if path.is_dir():
         return f"{given} is a directory, not a {kind}"
-    close = difflib.get_close_matches(path.stem, names, 1)
-    hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names)}"
+    hint = did_you_mean(path.stem, names, f"it has {', '.join(names)}")
     return f"there is no file {given}, and paropt has no {kind} of that name; {hint}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +12,7 @@ from typing import Any, Literal
 from sqlalchemy import text
 from sqlalchemy.engine import URL, Connection, Engine
 
-from paropt.errors import ParoptError, StudyError
+from paropt.errors import ParoptError, StudyError, did_you_mean
 from paropt.search.space.file import EPOCHS, from_json
 from paropt.search.space.space import Config, Space
 from paropt.search.study import failures, summary
@@ -648,6 +647,4 @@ def hint(name: str, known: list[str]) -> str:
     """What somebody may have meant who asks for a study that isn't there."""
     if not known:
         return "there are none here yet, 'paropt launch' makes one"
-    if close := difflib.get_close_matches(name, known, 1):
-        return f"did you mean {close[0]!r}?"
-    return f"'paropt status' lists them, {known[-1]!r} is the latest"
+    return did_you_mean(name, known, f"'paropt status' lists them, {known[-1]!r} is the latest")
