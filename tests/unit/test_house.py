@@ -137,5 +137,5 @@ def test_pages_name_files_that_are_there() -> None:
     rooms = ("paropt", "models", "tests", "docs", "benchmarks")
     files = {path.as_posix() for room in rooms for path in (ROOT / room).rglob("*.*")}
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
-        for name in re.findall(r"`([\w/]+\.(?:py|c|h))`", page.read_text("utf-8")):
+        for name in re.findall(r"`([a-z0-9_/]+\.(?:py|c|h))`", page.read_text("utf-8")):
             assert any(file.endswith(f"/{name}") for file in files), f"{page.name}: {name}"
