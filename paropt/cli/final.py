@@ -86,9 +86,11 @@ def final(
     if out:
         files.check_out(out)
     slots = device_shares(devices, per_device)
-    wish = final_test.Wish(study, top, seeds, control, again, storage, data, ties, filter_seen)
+    request = final_test.FinalRequest(
+        study, top, seeds, control, again, storage, data, ties, filter_seen
+    )
     checkpoints = Path(checkpoint_dir) if checkpoint_dir else None
-    report = final_test.run(wish, slots, checkpoints, note=say)
+    report = final_test.run(request, slots, checkpoints, note=say)
     if out:
         files.write(report, out)
         click.echo(f"the report is in {out}", err=True)

@@ -84,7 +84,7 @@ def launch(
     as_json: bool,
     sampler: dict[str, Any] | None,
     pruner: dict[str, Any] | None,
-    **wish: Any,
+    **options: Any,
 ) -> None:
     """Create or resume a study and run its trials.
 
@@ -102,14 +102,14 @@ def launch(
     paropt launch --space gru4rec_xe_shared --data data/new --warm-start gru4rec_xe_shared-shop
     """
     from paropt.launch.launcher import announce, work
-    from paropt.launch.open_study import Wish, create_or_resume
+    from paropt.launch.open_study import LaunchRequest, create_or_resume
     from paropt.machine.devices import device_shares
 
     slots = device_shares(devices, per_device)
-    asked = Wish(sampler=sampler or {}, pruner=pruner or {}, **wish)
-    with create_or_resume(asked, note=say) as joined:
-        announce(joined)
+    asked = LaunchRequest(sampler=sampler or {}, pruner=pruner or {}, **options)
+    with create_or_resume(asked, note=say) as opened:
+        announce(opened)
         checkpoints = Path(checkpoint_dir) if checkpoint_dir else None
-        status = work(joined, slots, checkpoints=checkpoints, floor=True, report=not as_json)
+        status = work(opened, slots, checkpoints=checkpoints, floor=True, report=not as_json)
     if as_json:
         click.echo(json.dumps(status, indent=2))

@@ -55,8 +55,8 @@ def worker(
     from paropt.machine.devices import device_shares
 
     slots = device_shares(devices, per_device)
-    with join(study, storage, data, say) as joined:
+    with join(study, storage, data, say) as opened:
         checkpoints = Path(checkpoint_dir) if checkpoint_dir else None
-        status = work(joined, slots, checkpoints=checkpoints, report=not as_json)
+        status = work(opened, slots, checkpoints=checkpoints, report=not as_json)
     if as_json:
         click.echo(json.dumps(status, indent=2))

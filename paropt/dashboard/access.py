@@ -39,7 +39,7 @@ EVERYWHERE = [
 
 
 @dataclass(frozen=True, slots=True)
-class Gatekeeper:
+class AccessControl:
     """The application with its gate; itself a WSGI application.
 
     Attributes:

@@ -35,7 +35,7 @@ RESPITE = 20  # and at least so many times as long as it took to make them
 
 
 @dataclass(frozen=True)
-class Exhibit:
+class Overlay:
     """Of one study: system attributes for optuna-dashboard, what it shows as the user's attributes,
     files by their artifact's id, importances, and the id of the best trial by paropt's rule."""
 
@@ -52,13 +52,13 @@ class Exhibits:
     def __init__(self, url: URL) -> None:
         self._url = url
         self._studies: dict[int, Study | None] = {}
-        self._made: dict[int, tuple[float, Exhibit]] = {}
+        self._made: dict[int, tuple[float, Overlay]] = {}
         self._making = threading.Lock()
 
-    def of(self, study_id: int, name: str) -> Exhibit:
+    def of(self, study_id: int, name: str) -> Overlay:
         """An empty one for a study that paropt didn't make."""
         with self._making:
-            good_until, found = self._made.get(study_id, (float("-inf"), Exhibit()))
+            good_until, found = self._made.get(study_id, (float("-inf"), Overlay()))
             begin = time.monotonic()
             if begin > good_until:
                 found = self._make(study_id, name)
@@ -79,14 +79,14 @@ class Exhibits:
             if study := self._studies.pop(study_id, None):
                 study.close()
 
-    def _make(self, study_id: int, name: str) -> Exhibit:
+    def _make(self, study_id: int, name: str) -> Overlay:
         try:
             if study_id not in self._studies:
                 ours = name in Study.names(self._url)
                 self._studies[study_id] = Study.load(self._url, name) if ours else None
             study = self._studies[study_id]
             if study is None:
-                return Exhibit()
+                return Overlay()
             searched = Searched.of(study)  # reads what is new
             files = artifacts(study)
             notes: dict[int | None, str] = {
@@ -95,7 +95,7 @@ class Exhibits:
             }
             notes[None] = study_note(searched)
             best = best_first(study.history.lineages(), study.definition.objective)[:1]
-            return Exhibit(
+            return Overlay(
                 as_attributes(notes, figures(study, searched), files),
                 study_facts(searched),
                 {file.id: file for file in files},
@@ -105,7 +105,7 @@ class Exhibits:
         except (ParoptError, KeyError, TypeError, ValueError) as error:
             # rows that another program wrote must not take the page away
             logging.getLogger(__name__).debug("nothing to show of %r: %s", name, error)
-            return Exhibit()
+            return Overlay()
 
     def close(self) -> None:
         """Give the connections back."""

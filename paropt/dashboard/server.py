@@ -29,7 +29,7 @@ import sqlalchemy
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import FrozenTrial
 
-from paropt.dashboard.access import Application, Gatekeeper, is_loopback, served_hosts
+from paropt.dashboard.access import AccessControl, Application, is_loopback, served_hosts
 from paropt.dashboard.edits import Edits
 from paropt.dashboard.overlay import Exhibits
 from paropt.dashboard.page import LOOKED_AT, Page
@@ -238,7 +238,7 @@ class Dashboard:
             ) from error
         self.host, self.port = host, self._server.server_port
         self._server.set_app(
-            Gatekeeper(
+            AccessControl(
                 application(self._optuna, artifacts, writable),
                 self.token,
                 served_hosts(host, allowed),

@@ -26,7 +26,7 @@ class Autoscaler:
         window = float(os.environ.get("PAROPT_PACKING_WINDOW") or WINDOW)
         devices = {slot.share.device.label: slot.share.device for slot in local.slots}
         self._told: dict[str, int] = {}
-        self.memories = {label: Memory(device) for label, device in devices.items()}
+        self.memories = {label: DeviceMemory(device) for label, device in devices.items()}
         self.counts = {
             label: SlotCount(most_slots(device), len(local.on(label)), window)
             for label, device in devices.items()
@@ -76,7 +76,7 @@ def _sentence(label: str, before: int, count: SlotCount, decision: Decision) -> 
     return f"{found}; trying {decision.slots}: {decision.why}"
 
 
-class Memory:
+class DeviceMemory:
     """A device's memory as slots come and go."""
 
     def __init__(self, device: Device) -> None:

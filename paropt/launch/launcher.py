@@ -18,7 +18,7 @@ from rich.console import Console
 from paropt.errors import EXIT_STORAGE, StorageUnreachable, StudyError
 from paropt.launch.autoscaler import Autoscaler
 from paropt.launch.local_slots import LocalSlots, SlotSpec
-from paropt.launch.open_study import Joined
+from paropt.launch.open_study import OpenedStudy
 from paropt.machine.address import address_for_others
 from paropt.machine.devices import DeviceShare
 from paropt.machine.home import paropt_home
@@ -35,7 +35,7 @@ ASK_SECONDS = 1.0  # between two looks at the study
 
 
 def work(
-    joined: Joined,
+    opened: OpenedStudy,
     shares: Sequence[DeviceShare],
     *,
     checkpoints: Path | None = None,
@@ -52,22 +52,22 @@ def work(
         ParoptError: no slot could work.
         StorageUnreachable: the database stayed away.
     """
-    spec = _spec(joined, checkpoints)
+    spec = _spec(opened, checkpoints)
     local = LocalSlots(shares, spec)
     try:
-        with make_view(joined.study.definition.metric) as view:
-            view.note(_introduction(joined, shares))
+        with make_view(opened.study.definition.metric) as view:
+            view.note(_introduction(opened, shares))
             if floor:
-                _compute_floor(joined)
-            signals = _run(joined, local, view, Autoscaler(local) if shares[0].packed else None)
-        return _finish(joined, local, signals, report)
+                _compute_floor(opened)
+            signals = _run(opened, local, view, Autoscaler(local) if shares[0].packed else None)
+        return _finish(opened, local, signals, report)
     finally:
         local.close()
 
 
-def announce(joined: Joined) -> None:
+def announce(opened: OpenedStudy) -> None:
     """Say what to type on other machines, if the embedded server is open to them."""
-    storage = joined.storage
+    storage = opened.storage
     if not storage.listen:
         return
     err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -79,7 +79,7 @@ def announce(joined: Joined) -> None:
             markup=False,
         )
         return
-    typed = command("worker", "--study", joined.study.name, "--storage", storage.worker_url())
+    typed = command("worker", "--study", opened.study.name, "--storage", storage.worker_url())
     err.print(
         f"on other machines, with the password of {storage.password_file()} in PGPASSWORD:\n"
         f"  {typed} --data DIR\n"
@@ -88,47 +88,47 @@ def announce(joined: Joined) -> None:
     )
 
 
-def _warn_of_others(joined: Joined, workers: Sequence[Mapping[str, Any]], host: str) -> str:
+def _warn_of_others(opened: OpenedStudy, workers: Sequence[Mapping[str, Any]], host: str) -> str:
     """That slots elsewhere are about to lose the embedded server; empty if none are."""
     others = [slot for slot in workers if slot["host"] != host and not slot["gone"]]
-    if not others or not joined.storage.listen:
+    if not others or not opened.storage.listen:
         return ""
     slots = f"{len(others)} slot{'s' * (len(others) > 1)}"
     return (
         f"{slots} on other machines still at work, and the database stops with the last paropt "
-        f"process on this machine; {quoted('status', joined.study.name, '--watch')} keeps it there"
+        f"process on this machine; {quoted('status', opened.study.name, '--watch')} keeps it there"
     )
 
 
-def _spec(joined: Joined, checkpoints: Path | None) -> SlotSpec:
-    storage, study = joined.storage, joined.study
+def _spec(opened: OpenedStudy, checkpoints: Path | None) -> SlotSpec:
+    storage, study = opened.storage, opened.study
     files = slots_directory(paropt_home(), storage.describe(), study.name)
     return SlotSpec(
         study=study.name,
-        data=joined.data.resolve(),
+        data=opened.data.resolve(),
         files=files,
         checkpoints=(checkpoints or paropt_home() / "checkpoints").resolve() / files.name,
         environment=storage.environment(),
     )
 
 
-def _introduction(joined: Joined, shares: Sequence[DeviceShare]) -> str:
+def _introduction(opened: OpenedStudy, shares: Sequence[DeviceShare]) -> str:
     devices = {share.device.label: share.device.name for share in shares}
     named = ", ".join(f"{label} ({name})" if name else label for label, name in devices.items())
     threads = shares[0].threads
     count = f"{len(shares)} slots" if len(shares) > 1 else "1 slot"
     return (
         f"{count} on {named}, {threads} thread{'s' * (threads > 1)} each; "
-        f"studies are in {joined.storage.describe()}"
+        f"studies are in {opened.storage.describe()}"
     )
 
 
 # -- looking on -----------------------------------------------------------------------------
 
 
-def _run(joined: Joined, local: LocalSlots, view: View, autoscaler: Autoscaler | None) -> int:
+def _run(opened: OpenedStudy, local: LocalSlots, view: View, autoscaler: Autoscaler | None) -> int:
     """Start the slots and look on until they are over; how often a signal asked us to stop."""
-    watch = Watch(joined)
+    watch = StudyWatch(opened)
     answered = 0
     with caught_signals() as signals:
         local.start()
@@ -155,7 +155,7 @@ def _farewell(count: int) -> str:
     return "stopping now"
 
 
-def _show(watch: Watch, local: LocalSlots, view: View) -> None:
+def _show(watch: StudyWatch, local: LocalSlots, view: View) -> None:
     for trial in watch.news():
         assert watch.status is not None
         view.ended(trial, watch.status)
@@ -163,14 +163,14 @@ def _show(watch: Watch, local: LocalSlots, view: View) -> None:
     view.update(watch.status, [*rows, *watch.elsewhere(rows)], watch.trouble)
 
 
-class Watch:
+class StudyWatch:
     """Reads the study once a second in a thread; a database that is away costs the view only."""
 
-    def __init__(self, joined: Joined) -> None:
+    def __init__(self, opened: OpenedStudy) -> None:
         self.status: dict[str, Any] | None = None
         self.trouble = ""
-        self._joined = joined
-        self._seen = {t["trial"] for t in joined.study.trials() if _over(t)}
+        self._opened = opened
+        self._seen = {t["trial"] for t in opened.study.trials() if _over(t)}
         self._ended: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._counts: dict[str, int] = {}
         self._stop = threading.Event()
@@ -214,11 +214,11 @@ class Watch:
             self._stop.wait(ASK_SECONDS)
 
     def _look(self) -> None:
-        status = study_status(self._joined.storage, self._joined.study)
+        status = study_status(self._opened.storage, self._opened.study)
         self.status = status
         if status["counts"] == self._counts:
             return
-        for trial in self._joined.study.trials():
+        for trial in self._opened.study.trials():
             if trial["trial"] not in self._seen and _over(trial):
                 self._seen.add(trial["trial"])
                 self._ended.put(trial)
@@ -229,22 +229,22 @@ def _over(trial: dict[str, Any]) -> bool:
     return trial["state"] not in ("running", "waiting")
 
 
-def _compute_floor(joined: Joined) -> None:
+def _compute_floor(opened: OpenedStudy) -> None:
     """What needs no training, stored with the study; beside the first trials, not before them."""
-    if joined.study.summary()["floor"]:
+    if opened.study.summary()["floor"]:
         return
 
     def compute() -> None:
         from paropt.data import open_dataset
         from paropt.training.baselines import floors_of
 
-        definition = joined.study.definition
+        definition = opened.study.definition
         protocol = definition.protocol
-        view = open_dataset(joined.data).view(definition.view)
+        view = open_dataset(opened.data).view(definition.view)
         with contextlib.suppress(StorageUnreachable, StudyError):  # then the next launch does it
-            joined.study.set_floor(
+            opened.study.set_floor(
                 floors_of(
-                    joined.study.space.models,
+                    opened.study.space.models,
                     view,
                     definition.at,
                     protocol.ties,
@@ -260,19 +260,19 @@ def _compute_floor(joined: Joined) -> None:
 # -- the end --------------------------------------------------------------------------------
 
 
-def _finish(joined: Joined, local: LocalSlots, signals: int, report: bool) -> dict[str, Any]:
-    name, endings = joined.study.name, local.endings
+def _finish(opened: OpenedStudy, local: LocalSlots, signals: int, report: bool) -> dict[str, Any]:
+    name, endings = opened.study.name, local.endings
     err = Console(stderr=True, highlight=False, soft_wrap=True)
     _raise_if_lost(endings)
-    status = study_status(joined.storage, joined.study)
+    status = study_status(opened.storage, opened.study)
     host = socket.gethostname()
-    others = _warn_of_others(joined, status["workers"], host)
+    others = _warn_of_others(opened, status["workers"], host)
     status["workers"] = [slot.describe(host) for slot in local.slots]
     status["interrupted"] = signals > 0
     if report:
         console = Console()
         # a log takes lines of any length
-        print_ending(console if console.is_terminal else Console(width=WIDE), status, joined.study)
+        print_ending(console if console.is_terminal else Console(width=WIDE), status, opened.study)
     for message in dict.fromkeys(_messages(endings, "failures", "trainer", "failed", "died")):
         if all(ending["reason"] in ("failures", "trainer", "failed", "died") for ending in endings):
             raise StudyError(message)

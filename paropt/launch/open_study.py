@@ -33,7 +33,7 @@ DEFAULT_TRIALS = 100
 
 
 @dataclass(frozen=True)
-class Wish:
+class LaunchRequest:
     """What ``launch`` was asked for; None where nothing was said."""
 
     space: Path | None = None
@@ -56,7 +56,7 @@ class Wish:
 
 
 @dataclass
-class Joined:
+class OpenedStudy:
     """A study that this machine may work on. Close it at the end."""
 
     storage: Storage
@@ -68,7 +68,7 @@ class Joined:
         self.study.close()
         self.storage.close()
 
-    def __enter__(self) -> Joined:
+    def __enter__(self) -> OpenedStudy:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -78,7 +78,7 @@ class Joined:
 # -- launch ---------------------------------------------------------------------------------
 
 
-def create_or_resume(wish: Wish, note: Note) -> Joined:
+def create_or_resume(request: LaunchRequest, note: Note) -> OpenedStudy:
     """The study that ``launch`` is about, made or resumed.
 
     What can be refused is refused before anything is written.
@@ -88,54 +88,56 @@ def create_or_resume(wish: Wish, note: Note) -> Joined:
         StudyError: it doesn't match the study of that name.
         StorageUnreachable: no database.
     """
-    check_storage(wish.storage, wish.listen)
-    _check_choices(wish)
-    if wish.space is None:
-        return _without_space(wish, note)
+    check_storage(request.storage, request.listen)
+    _check_choices(request)
+    if request.space is None:
+        return _without_space(request, note)
     from paropt.search.setup.check_space import read_checked_space
 
-    space = read_checked_space(wish.space, wish.fixed)
+    space = read_checked_space(request.space, request.fixed)
     for line in pinned_words(space):
         note(line)
-    objective = _check_search(wish, space)
-    dataset = open_data(find_data(wish, space, note))
+    objective = _check_search(request, space)
+    dataset = open_data(find_data(request, space, note))
     _check_needs(space, dataset)
-    name = wish.study or default_name(wish.space.stem, dataset.path)
-    storage = open_storage(wish.storage, listen=wish.listen, wait=database_wait())
+    name = request.study or default_name(request.space.stem, dataset.path)
+    storage = open_storage(request.storage, listen=request.listen, wait=database_wait())
     try:
         known = name in _names(storage)
-        if wish.study is None:
+        if request.study is None:
             note(
                 f"study {name!r} goes on"
                 if known
                 else f"the study is named {name!r}; launch again to go on with it"
             )
-        space = _warmed(wish, storage, known, space, note)
-        return _create(wish, storage, name, known, space, objective, dataset, note)
+        space = _warmed(request, storage, known, space, note)
+        return _create(request, storage, name, known, space, objective, dataset, note)
     except BaseException:
         storage.close()
         raise
 
 
-def _warmed(wish: Wish, storage: Storage, known: bool, space: Space, note: Note) -> Space:
+def _warmed(
+    request: LaunchRequest, storage: Storage, known: bool, space: Space, note: Note
+) -> Space:
     """A new study's space with the start points that were asked for."""
     if known:
-        _ignored(wish, note)
-    if known or not wish.warm_start:
+        _ignored(request, note)
+    if known or not request.warm_start:
         return space
     from paropt.launch.warm_start import warm_start
 
-    return warm_start(space, wish.warm_start, storage, note)
+    return warm_start(space, request.warm_start, storage, note)
 
 
-def _ignored(wish: Wish, note: Note) -> None:
+def _ignored(request: LaunchRequest, note: Note) -> None:
     """The command that made a study is the one that goes on with it: no reason to refuse it."""
-    if wish.warm_start:
+    if request.warm_start:
         note("the study has begun, so --warm-start changes nothing")
 
 
 def _create(
-    wish: Wish,
+    request: LaunchRequest,
     storage: Storage,
     name: str,
     known: bool,
@@ -143,121 +145,125 @@ def _create(
     objective: Objective,
     dataset: Dataset,
     note: Note,
-) -> Joined:
+) -> OpenedStudy:
     from paropt.search.study.definition import StudyDefinition
     from paropt.search.study.study import Study
     from paropt.training.semantics import SEMANTICS
 
     create_tables(storage.engine())
     recorded = _recorded(storage, name) if known else None
-    if recorded and wish.metric is None:
+    if recorded and request.metric is None:
         objective = recorded.objective
-    protocol, why = _protocol(wish, recorded, dataset)
+    protocol, why = _protocol(request, recorded, dataset)
     definition = StudyDefinition(
         name=name,
         space=space.to_json(),
         metric=objective.metric,
         direction=objective.direction,
         at=sorted({CUTOFF, *objective.at}),
-        also=_also(wish, recorded),
+        also=_also(request, recorded),
         evaluation=protocol.to_json(),
         data_path=str(dataset.path.resolve()),
         fingerprint=dataset.fingerprint,
         semantics=SEMANTICS,
-        seed=wish.seed,
-        sampler=wish.sampler,
-        pruner=wish.pruner,
+        seed=request.seed,
+        sampler=request.sampler,
+        pruner=request.pruner,
         versions=versions(),
-        heartbeat=wish.heartbeat or HEARTBEAT,
+        heartbeat=request.heartbeat or HEARTBEAT,
     )
-    budget = wish.trials
-    if budget is None and wish.timeout is None and not known:
+    budget = request.trials
+    if budget is None and request.timeout is None and not known:
         budget = DEFAULT_TRIALS
-    study = Study.create(storage.url, definition, budget=budget, timeout=wish.timeout, space=space)
+    study = Study.create(
+        storage.url, definition, budget=budget, timeout=request.timeout, space=space
+    )
     note(f"judged by {_goal(objective)} on valid, {protocol.words()}{why}")
-    return Joined(storage, study, dataset.path, known)
+    return OpenedStudy(storage, study, dataset.path, known)
 
 
 def _protocol(
-    wish: Wish, recorded: StudyDefinition | None, dataset: Dataset
+    request: LaunchRequest, recorded: StudyDefinition | None, dataset: Dataset
 ) -> tuple[EvaluationProtocol, str]:
     """How trials are judged, and why so if nobody asked for it."""
     if recorded is not None:
-        return recorded.protocol.asked(wish.filter_seen, wish.ties), ""
+        return recorded.protocol.asked(request.filter_seen, request.ties), ""
     usual = EvaluationProtocol.of_data(dataset.protocol)
     why = f" (usual for {dataset.protocol} data; --filter-seen or --no-filter-seen decides)"
-    return usual.asked(wish.filter_seen, wish.ties), why if wish.filter_seen is None else ""
+    return usual.asked(
+        request.filter_seen, request.ties
+    ), why if request.filter_seen is None else ""
 
 
-def _also(wish: Wish, recorded: StudyDefinition | None) -> list[str]:
+def _also(request: LaunchRequest, recorded: StudyDefinition | None) -> list[str]:
     from paropt.training.wanted import more_metrics
 
-    return list(recorded.also) if recorded and not wish.also else more_metrics(wish.also)
+    return list(recorded.also) if recorded and not request.also else more_metrics(request.also)
 
 
 def _goal(objective: Objective) -> str:
     return objective.metric if objective.larger else f"{objective.metric} (smaller is better)"
 
 
-def _without_space(wish: Wish, note: Note) -> Joined:
+def _without_space(request: LaunchRequest, note: Note) -> OpenedStudy:
     """The study of that name goes on as it is; a new one searches what suits its data."""
-    named = wish.data or (None if wish.study else os.environ.get("PAROPT_DATASET"))
-    if wish.study is None and not named:
+    named = request.data or (None if request.study else os.environ.get("PAROPT_DATASET"))
+    if request.study is None and not named:
         raise ParoptError(
             "launch needs --data to search what suits it, --space FILE, or --study NAME to go on "
             "with a study"
         )
     dataset = open_data(named_data(named, note)) if named else None
-    storage = open_storage(wish.storage, listen=wish.listen, wait=database_wait())
+    storage = open_storage(request.storage, listen=request.listen, wait=database_wait())
     try:
-        name = wish.study or default_name(AUTO, dataset.path if dataset else Path())
+        name = request.study or default_name(AUTO, dataset.path if dataset else Path())
         if dataset is None or name in _names(storage):
             found = dataset.path if dataset else None
-            return _resume(replace(wish, study=name, data=found), storage, note)
+            return _resume(replace(request, study=name, data=found), storage, note)
         from paropt.search.setup.auto_space import suited_space
 
-        space, reasons = suited_space(dataset, wish.fixed)
-        objective = _check_search(wish, space)
+        space, reasons = suited_space(dataset, request.fixed)
+        objective = _check_search(request, space)
         _check_needs(space, dataset)
         note("no --space, so one is made for this data:")
         for reason in reasons:
             note(f"  {reason}")
-        space = _warmed(wish, storage, False, space, note)
+        space = _warmed(request, storage, False, space, note)
         note(f"the study is named {name!r}; launch again to go on with it")
-        return _create(wish, storage, name, False, space, objective, dataset, note)
+        return _create(request, storage, name, False, space, objective, dataset, note)
     except BaseException:
         storage.close()
         raise
 
 
-def _resume(wish: Wish, storage: Storage, note: Note) -> Joined:
+def _resume(request: LaunchRequest, storage: Storage, note: Note) -> OpenedStudy:
     """Everything is as the study has it."""
     from paropt.search.study.study import Study
 
-    assert wish.study is not None
-    recorded = _recorded(storage, wish.study)
-    metric = _metric_of(wish, recorded)
-    asked = recorded.protocol.asked(wish.filter_seen, wish.ties)
+    assert request.study is not None
+    recorded = _recorded(storage, request.study)
+    metric = _metric_of(request, recorded)
+    asked = recorded.protocol.asked(request.filter_seen, request.ties)
     replace(recorded, evaluation=asked.to_json()).joined_to(recorded)
     for given, said, has in (
         ("metric", metric, recorded.metric),
-        ("seed", wish.seed, recorded.seed),
+        ("seed", request.seed, recorded.seed),
     ):
         if said is not None and said != has:
             raise StudyError(
-                f"study {wish.study!r} has the {given} {has}, not {said}; leave --{given} out, or "
-                "give --space and another name"
+                f"study {request.study!r} has the {given} {has}, not {said}; "
+                f"leave --{given} out, or give --space and another name"
             )
-    if wish.fixed:
+    if request.fixed:
         raise StudyError("--fixed changes a space; give --space too")
-    check_semantics(wish.study, recorded.semantics)
-    data = matching_data(wish.study, recorded, wish.data, note)
-    note(f"study {wish.study!r} goes on")
-    _ignored(wish, note)
+    check_semantics(request.study, recorded.semantics)
+    data = matching_data(request.study, recorded, request.data, note)
+    note(f"study {request.study!r} goes on")
+    _ignored(request, note)
     create_tables(storage.engine())
-    study = Study.create(storage.url, recorded, budget=wish.trials, timeout=wish.timeout)
+    study = Study.create(storage.url, recorded, budget=request.trials, timeout=request.timeout)
     note(f"judged by {_goal(recorded.objective)} on valid, {recorded.protocol.words()}")
-    return Joined(storage, study, data, True)
+    return OpenedStudy(storage, study, data, True)
 
 
 def _check_needs(space: Space, dataset: Dataset) -> None:
@@ -267,20 +273,22 @@ def _check_needs(space: Space, dataset: Dataset) -> None:
     check_needs(space, dataset)
 
 
-def _metric_of(wish: Wish, recorded: StudyDefinition) -> str | None:
+def _metric_of(request: LaunchRequest, recorded: StudyDefinition) -> str | None:
     """What ``--metric`` means for the models of a study that there is."""
     from paropt.search.space.file import from_json
     from paropt.training.wanted import objective_of
 
-    if wish.metric is None or wish.metric == recorded.metric:
+    if request.metric is None or request.metric == recorded.metric:
         return None
-    return objective_of(wish.metric, from_json(recorded.space).models).metric
+    return objective_of(request.metric, from_json(recorded.space).models).metric
 
 
 # -- worker ---------------------------------------------------------------------------------
 
 
-def join(name: str, storage_url: str | None, data: Given | None, note: Note = silent) -> Joined:
+def join(
+    name: str, storage_url: str | None, data: Given | None, note: Note = silent
+) -> OpenedStudy:
     """An existing study, for a worker.
 
     Raises:
@@ -295,7 +303,7 @@ def join(name: str, storage_url: str | None, data: Given | None, note: Note = si
         check_semantics(name, study.definition.semantics)
         path = matching_data(name, study.definition, data, note)
         create_tables(storage.engine())
-        return Joined(storage, study, path, True)
+        return OpenedStudy(storage, study, path, True)
     except BaseException:
         storage.close()
         raise
@@ -344,7 +352,7 @@ def matching_data(name: str, definition: Any, given: Given | None, note: Note = 
 # -- parts ----------------------------------------------------------------------------------
 
 
-def find_data(wish: Wish, space: Space, note: Note = silent) -> Path:
+def find_data(request: LaunchRequest, space: Space, note: Note = silent) -> Path:
     """``--data``, else the space's, else ``PAROPT_DATASET``; ``demo`` is made if it is not there.
 
     A space means the demo set by ``demo``, whatever lies in the current directory.
@@ -352,13 +360,13 @@ def find_data(wish: Wish, space: Space, note: Note = silent) -> Path:
     Raises:
         DataError: nothing is named, or what is named cannot be used.
     """
-    if wish.data:
-        return named_data(wish.data, note)
+    if request.data:
+        return named_data(request.data, note)
     if space.data == DEMO:
         return demo_set()
     if space.data:
-        assert wish.space is not None
-        beside = wish.space.parent / space.data
+        assert request.space is not None
+        beside = request.space.parent / space.data
         return named_data(beside if beside.exists() else space.data, note)
     if named := os.environ.get("PAROPT_DATASET"):
         return named_data(named, note)
@@ -380,16 +388,16 @@ def database_wait() -> float:
     return float(os.environ.get("PAROPT_OUTAGE") or 600)
 
 
-def _check_choices(wish: Wish) -> None:
+def _check_choices(request: LaunchRequest) -> None:
     """Refuse a sampler or pruner that there isn't, before the database is touched."""
     from paropt.search.study.pruning import complete_pruner
     from paropt.search.study.sampling import complete_sampler
 
-    complete_sampler(wish.sampler)
-    complete_pruner(wish.pruner)
+    complete_sampler(request.sampler)
+    complete_pruner(request.pruner)
 
 
-def _check_search(wish: Wish, space: Space) -> Objective:
+def _check_search(request: LaunchRequest, space: Space) -> Objective:
     """What the study looks for; refuse what no trial could report, and what cannot be sampled.
 
     Raises:
@@ -399,9 +407,9 @@ def _check_search(wish: Wish, space: Space) -> Objective:
     from paropt.search.study.sampling import check_sampler, complete_sampler
     from paropt.training.wanted import more_metrics, objective_of
 
-    objective = objective_of(wish.metric, space.models)
-    more_metrics(wish.also)
-    check_sampler(space, complete_sampler(wish.sampler))
+    objective = objective_of(request.metric, space.models)
+    more_metrics(request.also)
+    check_sampler(space, complete_sampler(request.sampler))
     return objective
 
 

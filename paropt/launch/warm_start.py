@@ -34,7 +34,7 @@ def warm_start(space: Space, named: Sequence[str], storage: Storage, note: Note)
 
 
 def _points(space: Space, name: str, storage: Storage) -> list[Point]:
-    from paropt.search.setup.warm_start import best_points, fitted
+    from paropt.search.setup.warm_start import best_points, fit_into
     from paropt.search.space import shipped
     from paropt.search.space.paramfiles import read_paramfile
     from paropt.search.study.study import Study
@@ -46,7 +46,7 @@ def _points(space: Space, name: str, storage: Storage) -> list[Point]:
         path = shipped.find_paramfile(name)
     if path is not None:
         paramfile = read_paramfile(path)
-        point = fitted(space, paramfile.model, paramfile.params)
+        point = fit_into(space, paramfile.model, paramfile.params)
         if point is None:
             raise StudyError(
                 f"--warm-start {name}: the paramfile is of {paramfile.model}, and nothing of it is "

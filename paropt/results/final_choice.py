@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from paropt.errors import StudyError
 from paropt.search.study.history import Record
-from paropt.search.study.plan import Entry, Plan
+from paropt.search.study.plan import Candidate, FinalPlan
 from paropt.training.epochs import EpochReport
 from paropt.training.objective import Objective
 
@@ -28,7 +28,7 @@ class Judged:
     ``stages``, the epochs of each that suited the seeds best, up to the best stage.
     """
 
-    entry: Entry
+    entry: Candidate
     epoch: int = 0
     stages: Mapping[str, int] = field(default_factory=dict)
     values: tuple[float, ...] = ()
@@ -50,7 +50,7 @@ def judge(study: Study) -> list[Judged]:
     Only call it when nothing waits or runs. An epoch counts if every seed reached it.
     """
     study.refresh()
-    plan = Plan.from_json(study.definition.plan)
+    plan = FinalPlan.from_json(study.definition.plan)
     objective = study.definition.objective
     by_entry: dict[str, list[Record]] = {entry.name: [] for entry in plan.entries}
     for record in study.history.lineages():
@@ -58,7 +58,7 @@ def judge(study: Study) -> list[Judged]:
     return [_judged(entry, by_entry[entry.name], objective) for entry in plan.entries]
 
 
-def _judged(entry: Entry, records: Sequence[Record], objective: Objective) -> Judged:
+def _judged(entry: Candidate, records: Sequence[Record], objective: Objective) -> Judged:
     import numpy as np  # here, as every verb imports this module
 
     failures = tuple(
@@ -85,7 +85,7 @@ def _judged(entry: Entry, records: Sequence[Record], objective: Objective) -> Ju
     )
 
 
-def _judged_by_stage(entry: Entry, records: Sequence[Record], objective: Objective) -> Judged:
+def _judged_by_stage(entry: Candidate, records: Sequence[Record], objective: Objective) -> Judged:
     """As :func:`_judged`: seeds are compared at the same epoch of the same stage, as their
     patience may have ended stages at different ones."""
     import numpy as np  # here, as every verb imports this module

@@ -1,7 +1,7 @@
 """The final test of a study: what it trains, in which order.
 
 The best of many noisy trials flatters itself, so a final test has two parts, each a study of its
-own that follows a :class:`Plan` instead of searching, on the same slots as any other:
+own that follows a :class:`FinalPlan` instead of searching, on the same slots as any other:
 
 1. the K best configurations and a control, with S fresh seeds each, on ``train`` → ``valid``;
    one is chosen by its mean, at the epoch where the mean over its seeds is best;
@@ -20,7 +20,7 @@ from paropt.names import quoted
 from paropt.results.final_choice import Judged
 from paropt.search.space.parameter import Parameter
 from paropt.search.study.history import Record, best_first, key_of
-from paropt.search.study.plan import Entry, Plan
+from paropt.search.study.plan import Candidate, FinalPlan
 from paropt.search.study.sampling import derived_seed
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def make_plan(
     seeds: int = SEEDS,
     control: tuple[str, Paramfile] | None = None,
     again: bool = False,
-) -> Plan:
+) -> FinalPlan:
     """The first part of a study's final test: its ``top`` best configurations and a control.
 
     ``control`` is a paramfile and how to call it. Without one, each candidate's model has its own
@@ -65,34 +65,34 @@ def make_plan(
         controls = [_control_of(study, model) for model in models]
     entries = _joined(candidates, controls)
     used = {record.meta["seed"] for record in lineages}
-    return Plan(study.name, number, entries, _fresh(study, number, seeds, used), False, again)
+    return FinalPlan(study.name, number, entries, _fresh(study, number, seeds, used), False, again)
 
 
-def test_plan(plan: Plan, chosen: Judged, control: Judged) -> Plan:
+def test_plan(plan: FinalPlan, chosen: Judged, control: Judged) -> FinalPlan:
     """The second part: the chosen one and the control, for as many epochs as suited each."""
     both = [chosen] if chosen.entry.name == control.entry.name else [chosen, control]
     entries = tuple(replace(one.entry, epochs=one.epoch, stages=one.stages) for one in both)
     return replace(plan, entries=entries, once=True)
 
 
-def _candidates(study: Study, best: Sequence[Record], top: int) -> list[Entry]:
-    found: dict[str, Entry] = {}
+def _candidates(study: Study, best: Sequence[Record], top: int) -> list[Candidate]:
+    found: dict[str, Candidate] = {}
     for record in best:
         if len(found) == top:
             break
         model, params = record.meta["model"], dict(record.meta["params"])
         fact = {"trial": record.number, "value": record.value, "epoch": record.end.get("epoch")}
         name = f"candidate {len(found) + 1}"
-        entry = Entry(name, model, params, int(record.meta["epochs"]), fact)
+        entry = Candidate(name, model, params, int(record.meta["epochs"]), fact)
         found.setdefault(_identity(entry), entry)
     return list(found.values())
 
 
-def _given(source: str, paramfile: Paramfile) -> Entry:
+def _given(source: str, paramfile: Paramfile) -> Candidate:
     return _as_control(paramfile.model, dict(paramfile.params), source)
 
 
-def _control_of(study: Study, model: str) -> Entry:
+def _control_of(study: Study, model: str) -> Candidate:
     space = study.space
     for index, point in enumerate(space.start, 1):
         try:
@@ -108,15 +108,17 @@ def _no_choice(parameter: Parameter) -> Any:
     raise LookupError(parameter.name)
 
 
-def _as_control(model: str, params: dict[str, Any], source: str) -> Entry:
+def _as_control(model: str, params: dict[str, Any], source: str) -> Candidate:
     from paropt.training import registry
 
     complete = registry.complete_params(model, params)
     epochs = registry.epochs_of(model, complete)
-    return Entry(f"control {model}", model, params, epochs, source=source)
+    return Candidate(f"control {model}", model, params, epochs, source=source)
 
 
-def _joined(candidates: Sequence[Entry], controls: Sequence[Entry]) -> tuple[Entry, ...]:
+def _joined(
+    candidates: Sequence[Candidate], controls: Sequence[Candidate]
+) -> tuple[Candidate, ...]:
     """Nothing is trained twice: a candidate that is a control serves as both."""
     entries = {_identity(entry): entry for entry in candidates}
     for control in controls:
@@ -125,7 +127,7 @@ def _joined(candidates: Sequence[Entry], controls: Sequence[Entry]) -> tuple[Ent
     return tuple(entries.values())
 
 
-def _identity(entry: Entry) -> str:
+def _identity(entry: Candidate) -> str:
     """Equal for equal configurations, whether a default is said or not."""
     from paropt.training import registry
 

@@ -16,7 +16,7 @@ from paropt.data import open_dataset
 from paropt.errors import StudyError
 from paropt.launch.data_source import Given
 from paropt.launch.launcher import announce, work
-from paropt.launch.open_study import Joined, join, versions
+from paropt.launch.open_study import OpenedStudy, join, versions
 from paropt.machine.devices import DeviceShare
 from paropt.names import quoted
 from paropt.results import final_choice, final_plan, looks_at_test
@@ -24,7 +24,7 @@ from paropt.results.final_choice import Judged
 from paropt.results.looks_at_test import Look
 from paropt.results.looks_here import looks_here
 from paropt.results.report import AT, Finding, gather
-from paropt.search.study.plan import Plan, part_name
+from paropt.search.study.plan import FinalPlan, part_name
 from paropt.search.study.study import Study
 from paropt.training.evaluation import EvaluationProtocol, Ties
 
@@ -36,7 +36,7 @@ Note = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Wish:
+class FinalRequest:
     """What ``final`` was asked for; None where nothing was said."""
 
     study: str
@@ -51,7 +51,7 @@ class Wish:
 
 
 def run(
-    wish: Wish, places: Sequence[DeviceShare], checkpoints: Path | None, note: Note
+    request: FinalRequest, places: Sequence[DeviceShare], checkpoints: Path | None, note: Note
 ) -> dict[str, Any]:
     """The report of the study's final test, after training what is still to be trained.
 
@@ -60,30 +60,30 @@ def run(
             interrupted; another call goes on.
         ParoptError, StorageUnreachable: as ``launch``.
     """
-    with join(wish.study, wish.storage, wish.data, note) as joined:
-        search = joined.study
+    with join(request.study, request.storage, request.data, note) as opened:
+        search = opened.study
         if search.definition.plan:
             raise StudyError(
-                f"study {wish.study!r} is part of a final test; name the study that it tests, "
+                f"study {request.study!r} is part of a final test; name the study that it tests, "
                 f"{search.definition.plan['of']!r}"
             )
-        open_dataset(joined.data).view("full")  # refused before any work where there is no test
-        plan = _plan(wish, search)
-        protocol = _protocol(wish, search, plan)
+        open_dataset(opened.data).view("full")  # refused before any work where there is no test
+        plan = _plan(request, search)
+        protocol = _protocol(request, search, plan)
         with search.transaction() as connection:
             here = looks_here(search.definition.fingerprint)
             looks_at_test.count_looks(connection, search.definition.fingerprint, here)
             looks_at_test.check_looks(connection, search.definition.fingerprint, plan)
         if report := _reported(search, plan.number):
-            note(f"final test {plan.number} of study {wish.study!r} was done before; its report")
+            note(f"final test {plan.number} of study {request.study!r} was done before; its report")
             return report
         note(f"judged by {search.definition.metric}, {protocol.words()}")
-        train = _Training(joined, places, checkpoints, protocol, note)
+        train = _FinalTraining(opened, places, checkpoints, protocol, note)
         return _test(train, plan)
 
 
-def _test(train: _Training, plan: Plan) -> dict[str, Any]:
-    search, note = train.joined.study, train.note
+def _test(train: _FinalTraining, plan: FinalPlan) -> dict[str, Any]:
+    search, note = train.opened.study, train.note
     count = len(plan.entries)
     note(f"final test {plan.number}: {count} configurations with {len(plan.seeds)} seeds on valid")
     judged = train.part(plan, "valid", floor=search.summary()["floor"])
@@ -102,7 +102,7 @@ def _test(train: _Training, plan: Plan) -> dict[str, Any]:
             f"{len(failed)} trainings for the test failed, the first with: {failed[0]}; "
             f"{quoted('final', plan.of)} tries them again"
         )
-    data = train.joined.data
+    data = train.opened.data
     found = Finding(
         search, plan, judged, chosen, control, tested, taken, samples, data, train.protocol
     )
@@ -118,29 +118,29 @@ def _test(train: _Training, plan: Plan) -> dict[str, Any]:
 # -- which final test ---------------------------------------------------------------------------
 
 
-def _plan(wish: Wish, search: Study) -> Plan:
+def _plan(request: FinalRequest, search: Study) -> FinalPlan:
     """The latest final test's plan, or that of a new one."""
     number = latest(search)
-    if number and (_reported(search, number) is None or not wish.again):
-        plan = Plan.from_json(_load(search, number, "valid").plan)
-        _check_same(wish, plan)
-        return replace(plan, again=plan.again or wish.again)
-    return _new_plan(wish, search, number + 1)
+    if number and (_reported(search, number) is None or not request.again):
+        plan = FinalPlan.from_json(_load(search, number, "valid").plan)
+        _check_same(request, plan)
+        return replace(plan, again=plan.again or request.again)
+    return _new_plan(request, search, number + 1)
 
 
-def _new_plan(wish: Wish, search: Study, number: int) -> Plan:
+def _new_plan(request: FinalRequest, search: Study, number: int) -> FinalPlan:
     control = None
-    if wish.control:
+    if request.control:
         from paropt.search.space.paramfiles import read_paramfile
 
-        control = (f"paramfile {wish.control.name}", read_paramfile(wish.control))
+        control = (f"paramfile {request.control.name}", read_paramfile(request.control))
     return final_plan.make_plan(
         search,
         number,
-        top=wish.top or final_plan.CANDIDATES,
-        seeds=wish.seeds or final_plan.SEEDS,
+        top=request.top or final_plan.CANDIDATES,
+        seeds=request.seeds or final_plan.SEEDS,
         control=control,
-        again=wish.again,
+        again=request.again,
     )
 
 
@@ -178,16 +178,16 @@ def _load(search: Study, number: int, part: str) -> StudyDefinition:
     return study.definition
 
 
-def _check_same(wish: Wish, plan: Plan) -> None:
+def _check_same(request: FinalRequest, plan: FinalPlan) -> None:
     """Raises :class:`StudyError` if something else was asked for than what is under way."""
     candidates = sum(bool(entry.found) for entry in plan.entries)
     said: list[tuple[str, Any, Any]] = []
-    if wish.top is not None and wish.top != candidates:
-        said.append(("--top", candidates, wish.top))
-    if wish.seeds is not None and wish.seeds != len(plan.seeds):
-        said.append(("--seeds", len(plan.seeds), wish.seeds))
-    if wish.control is not None:
-        source = f"paramfile {wish.control.name}"
+    if request.top is not None and request.top != candidates:
+        said.append(("--top", candidates, request.top))
+    if request.seeds is not None and request.seeds != len(plan.seeds):
+        said.append(("--seeds", len(plan.seeds), request.seeds))
+    if request.control is not None:
+        source = f"paramfile {request.control.name}"
         found = ", ".join(entry.source for entry in plan.entries if entry.source)
         if found != source:
             said.append(("control", found, source))
@@ -198,7 +198,7 @@ def _check_same(wish: Wish, plan: Plan) -> None:
         )
 
 
-def _protocol(wish: Wish, search: Study, plan: Plan) -> EvaluationProtocol:
+def _protocol(request: FinalRequest, search: Study, plan: FinalPlan) -> EvaluationProtocol:
     """How this final test judges: as it began, as asked, or as the search did.
 
     Raises:
@@ -206,9 +206,9 @@ def _protocol(wish: Wish, search: Study, plan: Plan) -> EvaluationProtocol:
     """
     name = part_name(plan.of, plan.number, "valid")
     if name not in Study.names(search.url):
-        return search.definition.protocol.asked(wish.filter_seen, wish.ties)
+        return search.definition.protocol.asked(request.filter_seen, request.ties)
     has = _load(search, plan.number, "valid").protocol
-    if has.asked(wish.filter_seen, wish.ties) != has:
+    if has.asked(request.filter_seen, request.ties) != has:
         raise StudyError(
             f"final test {plan.number} of study {plan.of!r} is judged with {has.words()}; leave "
             "--ties and --filter-seen out, or add --again for another final test after this one"
@@ -220,22 +220,22 @@ def _protocol(wish: Wish, search: Study, plan: Plan) -> EvaluationProtocol:
 
 
 @dataclass(frozen=True)
-class _Training:
+class _FinalTraining:
     """Where the parts are trained."""
 
-    joined: Joined
+    opened: OpenedStudy
     places: Sequence[DeviceShare]
     checkpoints: Path | None
     protocol: EvaluationProtocol
     note: Note
 
-    def part(self, plan: Plan, part: str, floor: Mapping[str, Any]) -> list[Judged]:
+    def part(self, plan: FinalPlan, part: str, floor: Mapping[str, Any]) -> list[Judged]:
         """Train what a plan lists, unless that is done.
 
         Raises:
             StudyError: it was interrupted, or its trainings fail alike.
         """
-        storage, search = self.joined.storage, self.joined.study
+        storage, search = self.opened.storage, self.opened.study
         name = part_name(plan.of, plan.number, part)
         if name in Study.names(search.url):
             # what was planned holds, though the search may have found better since
@@ -250,7 +250,7 @@ class _Training:
             if not self._settled(study):
                 study.retry_failed()
                 self.note(f"training {name}; {quoted('worker', '--study', name)} helps")
-                part_of = Joined(storage, study, self.joined.data, True)
+                part_of = OpenedStudy(storage, study, self.opened.data, True)
                 announce(part_of)
                 ending = work(part_of, self.places, checkpoints=self.checkpoints, report=False)
                 interrupted = bool(ending["interrupted"])
@@ -265,7 +265,7 @@ class _Training:
         done = found["complete"] + (0 if study.definition.view == "full" else found["failed"])
         return done == len(study.jobs)
 
-    def _check_done(self, study: Study, plan: Plan, interrupted: bool) -> None:
+    def _check_done(self, study: Study, plan: FinalPlan, interrupted: bool) -> None:
         found = study.counts()
         done = found["complete"] + found["failed"]
         if interrupted or done < len(study.jobs):
@@ -276,7 +276,7 @@ class _Training:
 
 
 def _definition(
-    search: StudyDefinition, name: str, plan: Plan, protocol: EvaluationProtocol
+    search: StudyDefinition, name: str, plan: FinalPlan, protocol: EvaluationProtocol
 ) -> StudyDefinition:
     return replace(
         search,
@@ -291,18 +291,18 @@ def _definition(
     )
 
 
-def _baselines(train: _Training, plan: Plan) -> dict[str, Sample]:
+def _baselines(train: _FinalTraining, plan: FinalPlan) -> dict[str, Sample]:
     from paropt.data import open_dataset
     from paropt.training.baselines import baseline_samples
     from paropt.training.metrics import names_at
 
     train.note("computing what needs no training on test")
-    definition = train.joined.study.definition
+    definition = train.opened.study.definition
     objective = definition.objective
     names = names_at(sorted({*AT, *definition.at}), [*definition.also, *objective.names])
     models = list(dict.fromkeys(entry.model for entry in plan.entries))
-    view = open_dataset(train.joined.data).view("full")
+    view = open_dataset(train.opened.data).view("full")
     return baseline_samples(models, view, names, train.protocol, objective)
 
 
-__all__ = ["Look", "Wish", "latest", "latest_report", "run"]
+__all__ = ["FinalRequest", "Look", "latest", "latest_report", "run"]

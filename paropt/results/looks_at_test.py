@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
 from paropt.errors import StudyError
-from paropt.search.study.plan import Plan
+from paropt.search.study.plan import FinalPlan
 from paropt.storage.engine import lock
 
 _LOOKS = """
@@ -71,7 +71,7 @@ def count_looks(connection: Connection, fingerprint: str, found: Sequence[Look])
         )
 
 
-def check_looks(connection: Connection, fingerprint: str, plan: Plan) -> None:
+def check_looks(connection: Connection, fingerprint: str, plan: FinalPlan) -> None:
     """Raises :class:`StudyError` if another final test looked there, and the plan says not again.
 
     A test set looked at twice is a validation set.
@@ -89,7 +89,7 @@ def check_looks(connection: Connection, fingerprint: str, plan: Plan) -> None:
         )
 
 
-def take_look(connection: Connection, fingerprint: str, plan: Plan) -> list[Look]:
+def take_look(connection: Connection, fingerprint: str, plan: FinalPlan) -> list[Look]:
     """Count this final test's look, once; all looks up to this one.
 
     Of two that come at the same time without ``again``, one is refused.
@@ -112,5 +112,5 @@ def take_look(connection: Connection, fingerprint: str, plan: Plan) -> list[Look
     return found[: own + 1]
 
 
-def _key(plan: Plan) -> tuple[str, int]:
+def _key(plan: FinalPlan) -> tuple[str, int]:
     return plan.of, plan.number

@@ -13,7 +13,7 @@ import numpy as np
 from paropt.results.final_choice import Judged
 from paropt.results.looks_at_test import Look
 from paropt.results.searched import Searched
-from paropt.search.study.plan import Entry, Plan
+from paropt.search.study.plan import Candidate, FinalPlan
 from paropt.search.study.study import Study
 from paropt.search.study.summary import judged
 from paropt.training.evaluation import EvaluationProtocol
@@ -32,7 +32,7 @@ class Finding:
     ``baselines`` are samples of what needs no training."""
 
     search: Study
-    plan: Plan
+    plan: FinalPlan
     judged: Sequence[Judged]
     chosen: Judged
     control: Judged
@@ -97,7 +97,7 @@ def _entry(one: Judged, objective: Objective) -> dict[str, Any]:
     }
 
 
-def _described(entry: Entry) -> dict[str, Any]:
+def _described(entry: Candidate) -> dict[str, Any]:
     return {
         "name": entry.name,
         "model": entry.model,

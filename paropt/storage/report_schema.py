@@ -14,7 +14,7 @@ from paropt.storage.row_schema import (
     TEXT,
     Every,
     Members,
-    Shape,
+    RowSchema,
     Unless,
     number,
     optional,
@@ -27,7 +27,7 @@ _MEASURED = Members(
     {"spread": _NUMBER, "values": Every(number())},
 )
 _METRICS = Every(_MEASURED, dict)
-_CONFIGURATION: dict[str, Shape] = {
+_CONFIGURATION: dict[str, RowSchema] = {
     "name": NAME,
     "model": NAME,
     "params": OBJECT,
@@ -127,4 +127,4 @@ class _Report:
         return ""
 
 
-REPORT: Shape = _Report()
+REPORT: RowSchema = _Report()

@@ -85,7 +85,7 @@ def _encodes(text: str) -> bool:
 # -- the kinds of shapes ------------------------------------------------------------------------
 
 
-class Shape(Protocol):
+class RowSchema(Protocol):
     """What a JSON value may be."""
 
     def fault(self, value: Any) -> str:
@@ -107,8 +107,8 @@ class Kind:
 class Members:
     """Objects that have all of ``needed``, and may have ``allowed``."""
 
-    needed: Mapping[str, Shape]
-    allowed: Mapping[str, Shape] = field(default_factory=dict)
+    needed: Mapping[str, RowSchema]
+    allowed: Mapping[str, RowSchema] = field(default_factory=dict)
 
     def fault(self, value: Any) -> str:
         if not isinstance(value, dict):
@@ -128,7 +128,7 @@ class Members:
 class Every:
     """Lists, or objects, of any length in which every value has the shape ``of``."""
 
-    of: Shape
+    of: RowSchema
     container: type[list[Any]] | type[dict[str, Any]] = list
 
     def fault(self, value: Any) -> str:
@@ -146,7 +146,7 @@ class Unless:
     """The one value ``empty``, or the shape ``of``."""
 
     empty: Any
-    of: Shape
+    of: RowSchema
 
     def fault(self, value: Any) -> str:
         return "" if value == self.empty else self.of.fault(value)
@@ -237,9 +237,9 @@ END = Members(
 )
 
 
-def meta(searched: Shape, jobs: Container[str] | None = None) -> Members:
+def meta(searched: RowSchema, jobs: Container[str] | None = None) -> Members:
     """What a trial is; ``jobs`` are the names that a plan knows, None where nothing is planned."""
-    common: dict[str, Shape] = {
+    common: dict[str, RowSchema] = {
         "root": whole(),
         "index": whole(),
         "attempt": whole(1),

@@ -26,7 +26,7 @@ OWNER = "paropt:owner"  # who runs it, with the token that its writes must carry
 CURVE = "paropt:curve"  # what every epoch reported
 END = "paropt:end"  # how it ended, or why it waits again
 
-TRIAL: Mapping[str, row_schema.Shape] = {
+TRIAL: Mapping[str, row_schema.RowSchema] = {
     META: row_schema.META,
     OWNER: row_schema.OWNER,
     CURVE: row_schema.CURVES,
@@ -41,7 +41,7 @@ FLOOR = "paropt:floor"
 NOTE = "paropt:note"
 REPORT = "paropt:report"
 # what it holds, and what mends it
-STUDY: Mapping[str, tuple[row_schema.Shape, str]] = {
+STUDY: Mapping[str, tuple[row_schema.RowSchema, str]] = {
     STATE: (row_schema.STATE, "; 'paropt resume STUDY' writes it anew"),
     BUDGET: (
         row_schema.optional(row_schema.whole()),
@@ -60,7 +60,7 @@ NOW = "(now() AT TIME ZONE 'UTC')"  # Optuna keeps naive UTC; the server's clock
 
 
 @dataclass(frozen=True)
-class Param:
+class StoredParam:
     """A parameter as Optuna stores it."""
 
     label: str
@@ -162,7 +162,7 @@ def insert_trial(
     connection: Connection,
     study: int,
     state: str,
-    params: Sequence[Param],
+    params: Sequence[StoredParam],
     system: Mapping[str, Any],
     user: Mapping[str, Any],
 ) -> tuple[int, int]:
@@ -250,7 +250,7 @@ def hold(connection: Connection, trial: int) -> Held | None:
     return Held(state, {key: value for key, value in found.items() if value is not None})
 
 
-def trial_attr(key: str, text: Any, kind: row_schema.Shape) -> dict[str, Any] | None:
+def trial_attr(key: str, text: Any, kind: row_schema.RowSchema) -> dict[str, Any] | None:
     """The object that an attribute of a trial holds; None if it is damaged."""
     try:
         value: dict[str, Any] = row_schema.loads(text)

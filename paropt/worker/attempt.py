@@ -34,7 +34,7 @@ STOP_SECONDS = 30.0  # from "stop" to the end of a fit; a range of steps takes a
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FitEnding:
     """How a fit ended."""
 
     kind: Kind
@@ -82,13 +82,13 @@ class Attempt:
         try:
             outcome = self._train()
         except (Leaving, TrainerUnusable) as error:
-            self._settle(Outcome("handed back", str(error)))
+            self._settle(FitEnding("handed back", str(error)))
             raise
         self._settle(outcome)
 
     # -- training ---------------------------------------------------------------------------
 
-    def _train(self) -> Outcome:
+    def _train(self) -> FitEnding:
         outcome = self._fit(alone=False)
         if outcome.failure == "oom":
             # whatever else was on the device may have been to blame, our own leftovers included
@@ -101,7 +101,7 @@ class Attempt:
                 self.trainer.drop()
         return outcome
 
-    def _fit(self, *, alone: bool) -> Outcome:
+    def _fit(self, *, alone: bool) -> FitEnding:
         self.status.show(
             phase="training",
             trial=self.trial.number,
@@ -120,9 +120,9 @@ class Attempt:
         )
         with self._device(alone=alone):
             if self.heartbeat.lost:
-                return Outcome("lost")
+                return FitEnding("lost")
             if self.orders.must_leave:
-                return Outcome("handed back")
+                return FitEnding("handed back")
             self.trainer.start()
             self.trainer.send(**self._order())
             self.heard_at = time.monotonic()
@@ -178,7 +178,7 @@ class Attempt:
             "resume": [str(path) for path in usable] if second else None,
         }
 
-    def _deal(self) -> Outcome | None:
+    def _deal(self) -> FitEnding | None:
         """Deal with what has happened since the last turn; how the fit ended, once it has."""
         for message in self._messages():
             if (outcome := self._hear(message)) is not None:
@@ -187,7 +187,7 @@ class Attempt:
             status = self.trainer.drop()
             if self.early_end:
                 return self._ended_early(f"the trainer {status}")
-            return Outcome("died", f"its trainer {status}")
+            return FitEnding("died", f"its trainer {status}")
         now, silence = time.monotonic(), self.slot.limits.silence
         self._decide()
         if self.early_end and now > self.deadline:
@@ -195,7 +195,7 @@ class Attempt:
             return self._ended_early("its trainer had to be killed")
         if not self.early_end and now - self.heard_at > silence:
             self.trainer.drop()
-            return Outcome("died", f"its trainer said nothing for {silence:g} s")
+            return FitEnding("died", f"its trainer said nothing for {silence:g} s")
         return None
 
     def _messages(self) -> list[Message]:
@@ -205,7 +205,7 @@ class Attempt:
             self.heard_at = time.monotonic()
         return [message for message in heard if message.get("trial") == self.trial.number]
 
-    def _hear(self, message: Message) -> Outcome | None:
+    def _hear(self, message: Message) -> FitEnding | None:
         match message.get("event"):
             case "started":
                 self._started(message)
@@ -220,11 +220,11 @@ class Attempt:
                 failure = str(message.get("kind", "error"))
                 if self.early_end:
                     return self._ended_early("")
-                return Outcome(
+                return FitEnding(
                     "failed", str(message.get("message")), failure, int(message.get("epoch") or 0)
                 )
             case "done" if self.early_end != "give up":
-                return Outcome("done")
+                return FitEnding("done")
             case "done" | "stopped" | "yielded":
                 return self._ended_early("")
         return None
@@ -300,18 +300,18 @@ class Attempt:
         do = "yield" if why == "hand back" else "stop"
         self.trainer.send(do=do, trial=self.trial.number)
 
-    def _ended_early(self, message: str) -> Outcome:
+    def _ended_early(self, message: str) -> FitEnding:
         if self.early_end == "prune":
-            return Outcome("pruned", message)
+            return FitEnding("pruned", message)
         if self.early_end == "hand back":
-            return Outcome("handed back", message)
+            return FitEnding("handed back", message)
         if self.broken:
-            return Outcome("failed", self.broken, "error", self.reached)
-        return Outcome("lost", message)
+            return FitEnding("failed", self.broken, "error", self.reached)
+        return FitEnding("lost", message)
 
     # -- settling it ------------------------------------------------------------------------
 
-    def _settle(self, outcome: Outcome) -> None:
+    def _settle(self, outcome: FitEnding) -> None:
         """Tell the study how it ended, and let go of the trial."""
         trial = self.trial
         if self.orders.must_leave:
@@ -321,7 +321,7 @@ class Attempt:
             for operation in self._operations(outcome):
                 self.loop.call(operation)
         except TrialLost as error:
-            outcome = Outcome("lost", str(error))
+            outcome = FitEnding("lost", str(error))
         self.status.record(outcome.kind, trial=trial.number, id=trial.id, message=outcome.message)
         self.status.show(phase="asking", trial=None)
         self.status.count("trials")
@@ -333,7 +333,7 @@ class Attempt:
         if outcome.kind in ("failed", "died"):
             log.warning("trial %d: %s", trial.number, outcome.message)
 
-    def _operations(self, outcome: Outcome) -> list[Callable[[], object]]:
+    def _operations(self, outcome: FitEnding) -> list[Callable[[], object]]:
         """The calls that settle it, in their order."""
         trial, study = self.trial, self.slot.study
 
@@ -357,7 +357,7 @@ class Attempt:
                 return [drop, lambda: study.requeue(trial.id, outcome.message)]
         return [drop]
 
-    def _failure(self, outcome: Outcome) -> Callable[[], None]:
+    def _failure(self, outcome: FitEnding) -> Callable[[], None]:
         trial, message = self.trial, outcome.message
         if outcome.failure == "oom":
             return lambda: trial.out_of_memory(message)

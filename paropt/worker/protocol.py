@@ -26,7 +26,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-class Lines:
+class LineReader:
     """Puts the chunks that a pipe gives together to messages."""
 
     def __init__(self) -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paropt.errors import CheckpointError, Diverged, ModelError, OutOfMemory, ParamError
-from paropt.worker.protocol import Lines, Message, encode
+from paropt.worker.protocol import LineReader, Message, encode
 
 if TYPE_CHECKING:
     from paropt.data import View
@@ -68,7 +68,7 @@ class Parent:
         self._trial = self._fit = None
 
     def _listen(self) -> None:
-        lines = Lines()
+        lines = LineReader()
         while chunk := self._read():
             for message in lines.feed(chunk):
                 self._take(message)
@@ -142,7 +142,7 @@ def _train(parent: Parent, message: Message, views: dict[tuple[str, str], View])
     epoch = 0
     failed: Message | None = None
     try:
-        for epoch in _Training(parent, message, views).run():  # noqa: B007  # the last one
+        for epoch in _TrainerFit(parent, message, views).run():  # noqa: B007  # the last one
             pass
     except OutOfMemory as error:
         failed = {"kind": "oom", "message": _one_line(error)}
@@ -159,7 +159,7 @@ def _train(parent: Parent, message: Message, views: dict[tuple[str, str], View])
         parent.tell("failed", trial=trial, epoch=epoch + 1, **failed)
 
 
-class _Training:
+class _TrainerFit:
     """One fit, told epoch by epoch, with its checkpoint."""
 
     def __init__(

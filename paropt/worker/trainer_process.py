@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from paropt.worker.protocol import Lines, Message, encode
+from paropt.worker.protocol import LineReader, Message, encode
 
 
 class TrainerProcess:
@@ -25,7 +25,7 @@ class TrainerProcess:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.ready: Message | None = None
         self.ended = False
-        self._lines = Lines()
+        self._lines = LineReader()
         self._process = subprocess.Popen(
             trainer_command(environment),
             stdin=subprocess.PIPE,

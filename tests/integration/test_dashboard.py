@@ -19,7 +19,7 @@ from typing import Any
 import optuna
 import pytest
 
-from paropt.dashboard.access import Gatekeeper, host_of, is_loopback, served_hosts
+from paropt.dashboard.access import AccessControl, host_of, is_loopback, served_hosts
 from paropt.dashboard.server import Dashboard
 from paropt.errors import ParoptError, StorageUnreachable
 from paropt.search.study.definition import StudyDefinition
@@ -453,7 +453,7 @@ def test_hosts() -> None:
     assert served_hosts("127.0.0.1") == {"localhost", "127.0.0.1", "::1"}
 
 
-def _pass(gate: Gatekeeper, path: str, query: str = "") -> tuple[str, dict[str, str]]:
+def _pass(gate: AccessControl, path: str, query: str = "") -> tuple[str, dict[str, str]]:
     """What the gate answers to a path that another server than ours might hand it as it came."""
     seen: list[tuple[str, dict[str, str]]] = []
     environ = {"HTTP_HOST": "localhost", "REQUEST_METHOD": "GET", "PATH_INFO": path}
@@ -472,7 +472,7 @@ def test_gate_knows_artifacts_by_any_path(path: str) -> None:
         start("200 OK", [("Content-Type", "text/html"), ("Access-Control-Allow-Origin", "*")])
         return [b"<script>"]
 
-    _, headers = _pass(Gatekeeper(app, None, frozenset({"localhost"})), path)
+    _, headers = _pass(AccessControl(app, None, frozenset({"localhost"})), path)
     assert headers["Content-Disposition"] == "attachment"
     assert "Access-Control-Allow-Origin" not in headers
 
@@ -481,7 +481,7 @@ def test_gate_knows_artifacts_by_any_path(path: str) -> None:
     "path", ["//evil.example/x", "///evil.example", "/\\evil.example", "\\\\evil"]
 )
 def test_gate_redirects_to_itself_only(path: str) -> None:
-    gate = Gatekeeper(lambda *_: [b""], "secret", frozenset({"localhost"}))
+    gate = AccessControl(lambda *_: [b""], "secret", frozenset({"localhost"}))
     status, headers = _pass(gate, path, "token=secret")
     assert status == "303 See Other"
     assert headers["Location"][0] == "/"
@@ -489,7 +489,7 @@ def test_gate_redirects_to_itself_only(path: str) -> None:
 
 
 def test_gate_without_a_token_is_never_passed_by_an_empty_one() -> None:
-    gate = Gatekeeper(lambda *_: [b""], "", frozenset({"localhost"}))
+    gate = AccessControl(lambda *_: [b""], "", frozenset({"localhost"}))
     seen: list[str] = []
     environ = {"HTTP_HOST": "localhost", "REQUEST_METHOD": "GET", "QUERY_STRING": "token="}
     list(gate(environ, lambda status, headers: seen.append(status)))
@@ -498,7 +498,7 @@ def test_gate_without_a_token_is_never_passed_by_an_empty_one() -> None:
 
 def test_gate_reads_what_it_refuses() -> None:
     """A server that closes with something unread resets the connection, and the refusal is lost."""
-    gate = Gatekeeper(lambda *_: [b""], "secret", frozenset({"localhost"}))
+    gate = AccessControl(lambda *_: [b""], "secret", frozenset({"localhost"}))
     for host, length, rest in (
         ("localhost", "5", 0),
         ("evil.example", "3", 2),

@@ -233,7 +233,7 @@ def test_demo_is_the_demo_set_in_a_space_and_a_folder_where_one_is_named(
     paropt_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Path
 ) -> None:
     """A folder of that name in the current directory is not what ``demo.json`` means."""
-    from paropt.launch.open_study import Wish, find_data
+    from paropt.launch.open_study import LaunchRequest, find_data
     from paropt.search.space import shipped
     from paropt.search.space.file import read_space
 
@@ -243,7 +243,7 @@ def test_demo_is_the_demo_set_in_a_space_and_a_folder_where_one_is_named(
     assert named_data("demo", said.append) == Path("demo")
     assert "not the demo set" in said[0]
     space = shipped.spaces()["demo"]
-    made = find_data(Wish(space=space), read_space(space))
+    made = find_data(LaunchRequest(space=space), read_space(space))
     assert made == paropt_home / "datasets" / "demo"
     assert open_dataset(made).n_items("train") > 6
 

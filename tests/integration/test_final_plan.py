@@ -16,7 +16,7 @@ from paropt.results.looks_at_test import Look
 from paropt.results.spend_curve import best_within, points
 from paropt.search.space.paramfiles import Paramfile
 from paropt.search.study.definition import StudyDefinition
-from paropt.search.study.plan import Entry, Plan
+from paropt.search.study.plan import Candidate, FinalPlan
 from paropt.search.study.study import Study, StudyEnded
 from paropt.training.epochs import EpochReport
 from paropt.training.objective import Objective
@@ -33,8 +33,8 @@ SPACE: dict[str, Any] = {
     "start": [{"layers": 64}, {"layers": 32, "momentum": 0.5}],
 }
 ENTRIES = (
-    Entry("candidate 1", "gru4rec", {"layers": 64}, 3, {"trial": 4, "value": 0.5, "epoch": 2}),
-    Entry("control gru4rec", "gru4rec", {}, 3, source="the model's defaults"),
+    Candidate("candidate 1", "gru4rec", {"layers": 64}, 3, {"trial": 4, "value": 0.5, "epoch": 2}),
+    Candidate("control gru4rec", "gru4rec", {}, 3, source="the model's defaults"),
 )
 
 Create = Callable[..., Study]
@@ -44,7 +44,7 @@ Create = Callable[..., Study]
 def create(database_url: str) -> Iterator[Create]:
     opened: list[Study] = []
 
-    def create(name: str = "shop", plan: Plan | None = None, budget: int = 4) -> Study:
+    def create(name: str = "shop", plan: FinalPlan | None = None, budget: int = 4) -> Study:
         definition = StudyDefinition(
             name,
             SPACE,
@@ -85,7 +85,7 @@ def ended(study: Study) -> StudyEnded:
 
 
 def test_a_plan_is_trained_in_its_order_and_nothing_else(create: Create) -> None:
-    study = create(plan=Plan("old", 1, ENTRIES, (11, 12)))
+    study = create(plan=FinalPlan("old", 1, ENTRIES, (11, 12)))
     trials = [train(study, [0.1, 0.3, 0.2]) for _ in range(4)]
     assert [(t.params, t.seed, t.epochs, t.once) for t in trials] == [
         ({"layers": 64}, 11, 3, False),
@@ -98,7 +98,7 @@ def test_a_plan_is_trained_in_its_order_and_nothing_else(create: Create) -> None
 
 
 def test_a_failed_job_is_not_replaced_but_may_be_tried_again(create: Create) -> None:
-    study = create(plan=Plan("old", 1, ENTRIES[:1], (11, 12)))
+    study = create(plan=FinalPlan("old", 1, ENTRIES[:1], (11, 12)))
     train(study, None)
     train(study, [0.2])
     assert ended(study).reason == "budget"
@@ -113,14 +113,14 @@ def test_a_failed_job_is_not_replaced_but_may_be_tried_again(create: Create) -> 
 
 
 def test_another_plan_under_the_same_name_is_refused(create: Create) -> None:
-    create(plan=Plan("old", 1, ENTRIES, (11, 12)))
-    create(plan=Plan("old", 1, ENTRIES, (11, 12)))
+    create(plan=FinalPlan("old", 1, ENTRIES, (11, 12)))
+    create(plan=FinalPlan("old", 1, ENTRIES, (11, 12)))
     with pytest.raises(StudyError, match=r"another plan: seeds is \[11, 12\] there and \[11, 13\]"):
-        create(plan=Plan("old", 1, ENTRIES, (11, 13)))
+        create(plan=FinalPlan("old", 1, ENTRIES, (11, 13)))
 
 
 def test_the_epoch_is_the_mean_curves_best_that_every_seed_reached(create: Create) -> None:
-    study = create(plan=Plan("old", 1, ENTRIES[:1], (11, 12)))
+    study = create(plan=FinalPlan("old", 1, ENTRIES[:1], (11, 12)))
     train(study, [0.1, 0.5, 0.2, 0.9])
     train(study, [0.3, 0.2, 0.6])
     (judged,) = final_choice.judge(study)
@@ -133,15 +133,15 @@ def test_the_epoch_is_the_mean_curves_best_that_every_seed_reached(create: Creat
 def test_the_best_mean_is_chosen_with_the_control_of_its_model(create: Create) -> None:
     entries = (
         *ENTRIES,
-        Entry("candidate 2", "sasrec", {}, 3, {"trial": 1, "value": 0.4, "epoch": 1}),
-        Entry("control sasrec", "sasrec", {"blocks": 1}, 3, source="the model's defaults"),
+        Candidate("candidate 2", "sasrec", {}, 3, {"trial": 1, "value": 0.4, "epoch": 1}),
+        Candidate("control sasrec", "sasrec", {"blocks": 1}, 3, source="the model's defaults"),
     )
-    study = create(plan=Plan("old", 1, entries, (11, 12)))
+    study = create(plan=FinalPlan("old", 1, entries, (11, 12)))
     for value in (0.9, 0.1, 0.5, 0.2, 0.0, 0.1, 0.5, 0.2):
         train(study, [value])
     chosen, control = final_choice.choose(final_choice.judge(study), MRR)
     assert (chosen.entry.name, control.entry.name) == ("candidate 2", "control sasrec")
-    second = final_plan.test_plan(Plan("old", 1, entries, (11, 12)), chosen, control)
+    second = final_plan.test_plan(FinalPlan("old", 1, entries, (11, 12)), chosen, control)
     assert [(e.name, e.epochs) for e in second.entries] == [
         ("candidate 2", 1),
         ("control sasrec", 1),
@@ -150,7 +150,7 @@ def test_the_best_mean_is_chosen_with_the_control_of_its_model(create: Create) -
 
 
 def test_who_has_a_failed_seed_is_not_chosen(create: Create) -> None:
-    study = create(plan=Plan("old", 1, ENTRIES, (11, 12)))
+    study = create(plan=FinalPlan("old", 1, ENTRIES, (11, 12)))
     for values in ([0.9], [0.1], None, [0.1]):
         train(study, values)
     with pytest.raises(StudyError, match=r"no candidate could be trained with every seed.*boom"):
@@ -200,7 +200,7 @@ def test_a_plan_has_the_best_with_fresh_seeds_and_a_control(create: Create) -> N
     assert not set(plan.seeds) & {trial.seed for trial in trials} and len(set(plan.seeds)) == 3
     assert final_plan.make_plan(study, 1, top=2, seeds=3) == plan
     assert not set(final_plan.make_plan(study, 2).seeds) & set(plan.seeds)
-    assert Plan.from_json(plan.to_json()) == plan
+    assert FinalPlan.from_json(plan.to_json()) == plan
 
 
 def test_what_is_candidate_and_control_is_trained_once(create: Create) -> None:
@@ -219,16 +219,16 @@ def test_what_is_candidate_and_control_is_trained_once(create: Create) -> None:
 # -- looks --------------------------------------------------------------------------------------
 
 
-def look(study: Study, plan: Plan, data: str = "f" * 64) -> list[tuple[str, int]]:
+def look(study: Study, plan: FinalPlan, data: str = "f" * 64) -> list[tuple[str, int]]:
     with study.transaction() as connection:
         return [(x.study, x.number) for x in looks_at_test.take_look(connection, data, plan)]
 
 
 def test_looks_are_counted_once_per_final_test_and_per_data(create: Create) -> None:
-    study, plan = create(), Plan("shop", 1, ENTRIES, (1,))
+    study, plan = create(), FinalPlan("shop", 1, ENTRIES, (1,))
     assert look(study, plan) == [("shop", 1)]
     assert look(study, plan) == [("shop", 1)]
-    other = Plan("other", 1, ENTRIES, (1,))
+    other = FinalPlan("other", 1, ENTRIES, (1,))
     with pytest.raises(StudyError, match=r"looked at once \(first by 'shop'.*--again"):
         look(study, other)
     assert look(study, other, "0" * 64) == [("other", 1)]
@@ -236,11 +236,11 @@ def test_looks_are_counted_once_per_final_test_and_per_data(create: Create) -> N
     assert look(study, again) == [("shop", 1), ("other", 1)]
     assert look(study, again) == [("shop", 1), ("other", 1)]
     with pytest.raises(StudyError, match="looked at 2 times"):
-        look(study, Plan("shop", 2, ENTRIES, (1,)))
+        look(study, FinalPlan("shop", 2, ENTRIES, (1,)))
 
 
 def test_a_training_that_was_judged_on_test_counts(create: Create) -> None:
-    study, plan, data = create(), Plan("shop", 1, ENTRIES, (1,)), "f" * 64
+    study, plan, data = create(), FinalPlan("shop", 1, ENTRIES, (1,)), "f" * 64
     here = [Look("paropt train, sasrec", 7, datetime(2026, 1, 2, tzinfo=UTC))]
     for _ in range(2):
         with study.transaction() as connection:
@@ -260,7 +260,7 @@ def test_of_those_who_look_at_once_one_is_first(create: Create, database_url: st
         mine = Study.load(database_url, study.name)
         start.wait(60)
         try:
-            found.append(look(mine, Plan(f"shop{number}", 1, ENTRIES, (1,))))
+            found.append(look(mine, FinalPlan(f"shop{number}", 1, ENTRIES, (1,))))
         except StudyError:
             found.append(None)
         finally:

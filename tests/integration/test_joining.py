@@ -10,7 +10,7 @@ import pytest
 
 from paropt.errors import DataError, ParamError, ParoptError, StudyError
 from paropt.launch import open_study
-from paropt.launch.open_study import Wish, create_or_resume, join
+from paropt.launch.open_study import LaunchRequest, create_or_resume, join
 from paropt.search.study.definition import StudyDefinition
 from paropt.training.epochs import EpochReport
 from paropt.training.evaluation import EvaluationProtocol
@@ -46,10 +46,10 @@ def space(tmp_path: Path) -> Path:
 def wish(space: Path, dataset: Path, database_url: str, paropt_home: Path) -> Any:
     """``wish(seed=1)``: the plain wish with changes."""
     plain: dict[str, Any] = {"space": space, "data": str(dataset), "storage": database_url}
-    return lambda **changes: Wish(**plain | changes)
+    return lambda **changes: LaunchRequest(**plain | changes)
 
 
-def launched(wish: Wish) -> tuple[Any, list[str]]:
+def launched(wish: LaunchRequest) -> tuple[Any, list[str]]:
     """The study's definition, and what was said."""
     said: list[str] = []
     with create_or_resume(wish, said.append) as joined:
@@ -217,7 +217,7 @@ def test_how_trials_are_judged_is_part_of_the_study(wish: Any) -> None:
 # -- warm start -----------------------------------------------------------------------------
 
 
-def finish(wish: Wish, values: dict[int, float]) -> None:
+def finish(wish: LaunchRequest, values: dict[int, float]) -> None:
     """Gives a study one complete trial for each of ``layers``, with its value."""
     with create_or_resume(wish, lambda _: None) as joined:
         for _ in values:

@@ -20,7 +20,7 @@ from paropt.errors import StudyError
 from paropt.machine.slot_files import slots_directory
 from paropt.results import looks_at_test
 from paropt.search.study.definition import StudyDefinition
-from paropt.search.study.plan import Plan, part_name
+from paropt.search.study.plan import FinalPlan, part_name
 from paropt.search.study.study import Study, StudyEnded
 from paropt.storage import study_rows
 from paropt.storage.connect import Storage, open_storage
@@ -163,7 +163,7 @@ def test_a_slot_ends_with_its_study(workshop: Any) -> None:
 @contextmanager
 def with_final_test(storage: Storage, name: str) -> Iterator[Study]:
     """A study, and the parts of a final test of it that looked at the test set."""
-    plan = Plan(name, 1, (), (1,))
+    plan = FinalPlan(name, 1, (), (1,))
     with (
         study_of(storage, name) as study,
         study_of(storage, part_name(name, 1, "valid"), plan=plan.to_json()),
@@ -184,7 +184,7 @@ def test_a_test_set_that_was_looked_at_stays_so(storage: Storage) -> None:
         (look,) = looks_at_test.looks(connection, "abc")
         assert look.study.startswith("shop (deleted 20")
         with pytest.raises(StudyError, match=r"looked at once \(first by study 'shop \(deleted"):
-            looks_at_test.check_looks(connection, "abc", Plan("shop", 1, (), (1,)))
+            looks_at_test.check_looks(connection, "abc", FinalPlan("shop", 1, (), (1,)))
 
 
 def test_another_name_takes_all_along(storage: Storage) -> None:

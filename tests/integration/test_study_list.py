@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import event, text
 
 from paropt.search.study.definition import StudyDefinition
-from paropt.search.study.plan import Entry, Plan
+from paropt.search.study.plan import Candidate, FinalPlan
 from paropt.search.study.study import Study
 from paropt.storage import trial_rows
 from paropt.storage.connect import Storage, open_storage
@@ -155,7 +155,7 @@ def test_statements_do_not_grow_with_studies(storage: Storage) -> None:
 
 
 def test_parts_of_final_tests_are_shown_when_asked_for(storage: Storage) -> None:
-    plan = Plan("shop", 1, (Entry("control", "gru4rec", {}, 2),), (1,))
+    plan = FinalPlan("shop", 1, (Candidate("control", "gru4rec", {}, 2),), (1,))
     with (
         study_of(storage, "shop"),
         study_of(storage, "shop.final-1.valid", plan=plan.to_json()),

@@ -125,7 +125,7 @@ def test_one_lucky_epoch_makes_no_trial_the_best(study_of: Open, stored: Stored)
     assert (best["trial"], best["value"], best["epoch"]) == (steady.number, 0.3, 2)
     assert [stored(trial).value for trial in (steady, lucky, cut)] == [0.3, 0.35, 0.305]
     study.refresh()
-    seen = study.sampler.memory(study.history).study().get_trials()
+    seen = study.sampler.optuna_view(study.history).study().get_trials()
     by_number = {trial.number: trial.value for trial in seen}
     expected = {steady.number: 0.3, lucky.number: (0.35 + 0.27 + 0.27) / 3, cut.number: 0.2975}
     assert by_number == pytest.approx(expected)

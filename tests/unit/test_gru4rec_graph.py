@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 from models.gru4rec import Gru4Rec
 from models.parts.contract import SessionParallelPlan
 from models.parts.gru4rec import cuda_graph, negatives, seeded_random
-from models.parts.gru4rec.cuda_graph import Feed, Replay
+from models.parts.gru4rec.cuda_graph import Feed, GraphReplay
 from models.parts.gru4rec.steps import StepReplay, Steps
 from models.parts.gru4rec.unique_rows import add_groups_, groups
 
@@ -311,7 +311,7 @@ def test_every_step_runs_once(monkeypatch: pytest.MonkeyPatch) -> None:
         yield
 
     monkeypatch.setattr(cuda, "stream", on)
-    player = Replay(gpu.step, torch.device("cuda"))
+    player = GraphReplay(gpu.step, torch.device("cuda"))
     done = 0
     for n in (1, 1, 5, 8, 23, 3):
         player.run(n)

@@ -14,7 +14,7 @@ from models.parts.gru4rec.adagrad import DenseAdagrad, RowAdagrad, Rule
 from models.parts.gru4rec.negatives import PopularityNegatives, alias_table
 from models.parts.gru4rec.seeded_random import DropoutMasks, blocks, generator
 from models.parts.gru4rec.unique_rows import distinct, occurrences
-from models.parts.gru4rec.workspace import Scratch
+from models.parts.gru4rec.workspace import Workspace
 
 CPU = torch.device("cpu")
 ACTIVATIONS = ["linear", "relu", "tanh", "leaky-0.3", "elu-0.5", "elu-1", "selu-1.05-1.67"]
@@ -115,7 +115,7 @@ def test_blocks() -> None:
 
 
 def test_scratch_gives_the_same_memory() -> None:
-    scratch = Scratch(CPU, torch.float32)
+    scratch = Workspace(CPU, torch.float32)
     big = scratch("a", 4, 5)
     small = scratch("a", 3, 2)
     assert small.is_contiguous() and small.data_ptr() == big.data_ptr()
@@ -161,7 +161,7 @@ def test_row_adagrad(shape: tuple[int, ...], momentum: float, decay: float) -> N
     source = np.random.default_rng(2)
     weight = source.normal(size=shape)
     parameter = nn.Parameter(torch.tensor(weight))
-    scratch = Scratch(CPU, torch.float64)
+    scratch = Workspace(CPU, torch.float64)
     owner = RowAdagrad(parameter, Rule(0.1, momentum, decay), scratch, "table")
     seen: list[list[np.ndarray]] = [[] for _ in range(6)]
     for rows in ([0, 2, 5], [2], [5, 3, 0, 2]):

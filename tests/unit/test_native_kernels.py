@@ -19,7 +19,7 @@ from models.kernels.library import Kernels, kernels
 from models.parts.gru4rec.activations import Activation
 from models.parts.gru4rec.adagrad import Rule
 from models.parts.gru4rec.losses import bpr_max, bpr_max_gradient_
-from models.parts.gru4rec.workspace import Scratch
+from models.parts.gru4rec.workspace import Workspace
 
 N, K, D = 300, 70, 37  # a width that no vector register divides
 
@@ -126,7 +126,7 @@ def test_bpr_max_is_the_plain_loss_on_every_single_column(made: Kernels, name: s
         loss = bpr_max(act(row[items])[None], bpreg, 0.0)[0]
         loss.backward()
         wanted[i], _ = row.grad, losses.append(loss.detach())
-    scratch = Scratch(torch.device("cpu"), torch.float32)
+    scratch = Workspace(torch.device("cpu"), torch.float32)
     found, grad = bpr_max_gradient_(
         scores, own, log_counts, others, act, bpreg, scratch, kernels=made
     )
@@ -141,7 +141,7 @@ def test_bpr_max_of_large_scores_is_finite_where_the_plain_form_is(
 ) -> None:
     scores, own, log_counts, others = scored()
     scores[1, 5], scores[2, 6], scores[3, own[3]] = large, -large, large
-    scratch = Scratch(torch.device("cpu"), torch.float32)
+    scratch = Workspace(torch.device("cpu"), torch.float32)
     act = Activation.named("elu-0.5")
     plain = bpr_max_gradient_(scores.clone(), own, log_counts, others, act, 1.0, scratch)
     found = bpr_max_gradient_(scores.clone(), own, log_counts, others, act, 1.0, scratch, made)
@@ -154,7 +154,7 @@ def test_bpr_max_hides_nothing(made: Kernels, bad: float) -> None:
     """A training that has diverged must be seen to have."""
     scores, own, log_counts, others = scored()
     scores[4, 8] = bad
-    scratch = Scratch(torch.device("cpu"), torch.float32)
+    scratch = Workspace(torch.device("cpu"), torch.float32)
     losses, grad = bpr_max_gradient_(
         scores, own, log_counts, others, Activation.named("elu-0.5"), 1.0, scratch, made
     )

@@ -14,7 +14,7 @@ from models.kernels import library
 from models.kernels.library import Kernels, kernels
 from models.parts.gru4rec.adagrad import DenseAdagrad, RowAdagrad, Rule
 from models.parts.gru4rec.table_update import Gathered, InPlace, Table
-from models.parts.gru4rec.workspace import Scratch
+from models.parts.gru4rec.workspace import Workspace
 from models.parts.transformer import attention
 from models.parts.transformer.unpadding import Layout
 
@@ -150,7 +150,7 @@ def test_tables_are_the_same_gathered_and_in_place(made: Kernels, momentum: floa
     tables: list[tuple[Table, RowAdagrad]] = []
     for kernels_given in (None, made):
         parameter = torch.nn.Parameter(drawn(1, N, 20))
-        scratch = Scratch(torch.device("cpu"), torch.float32)
+        scratch = Workspace(torch.device("cpu"), torch.float32)
         owner = RowAdagrad(parameter, Rule(0.1, momentum, kernels=kernels_given), scratch, "t")
         tables.append((InPlace(owner, made) if kernels_given else Gathered(owner), owner))
     for step in range(4):

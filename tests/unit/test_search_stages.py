@@ -8,7 +8,7 @@ from typing import Any
 from paropt.names import epoch_of
 from paropt.results.final_choice import _judged
 from paropt.search.study.history import Record
-from paropt.search.study.plan import Entry, Job, Plan
+from paropt.search.study.plan import Candidate, FinalPlan, Job
 from paropt.search.study.pruning import reason_to_prune
 from paropt.training import epochs
 from paropt.training.epochs import EpochReport
@@ -100,7 +100,7 @@ def record(*stages: tuple[str, Sequence[float]]) -> Record:
 
 def test_a_final_test_compares_seeds_at_the_same_epoch_of_the_same_stage() -> None:
     """One seed's patience ended the first stage a whole epoch earlier."""
-    entry = Entry("candidate 1", "model", {}, 9)
+    entry = Candidate("candidate 1", "model", {}, 9)
     seeds = [
         record(("items", [0.1, 0.3, 0.2]), ("all", [0.4, 0.8])),
         record(("items", [0.2, 0.4]), ("all", [0.6, 0.6, 0.9])),
@@ -114,9 +114,9 @@ def test_a_final_test_compares_seeds_at_the_same_epoch_of_the_same_stage() -> No
 
 
 def test_a_plan_hands_the_epochs_of_stages_to_its_trainings() -> None:
-    entry = Entry("candidate 1", "model", {}, 4, stages={"items": 2, "all": 2})
-    plan = Plan("study", 1, (entry,), (7,), once=True)
-    (job,) = Plan.from_json(plan.to_json()).jobs()
+    entry = Candidate("candidate 1", "model", {}, 4, stages={"items": 2, "all": 2})
+    plan = FinalPlan("study", 1, (entry,), (7,), once=True)
+    (job,) = FinalPlan.from_json(plan.to_json()).jobs()
     assert job == Job("candidate 1", "model", {}, 4, 7, True, {"items": 2, "all": 2})
     assert job.to_meta()["stages"] == {"items": 2, "all": 2}
     assert "stages" not in Job("a", "model", {}, 4, 7, True).to_meta()

@@ -14,7 +14,7 @@ from paropt.data.prepare import prepare
 from paropt.errors import SpaceError
 from paropt.search.setup.auto_space import (
     COUNTING,
-    Facts,
+    DataFacts,
     compose,
     facts_of,
     merged,
@@ -25,7 +25,7 @@ from paropt.search.space import shipped
 from paropt.search.space.file import of_object, read_space
 from paropt.search.space.paramfiles import read_paramfile
 
-SHOP = Facts(
+SHOP = DataFacts(
     items=5_000,
     sessions=40_000,
     events=200_000,

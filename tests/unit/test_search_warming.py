@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from paropt.search.setup.warm_start import POINTS, best_points, fitted, warmed
+from paropt.search.setup.warm_start import POINTS, best_points, fit_into, warmed
 from paropt.search.space.file import from_json
 from paropt.search.study.history import History, Record
 from paropt.search.study.sampling import Sampler, complete_sampler, uniformly
@@ -55,7 +55,7 @@ SPACE = from_json(
 def test_a_configuration_is_made_to_fit(
     model: str, params: dict[str, Any], point: dict[str, Any] | None
 ) -> None:
-    assert fitted(SPACE, model, params) == point
+    assert fit_into(SPACE, model, params) == point
     if point is not None:  # and it is one that trials can start from, whatever chance adds
         for seed in range(20):
             SPACE.complete(point, uniformly(random.Random(seed)))
@@ -69,7 +69,7 @@ def test_what_a_space_fixes_stays() -> None:
             "search": {"layers": {"type": "int", "low": 32, "high": 96, "step": 32}},
         }
     )
-    assert fitted(fixed, "gru4rec", {"layers": 32, "loss": "bpr-max"}) == {"layers": 32}
+    assert fit_into(fixed, "gru4rec", {"layers": 32, "loss": "bpr-max"}) == {"layers": 32}
 
 
 def _record(number: int, value: float | None, state: str, **params: Any) -> Record:

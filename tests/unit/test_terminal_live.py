@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from paropt.terminal import live
-from paropt.worker.protocol import Lines as ProtocolLines
+from paropt.worker.protocol import LineReader as ProtocolLines
 from paropt.worker.protocol import encode
 
 STATUS: dict[str, Any] = {

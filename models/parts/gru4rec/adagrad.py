@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from models.kernels.library import Kernels
-from models.parts.gru4rec.workspace import Scratch
+from models.parts.gru4rec.workspace import Workspace
 
 EPSILON = 1e-6
 _ONE = torch.ones(())  # the kernel's step count, which only a decaying rate looks at
@@ -134,7 +134,7 @@ class RowAdagrad:
     a fixed number of rows reads and writes.
     """
 
-    def __init__(self, parameter: nn.Parameter, rule: Rule, scratch: Scratch, name: str) -> None:
+    def __init__(self, parameter: nn.Parameter, rule: Rule, scratch: Workspace, name: str) -> None:
         self.parameter = parameter
         self.rule = rule
         self.scratch = scratch

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.parts.gru4rec.activations import Activation
-from models.parts.gru4rec.matmul import Tools
+from models.parts.gru4rec.matmul import CellContext
 
 _aten = torch.ops.aten
 Initialiser = Callable[[Tensor], None]  # fills a matrix [rows, columns] in place
@@ -58,7 +58,7 @@ class GruCell(nn.Module):
         n = self.act(n_x + torch.sigmoid(r_x + r_h) * n_h)
         return torch.lerp(n, h, z)
 
-    def step(self, x: Tensor, h: Tensor, tools: Tools, name: str) -> Tensor:
+    def step(self, x: Tensor, h: Tensor, tools: CellContext, name: str) -> Tensor:
         """As :meth:`forward` without a graph; keeps what :meth:`backward` needs in buffers."""
         m, size, scratch = len(x), self.size, tools.scratch
         gates = scratch(f"{name}.gates", m, 3 * size)
@@ -72,7 +72,7 @@ class GruCell(nn.Module):
         self.act.apply_(n)
         return torch.lerp(n, h, rz[:, size:], out=scratch(f"{name}.out", m, size))
 
-    def backward(self, grad: Tensor, x: Tensor, h: Tensor, tools: Tools, name: str) -> Tensor:
+    def backward(self, grad: Tensor, x: Tensor, h: Tensor, tools: CellContext, name: str) -> Tensor:
         """Tell the gradients of weights, write those of biases; return the inputs' [M, in].
 
         ``grad`` [M, H] is the gradient of what :meth:`step` returned for ``x`` and ``h``.
@@ -130,7 +130,7 @@ class RowGruCell(nn.Module):
         r, z = torch.sigmoid(rz_x + h @ self.weight_rz).chunk(2, -1)
         return torch.lerp(h, self.act(c_x + (r * h) @ self.weight_c), z)
 
-    def step(self, x: Tensor, h: Tensor, tools: Tools, name: str) -> Tensor:
+    def step(self, x: Tensor, h: Tensor, tools: CellContext, name: str) -> Tensor:
         """As :meth:`forward` without a graph; keeps what :meth:`backward` needs in buffers."""
         m, size, scratch = len(x), self.size, tools.scratch
         gates = torch.add(x, self.bias, out=scratch(f"{name}.gates", m, 3 * size))
@@ -142,7 +142,7 @@ class RowGruCell(nn.Module):
         self.act.apply_(c)
         return torch.lerp(h, c, rz[:, size:], out=scratch(f"{name}.out", m, size))
 
-    def backward(self, grad: Tensor, x: Tensor, h: Tensor, tools: Tools, name: str) -> Tensor:
+    def backward(self, grad: Tensor, x: Tensor, h: Tensor, tools: CellContext, name: str) -> Tensor:
         """Tell the gradients of weights, write the bias's; return the rows' [M, 3H]."""
         m, size, scratch = len(x), self.size, tools.scratch
         rz = scratch(f"{name}.rz", m, 2 * size)

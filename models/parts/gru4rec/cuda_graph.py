@@ -56,7 +56,7 @@ class Feed:
             torch.index_select(block, 0, self.cursor, out=row)
 
 
-class Replay:
+class GraphReplay:
     """Runs ``step`` again and again: on a CUDA device as a graph, elsewhere by calling it.
 
     ``step`` must do the same on the same memory whenever it is called, without asking the device

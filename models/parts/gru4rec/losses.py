@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from models.kernels.library import Kernels
 from models.parts.gru4rec.activations import Activation
-from models.parts.gru4rec.workspace import Scratch
+from models.parts.gru4rec.workspace import Workspace
 
 TINY = 1e-24  # what the reference adds before each logarithm
 
@@ -121,7 +121,7 @@ def bpr_max_gradient_(
     others: Tensor,
     act: Activation,
     bpreg: float,
-    scratch: Scratch,
+    scratch: Workspace,
     kernels: Kernels | None = None,
 ) -> tuple[Tensor, Tensor]:
     """BPR-max over distinct items, from ``scores`` [M, U] before the activation (overwritten).

@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from models.kernels.library import Kernels
-from models.parts.gru4rec.workspace import Scratch
+from models.parts.gru4rec.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
-class Tools:
+class CellContext:
     """Buffers, products, and ``learn(weight, d, x)``, which takes the gradient dᵀ·x of a weight.
 
     ``learn`` may move the weight at once: a cell calls it when it needs the weight no more.
     """
 
-    scratch: Scratch
+    scratch: Workspace
     learn: Callable[[Tensor, Tensor, Tensor], None]
     kernels: Kernels | None = None
 

@@ -19,14 +19,14 @@ from models.parts.contract import Catalogue, SessionParallelPlan
 from models.parts.gru4rec.activations import Activation
 from models.parts.gru4rec.adagrad import DenseAdagrad, RowAdagrad, Rule
 from models.parts.gru4rec.cells import GruCell, RowGruCell
-from models.parts.gru4rec.cuda_graph import Feed, Replay, order_kept_by_hand
+from models.parts.gru4rec.cuda_graph import Feed, GraphReplay, order_kept_by_hand
 from models.parts.gru4rec.losses import LOSSES, bpr_max_gradient_, softmax_gradient_
-from models.parts.gru4rec.matmul import Tools
+from models.parts.gru4rec.matmul import CellContext
 from models.parts.gru4rec.negatives import Negatives
 from models.parts.gru4rec.seeded_random import DropoutMasks, blocks
 from models.parts.gru4rec.table_update import Gathered, InPlace, Sums, add_rows_
 from models.parts.gru4rec.unique_rows import Groups, distinct, groups, occurrences
-from models.parts.gru4rec.workspace import Scratch
+from models.parts.gru4rec.workspace import Workspace
 
 SOFTMAX_OF = {"cross-entropy": "softmax", "xe_logit": "softmax_logit"}
 # "auto" is what the official versions take where nothing is said
@@ -86,7 +86,7 @@ class StepRows:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class StepBlock:
     """What :class:`StepRows` has, for several steps with equally many rows.
 
     ``fields`` are [T, …]. Of each step's ``items`` the first ``scored[t]`` and ``items[t]`` count,
@@ -138,7 +138,7 @@ class Steps:
         self.model = model
         p = self.params = model.params
         self.device, dtype = model.output.device, model.output.dtype
-        self.scratch = Scratch(self.device, dtype)
+        self.scratch = Workspace(self.device, dtype)
         self.graph = p["accelerate"] in GRAPHS
         native = p["accelerate"] == "auto" and Kernels.take(model.output)
         self.kernels = kernels() if native else None
@@ -159,7 +159,7 @@ class Steps:
             if model.embedding is None
             else RowAdagrad(model.embedding, rule, self.scratch, "embedding")
         )
-        self.tools = Tools(self.scratch, self.dense.learn, self.kernels)
+        self.tools = CellContext(self.scratch, self.dense.learn, self.kernels)
         self.items = self._table(self.output)
         self.lookup = None if self.embedding is None else self._table(self.embedding)
         # fixed shapes and no waiting, where waiting for the device would cost
@@ -265,7 +265,7 @@ class Steps:
 
     def _step_by_step(
         self,
-        rows: Block,
+        rows: StepBlock,
         resets: Tensor,
         masks: list[Tensor | None],
         batch_size: int,
@@ -278,7 +278,7 @@ class Steps:
 
     def _play(
         self,
-        rows: Block,
+        rows: StepBlock,
         resets: Tensor,
         masks: list[Tensor | None],
         batch_size: int,
@@ -300,7 +300,7 @@ class Steps:
             self._noise = block, samples, masks
         return self._noise[1:]
 
-    def _prepare(self, inputs: Tensor, targets: Tensor, samples: Tensor) -> Block:
+    def _prepare(self, inputs: Tensor, targets: Tensor, samples: Tensor) -> StepBlock:
         """Work out the rows of steps with equally many rows: inputs, targets [T, M]."""
         n, m = samples.shape[1], targets.shape[1]
         static, padding = self.static, self.model.catalogue.n_items
@@ -325,7 +325,7 @@ class Steps:
         if self.grouped:
             fields |= _named("input_sums", groups(places))
             fields |= {} if self.fast else _named("column_sums", groups(columns))
-        return Block(fields, out.leading, out.used, read)
+        return StepBlock(fields, out.leading, out.used, read)
 
     def _weigh(
         self, ids: Tensor, targets: Tensor, own: Tensor, sampled: Tensor
@@ -463,7 +463,7 @@ class StepReplay:
     """The step with all rows in use, in a form that a device can repeat by itself."""
 
     def __init__(
-        self, steps: Steps, rows: Block, fields: Mapping[str, Tensor], batch_size: int
+        self, steps: Steps, rows: StepBlock, fields: Mapping[str, Tensor], batch_size: int
     ) -> None:
         """``rows`` and ``fields`` are those of any such steps; only their shapes count."""
         self.steps, self.batch_size = steps, batch_size
@@ -473,7 +473,7 @@ class StepReplay:
         )
         self.masks = [self.feed.now.get(f"masks.{k}") for k in range(1 + len(steps.cells))]
         self.losses = steps.model.output.new_zeros(steps.model.block)
-        self.replay = Replay(self.step, steps.device)
+        self.replay = GraphReplay(self.step, steps.device)
         self.version = steps.scratch.version
 
     def run(self, fields: Mapping[str, Tensor], losses: Tensor) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-class Scratch:
+class Workspace:
     """Named buffers on one device; asking again for a name gives the same memory.
 
     A smaller shape is a view on the front of the buffer, contiguous like a tensor of its own.

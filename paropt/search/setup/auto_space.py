@@ -50,7 +50,7 @@ Entry = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Facts:
+class DataFacts:
     """What the rules look at, of the split ``train``.
 
     ``typical`` and ``covering``: half, and 95 %, of the events are in histories of that length or
@@ -66,7 +66,7 @@ class Facts:
     whole_histories: bool
 
 
-def facts_of(dataset: Dataset) -> Facts:
+def facts_of(dataset: Dataset) -> DataFacts:
     """The facts of a dataset's training part."""
     train = dataset.split("train")
     lengths = np.sort(np.diff(train.offsets))
@@ -74,7 +74,7 @@ def facts_of(dataset: Dataset) -> Facts:
     typical, covering = (
         int(lengths[np.searchsorted(upto, share * upto[-1])]) for share in (0.5, COVERED)
     )
-    return Facts(
+    return DataFacts(
         items=dataset.n_items("train"),
         sessions=len(lengths),
         events=int(upto[-1]),
@@ -126,7 +126,7 @@ def _yield_to(name: str, value: Any, source: Source) -> None:
     source["start"] = [p for i, p in enumerate(points) if p not in points[:i]]
 
 
-def compose(facts: Facts, model: str | None = None) -> tuple[Source, list[str]]:
+def compose(facts: DataFacts, model: str | None = None) -> tuple[Source, list[str]]:
     """The space as a JSON object, and why it is so; of one ``model`` if the user wants that."""
     trained, reasons = _models(facts)
     models = [*COUNTING, *trained]
@@ -151,7 +151,7 @@ def compose(facts: Facts, model: str | None = None) -> tuple[Source, list[str]]:
 # -- the rules ------------------------------------------------------------------------------
 
 
-def _models(facts: Facts) -> tuple[list[str], list[str]]:
+def _models(facts: DataFacts) -> tuple[list[str], list[str]]:
     length = f"half of the events are in histories of up to {facts.typical}"
     if facts.whole_histories:
         models, why = ["sasrec", "hstu"], "each sequence is a user's whole history (leave-one-out)"
@@ -169,7 +169,7 @@ def _models(facts: Facts) -> tuple[list[str], list[str]]:
     return models, reasons
 
 
-def _says_losses(models: Sequence[str], facts: Facts) -> list[str]:
+def _says_losses(models: Sequence[str], facts: DataFacts) -> list[str]:
     reasons = []
     if "gru4rec" in models:
         n_sample = _n_sample(facts)
@@ -190,7 +190,7 @@ def _says_losses(models: Sequence[str], facts: Facts) -> list[str]:
     return reasons
 
 
-def _says_sizes(models: Sequence[str], facts: Facts) -> list[str]:
+def _says_sizes(models: Sequence[str], facts: DataFacts) -> list[str]:
     reasons: list[str] = []
     if not set(models) - set(COUNTING):
         return reasons
@@ -208,31 +208,31 @@ def _says_sizes(models: Sequence[str], facts: Facts) -> list[str]:
 _RANGES = (_says_losses, _says_sizes)
 
 
-def _softmax(facts: Facts) -> str:
+def _softmax(facts: DataFacts) -> str:
     if facts.items <= FEW_ITEMS:
         return "all"
     return "both" if facts.items <= MANY_ITEMS else "sampled"
 
 
-def _n_sample(facts: Facts) -> int:
+def _n_sample(facts: DataFacts) -> int:
     """Of GRU4Rec: 2048 as published, but not more than half of the items; a power of two."""
     return int(min(2048, max(8, 2 ** int(np.log2(max(facts.items // 2, 1))))))
 
 
-def _widest(facts: Facts, bytes_per_weight: int) -> int:
+def _widest(facts: DataFacts, bytes_per_weight: int) -> int:
     return int(TABLE_BYTES // (bytes_per_weight * facts.items))
 
 
 # -- the shipped spaces, cut to size ----------------------------------------------------------
 
 
-def _source(model: str, facts: Facts) -> Source:
+def _source(model: str, facts: DataFacts) -> Source:
     if model in COUNTING:
         return _read(model)
     return _gru4rec(facts) if model == "gru4rec" else _sequences(model, facts)
 
 
-def _gru4rec(facts: Facts) -> Source:
+def _gru4rec(facts: DataFacts) -> Source:
     source = merged(
         "loss",
         {"cross-entropy": _read("gru4rec_xe_shared"), "bpr-max": _read("gru4rec_bprmax_shared")},
@@ -248,7 +248,7 @@ def _gru4rec(facts: Facts) -> Source:
     return _inside(source)
 
 
-def _sequences(model: str, facts: Facts) -> Source:
+def _sequences(model: str, facts: DataFacts) -> Source:
     source = _read(model)
     search = source["search"]
     widest = _widest(facts, ADAM_BYTES)

@@ -22,7 +22,7 @@ POINTS = 5  # of one earlier study: as many as most shipped spaces start with
 Point = dict[str, Any]
 
 
-def fitted(space: Space, model: str, params: Mapping[str, Any]) -> Point | None:
+def fit_into(space: Space, model: str, params: Mapping[str, Any]) -> Point | None:
     """The point of the space that is nearest to a configuration from elsewhere.
 
     What the space fixes stays as it is there, and numbers outside a range become its bound. What
@@ -65,7 +65,7 @@ def best_points(space: Space, lineages: Iterable[Record], objective: Objective) 
     """The best trials of an earlier study that fit, at most ``POINTS``, no point twice."""
     points: list[Point] = []
     for record in best_first(lineages, objective):
-        point = fitted(space, str(record.meta["model"]), record.meta["params"])
+        point = fit_into(space, str(record.meta["model"]), record.meta["params"])
         if point is not None and point not in points:
             points.append(point)
         if len(points) == POINTS:

@@ -137,7 +137,7 @@ class Record:
         return self.value if found is None else found
 
 
-def _record(row: Any, meta: row_schema.Shape) -> Record | None:
+def _record(row: Any, meta: row_schema.RowSchema) -> Record | None:
     """A row of :func:`trial_rows.read_trials`; None if it is damaged, in whichever part."""
     trial, number, state, started, ended, value, attrs = row
     if number is None or not row_schema.is_value(value) or (state == "COMPLETE" and value is None):
@@ -175,7 +175,7 @@ class History:
 
     study: int
     name: str = ""
-    meta: row_schema.Shape = row_schema.META
+    meta: row_schema.RowSchema = row_schema.META
     records: dict[int, Record] = field(default_factory=dict)
     strangers: int = 0
     _unread: set[int] = field(default_factory=set)

@@ -50,7 +50,7 @@ def _empty(objective: Objective) -> _Trials:
     return trials
 
 
-class Memory:
+class OptunaView:
     """Converts records into Optuna's trials, each ended one once."""
 
     def __init__(self, distributions: Mapping[str, BaseDistribution], objective: Objective) -> None:

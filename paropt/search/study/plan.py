@@ -40,7 +40,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Entry:
+class Candidate:
     """A configuration of a plan.
 
     ``found`` has the search's trial, value and epoch of a candidate; ``source`` says where a
@@ -58,7 +58,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Plan:
+class FinalPlan:
     """What one part of a final test trains: every entry with every seed.
 
     ``number`` counts the final tests of the study ``of``. ``once``: judged after the last epoch
@@ -67,7 +67,7 @@ class Plan:
 
     of: str
     number: int
-    entries: tuple[Entry, ...]
+    entries: tuple[Candidate, ...]
     seeds: tuple[int, ...]
     once: bool = False
     again: bool = False
@@ -77,14 +77,14 @@ class Plan:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> Plan:
+    def from_json(cls, stored: Mapping[str, Any]) -> FinalPlan:
         """Reads what :meth:`to_json` gave.
 
         Raises:
             StudyError: it isn't a plan that this paropt can read.
         """
         try:
-            entries = tuple(Entry(**entry) for entry in stored["entries"])
+            entries = tuple(Candidate(**entry) for entry in stored["entries"])
             return cls(**{**stored, "entries": entries, "seeds": tuple(stored["seeds"])})
         except (KeyError, TypeError) as error:
             raise StudyError(f"the study's plan cannot be read: {error}") from None
@@ -104,7 +104,7 @@ def jobs_of(plan: Mapping[str, Any]) -> list[Job]:
     Raises:
         StudyError: it isn't a plan that this paropt can read.
     """
-    return Plan.from_json(plan).jobs() if plan else []
+    return FinalPlan.from_json(plan).jobs() if plan else []
 
 
 def part_name(study: str, number: int, part: str) -> str:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
 
-    from paropt.search.study.optuna_view import Memory
+    from paropt.search.study.optuna_view import OptunaView
 
 SAMPLERS: dict[str, dict[str, int]] = {
     "tpe": {"startup": 10, "candidates": 24},
@@ -99,7 +99,7 @@ class Sampler:
         self.seed = seed
         self.objective = objective
         self.size = space.size()
-        self._memory: Memory | None = None
+        self._view: OptunaView | None = None
 
     def searched(self, config: Config) -> dict[str, Any]:
         """The values in force by label: what a trial is told apart by, and what Optuna stores."""
@@ -196,29 +196,31 @@ class Sampler:
         """Optuna's name for every searched parameter's range, by label."""
         return {p.label: _distribution(p) for p in self.space.searched}
 
-    def stored(self, searched: Mapping[str, Any]) -> list[trial_rows.Param]:
+    def stored(self, searched: Mapping[str, Any]) -> list[trial_rows.StoredParam]:
         """Values as Optuna's tables hold them."""
         from optuna.distributions import distribution_to_json
 
         return [
-            trial_rows.Param(label, found.to_internal_repr(value), distribution_to_json(found))
+            trial_rows.StoredParam(
+                label, found.to_internal_repr(value), distribution_to_json(found)
+            )
             for label, value in searched.items()
             for found in (self.distributions[label],)
         ]
 
-    def memory(self, history: History) -> Memory:
+    def optuna_view(self, history: History) -> OptunaView:
         """The history as Optuna's samplers see it."""
-        from paropt.search.study.optuna_view import Memory
+        from paropt.search.study.optuna_view import OptunaView
 
-        if self._memory is None:
-            self._memory = Memory(self.distributions, self.objective)
-        self._memory.update(history.all())
-        return self._memory
+        if self._view is None:
+            self._view = OptunaView(self.distributions, self.objective)
+        self._view.update(history.all())
+        return self._view
 
     def _tpe(self, history: History, index: int, salt: str) -> Iterator[Config]:
         import optuna
 
-        memory = self.memory(history)
+        memory = self.optuna_view(history)
         salts = (salt,) if salt else ()
         for attempt in range(_SAMPLER_TRIES):
             with warnings.catch_warnings():
@@ -233,7 +235,7 @@ class Sampler:
                 )
             yield self.space.walk(self._chooser(sampler, memory))
 
-    def _chooser(self, sampler: BaseSampler, memory: Memory) -> Choose:
+    def _chooser(self, sampler: BaseSampler, memory: OptunaView) -> Choose:
         study, trial = memory.study(), memory.new_trial()
         if self.space.conditional:
             together = sampler.infer_relative_search_space(study, trial)

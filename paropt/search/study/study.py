@@ -339,7 +339,7 @@ class Study:
         """Imports, and reads a long history, before the lock that all workers queue for."""
         if not self.history.records:
             self.refresh()
-            self.sampler.memory(self.history)
+            self.sampler.optuna_view(self.history)
 
     def _decide(
         self,
@@ -583,12 +583,12 @@ class Study:
     def importances(self) -> dict[str, float]:
         """How much each searched parameter matters, from 0 to 1; empty while that is unknown."""
         self.refresh()
-        return summary.importances(self.sampler.memory(self.history))
+        return summary.importances(self.sampler.optuna_view(self.history))
 
     def importances_by_model(self) -> list[Importance]:
         """How much the parameters of each model matter, of models with enough trials to say so."""
         self.refresh()
-        memory = self.sampler.memory(self.history)
+        memory = self.sampler.optuna_view(self.history)
         return summary.importances_by_model(memory, self.space, self.history.lineages())
 
 

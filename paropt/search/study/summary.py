@@ -17,7 +17,7 @@ from paropt.training.objective import Objective, flattered, interval
 if TYPE_CHECKING:
     import optuna
 
-    from paropt.search.study.optuna_view import Memory
+    from paropt.search.study.optuna_view import OptunaView
 
 LEAST_TRIALS = 10  # with a value, of which importances are told
 
@@ -174,7 +174,7 @@ class Importance:
 
 
 def importances_by_model(
-    memory: Memory, space: Space, lineages: Sequence[Record]
+    view: OptunaView, space: Space, lineages: Sequence[Record]
 ) -> list[Importance]:
     """PED-ANOVA of each model's own parameters, over its trials with a value; models with fewer
     than :data:`LEAST_TRIALS` of them are left out.
@@ -189,7 +189,7 @@ def importances_by_model(
             continue
         had = [set(record.meta["searched"]) - {"model"} for record in records]
         shared = sorted(set.intersection(*had))
-        shares = _shares(memory.study({record.number for record in records}), shared)
+        shares = _shares(view.study({record.number for record in records}), shared)
         untold = sorted({names[label] for label in set.union(*had) - set(shared)})
         if shares:
             named = {names[label]: share for label, share in shares.items()}
@@ -197,9 +197,9 @@ def importances_by_model(
     return found
 
 
-def importances(memory: Memory) -> dict[str, float]:
+def importances(view: OptunaView) -> dict[str, float]:
     """PED-ANOVA (Watanabe et al., IJCAI 2023) over the trials with a value, largest first."""
-    return _shares(memory.study(), None)
+    return _shares(view.study(), None)
 
 
 def _shares(study: optuna.Study, params: list[str] | None) -> dict[str, float]:

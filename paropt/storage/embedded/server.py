@@ -52,7 +52,7 @@ SETTINGS: dict[str, str | int] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class ServerRecord:
     """``server.json``: what the processes that share the server must agree on."""
 
     area: str  # the folder of data/ and run/
@@ -70,7 +70,7 @@ class EmbeddedServer:
         self.folder = home / "postgres"
         self._pid = os.getpid()
         self._holder: FileLock | None = None
-        self._record = Record("", "")
+        self._record = ServerRecord("", "")
 
     # -- what others ask ------------------------------------------------------------------------
 
@@ -197,7 +197,7 @@ class EmbeddedServer:
                     raise StorageUnreachable(f"the PostgreSQL in {cluster.data} does not stop")
             self._start(cluster, record, server)
 
-    def _wait_until_ready(self, server: FileLock, record: Record) -> bool:
+    def _wait_until_ready(self, server: FileLock, record: ServerRecord) -> bool:
         """True once the running server takes connections, False once its last process ended."""
         cluster = self._cluster(record)
         deadline = time.monotonic() + PATIENCE
@@ -212,7 +212,7 @@ class EmbeddedServer:
             f"using it: stop that one, or set PAROPT_HOME to a directory of your own"
         )
 
-    def _start(self, cluster: Cluster, record: Record, server: FileLock) -> None:
+    def _start(self, cluster: Cluster, record: ServerRecord, server: FileLock) -> None:
         """Start the server; we hold ``server.lock`` alone, so nothing of an old one is left."""
         here = replace(record, host=socket.gethostname(), boot=_boot_id())
         self._ensure_data(cluster)
@@ -273,7 +273,7 @@ class EmbeddedServer:
             self.home.chmod(0o755 if os.geteuid() == 0 else 0o700)
         self.folder.mkdir(mode=mode, exist_ok=True)
 
-    def _new_record(self) -> Record:
+    def _new_record(self) -> ServerRecord:
         binaries = find_binaries()
         area = self.folder
         if binaries.user and not binaries.user.can_reach(area / "data"):
@@ -281,7 +281,7 @@ class EmbeddedServer:
         run = area / "run"
         run.mkdir(mode=0o700, exist_ok=True)
         binaries.own(run)
-        record = Record(str(area), "")
+        record = ServerRecord(str(area), "")
         self._write(record)
         return record
 
@@ -296,12 +296,12 @@ class EmbeddedServer:
         (area / "home").write_text(str(self.folder))
         return area
 
-    def _cluster(self, record: Record) -> Cluster:
+    def _cluster(self, record: ServerRecord) -> Cluster:
         data = Path(record.area, "data")
         owner = data.stat().st_uid if data.exists() else None
         return Cluster(data, Path(record.area, "run"), find_binaries(owner))
 
-    def _with_sockets(self, record: Record, cluster: Cluster) -> Record:
+    def _with_sockets(self, record: ServerRecord, cluster: Cluster) -> ServerRecord:
         if record.sockets and self._sockets_ok(record, running=False):
             return record
         sockets = cluster.run
@@ -312,7 +312,7 @@ class EmbeddedServer:
         cluster.binaries.own(sockets)
         return replace(record, sockets=str(sockets))
 
-    def _sockets_ok(self, record: Record, *, running: bool = True) -> bool:
+    def _sockets_ok(self, record: ServerRecord, *, running: bool = True) -> bool:
         sockets = Path(record.sockets)
         if not running:
             return sockets.is_dir()
@@ -320,9 +320,9 @@ class EmbeddedServer:
 
     # -- small files ----------------------------------------------------------------------------
 
-    def _read(self) -> Record | None:
+    def _read(self) -> ServerRecord | None:
         try:
-            return Record(**json.loads((self.folder / "server.json").read_text()))
+            return ServerRecord(**json.loads((self.folder / "server.json").read_text()))
         except FileNotFoundError:
             return None
         except (TypeError, ValueError) as error:
@@ -331,7 +331,7 @@ class EmbeddedServer:
                 "other directory than this one"
             ) from error
 
-    def _write(self, record: Record) -> None:
+    def _write(self, record: ServerRecord) -> None:
         self._write_file("server.json", json.dumps(asdict(record), indent=1) + "\n")
 
     def _write_secret(self, password: str) -> None:
@@ -397,7 +397,7 @@ def _check_port_free(listen: str) -> None:
         ) from error
 
 
-def _connects(record: Record) -> bool:
+def _connects(record: ServerRecord) -> bool:
     """Whether somebody listens; a postmaster just killed may still look alive otherwise."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
