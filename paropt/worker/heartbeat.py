@@ -7,7 +7,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from paropt.errors import StorageUnreachable
-from paropt.search.study.study import State, Study
+from paropt.search.study.state import State
+from paropt.search.study.study import Study
 from paropt.storage.leases import Beat, Leases, Observer, Rhythm, Slots
 from paropt.worker.database_thread import Answer
 from paropt.worker.event_loop import EventLoop

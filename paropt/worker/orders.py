@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from paropt.errors import EXIT_OK, EXIT_STORAGE, StorageUnreachable
-from paropt.search.study.study import State
+from paropt.search.study.state import State
 
 
 class Leaving(Exception):

@@ -13,7 +13,8 @@ from typing import Any
 from paropt.errors import EXIT_FAILURE, EXIT_OK, EXIT_STORAGE, StorageUnreachable
 from paropt.machine.devices import DeviceShare
 from paropt.machine.slot_files import SlotFiles
-from paropt.search.study.study import Study, StudyEnded
+from paropt.search.study.state import StudyEnded
+from paropt.search.study.study import Study
 from paropt.search.study.trial import Trial
 from paropt.storage.leases import Leases, Slots
 from paropt.worker.attempt import Attempt, SlotParts

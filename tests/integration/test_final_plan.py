@@ -17,7 +17,8 @@ from paropt.results.spend_curve import best_within, points
 from paropt.search.space.paramfiles import Paramfile
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.plan import Candidate, FinalPlan
-from paropt.search.study.study import Study, StudyEnded
+from paropt.search.study.state import StudyEnded
+from paropt.search.study.study import Study
 from paropt.training.epochs import EpochReport
 from paropt.training.objective import Objective
 

@@ -13,7 +13,8 @@ import pytest
 
 from paropt.errors import StorageUnreachable, StudyError
 from paropt.search.study.definition import StudyDefinition
-from paropt.search.study.study import Study, StudyEnded
+from paropt.search.study.state import StudyEnded
+from paropt.search.study.study import Study
 from paropt.search.study.trial import Trial
 from paropt.storage.engine import initialise, open_engine, open_rdb, parse_url, transaction
 from paropt.training.epochs import EpochReport
@@ -184,7 +185,8 @@ WORKER = textwrap.dedent(
     """
     import json, random, sys, time
     from paropt.search.study.definition import StudyDefinition
-    from paropt.search.study.study import Study, StudyEnded
+    from paropt.search.study.state import StudyEnded
+    from paropt.search.study.study import Study
     from paropt.training.epochs import EpochReport
     url, seed, budget, space = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
     rng = random.Random(seed)
@@ -360,7 +362,7 @@ def test_a_long_study_thinks_while_a_trial_runs(
     monkeypatch.setattr(study.sampler, "propose", noted)
     study.think_ahead()
     assert proposals == []  # too short a study: the running trial would tell much
-    monkeypatch.setattr("paropt.search.study.study.AHEAD", 3)
+    monkeypatch.setattr("paropt.search.study.trial_queue.AHEAD", 3)
     study.think_ahead()
     assert len(proposals) == 1
     ready = study.next_trial({})

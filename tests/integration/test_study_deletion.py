@@ -21,7 +21,8 @@ from paropt.machine.slot_files import slots_directory
 from paropt.results import looks_at_test
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.plan import FinalPlan, part_name
-from paropt.search.study.study import Study, StudyEnded
+from paropt.search.study.state import StudyEnded
+from paropt.search.study.study import Study
 from paropt.storage import study_rows
 from paropt.storage.connect import Storage, open_storage
 from paropt.storage.engine import open_rdb, transaction

@@ -14,7 +14,8 @@ from sqlalchemy import text
 from paropt.errors import StorageUnreachable, StudyError
 from paropt.search.study import study as study_module
 from paropt.search.study.definition import StudyDefinition
-from paropt.search.study.study import MAX_ATTEMPTS, Study, StudyEnded
+from paropt.search.study.state import StudyEnded
+from paropt.search.study.study import MAX_ATTEMPTS, Study
 from paropt.search.study.trial import Trial, TrialLost
 from paropt.storage.engine import initialise, open_rdb
 from paropt.training.epochs import EpochReport

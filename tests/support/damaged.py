@@ -25,7 +25,8 @@ from paropt.results.plot import figures
 from paropt.results.render import render
 from paropt.results.spend_curve import points
 from paropt.search.study.definition import StudyDefinition
-from paropt.search.study.study import Study, StudyEnded
+from paropt.search.study.state import StudyEnded
+from paropt.search.study.study import Study
 from paropt.storage.connect import Storage, parse_url
 from paropt.storage.leases import Leases, Observer, Rhythm, Slots
 from paropt.storage.schema import create_tables

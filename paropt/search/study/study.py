@@ -2,48 +2,33 @@
 
 from __future__ import annotations
 
-import secrets
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.engine import URL, Connection, Engine
 
 from paropt.errors import ParoptError, StudyError, did_you_mean
-from paropt.search.space.file import EPOCHS, from_json
-from paropt.search.space.space import Config, Space
-from paropt.search.study import failures, summary
+from paropt.search.space.file import from_json
+from paropt.search.space.space import Space
+from paropt.search.study import summary
 from paropt.search.study.definition import StudyDefinition
-from paropt.search.study.history import LOST, History, Record, best_first, counts, searched_values
+from paropt.search.study.history import LOST, History, best_first, counts, searched_values
 from paropt.search.study.overview import seconds_left
-from paropt.search.study.plan import DEFAULT_EPOCHS, Job, jobs_of
+from paropt.search.study.plan import Job, jobs_of
 from paropt.search.study.pruning import complete_pruner
-from paropt.search.study.sampling import Proposal, Sampler, Undrawn, complete_sampler, derived_seed
+from paropt.search.study.sampling import Sampler, complete_sampler
+from paropt.search.study.state import State, StudyState, now_of
 from paropt.search.study.summary import Importance
 from paropt.search.study.trial import Trial
+from paropt.search.study.trial_queue import Claim, TrialQueue
 from paropt.storage import overview_rows, row_schema, trial_rows
 from paropt.storage.engine import initialise, lock, open_engine, transaction
 
-State = Literal["run", "pause", "stop"]
-Why = Literal["budget", "space", "stopped", "timeout", "failures", "deleted"]
-
-Claim = Callable[[Connection, int], None]
-
 MAX_ATTEMPTS = 3
-# from so many trials on, one more tells the sampler little, and it takes long to think
-AHEAD = 1000
 AT_ONCE = 200  # studies whose trials are read by one statement
-
-
-class StudyEnded(StudyError):
-    """There is nothing more to do in the study; ``reason`` says why, the message in a sentence."""
-
-    def __init__(self, reason: Why, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -66,12 +51,6 @@ class Study:
     ) -> None:
         """``space``: what the definition's says, if somebody has read it already."""
         self._engine = engine
-        self._id = study
-        self._asking = threading.Lock()
-        self._unanswered: str | None = None
-        self._proposal: Proposal | None = None
-        self._informed = False  # the sampler has a say by now
-        self._proposed_at, self._crowded = 0, False  # trials known then; others came since
         self.definition = definition
         self.space = space or from_json(definition.space, f"study {definition.name!r}")
         self.sampler = Sampler(
@@ -81,6 +60,22 @@ class Study:
         jobs = {job.entry for job in self.jobs} if self.jobs else None
         ours = row_schema.meta(searched_values(self.space.searched), jobs)
         self.history = History(study, definition.name, ours)
+        self._known_as(study)
+
+    def _known_as(self, study: int) -> None:
+        """The study's number in the database is this."""
+        self._id = self.history.study = study
+        self._state = StudyState(study, self.name, self.transaction)
+        self._queue = TrialQueue(
+            study,
+            self.definition,
+            space=self.space,
+            sampler=self.sampler,
+            jobs=self.jobs,
+            history=self.history,
+            state=self._state,
+            transaction=self.transaction,
+        )
 
     # -- opening --------------------------------------------------------------------------------
 
@@ -116,13 +111,14 @@ class Study:
                 )
                 # what cannot be sampled is refused before it is kept
                 study = cls(engine, 0, definition, space)
-                study._id = study.history.study = trial_rows.create_study(
+                number = trial_rows.create_study(
                     connection,
                     definition.name,
                     definition.metric,
                     {trial_rows.DEFINITION: definition.to_json(), trial_rows.BUDGET: budget},
                     definition.direction,
                 )
+                study._known_as(number)
             else:
                 recorded = _recorded(connection, found, definition.name)
                 definition = _completed(definition).joined_to(recorded)
@@ -130,7 +126,7 @@ class Study:
                     trial_rows.set_study_attrs(connection, found, {trial_rows.BUDGET: budget})
                 same = space is not None and space.to_json() == definition.space
                 study = cls(engine, found, definition, space if same else None)
-            study._begin(connection, timeout)
+            study._state.begin(connection, timeout)
             return study
 
     @classmethod
@@ -189,43 +185,7 @@ class Study:
         with transaction(self._engine) as connection:
             yield connection
 
-    def _begin(self, connection: Connection, timeout: float | None) -> None:
-        now = _now(connection)
-        attrs = self._read(connection)
-        deadline = attrs.get(trial_rows.DEADLINE) if timeout is None else now + timeout
-        if deadline is not None and deadline <= now and timeout is None:
-            deadline = None
-        changed: dict[str, Any] = {trial_rows.DEADLINE: deadline}
-        if attrs.get(trial_rows.STATE, {}).get("state") != "run":
-            changed[trial_rows.STATE] = {"state": "run", "since": now}
-        trial_rows.set_study_attrs(connection, self._id, changed)
-
     # -- steering -------------------------------------------------------------------------------
-
-    def _attrs(self) -> trial_rows.StudyAttributes:
-        with self.transaction() as connection:
-            return self._read(connection)
-
-    def _read(self, connection: Connection) -> trial_rows.StudyAttributes:
-        """
-        Raises:
-            StudyEnded: the study was deleted.
-        """
-        attrs = trial_rows.study_attrs(connection, self._id)
-        if trial_rows.DEFINITION not in attrs:
-            raise StudyEnded("deleted", f"study {self.name!r} was deleted")
-        return attrs
-
-    def _write(self, key: str, value: Any) -> None:
-        with self.transaction() as connection:
-            self._keep(connection)
-            trial_rows.set_study_attrs(connection, self._id, {key: value})
-
-    def _keep(self, connection: Connection) -> None:
-        """Nobody deletes the study until the end of this transaction; raises as :meth:`_read`."""
-        row = text("SELECT 1 FROM studies WHERE study_id = :study FOR KEY SHARE")
-        connection.execute(row, {"study": self._id})
-        self._read(connection)
 
     def state(self) -> State:
         """Whether trials may run; "stop" also when the time is over.
@@ -233,227 +193,38 @@ class Study:
         Raises:
             StudyEnded: the study was deleted.
         """
-        with self.transaction() as connection:
-            attrs = self._read(connection)
-            if _overdue(connection, attrs):
-                return "stop"
-        found: State = attrs.get(trial_rows.STATE, {}).get("state", "run")
-        return found
+        return self._state.state()
 
     def set_state(self, state: State, why: str = "") -> None:
         """Pauses, stops or resumes the study for all its workers."""
-        with self.transaction() as connection:
-            self._keep(connection)
-            self._set_state(connection, state, {"message": why} if why else {})
-
-    def _set_state(self, connection: Connection, state: State, more: Mapping[str, Any]) -> None:
-        value = {"state": state, "since": _now(connection), **more}
-        trial_rows.set_study_attrs(connection, self._id, {trial_rows.STATE: value})
+        self._state.set_state(state, why)
 
     def set_floor(self, floor: Mapping[str, Mapping[str, float]]) -> None:
         """What needs no training: ``{"popularity": {"mrr@20": …}, "cooccurrence": {…}}``."""
-        self._write(trial_rows.FLOOR, floor)
+        self._state.write(trial_rows.FLOOR, floor)
 
     def set_note(self, markdown: str) -> None:
         """A text about the study for its readers."""
-        self._write(trial_rows.NOTE, markdown)
+        self._state.write(trial_rows.NOTE, markdown)
 
     def set_report(self, report: Mapping[str, Any]) -> None:
         """What a final test found (see docs/final.md)."""
-        self._write(trial_rows.REPORT, report)
+        self._state.write(trial_rows.REPORT, report)
 
     def report(self) -> dict[str, Any] | None:
         """What :meth:`set_report` was given; None before."""
-        found: dict[str, Any] | None = self._attrs().get(trial_rows.REPORT)
+        found: dict[str, Any] | None = self._state.attributes().get(trial_rows.REPORT)
         return found
 
     # -- trials ---------------------------------------------------------------------------------
 
     def next_trial(self, owner: Mapping[str, Any], claim: Claim | None = None) -> Trial | None:
-        """A trial for ``owner`` to run; None while there is nothing to do but others still run.
-
-        Handed back trials come first, then new configurations while the budget lasts. If an answer
-        was lost with the connection, the next call returns the trial that it had promised.
-        ``claim`` is called with the trial's id in the transaction that gives it out.
-
-        Raises:
-            StudyEnded: the budget, the space or the time is used up, the study was stopped or
-                deleted, or it paused because its trials fail alike.
-            StorageUnreachable: call again.
-        """
-        with self._asking:
-            self._warm_up()
-            token = self._unanswered or secrets.token_hex(8)
-            self._unanswered = token
-            proposal, self._proposal = self._proposal, None
-            if proposal is None and self._informed:
-                self.refresh()
-                proposal = self._propose(token)
-            decided = self._ask(owner, claim, token, proposal)
-            while isinstance(decided, Undrawn):
-                self._informed = True
-                proposal = self._propose(token)
-                decided = self._ask(owner, claim, token, proposal)
-            self._unanswered = None
-            if decided is None:
-                self._informed = False  # who waits for others need not think each time
-        if isinstance(decided, StudyEnded):
-            raise decided
-        return decided
-
-    def _propose(self, token: str) -> Proposal | None:
-        """The sampler's proposal, made without the lock: nobody has to wait while it thinks.
-
-        If others were given trials meanwhile the last time, they now draw from the same history as
-        we do: then the token makes ours a proposal of its own.
-        """
-        self._proposed_at = len(self.history.records)
-        return self.sampler.propose(self.history, token if self._crowded else "")
-
-    def _ask(
-        self,
-        owner: Mapping[str, Any],
-        claim: Claim | None,
-        token: str,
-        proposal: Proposal | None,
-    ) -> Trial | StudyEnded | Undrawn | None:
-        with self.transaction() as connection:
-            lock(connection, "study", self._id)
-            self.history.refresh(connection)
-            if proposal is not None:
-                self._crowded = len(self.history.records) > self._proposed_at
-            decided = self._decide(connection, dict(owner), token, proposal)
-            if isinstance(decided, Trial) and claim is not None:
-                claim(connection, decided.id)
-            return decided
+        """A trial to run; see :meth:`paropt.search.study.trial_queue.TrialQueue.next_trial`."""
+        return self._queue.next_trial(owner, claim)
 
     def think_ahead(self) -> None:
         """Lets the sampler of a long study think while a trial runs, for the next call's sake."""
-        with self._asking:
-            self.refresh()
-            if not self.jobs and len(self.history.records) >= AHEAD:
-                self._proposal = self.sampler.propose(self.history)
-                self._proposed_at = len(self.history.records)
-
-    def _warm_up(self) -> None:
-        """Imports, and reads a long history, before the lock that all workers queue for."""
-        if not self.history.records:
-            self.refresh()
-            self.sampler.optuna_view(self.history)
-
-    def _decide(
-        self,
-        connection: Connection,
-        owner: dict[str, Any],
-        token: str,
-        proposal: Proposal | None,
-    ) -> Trial | StudyEnded | Undrawn | None:
-        running = self.history.in_state("RUNNING")
-        for record in running:
-            if record.owner.get("token") == token:
-                return self._trial(record, token)
-        attrs = self._read(connection)
-        if ended := self._ended(connection, attrs):
-            return ended
-        if attrs.get(trial_rows.STATE, {}).get("state") == "pause":
-            return None
-        for record in self.history.in_state("WAITING"):
-            if taken := self._take(connection, record, owner, token):
-                return taken
-        meta = self._next_job() if self.jobs else self._draw(attrs.get(trial_rows.BUDGET), proposal)
-        if isinstance(meta, Undrawn):
-            return meta
-        if isinstance(meta, StudyEnded):
-            return None if running else meta
-        return self._new(connection, meta, owner, token)
-
-    def _trial(self, record: Record, token: str) -> Trial:
-        return Trial(self.definition, self.history, self.transaction, record, token)
-
-    def _ended(
-        self, connection: Connection, attrs: trial_rows.StudyAttributes
-    ) -> StudyEnded | None:
-        state = attrs.get(trial_rows.STATE, {})
-        if state.get("state") == "stop":
-            return StudyEnded("stopped", f"study {self.name!r} was stopped")
-        if state.get("state") == "pause":
-            message = state.get("failures")
-            return StudyEnded("failures", message) if message else None
-        if _overdue(connection, attrs):
-            message = f"study {self.name!r} has had the time that --timeout gave it"
-            return StudyEnded("timeout", message)
-        message = failures.alike(self.history.lineages(), state.get("since", 0.0), self.name)
-        if message:
-            self._set_state(connection, "pause", {"failures": message})
-            return StudyEnded("failures", message)
-        return None
-
-    def _take(
-        self, connection: Connection, record: Record, owner: dict[str, Any], token: str
-    ) -> Trial | None:
-        held = trial_rows.hold(connection, record.id)
-        if held is None or held.state != "WAITING":
-            return None
-        trial_rows.set_state(connection, record.id, "RUNNING")
-        trial_rows.set_attrs(
-            connection, "system", record.id, {trial_rows.OWNER: {**owner, "token": token}}
-        )
-        shown = {"model": record.meta["model"], "attempt": record.meta["attempt"]}
-        trial_rows.set_attrs(connection, "user", record.id, {**shown, **_shown_owner(owner)})
-        return self._trial(record, token)
-
-    def _new(
-        self, connection: Connection, meta: dict[str, Any], owner: dict[str, Any], token: str
-    ) -> Trial:
-        user = {"model": meta["model"], "attempt": 1, **_shown_owner(owner)}
-        if "job" in meta:
-            user |= {"job": meta["job"], "seed": meta["seed"]}
-        params = self.sampler.stored(meta["searched"])
-        system = {trial_rows.OWNER: {**owner, "token": token}}
-        trial, number = trial_rows.insert_trial(
-            connection, self._id, "RUNNING", params, system, user
-        )
-        meta["root"] = number
-        trial_rows.set_attrs(connection, "system", trial, {trial_rows.META: meta})
-        record = Record(trial, number, "RUNNING", None, None, None, meta, {}, {}, {})
-        return self._trial(record, token)
-
-    def _draw(
-        self, budget: int | None, proposal: Proposal | None
-    ) -> dict[str, Any] | Undrawn | StudyEnded:
-        found = counts(self.history.lineages())
-        done = found["complete"] + found["pruned"]
-        if budget is not None and done + found["running"] + found["waiting"] >= budget:
-            return StudyEnded("budget", f"study {self.name!r} has its {budget} trials")
-        config = self.sampler.choose(self.history, proposal)
-        if isinstance(config, Undrawn):
-            return config
-        if config is None:
-            message = f"study {self.name!r} has tried all {self.sampler.size:g} configurations"
-            return StudyEnded("space", message)
-        return self._meta(config)
-
-    def _next_job(self) -> dict[str, Any] | StudyEnded:
-        """The plan's next job, whatever became of the earlier ones."""
-        done = {record.meta["index"] for record in self.history.lineages()}
-        index = next((index for index in range(len(self.jobs)) if index not in done), None)
-        if index is None:
-            return StudyEnded("budget", f"study {self.name!r} has trained all of its plan")
-        return {"index": index, "attempt": 1, "searched": {}, **self.jobs[index].to_meta()}
-
-    def _meta(self, config: Config) -> dict[str, Any]:
-        index = len(self.history.lineages())
-        model = str(config["model"])
-        params = {name: value for name, value in config.items() if name != "model"}
-        return {
-            "index": index,
-            "attempt": 1,
-            "model": model,
-            "params": params,
-            "searched": self.sampler.searched(config),
-            "seed": derived_seed(self.definition.seed, "training", index),
-            "epochs": int(params.get(EPOCHS, self.space.epochs.get(model, DEFAULT_EPOCHS))),
-        }
+        self._queue.think_ahead()
 
     def requeue(self, trial_id: int, reason: str, token: str | None = None) -> bool:
         """Takes a trial from an owner that is lost and lets another attempt wait for a slot.
@@ -537,7 +308,7 @@ class Study:
     def summary(self) -> dict[str, Any]:
         """What ``status STUDY --json`` and ``launch --json`` print, but for the workers."""
         with self.transaction() as connection:
-            attrs, now = self._read(connection), _now(connection)
+            attrs, now = self._state.read(connection), now_of(connection)
             self.history.refresh(connection)
         return self._summary(attrs, now)
 
@@ -565,7 +336,7 @@ class Study:
         with transaction(engine) as connection:
             if not overview_rows.there(connection):
                 return
-            now = _now(connection)
+            now = now_of(connection)
             found = list(overview_rows.studies(connection))
             for begin in range(0, len(found), AT_ONCE):
                 some = found[begin : begin + AT_ONCE]
@@ -626,21 +397,6 @@ def _as_recorded(attrs: trial_rows.StudyAttributes, name: str) -> StudyDefinitio
     recorded = StudyDefinition.from_json(attrs.get(trial_rows.DEFINITION, {}))
     sampler, pruner = complete_sampler(recorded.sampler), complete_pruner(recorded.pruner)
     return replace(recorded, name=name, sampler=sampler, pruner=pruner)
-
-
-def _now(connection: Connection) -> float:
-    """Seconds since 1970 by the server's clock, the only one that all workers share."""
-    found = connection.execute(text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one()
-    return float(found)
-
-
-def _overdue(connection: Connection, attrs: trial_rows.StudyAttributes) -> bool:
-    deadline = attrs.get(trial_rows.DEADLINE)
-    return deadline is not None and _now(connection) >= deadline
-
-
-def _shown_owner(owner: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: owner[key] for key in ("host", "device", "slot") if key in owner}
 
 
 def hint(name: str, known: list[str]) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import Any
@@ -15,12 +14,12 @@ from paropt.errors import StudyError
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.history import History, Record
 from paropt.search.study.pruning import reason_to_prune
+from paropt.search.study.state import Transaction
 from paropt.storage import trial_rows
 from paropt.training import epochs
 from paropt.training.epochs import EpochReport
 from paropt.training.objective import Curve, Objective, flattered
 
-Transaction = Callable[[], AbstractContextManager[Connection]]
 MIB = 1 << 20
 
 
