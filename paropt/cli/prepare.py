@@ -196,7 +196,7 @@ def _show(dataset: Dataset) -> None:
     steps = dataset.meta["funnel"]
     # a log or a pipe gets whole lines too, however narrow it says it is
     longest = max(len(step["option"]) for step in steps)
-    console = Console(width=max(Console().width, 100, 70 + longest))
+    console = Console(width=max(Console().width, 120, 70 + longest))
     console.print(_funnel(steps))
     click.echo()
     console.print(_splits(dataset.meta["splits"]))

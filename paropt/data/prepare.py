@@ -38,6 +38,7 @@ from paropt.data.funnel import Funnel, Step, deciding, equal_times, warnings
 from paropt.data.ids import encode_ids
 from paropt.data.options import Note, Options, Plan, as_written, check_parts, make_plan
 from paropt.data.reading import Place, read_columns, skipped
+from paropt.data.rules import DAY_MS
 from paropt.data.splitting import complete_splits, split_events
 from paropt.data.times import odd_span, to_milliseconds, to_numbers
 from paropt.data.users import encode_users, shared_sessions, users_of_sessions
@@ -372,7 +373,7 @@ def _sessions(plan: Plan, log: Log, which: Bools, base: int) -> tuple[Events, pa
 def _all_gone(plan: Plan, log: Log, step: Step) -> str:
     said = _none_left(plan, len(log.events), step)
     if step.name == "end":
-        return f"{said}; {_span(log.events)}: choose {_end(plan)}"
+        return f"{said}; {_span(log.events)}: choose {_end(plan, log.events)}"
     if step.name == "session length":
         return f"{said}; if {plan.schema.session_key!r} is not the session, name it: --session-key"
     return said
@@ -389,7 +390,7 @@ def _refuse_empty(splits: Mapping[str, Events], plan: Plan, log: Log) -> None:
             remedy = "leave-one-out needs sequences of four events or more"
         elif plan.has_times:
             remedy = f"{_span(log.events)}: choose other --test-days than"
-            remedy += f" {plan.rules.test_days:g}, or {_end(plan)}"
+            remedy += f" {plan.rules.test_days:g}, or {_end(plan, log.events)}"
         raise DataError(f"the split {name} would hold no session of two events; {remedy}")
 
 
@@ -404,11 +405,37 @@ def _span(events: Events) -> str:
     return f"events go from {first} to {last}"
 
 
-def _end(plan: Plan) -> str:
+def _stragglers(plan: Plan, events: Events) -> list[str]:
+    """A warning where the last days, by which a log is split, are all but empty."""
+    rules = plan.rules
+    decides = plan.has_times and not plan.is_split and rules.protocol == "time"
+    if not decides or rules.end_ms is not None or rules.by_end:
+        return []
+    end = _end_of_most(events)
+    if events.time.max() - end < max(DAY_MS, rules.test_ms):
+        return []
+    return [f"the last days are all but empty: {_without_stragglers(events)}"]
+
+
+def _end_of_most(events: Events) -> int:
+    """Where the log all but ends: the day after all but a thousandth of the events."""
+    return (int(np.quantile(events.time, 0.999, method="lower")) // DAY_MS + 1) * DAY_MS
+
+
+def _without_stragglers(events: Events) -> str:
+    end = _end_of_most(events)
+    late = np.count_nonzero(events.time >= end)
+    if not late:
+        return "leave out a straggling end with --end"
+    said = option_text("end_ms", end)
+    return f"say {said}, from which on there are only {late:,} of {len(events):,} events"
+
+
+def _end(plan: Plan, events: Events) -> str:
     """What to say of ``--end`` where it decides."""
     end_ms = plan.rules.end_ms
     if end_ms is None:
-        return "leave out a straggling end with --end"
+        return _without_stragglers(events)
     said = f"another --end than {moment_text(end_ms)}"
     if plan.options.end_ms is not None:
         return said
@@ -451,7 +478,10 @@ def _content(
         "splits": summaries,
         "funnel": funnel.as_json(),
         "equal_times": equal,
-        "warnings": warnings(funnel.steps, summaries, equal),
+        "warnings": [
+            *warnings(funnel.steps, summaries, equal),
+            *_stragglers(plan, log.events),
+        ],
         "columns": {name: column.kind for name, column in kept.items()},
         **beside.meta,
     }

@@ -200,3 +200,20 @@ def test_a_search_needs_no_test(tmp_path: Path) -> None:
     one = write(tmp_path / "one.csv", marked, "SessionId,ItemId,Time,part")
     options = Options(split_column="part")
     assert prepare([one], tmp_path / "o", options=options).fingerprint == dataset.fingerprint
+
+
+def test_stragglers_after_the_end_are_counted_and_cut_off_by_what_is_said(tmp_path: Path) -> None:
+    """A few events long after the last real day would be the whole test part."""
+    rows = visits(400)
+    last = rows[-1][2]
+    rows += [("late", "a", last + 30 * DAY), ("late", "b", last + 32 * DAY)]
+    end = "2014-08-22"  # the day after the last session's
+    said = f"say --end {end}, from which on there are only 2 of 1,202 events"
+    with pytest.raises(DataError, match=said):
+        made(tmp_path, rows)
+    cut = made(tmp_path, rows, end_ms=parse_moment(end))
+    assert cut.split("test").n_sessions > 0
+    assert not any("from which on" in warning for warning in cut.meta["warnings"])
+    (tmp_path / "more").mkdir()
+    split = made(tmp_path / "more", rows, test_days=30)
+    assert f"the last days are all but empty: {said}" in split.meta["warnings"]
