@@ -93,7 +93,7 @@ def _row(study: Study, ended: Sequence[Point], spend: float) -> dict[str, Any]:
         "spent": ended[-1].spent,
         "at_spend": _judged(study, at_spend) if at_spend else None,
         "trials_at_spend": sum(point.spent <= spend for point in ended),
-        "best": best.to_json() if best else None,
+        "best": _judged(study, best) if best else None,
         "points": [{"spent": point.spent, "best": point.best} for point in ended],
         "floor": study.summary()["floor"],
         "test": _test(report),

@@ -22,8 +22,8 @@ MEANINGS = {
         "trials was lucky, too"
     ),
     "look": (
-        "a final test that was judged on this test set; a test set looked at twice is a validation "
-        "set"
+        "a final test, or a training, that was judged on this test set; a test set looked at twice "
+        "is a validation set"
     ),
     "control": (
         "a configuration that nobody searched, trained with the seeds of the chosen one: a file's, "

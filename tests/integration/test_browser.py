@@ -331,6 +331,10 @@ def test_a_report_is_read_on_a_telephone(
     assert told["wide"] == 400  # wide tables scroll in their boxes
     assert told["figures"] >= 3 and told["small"] >= 9  # pixels of the smallest letters
     assert (told["paper"] < 0.3, told["ink"] > 0.7) == (dark, dark)
+    if SCREENSHOTS and not dark:
+        browser.set_window_size(1000, 1560)
+        keep("report", browser.find_element(By.TAG_NAME, "body"))
+        browser.set_window_size(1400, 1100)
 
 
 def test_a_trial_opens_with_its_attributes_and_files(inside: WebDriver, site: Site) -> None:
