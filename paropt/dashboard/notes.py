@@ -22,19 +22,18 @@ def study_note(searched: Searched) -> str:
 
 def study_facts(searched: Searched) -> dict[str, str]:
     """What its definition holds, in words; the note has all of it."""
-    found = {
+    return {
         "models": listed(searched.models),
         "searched for": f"{searched.metric}, {searched.evaluation}",
+        **{f"floor: {baseline(name)}": number(v) for name, v in searched.floors.items()},
+        "state": " ".join(filter(None, (searched.state, searched.why))),
+        "trials": str(searched.budget) if searched.budget else "no limit",
         "data": searched.data,
         "fingerprint": searched.fingerprint,
         "seed": str(searched.seed),
-        "trials": str(searched.budget) if searched.budget else "no limit",
         "sampler": choice(searched.sampler),
         "pruner": choice(searched.pruner),
-        "state": " ".join(filter(None, (searched.state, searched.why))),
     }
-    floors = {f"floor: {baseline(name)}": number(v) for name, v in searched.floors.items()}
-    return found | floors
 
 
 def trial_note(record: Record, objective: Objective) -> str:

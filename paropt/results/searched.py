@@ -142,6 +142,7 @@ class Searched:
     epochs: Mapping[str, int] = field(default_factory=dict)
     floor: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     runner_up: Json | None = None
+    unread: int = 0
     points: Sequence[Json] = ()
     by_model: Json | None = None
     devices: Sequence[str] = ()
@@ -213,6 +214,7 @@ class Searched:
             epochs=summary["epochs"],
             floor=summary["floor"],
             runner_up=summary["runner_up"],
+            unread=summary["unread"],
             points=[point.to_json() for point in spend],
             by_model=summary["by_model"],
             devices=sorted({str(r.owner["device"]) for r in lineages if r.owner.get("device")}),

@@ -99,14 +99,13 @@ def _lead(searched: Searched) -> Iterable[Block]:
 
 
 def _headline(searched: Searched, best: TrialFacts) -> Headline:
-    text: list[Words] = [
-        f"Trial {best.trial} of {best.model}, after its epoch {best.epoch}. It was chosen by this "
-        "very number, so it is ",
-        Term("flattered", "flattered by luck"),
-        "; the one to quote is that of ",
-        Code(command("final", searched.name)),
-        ".",
-    ]
+    scored = sum(searched.counts.get(state, 0) for state in ("complete", "pruned"))
+    told = f"Trial {best.trial} of {best.model}, after its epoch {best.epoch}: "
+    text: list[Words] = [told, "the only one with a value"]
+    if scored > 1:
+        lucky = Term("flattered", "flattered by luck")
+        text = [told, f"the best of {counted(scored, 'trial')}, so it is ", lucky]
+    text += ["; the number to quote is that of ", Code(command("final", searched.name)), "."]
     what = f"best {searched.metric} on valid"
     return Headline(what, number(best.value), between(best.interval), text)
 
@@ -154,13 +153,19 @@ def _runner_up(searched: Searched) -> Iterable[Block]:
 
 def summary(searched: Searched) -> Facts:
     """A search in a few lines."""
-    metric = Code(searched.metric)
+    less = "" if searched.objective.larger else ", where less is better,"
     rows: list[tuple[str, Text]] = [
         ("models", [listed(searched.models)]),
-        ("searched for", [metric, f" on {searched.split}", *_judged(searched)]),
+        (
+            "searched for",
+            [Code(searched.metric), f"{less} on {searched.split}", *_judged(searched)],
+        ),
         ("data", [Code(searched.data), f", fingerprint {searched.fingerprint[:12]}"]),
         ("trials", _standing(searched)),
     ]
+    if searched.unread:
+        told = f"{counted(searched.unread, 'trial')} more, which cannot be read"
+        rows.append(("left out", [told]))
     if searched.points:
         devices = f" on {', '.join(searched.devices)}" if searched.devices else ""
         spent: Text = [

@@ -219,7 +219,7 @@ def check_looks(at: Shop, report: dict[str, Any], tmp_path: Path) -> None:
     assert done.rc == 1 and "has --seeds 2, not 3" in done.err and "--again" in done.err
     at.launch("other", 1, "--seed", "5")
     done = at.run("final", "other", "--top", "1", "--seeds", "1", *SLOTS)
-    assert done.rc == 1 and "looked at once (first by study 'shop'" in done.err
+    assert done.rc == 1 and "looked at once (first by 'shop'" in done.err
     assert "other.final" not in at.ok("status", "--json").out
     out = tmp_path / "other"
     at.ok("final", "other", "--top", "1", "--seeds", "1", "--again", "--out", out, *SLOTS)

@@ -94,8 +94,10 @@ def test_a_study_without_a_value_says_so_and_how_to_go_on() -> None:
 
 def test_the_only_trial() -> None:
     text = text_of(searched(trial(4)))
-    assert "**best mrr@20 on valid 0.2500**. Trial 4 of gru4rec, after its epoch 3." in text
-    assert "flattered by luck" in text and "`paropt final shop`" in text
+    assert "**best mrr@20 on valid 0.2500**. Trial 4 of gru4rec, after its epoch 3" in text
+    assert "the only one with a value; the number to quote is that of `paropt final shop`" in text
+    several = text_of(searched(trial(4), trial(5)))
+    assert "the best of 2 trials, so it is flattered by luck; the number to quote" in several
     assert "## The only trial with a value" in text
     header, _, row = text[text.index("| trial |") :].splitlines()[:3]
     assert header.endswith("| device time | learning_rate | loss |")
