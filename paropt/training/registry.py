@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import os
 import pkgutil
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +17,25 @@ from typing import Any
 from paropt.errors import DataError, ModelError, ParamError, did_you_mean
 from paropt.training.metrics import Direction
 
-# Another distribution may ship a top-level `models` too, and then Python may find that one.
-_FOREIGN = (
-    "the package 'models' came from {where}, not from paropt; "
-    "use a virtual environment of paropt's own"
-)
+
+def _foreign(where: object) -> ModelError:
+    """Another package is called ``models``, and Python found that one first; how it came first."""
+    found = Path(str(where)).absolute()
+    entry = found.parents[1] if found.suffix == ".py" else found.parent
+    ours = Path(__file__).parents[2] / "models"
+    named = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    if entry in [Path(one).absolute() for one in named]:
+        remedy = "its folder is in PYTHONPATH, which comes first; give that package another name"
+    elif entry == Path.cwd():
+        remedy = (
+            "'python -m' looks into the working directory first; run 'paropt', or give that "
+            "package another name"
+        )
+    else:
+        remedy = "use a virtual environment of paropt's own, or give that package another name"
+    return ModelError(f"the package 'models' came from {where}, not from paropt ({ours}): {remedy}")
+
+
 try:
     from models.kernels.library import Kernels, kernels
     from models.parts.contract import (
@@ -44,7 +60,7 @@ except ModuleNotFoundError as error:
         raise
     _spec = importlib.util.find_spec("models")
     _where = _spec and (_spec.origin or next(iter(_spec.submodule_search_locations or ()), None))
-    raise ModelError(_FOREIGN.format(where=_where or "nowhere")) from error
+    raise _foreign(_where or "nowhere") from error
 
 __all__ = [
     "Bags",
@@ -88,7 +104,7 @@ def _own_models() -> Path:
     models = importlib.import_module("models")
     if getattr(models, "PAROPT_MODELS", None) != 1:
         where = getattr(models, "__file__", None) or next(iter(models.__path__))
-        raise ModelError(_FOREIGN.format(where=where))
+        raise _foreign(where)
     assert models.__file__ is not None
     return Path(models.__file__).parent
 
@@ -113,7 +129,8 @@ def model_class(name: str) -> type[Model]:
         try:
             module = importlib.import_module(module_name)
         except ImportError as error:
-            raise ModelError(f"model {name!r} cannot be imported: {error}") from error
+            where = _where_looked(module_name, error)
+            raise ModelError(f"model {name!r} cannot be imported: {error}{where}") from error
         found = getattr(module, attribute, None)
     else:
         known = names()
@@ -133,6 +150,17 @@ def model_class(name: str) -> type[Model]:
             "of its own, so it cannot be judged"
         )
     return found
+
+
+def _where_looked(module: str, error: ImportError) -> str:
+    """The places where Python looked for a module that it did not find, and what to do."""
+    top = module.partition(".")[0]
+    if not isinstance(error, ModuleNotFoundError) or error.name != top:
+        return ""
+    looked = ", ".join(entry or "." for entry in sys.path if os.path.isdir(entry or "."))
+    here = [place for place in (Path(top), Path(f"{top}.py")) if place.exists()]
+    folder = "." if here else "DIR"
+    return f" (looked in {looked}); PYTHONPATH={folder} in front of the command adds a folder"
 
 
 def _check_learns(name: str, found: type[Model]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -79,8 +82,63 @@ def test_params_are_refused_in_one_sentence(
 def test_a_users_model_that_is_no_model(user_model: str) -> None:
     with pytest.raises(ModelError, match="names 3, which is no subclass"):
         registry.model_class(user_model.replace("Mine", "other"))
-    with pytest.raises(ModelError, match="cannot be imported: No module named 'nowhere'"):
+    with pytest.raises(ModelError, match="cannot be imported: No module named 'nowhere'") as caught:
         registry.model_class("nowhere:Mine")
+    assert f"looked in {', '.join(e or '.' for e in sys.path if os.path.isdir(e or '.'))}" in str(
+        caught.value
+    )
+    assert "PYTHONPATH=DIR in front of the command" in str(caught.value)
+
+
+def test_a_users_model_that_lies_here_is_not_looked_for_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text("from models.parts.contract import Model")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    with pytest.raises(ModelError, match=r"PYTHONPATH=\. in front of the command"):
+        registry.model_class("mine:Mine")
+
+
+@pytest.mark.parametrize("way", ["PYTHONPATH", "-m"])
+def test_a_models_package_of_ones_own_is_told_from_ours(tmp_path: Path, way: str) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "__init__.py").write_text("")
+    environment = {**os.environ, **({"PYTHONPATH": str(tmp_path)} if way == "PYTHONPATH" else {})}
+    done = subprocess.run(
+        [sys.executable, *(["-P"] if way == "PYTHONPATH" else []), "-m", "paropt", "models"],
+        capture_output=True, text=True, timeout=120, cwd=tmp_path, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 1
+    ours = Path(registry.__file__).parents[2] / "models"
+    for words in (f"came from {tmp_path}", f"not from paropt ({ours})", "another name"):
+        assert words in done.stderr
+    because = {"PYTHONPATH": "in PYTHONPATH, which comes first", "-m": "run 'paropt'"}
+    assert because[way] in done.stderr
+
+
+def test_the_page_names_every_parameter_that_paropt_reads() -> None:
+    """Literal keys of parameters in the training loop, held against the table in docs/own-model.md."""
+    read = set()
+    for path in Path(registry.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, (ast.Call, ast.Subscript)):
+                continue
+            of = node.func.value if isinstance(node, ast.Call) and isinstance(
+                node.func, ast.Attribute) and node.func.attr == "get" else getattr(
+                node, "value", None)  # fmt: skip
+            name = getattr(of, "attr", getattr(of, "id", None))
+            key = node.args[0] if isinstance(node, ast.Call) and node.args else getattr(
+                node, "slice", None)  # fmt: skip
+            if isinstance(of, ast.BoolOp):  # (params or {}).get(…)
+                name = getattr(of.values[0], "id", None)
+            if name == "params" and isinstance(key, ast.Constant) and isinstance(key.value, str):
+                read.add(key.value)
+    page = Path(registry.__file__).parents[2] / "docs" / "own-model.md"
+    table = page.read_text().partition("## Parameters that paropt itself reads")[2]
+    named = set(re.findall(r"^\| `(\w+)` \|", table.partition("\n## ")[0], re.M))
+    assert named == read
+    assert len(read) >= 10
 
 
 @pytest.mark.parametrize("package", ["models/__init__.py", "models/other.py"])
