@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "resume": ("steer", "Let a paused or stopped study go on."),
     "delete": ("delete", "Delete studies, with their final tests and checkpoints."),
     "dashboard": ("dashboard", "Serve optuna-dashboard over the studies."),
+    "storage": ("storage", "Show where studies are kept."),
     "plot": ("plot", "Write a study's figures as SVG or PNG files."),
     "export": ("export", "Write a study's best paramfiles."),
     "final": ("final", "Test a study's result once, with fresh seeds."),

@@ -1,4 +1,4 @@
-"""What a list of all studies needs: three statements, however many studies there are."""
+"""What a list of all studies needs: a few statements, however many studies there are."""
 
 from __future__ import annotations
 

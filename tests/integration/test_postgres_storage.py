@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -125,3 +126,16 @@ def test_old_server_is_refused(database_url: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(storage_module, "OLDEST", 99)
     with pytest.raises(StorageUnreachable, match="paropt needs 99 or newer"):
         open_storage(database_url)
+
+
+def test_storage_tells_where_studies_are(postgres_url: str, run_paropt: Callable[..., Any]) -> None:
+    secret = make_url(postgres_url).password
+    assert secret is not None
+    environment = {"PAROPT_STORAGE": postgres_url}
+    plain = run_paropt("storage", "--url", env=environment)
+    assert (plain.rc, plain.err) == (0, "")
+    assert secret not in plain.out
+    assert run_paropt("storage", env=environment).out == plain.out
+    whole = run_paropt("storage", "--url", "--password", env=environment)
+    assert whole.out.strip() == postgres_url
+    assert run_paropt("storage", "--password", env=environment).rc == 2
