@@ -36,7 +36,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FOREIGN = "shop.example"  # a name that the browser takes for this machine, as after DNS rebinding
 SECONDS = 60
 
-EPOCHS, TRIALS = (6, 24) if SCREENSHOTS else (2, 3)
+EPOCHS, TRIALS, SLOTS = (3, 8, 2) if SCREENSHOTS else (2, 3, 1)
 PATIENCE = 3600 if SCREENSHOTS else 280  # seconds for all trials
 GRU4REC, HSTU = {"when": {"model": "gru4rec"}}, {"when": {"model": "hstu"}}
 SPACE = {
@@ -121,7 +121,7 @@ def best(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) 
     space.write_text(json.dumps(SPACE))
     command = [sys.executable, "-m", "paropt", "launch", "--json", "--study", "shop"]
     command += ["--space", str(space), "--data", "demo", "--trials", str(TRIALS)]
-    command += ["--devices", "cpu", "--per-device", "1"]
+    command += ["--devices", "cpu", "--per-device", str(SLOTS)]
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, cwd=space.parent, timeout=PATIENCE
     )
