@@ -16,8 +16,7 @@ judged by something else overrides :meth:`Model.evaluate`.
 from __future__ import annotations
 
 import itertools
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -25,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from models.parts.fields import Bags, Field, FieldKind, Kinds, Needs, Table, Vectors
+from models.parts.parameters import Param, ParamType
 
 __all__ = [
     "Bags",
@@ -33,6 +33,7 @@ __all__ = [
     "Field",
     "FieldKind",
     "Kinds",
+    "Metric",
     "Model",
     "Needs",
     "Param",
@@ -40,68 +41,13 @@ __all__ = [
     "PlanKind",
     "SequenceBatch",
     "SessionParallelPlan",
+    "Stage",
     "Table",
     "TrainingEvents",
     "Vectors",
 ]
 
-ParamType = Literal["int", "float", "bool", "str", "sizes", "names"]
 PlanKind = Literal["session-parallel", "sequences", "counting"]
-
-
-@dataclass(frozen=True, slots=True)
-class Param:
-    """One parameter of a model: what it may be, what it is if nobody says, what it does.
-
-    ``type`` "sizes" is a list of positive ints that may be written as one int, a list, or
-    ``"200/200"``; "names" is a list of names (of columns, of features) that may be written as
-    ``"genre+price"``, or ``"none"``. ``low`` and ``high`` are inclusive unless
-    ``low_open``/``high_open``. A "str" has ``choices`` or a ``pattern`` that must match in full;
-    with a pattern it takes an integer as its digits ("embedding": 0 or "layersize"). ``source``
-    names the paper, section or program that the parameter or its default comes from.
-    """
-
-    name: str
-    type: ParamType
-    default: Any
-    help: str
-    low: float | None = None
-    high: float | None = None
-    low_open: bool = False
-    high_open: bool = False
-    choices: tuple[str | int | float, ...] = ()
-    pattern: str = ""
-    source: str = ""
-
-    def parse(self, value: Any) -> Any:
-        """The value in this parameter's own type; text is taken as on a command line.
-
-        Raises:
-            ValueError: one clause that says what the value should have been.
-        """
-        if self.pattern and isinstance(value, int) and not isinstance(value, bool):
-            value = str(value)
-        parsed = _PARSERS[self.type](value)
-        if self.type != "names":
-            for number in parsed if isinstance(parsed, tuple) else (parsed,):
-                self._check_range(number)
-        if self.choices and parsed not in self.choices:
-            raise ValueError(f"must be one of {', '.join(map(str, self.choices))}, not {value!r}")
-        if self.pattern and not re.fullmatch(self.pattern, str(parsed)):
-            raise ValueError(f"{value!r} is not of the form {self.pattern}")
-        return parsed
-
-    def _check_range(self, number: Any) -> None:
-        if self.low is not None and (number < self.low or (self.low_open and number == self.low)):
-            raise ValueError(
-                f"must be {'above' if self.low_open else 'at least'} {self.low:g}, not {number}"
-            )
-        if self.high is not None and (
-            number > self.high or (self.high_open and number == self.high)
-        ):
-            raise ValueError(
-                f"must be {'below' if self.high_open else 'at most'} {self.high:g}, not {number}"
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,75 +76,6 @@ class Stage:
     schedule: str | None = None
     warmup: float | None = None
     patience: int = 0
-
-
-def _parse_int(value: Any) -> int:
-    if isinstance(value, str):
-        try:
-            return int(value)
-        except ValueError:
-            raise ValueError(f"must be an integer, not {value!r}") from None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
-        raise ValueError(f"must be an integer, not {value!r}")
-    return int(value)
-
-
-def _parse_float(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise ValueError(f"must be a number, not {value!r}")
-    try:
-        number = float(value)
-    except ValueError:
-        raise ValueError(f"must be a number, not {value!r}") from None
-    if number != number or number in (float("inf"), float("-inf")):
-        raise ValueError(f"must be a finite number, not {value!r}")
-    return number
-
-
-def _parse_bool(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    if value in (0, 1):
-        return bool(value)
-    if isinstance(value, str) and value in ("True", "true", "1", "False", "false", "0"):
-        return value in ("True", "true", "1")
-    raise ValueError(f"must be true or false, not {value!r}")
-
-
-def _parse_str(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"must be text, not {value!r}")
-    return value
-
-
-def _parse_sizes(value: Any) -> tuple[int, ...]:
-    if isinstance(value, str):
-        value = value.split("/")
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        value = [value]
-    if not isinstance(value, (list, tuple)) or not value:
-        raise ValueError(f"must be a size, a list of sizes or '200/200', not {value!r}")
-    return tuple(_parse_int(size) for size in value)
-
-
-def _parse_names(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        value = [] if value in ("", "none") else value.split("+")
-    if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) and v for v in value):
-        raise ValueError(f"must be names like 'genre+price', or 'none', not {value!r}")
-    if twice := [name for name in value if list(value).count(name) > 1]:
-        raise ValueError(f"names {twice[0]!r} twice")
-    return tuple(value)
-
-
-_PARSERS: dict[str, Callable[[Any], Any]] = {
-    "int": _parse_int,
-    "float": _parse_float,
-    "bool": _parse_bool,
-    "str": _parse_str,
-    "sizes": _parse_sizes,
-    "names": _parse_names,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,6 +226,8 @@ class Model(nn.Module):
     METRICS: ClassVar[tuple[Metric, ...]] = ()
     """What :meth:`evaluate` reports, the most important first; nothing where paropt ranks."""
     PLAN: ClassVar[PlanKind] = "sequences"
+    MEMORY: ClassVar[str] = ""
+    """The parameter that says how many rows :meth:`memory` has at most; 0 turns it off."""
 
     def __init__(self, params: Mapping[str, Any], catalogue: Catalogue, seed: int) -> None:
         """Build the model on the CPU; everything random in it follows from ``seed``.
@@ -443,6 +322,24 @@ class Model(nn.Module):
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """The reverse of :meth:`training_state`."""
+
+    # -- memory: what is remembered of users, say, and is no weight -------------------------
+
+    def memory(self) -> dict[str, Tensor]:
+        """What the model remembers, by name: tensors [rows, …], at most as many rows as the
+        parameter :attr:`MEMORY` says.
+
+        It is data, not weights: a file of its own beside them, looked at and forgotten by
+        ``paropt memory``. It moves in training mode only; an evaluation leaves it as it is.
+        """
+        return {}
+
+    def load_memory(self, memory: Mapping[str, Tensor]) -> None:
+        """The reverse of :meth:`memory`; of nothing: forget everything."""
+
+    def memory_facts(self) -> dict[str, float]:
+        """Numbers about the memory, to be shown with every epoch (the mean age of a row, say)."""
+        return {}
 
     # -- ranking ----------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from paropt.training.catalogue import catalogue, facts
 from paropt.training.epochs import EpochReport
 from paropt.training.fit import Fit
 from paropt.training.made_up import DAY, START, made_up_data
+from paropt.training.memory import digest, facts_of
 from paropt.training.ranking import ROWS, judge
 from paropt.training.recommending import read_sessions, recommend
 from paropt.training.registry import Model, Param, SequenceBatch
@@ -77,7 +78,8 @@ def check_model(
         where = Path(data or made_up_data(Path(folder) / "data", needs=needs))
         kit = Kit(name, dict(params or {}), open_dataset(where).view("search"), Path(folder))
         registry.complete_params(name, kit.given, facts(kit.view))
-        checks = (*CHECKS, *(MADE_UP_CHECKS if made_up else ()))
+        own = MEMORY_CHECKS if registry.model_class(name).MEMORY else ()
+        checks = (*CHECKS, *own, *(MADE_UP_CHECKS if made_up else ()))
         return [_run(check, kit) for check in checks if only in _name(check)]
 
 
@@ -343,6 +345,7 @@ def _padding(kit: Kit) -> None:
 def _evaluation(kit: Kit) -> None:
     """an evaluation changes no weights and repeats its numbers."""
     before = {key: value.clone() for key, value in kit.model.state_dict().items()}
+    remembered = digest(kit.model.memory())
     one, two = (
         judge(kit.model, kit.queries, at=(5, 20), ties="standard", filter_seen=False).metrics
         for _ in range(2)
@@ -350,6 +353,7 @@ def _evaluation(kit: Kit) -> None:
     _require(one == two, f"it gave {one}, then {two}")
     for key, value in kit.model.state_dict().items():
         _require(torch.equal(value, before[key]), f"it changed {key}")
+    _require(digest(kit.model.memory()) == remembered, "it changed what the model remembers")
 
 
 def _resume(kit: Kit) -> None:
@@ -373,6 +377,8 @@ def _resume(kit: Kit) -> None:
         alike = _alike(value, states[1].get(key))
         _require(alike, f"after a resume training_state() has another {key}")
     left = epochs[cut.epoch - (not cut.closed) :]
+    one, two = (digest(fit.model.memory()) for fit in (whole, resumed))
+    _require(one == two, "after a resume the model remembers something else")
     _require(
         [epoch.metrics for epoch in rest] == [epoch.metrics for epoch in left],
         "metrics after a resume are not those of an uninterrupted training",
@@ -403,6 +409,23 @@ def _save(kit: Kit) -> None:
         for model in (kit.model, saved.model)
     ]
     _require(judged[0] == judged[1], f"metrics were {judged[0]} and are {judged[1]}")
+
+
+def _memory(kit: Kit) -> None:
+    """what is remembered is bounded, saved, and can be forgotten."""
+    name = kit.model.MEMORY
+    trained = digest(kit.model.memory())
+    saved = load_model(_saved(kit))
+    _require(digest(saved.model.memory()) == trained, "a saved model remembers something else")
+    saved.model.load_memory({})
+    nothing = facts_of(saved.model)
+    left = 0 if nothing is None else nothing.rows
+    _require(left == 0, f"{left} rows are left when everything is forgotten")
+    for most in (0, 3):
+        with _told(f"{name} = {most}"):
+            fit = kit.fit(**{name: _nearest(kit.declared[name], most)})
+            next(iter(fit.epochs()))
+            facts_of(fit.model)  # more rows than it may is said there
 
 
 def _saved(kit: Kit) -> Path:
@@ -460,5 +483,6 @@ CHECKS: tuple[Callable[[Kit], None], ...] = (
     _save,
     _recommend,
 )
+MEMORY_CHECKS: tuple[Callable[[Kit], None], ...] = (_memory,)  # of models that have one
 # these make up other data, which a model that needs data of its own cannot be asked to take
 MADE_UP_CHECKS: tuple[Callable[[Kit], None], ...] = (_small_data, _order_only)

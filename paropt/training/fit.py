@@ -30,6 +30,7 @@ from paropt.training import checksummed_file, plans, runtime
 from paropt.training.catalogue import catalogue
 from paropt.training.epochs import EpochReport
 from paropt.training.evaluation import EvaluationProtocol, Ties
+from paropt.training.memory import facts_of
 from paropt.training.metrics import CUTOFF, DEFAULT
 from paropt.training.objective import Objective
 from paropt.training.optimisers import Optimiser
@@ -45,7 +46,7 @@ from paropt.training.semantics import SEMANTICS
 from paropt.training.stages import Stages
 from paropt.training.steps import CountingSteps, LossSteps, OwnSteps, Plans, Steps
 from paropt.training.wanted import objective_of
-from paropt.training.weights import load_weights
+from paropt.training.weights import load_everything, load_weights
 
 if TYPE_CHECKING:
     from paropt.data.dataset import View
@@ -235,6 +236,8 @@ class Fit:
 
     def _close(self) -> EpochReport:
         extra = self.model.end_epoch(self.epoch)
+        if (memory := facts_of(self.model)) is not None:
+            extra = {**extra, "memory": memory.to_json()}
         judged = self.judged = self._judge()
         losses = torch.cat(self.losses).double().cpu()
         weights = torch.tensor(self._steps.weights, dtype=torch.float64)
@@ -298,7 +301,7 @@ class Fit:
         if self.stages:
             self.stages.remember(value, self.model)
             if self.stages.finished and self.stages.top_weights:
-                load_weights(self.model, self.stages.top_weights)
+                load_everything(self.model, self.stages.top_weights)
 
     @contextmanager
     def _on_own_ground(self) -> Iterator[None]:
@@ -334,6 +337,7 @@ class Fit:
             OSError: it cannot be written; a file that was there is as it was.
         """
         tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"memory/{name}": value for name, value in self.model.memory().items()}
         tensors |= {f"random/{name}": value for name, value in self.random.state.items()}
         if self.optimiser is not None:
             tensors |= {f"adamw/{name}": value for name, value in self.optimiser.state().items()}
@@ -402,6 +406,9 @@ class Fit:
         if self.epoch:
             self._enter(self.epoch)
         load_weights(self.model, under("model/"))
+        if self.model.MEMORY:
+            memory = under("memory/").items()
+            self.model.load_memory({name: value.to(self.device) for name, value in memory})
         if self.optimiser is not None:
             self.optimiser.load(under("adamw/"))
         state = {name: value.to(self.device) for name, value in under("state/").items()}

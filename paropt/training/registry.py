@@ -143,6 +143,7 @@ def model_class(name: str) -> type[Model]:
             f"model {name!r} names {found!r}, which is no subclass of models.parts.contract.Model"
         )
     _check_learns(name, found)
+    _check_memory(name, found)
     products = found.encode is not Model.encode and found.item_table is not Model.item_table
     if not (products or found.score is not Model.score or found.evaluate is not Model.evaluate):
         raise ModelError(
@@ -161,6 +162,18 @@ def _where_looked(module: str, error: ImportError) -> str:
     here = [place for place in (Path(top), Path(f"{top}.py")) if place.exists()]
     folder = "." if here else "DIR"
     return f" (looked in {looked}); PYTHONPATH={folder} in front of the command adds a folder"
+
+
+def _check_memory(name: str, found: type[Model]) -> None:
+    if found.MEMORY and found.MEMORY not in {param.name for param in found.PARAMS}:
+        raise ModelError(
+            f"model {name!r} bounds its memory by {found.MEMORY!r}, which is no parameter of it"
+        )
+    if found.memory is not Model.memory and not found.MEMORY:
+        raise ModelError(
+            f"model {name!r} has a memory() that nothing bounds; let MEMORY name the parameter "
+            "that does"
+        )
 
 
 def _check_learns(name: str, found: type[Model]) -> None:

@@ -4,6 +4,7 @@
 
     DIR/model.json          model, parameters, seed, split, epoch, fingerprint, versions, metrics
     DIR/model.safetensors   weights, and what of the data the model is built from (sealed)
+    DIR/memory.safetensors  what it remembers, if it has a memory (paropt/training/memory.py)
     DIR/items.parquet       row i holds the id of item i
 
 Everything is data: no file of it is ever run or unpickled, and a changed one does not open.
@@ -43,6 +44,7 @@ from paropt.training.knowledge import (
     facts_of,
     knowledge_of,
 )
+from paropt.training.memory import read_memory, write_memory
 from paropt.training.registry import Model, build
 from paropt.training.saved_header import read_items, require_files, sha256
 from paropt.training.semantics import SEMANTICS
@@ -144,6 +146,7 @@ def _fill(path: Path, fit: Fit, provenance: Mapping[str, Any]) -> None:
     tensors |= as_tensors(model, view)
     tensors |= {f"worked_out/{name}": value for name, value in _worked_out(model).items()}
     checksummed_file.write(path / "model.safetensors", meta, tensors)
+    write_memory(path, meta, model)
     text = json.dumps(meta, indent=1, ensure_ascii=False, sort_keys=True)
     (path / "model.json").write_text(text + "\n", encoding="utf-8")
 
@@ -198,6 +201,7 @@ def load_model(directory: str | Path, device: str = "cpu") -> SavedModel:
     try:
         with runtime.memory_errors(on):
             model = _rebuild(meta, tensors).to(on)
+            read_memory(directory, meta, model)
             knowledge = knowledge_of(model, tensors, meta.get("user_key"))
     except (KeyError, TypeError, RuntimeError, ValueError, ModelError, ParamError) as error:
         why = str(error).splitlines()[0]

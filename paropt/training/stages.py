@@ -14,7 +14,7 @@ from torch import Tensor
 from paropt.errors import ModelError
 from paropt.training.objective import Objective
 from paropt.training.registry import Model, Stage
-from paropt.training.weights import load_weights
+from paropt.training.weights import everything, load_everything
 
 Weights = dict[str, Tensor]
 
@@ -76,7 +76,7 @@ class Stages:
         """The next epoch; of the next stage, from this one's best weights, if this one is over."""
         if self.epoch and self.over:
             if self.weights:
-                load_weights(model, self.weights)
+                load_everything(model, self.weights)
             self.index, self.epoch = self.index + 1, 0
             self.best, self.best_epoch, self.weights = None, 0, {}
         self.epoch += 1
@@ -149,4 +149,4 @@ def _lengths(stages: Sequence[Stage], epochs: int | Mapping[str, int] | None) ->
 
 
 def _copied(model: Model) -> Weights:
-    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+    return {name: value.detach().cpu().clone() for name, value in everything(model).items()}

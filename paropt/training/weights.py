@@ -22,3 +22,24 @@ def load_weights(model: Model, weights: Mapping[str, Tensor]) -> None:
             shaped = buffer.new_empty(found.shape, dtype=found.dtype)
             setattr(model.get_submodule(owner), leaf, shaped)
     model.load_state_dict(weights)
+
+
+def everything(model: Model) -> dict[str, Tensor]:
+    """Weights and memory, which belong together, as they are now."""
+    found = {f"weights/{name}": value for name, value in model.state_dict().items()}
+    return found | {f"memory/{name}": value for name, value in model.memory().items()}
+
+
+def load_everything(model: Model, found: Mapping[str, Tensor]) -> None:
+    """The reverse of :func:`everything`.
+
+    Raises:
+        RuntimeError: names or other shapes differ.
+    """
+    weights, memory = (
+        {name.removeprefix(kind): value for name, value in found.items() if name.startswith(kind)}
+        for kind in ("weights/", "memory/")
+    )
+    load_weights(model, weights)
+    if model.MEMORY:
+        model.load_memory({name: value.to(model.device) for name, value in memory.items()})

@@ -23,7 +23,7 @@ def _written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "own_models", raising=False)
 
 
-@pytest.mark.parametrize("name", ["Average", "Successors", "Halves", "TwoSteps"])
+@pytest.mark.parametrize("name", ["Average", "Successors", "Halves", "TwoSteps", "Lately"])
 def test_each_example_keeps_the_contract(name: str) -> None:
     results = check_model(f"own_models:{name}", {"dim": 8} if name != "Successors" else {})
     assert [f"{r.name}: {r.message}" for r in results if r.status == "failed"] == []

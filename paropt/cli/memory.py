@@ -1,0 +1,51 @@
+"""``paropt memory``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from paropt.cli._study import say
+from paropt.cli._training import DIRECTORY
+
+MIB = 1 << 20
+
+
+@click.command()
+@click.argument("directory", metavar="DIR", type=DIRECTORY)
+@click.option("--reset", is_flag=True, help="Let the model forget everything.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def memory(directory: Path, reset: bool, as_json: bool) -> None:
+    """Show or reset what a saved model remembers beside its weights.
+
+    \b
+    paropt memory shop
+    paropt memory shop --reset
+    """
+    from paropt.training.memory import digest, facts_of, forget
+    from paropt.training.saved import load_model
+
+    saved = load_model(directory)
+    before = facts_of(saved.model)
+    if reset:
+        forget(directory, saved.meta, saved.model)
+        say(f"{before.rows if before else 0:,} rows forgotten")
+    facts = facts_of(saved.model)
+    found: dict[str, Any] = {"model": saved.meta["model"], "memory": None}
+    if facts is not None:
+        found["memory"] = facts.to_json() | {"sha256": digest(saved.model.memory())}
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    if facts is None:
+        click.echo(f"{saved.meta['model']} keeps no memory")
+        return
+    click.echo(f"{saved.meta['model']} remembers {facts.rows:,} of at most {facts.most:,} rows")
+    for name, shape in facts.shapes.items():
+        click.echo(f"  {name}: {' × '.join(map(str, shape))}")
+    for name, value in facts.says.items():
+        click.echo(f"  {name}: {value:g}")
+    click.echo(f"{facts.bytes / MIB:,.1f} MiB, sha256 {found['memory']['sha256']}")
