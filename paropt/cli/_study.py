@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +23,8 @@ from paropt.errors import ParoptError
 
 if TYPE_CHECKING:
     from paropt.launch.data_source import EventFiles, Given
+
+PART = re.compile(r"\.final-\d+\.(valid|test)$")  # a part of a final test
 
 
 class Duration(click.ParamType[float]):
@@ -122,10 +125,11 @@ def complete_study(
 ) -> list[CompletionItem]:
     """Studies that this machine has worked on: a look at a directory, not at the database."""
     from paropt.machine.home import paropt_home
+    from paropt.machine.slot_files import study_of
 
-    # PAROPT_HOME/slots/STUDY-HASH, see paropt.machine.slot_files
-    names = {path.name.rpartition("-")[0] for path in paropt_home().glob("slots/*-*")}
-    return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
+    names = {study_of(path) for path in paropt_home().glob("slots/*-*")}
+    whole = sorted(name for name in names if not PART.search(name))
+    return [CompletionItem(name) for name in whole if name.startswith(incomplete)]
 
 
 class DataVerb(click.Command):

@@ -17,7 +17,7 @@ from typing import Any
 from paropt.errors import EXIT_OK, EXIT_STORAGE
 from paropt.machine.devices import DeviceShare
 from paropt.machine.file_locks import FileLock
-from paropt.machine.slot_files import SlotFiles
+from paropt.machine.slot_files import SlotFiles, name_study
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds before a dead slot is started again
 MOST_DEATHS = 8  # in a row, of a slot that got nothing done in between
@@ -162,6 +162,7 @@ class LocalSlots:
         self.slots = [SlotProcess(share, spec) for share in shares]
         self.leaving: list[SlotProcess] = []  # sent home while the others go on
         spec.files.mkdir(parents=True, exist_ok=True, mode=0o700)
+        name_study(spec.files, spec.study)
         # held by every launch that watches these slots
         self._watched = FileLock(spec.files / "watched.lock")
         self._watched.share()

@@ -6,6 +6,7 @@
     cpu-0.state   JSON: what it does now; replaced several times a minute
     cpu-0.jsonl   the slot's own record of what it was told was saved; appended
     cpu-0.log     what it and its trainer say to people
+    study         the study's name
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 from paropt.files import readable
 
+NAME = "study"
 LARGEST_RECORD = 32 << 20  # bytes of .jsonl and .log, each, before the old half goes
 
 
@@ -30,6 +32,19 @@ def slots_directory(home: Path, storage: str, study: str) -> Path:
     place = f"{storage}\n{study}".encode("utf-8", "surrogatepass")
     digest = hashlib.sha256(place).hexdigest()[:8]
     return home / "slots" / f"{readable(study, 40)}-{digest}"
+
+
+def name_study(directory: Path, study: str) -> None:
+    """Keep the study's name, which the directory's own name may only resemble."""
+    with contextlib.suppress(OSError):
+        (directory / NAME).write_text(study, encoding="utf-8")
+
+
+def study_of(directory: Path) -> str:
+    """The name of the study whose slots have their files there."""
+    with contextlib.suppress(OSError, ValueError):
+        return (directory / NAME).read_text(encoding="utf-8")
+    return directory.name.rpartition("-")[0]
 
 
 @dataclass(frozen=True)

@@ -326,7 +326,7 @@ class Attempt:
         self.status.show(phase="asking", trial=None)
         self.status.count("trials")
         if outcome.kind == "lost":
-            why = outcome.message or f"trial {trial.number} was given to another worker"
+            why = outcome.message or f"trial {trial.number} is not this slot's any more"
             log.warning("%s; discarded here", why)
         elif outcome.kind in ("done", "pruned", "failed"):
             self.slot.checkpoints.remove(trial.root)

@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from paropt.errors import StorageUnreachable
-from paropt.search.study.state import State
+from paropt.search.study.state import State, StudyEnded
 from paropt.search.study.study import Study
 from paropt.storage.leases import Beat, Leases, Observer, Rhythm, Slots
 from paropt.worker.database_thread import Answer
@@ -95,10 +95,14 @@ class Heartbeat:
 
         def answered(answer: Answer[tuple[Beat, State]]) -> None:
             self._beating = False
+            orders = self._loop.orders
+            if isinstance(answer.error, StudyEnded):
+                orders.study = "stop"  # it was deleted; who asks for a trial is told so
+                return
             if answer.value is None:
                 _note(answer.error)
                 return
-            said, orders = answer.value[0], self._loop.orders
+            said = answer.value[0]
             orders.study = answer.value[1]
             orders.released = orders.released or said.command == "release"
             # a trial that has ended since the beat was queued is nobody's

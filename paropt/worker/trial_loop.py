@@ -80,7 +80,7 @@ class TrialLoop:
                 Attempt(self.parts, self._next_trial()).run()
         except StudyEnded as end:
             code, reason, message = EXIT_OK, end.reason, str(end)
-            self._clear()
+            self._clear(deleted=end.reason == "deleted")
         except Leaving as leave:
             code, reason, message = leave.exit_code, "left", str(leave)
         except StorageUnreachable as error:
@@ -111,9 +111,12 @@ class TrialLoop:
 
         self.checkpoints.sweep(self.loop.call(open_roots))
 
-    def _clear(self) -> None:
+    def _clear(self, *, deleted: bool) -> None:
         """Our trainer, then what it wrote for trials that were given to others meanwhile."""
         self.trainer.close()
+        if deleted:
+            self.checkpoints.sweep(())
+            return
         with contextlib.suppress(StorageUnreachable):
             self._sweep()
 

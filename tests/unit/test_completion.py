@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from paropt.cli.main import VERBS, cli
+from paropt.machine.slot_files import name_study, slots_directory
 
 PROGRAM = Path(sys.executable).with_name("paropt")
 
@@ -45,6 +46,13 @@ def test_words(tmp_path: Path) -> None:
     assert complete("export", "sho", **home) == ["shoes-2", "shop"]
     assert complete("launch", "--study", "shop", **home) == ["shop"]
     assert complete("stop", "", **home) == ["other", "shoes-2", "shop"]
+    for name in ("团购", "my shop", "shop.final-1.valid"):
+        directory = slots_directory(tmp_path, "a database", name)
+        directory.mkdir()
+        name_study(directory, name)
+    assert complete("stop", "团", **home) == ["团购"]
+    assert complete("stop", "my", **home) == ["my shop"]
+    assert complete("stop", "shop", **home) == ["shop"]
 
 
 def test_it_imports_nothing_heavy() -> None:
