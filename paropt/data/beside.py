@@ -50,7 +50,7 @@ def told(options: Options) -> Told:
                 f"--kind {text}: write NAME=KIND, with number, category, categories or text"
             )
         kinds[name] = found
-    return Told(kinds, options.list_separator or "")
+    return Told(kinds, options.list_separator or "", options.skip_bad_rows)
 
 
 def keep_beside(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -26,7 +26,7 @@ from paropt.data.encoding import pack_ids
 from paropt.data.fields import FieldOf, Kind, array_path, vocabulary_path, written
 from paropt.data.ids import encode_ids
 from paropt.data.layouts import DAMAGED, damaged, one_line
-from paropt.data.reading import Layout, Place, look_at, on_disk, peek, read_columns
+from paropt.data.reading import Layout, Place, look_at, on_disk, peek, read_columns, skipped
 from paropt.errors import DataError
 
 Note = Callable[[str], None]
@@ -36,10 +36,11 @@ PACKED_BYTES = 256 << 20  # of a vocabulary, whose entries all take the room of 
 
 @dataclass(frozen=True)
 class Told:
-    """What the user says of tables: the kinds of columns, and what separates several values."""
+    """What the user says of tables: kinds of columns, what separates values, what goes."""
 
     kinds: Mapping[str, Kind] = field(default_factory=dict)
     separator: str = ""
+    skip_bad_rows: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def _read_table(
     note: Note,
 ) -> Fields:
     what = option.removeprefix("--").partition("-")[0]
-    table, place, kinds = _load(path, header, key)
+    table, place, kinds = _load(path, header, key, told.skip_bad_rows, note)
     if key not in table.column_names:
         raise DataError(
             f"{path} has no column {key!r} (it has {', '.join(table.column_names)});"
@@ -117,7 +118,7 @@ def _read_table(
     rows = pc.index_in(ids, value_set=vocabulary)
     if rows.null_count == len(rows):
         raise DataError(f"{path} has none of the {what}s of the log in its column {key!r}")
-    told = Told({**kinds, **told.kinds}, told.separator)
+    told = replace(told, kinds={**kinds, **told.kinds})
     fields = {
         name: encode_field(table.column(name), name, rows, told, place)
         for name in table.column_names
@@ -147,21 +148,47 @@ def _say(path: Path, what: str, n_rows: int, rows: pa.Array, fields: Fields, not
 # -- files ---------------------------------------------------------------------------------------
 
 
-def _load(path: Path, header: Sequence[str], key: str) -> tuple[pa.Table, Place, dict[str, Kind]]:
+def _load(
+    path: Path, header: Sequence[str], key: str, skip_bad_rows: bool, note: Note
+) -> tuple[pa.Table, Place, dict[str, Kind]]:
     """A table, where its rows came from, and the kinds that its header tells."""
     if _is_json(path):
         table = _read_json(path, key)
         return table, Place([Layout(path, tuple(table.column_names))], [0]), {}
-    # a list in the last field may hold more of another separator
-    layout = look_at(path, header, "::" if header and "::" in (peek(path) or "") else "")
+    if header and "::" in (peek(path) or ""):
+        return _movielens(path, header), Place([Layout(path, tuple(header))], [0]), {}
+    layout = look_at(path, header)
     if layout.is_parquet:
         try:
             table = pa.parquet.read_table(on_disk(path), memory_map=True)
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path} cannot be read: {one_line(error)}") from None
         return table, Place([layout], [0]), {}
-    table, place = read_columns([layout], layout.names)
+    table, place = read_columns([layout], layout.names, skip_bad_rows)
+    if place.skipped:
+        note(skipped(place))
     return table, place, {} if header else _typed(path, table)
+
+
+def _movielens(path: Path, header: Sequence[str]) -> pa.Table:
+    """Fields between ``::``, in which a title may hold a single colon."""
+    columns: list[list[str | None]] = [[] for _ in header]
+    with opened(on_disk(path)) as file:
+        for number, line in enumerate(file, 1):
+            try:
+                fields = line.decode().rstrip("\r\n").split("::")
+            except UnicodeDecodeError:
+                raise DataError(
+                    f"{path}:{number}: not UTF-8 text; save the file as UTF-8 (iconv -f latin1"
+                    f" -t utf8 {path.name} > utf8.dat)"
+                ) from None
+            if len(fields) != len(header):
+                raise DataError(
+                    f"{path}:{number}: {len(fields)} fields where {len(header)} are named"
+                )
+            for column, value in zip(columns, fields, strict=True):
+                column.append(value or None)
+    return pa.table({n: pa.array(c, pa.string()) for n, c in zip(header, columns, strict=True)})
 
 
 def _typed(path: Path, table: pa.Table) -> dict[str, Kind]:

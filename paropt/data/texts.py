@@ -66,7 +66,10 @@ class SentenceEncoder:
         """Loaded when first used."""
         if self._model is None:
             from sentence_transformers import SentenceTransformer
+            from transformers.utils import logging
 
+            logs: Any = logging
+            logs.disable_progress_bar()
             local = self.folder.is_dir()
             place = str(self.folder) if local else self.name
             try:

@@ -117,7 +117,7 @@ def test_kinds_can_be_told(tmp_path: Path) -> None:
 
 def test_a_table_without_a_header_and_one_with_typed_names(tmp_path: Path) -> None:
     bare, typed = tmp_path / "movies.dat", tmp_path / "more.item"
-    bare.write_text("a::Toy (1995)::Fun|Kids\nb::Heat (1995)::Crime\nc::Odd (1999)::Fun\n")
+    bare.write_text("a::Toy (1995)::Fun|Kids\nb::Heat: 2 (1995)::Crime\nc::Odd (1999)::Fun\n")
     typed.write_text("ItemId:token\tyear:token\tstars:float\na\t1995\t3\nb\t1996\t4\nd\t1995\t5\n")
     dataset = made(
         tmp_path,
