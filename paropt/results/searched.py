@@ -224,7 +224,7 @@ class Searched:
             curves=_told_apart(trials, ranked),
             failed=dict(Counter(trial.why or "unknown" for trial in failures)),
             failures=failures[-FAILURES:],
-            importances=study.importances_by_model(),
+            importances=study.importances(),
             spent=spend[-1].spent if spend else 0.0,
             saved=sum(trial.unspent for trial in trials),
         )

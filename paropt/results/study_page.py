@@ -215,6 +215,7 @@ def _best_of(
     """A table of one model's; ``model`` is empty where there is no other."""
     trials = [trial for _, trial in ranked]
     varying, same = _split_params(searched, trials)
+    staged = len({trial.stage for trial in trials}) > 1
     header = ["trial", searched.metric, "mean of 3 best epochs", "epoch", "device time", *varying]
     numbers = {0, 1, 2, 3, 4}
     numbers |= {5 + n for n, name in enumerate(varying) if _numeric(trials, name)}
@@ -223,7 +224,9 @@ def _best_of(
             Cell(str(trial.trial), f"no. {rank}" if model else ""),
             Cell(number(trial.value), bracketed(trial.interval), strong=rank == 1),
             Cell(number(trial.steady)),
-            Cell(f"{trial.epoch} of {trial.planned or trial.epochs}", trial.stage or ""),
+            Cell(
+                f"{trial.epoch} of {trial.planned or trial.epochs}", (staged and trial.stage) or ""
+            ),
             Cell(duration(trial.seconds)),
             *(_value(trial.params.get(name)) for name in varying),
         ]

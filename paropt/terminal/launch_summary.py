@@ -12,6 +12,7 @@ from rich.table import Table
 from paropt.files import file_stem
 from paropt.names import baseline, command, epoch_of
 from paropt.search.study.study import Study
+from paropt.search.study.summary import Importance
 from paropt.terminal.live import best_line, progress_line
 from paropt.terminal.standing import objective_of, standing, tie_mark
 
@@ -102,18 +103,22 @@ def _value(value: float | None) -> str:
 
 
 def _importances(study: Study) -> list[str]:
-    found = study.importances()
-    if not found:
-        return []
-    told = {name: value for name, value in found.items() if value >= LEAST}
+    """Of each model, as parameters of different models cannot be weighed against each other."""
+    several = len(study.space.models) > 1
+    return [line for one in study.importances() for line in _importance(one, several)]
+
+
+def _importance(found: Importance, several: bool) -> list[str]:
+    told = {name: value for name, value in found.shares.items() if value >= LEAST}
     width = max(map(len, told), default=0)
     lines = [
         f"  {name.ljust(width)} {value:5.0%} {'▇' * round(value * BAR)}"
         for name, value in told.items()
     ]
-    if rest := len(found) - len(told):
+    if rest := len(found.shares) - len(told):
         lines.append(f"  {rest} other{'s' if rest > 1 else ''} less than {LEAST:.0%} each")
-    return ["", "how much each parameter mattered:", *lines]
+    of = f" of {found.model}" if several else ""
+    return ["", f"how much each parameter{of} mattered, by {found.trials} trials:", *lines]
 
 
 def _saved(status: Mapping[str, Any]) -> list[str]:

@@ -36,7 +36,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FOREIGN = "shop.example"  # a name that the browser takes for this machine, as after DNS rebinding
 SECONDS = 60
 
-EPOCHS, TRIALS, SLOTS = (3, 8, 2) if SCREENSHOTS else (2, 3, 1)
+EPOCHS, TRIALS, SLOTS = (6, 12, 2) if SCREENSHOTS else (2, 3, 1)
 PATIENCE = 3600 if SCREENSHOTS else 280  # seconds for all trials
 GRU4REC, HSTU = {"when": {"model": "gru4rec"}}, {"when": {"model": "hstu"}}
 SPACE = {

@@ -162,12 +162,13 @@ def test_optunas_own_studies_are_left_alone(create: Create, module_database_url:
 def test_floor_note_and_importances(create: Create) -> None:
     layers = {"type": "int", "low": 32, "high": 320, "step": 32}
     study = create({"model": "gru4rec", "search": {**SMALL["search"], "layers": layers}})
-    assert study.importances() == {}
+    assert study.importances() == []
     for trial in [study.next_trial({}) for _ in range(20)]:
         assert trial is not None
         finish(trial, 0.1 * trial.params["layers"] + 0.01 * trial.params["momentum"])
-    importances = study.importances()
-    assert next(iter(importances)) == "layers"
+    (found,) = study.importances()
+    assert (found.model, found.trials, next(iter(found.shares))) == ("gru4rec", 20, "layers")
+    assert sum(found.shares.values()) == pytest.approx(1) and found.untold == []
     study.set_floor({"popularity": {"mrr@20": 0.1}})
     study.set_note("# shop")
     summary = study.summary()

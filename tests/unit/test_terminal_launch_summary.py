@@ -8,11 +8,15 @@ from typing import Any
 
 from rich.console import Console
 
+from paropt.search.study.summary import Importance
 from paropt.terminal.launch_summary import _importances, _models
 
 
-def importances(**found: float) -> list[str]:
-    study: Any = SimpleNamespace(importances=lambda: found)
+def importances(models: list[str] | None = None, **found: float) -> list[str]:
+    models = models or ["gru4rec"]
+    told = [Importance(model, found, 12) for model in models] if found else []
+    space = SimpleNamespace(models=models)
+    study: Any = SimpleNamespace(importances=lambda: told, space=space)
     return _importances(study)
 
 
@@ -24,6 +28,9 @@ def test_parameters_that_do_not_matter_are_counted_not_listed() -> None:
     assert importances(layers=0.995, tied=0.005)[-1] == "  1 other less than 1% each"
     assert "less than" not in importances(layers=1.0)[-1]
     assert importances() == []
+    assert importances(layers=1.0)[1] == "how much each parameter mattered, by 12 trials:"
+    both = importances(["gru4rec", "hstu"], layers=1.0)
+    assert both[4] == "how much each parameter of hstu mattered, by 12 trials:"
 
 
 def test_models_at_equal_spend_stand_beside_the_floors() -> None:

@@ -351,16 +351,11 @@ class Study:
                     except ParoptError as error:
                         yield name, StudyError(str(error))
 
-    def importances(self) -> dict[str, float]:
-        """How much each searched parameter matters, from 0 to 1; empty while that is unknown."""
-        self.refresh()
-        return summary.importances(self.sampler.optuna_view(self.history))
-
-    def importances_by_model(self) -> list[Importance]:
+    def importances(self) -> list[Importance]:
         """How much the parameters of each model matter, of models with enough trials to say so."""
         self.refresh()
-        memory = self.sampler.optuna_view(self.history)
-        return summary.importances_by_model(memory, self.space, self.history.lineages())
+        view = self.sampler.optuna_view(self.history)
+        return summary.importances(view, self.space, self.history.lineages())
 
 
 @contextmanager

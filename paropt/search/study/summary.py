@@ -173,11 +173,9 @@ class Importance:
     untold: Sequence[str] = ()
 
 
-def importances_by_model(
-    view: OptunaView, space: Space, lineages: Sequence[Record]
-) -> list[Importance]:
-    """PED-ANOVA of each model's own parameters, over its trials with a value; models with fewer
-    than :data:`LEAST_TRIALS` of them are left out.
+def importances(view: OptunaView, space: Space, lineages: Sequence[Record]) -> list[Importance]:
+    """PED-ANOVA (Watanabe et al., IJCAI 2023) of each model's own parameters, over its trials with
+    a value; models with fewer than :data:`LEAST_TRIALS` of them are left out.
 
     Over all models at once, only what all of them have could be weighed: the model.
     """
@@ -197,12 +195,7 @@ def importances_by_model(
     return found
 
 
-def importances(view: OptunaView) -> dict[str, float]:
-    """PED-ANOVA (Watanabe et al., IJCAI 2023) over the trials with a value, largest first."""
-    return _shares(view.study(), None)
-
-
-def _shares(study: optuna.Study, params: list[str] | None) -> dict[str, float]:
+def _shares(study: optuna.Study, params: list[str]) -> dict[str, float]:
     """By label, largest first; none for too few trials, or if all are alike."""
     import optuna
 
