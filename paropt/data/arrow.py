@@ -30,6 +30,9 @@ _AS_IT_IS = (
 _TRANSPARENT = ("arrow.json", "arrow.bool8")
 
 
+_REMEDY = "write it as text, numbers or timestamps"
+
+
 class UnknownTypeError(Exception):
     """Values of a type that is no text, number or moment; the text says which and what to do."""
 
@@ -50,6 +53,17 @@ def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     except pa.ArrowException as error:
         why = " ".join(str(error).split())
         raise UnknownTypeError(f"holds {kind} that cannot be read ({why})") from None
+
+
+def check_known(field: pa.Field) -> None:
+    """Refuse an extension type that Arrow does not know, and so reads as what it is stored as.
+
+    Raises:
+        UnknownTypeError: it is one: the integers of a pandas period are no seconds.
+    """
+    name = (field.metadata or {}).get(b"ARROW:extension:name")
+    if name:
+        raise UnknownTypeError(f"holds {name.decode()}; {_REMEDY}")
 
 
 def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -89,8 +103,8 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if any(is_kind(kind) for is_kind in _WIDE_TEXT):
         column = column.cast(pa.string())
     elif not any(is_kind(kind) for is_kind in _AS_IT_IS):
-        what = "lists, not single values" if pa.types.is_nested(kind) else str(kind)
-        raise UnknownTypeError(f"holds {what}; write it as text, numbers or timestamps")
+        what = "lists or objects, not single values" if pa.types.is_nested(kind) else str(kind)
+        raise UnknownTypeError(f"holds {what}; {_REMEDY}")
     if is_text(column.type):
         _check_text(column)
     return column
@@ -103,7 +117,7 @@ def _of_extension(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return pa.chunked_array([_spelt(chunk) for chunk in stored.chunks], pa.string())
     if kind.extension_name in _TRANSPARENT:
         return _plain(stored)
-    raise UnknownTypeError(f"holds {kind}; write it as text, numbers or timestamps")
+    raise UnknownTypeError(f"holds {kind}; {_REMEDY}")
 
 
 def _spelt(uuids: pa.Array) -> pa.Array:

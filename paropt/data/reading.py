@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from paropt.data import json_lines
-from paropt.data.arrow import UnknownTypeError, is_text, plain
+from paropt.data.arrow import UnknownTypeError, check_known, is_text, plain
 from paropt.data.delimited import SKIP, OnBad, line_of, read_text
 from paropt.data.events import Bools, Ints
 from paropt.data.layouts import (
@@ -258,6 +258,7 @@ def _read_parquet(layout: Layout, columns: Sequence[str]) -> pa.Table:
             arrays[name] = pa.chunked_array([pa.repeat(value, table.num_rows)])
             continue
         try:
+            check_known(table.schema.field(name))
             arrays[name] = plain(table.column(name))
         except UnknownTypeError as error:
             raise DataError(f"{layout.path}: column {name!r} {error}") from None

@@ -20,7 +20,7 @@ import pyarrow.json
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from paropt.data.arrow import UnknownTypeError, as_text, is_moment, is_number, plain
+from paropt.data.arrow import UnknownTypeError, as_text, check_known, is_moment, is_number, plain
 from paropt.data.columns import encode_column
 from paropt.data.encoding import pack_ids
 from paropt.data.fields import FieldOf, Kind, array_path, vocabulary_path, written
@@ -163,6 +163,7 @@ def _load(
             table = pa.parquet.read_table(on_disk(path), memory_map=True)
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path} cannot be read: {one_line(error)}") from None
+        _check_known(table, path)
         return table, Place([layout], [0]), {}
     table, place = read_columns([layout], layout.names, skip_bad_rows)
     if place.skipped:
@@ -189,6 +190,14 @@ def _movielens(path: Path, header: Sequence[str]) -> pa.Table:
             for column, value in zip(columns, fields, strict=True):
                 column.append(value or None)
     return pa.table({n: pa.array(c, pa.string()) for n, c in zip(header, columns, strict=True)})
+
+
+def _check_known(table: pa.Table, path: Path) -> None:
+    for column in table.schema:
+        try:
+            check_known(column)
+        except UnknownTypeError as error:
+            raise DataError(f"{path}: column {column.name!r} {error}") from None
 
 
 def _typed(path: Path, table: pa.Table) -> dict[str, Kind]:

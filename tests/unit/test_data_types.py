@@ -24,6 +24,18 @@ from paropt.errors import DataError
 
 SECOND = 1_396_860_669  # 2014-04-07 08:51:09 UTC
 MS = [1000 * SECOND, 1000 * SECOND + 1000, 1000 * SECOND]
+
+
+class Period(pa.ExtensionType):
+    """As pandas has for months: its numbers are no seconds, and Arrow does not know it."""
+
+    def __init__(self) -> None:
+        super().__init__(pa.int64(), "pandas.period")
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return b""
+
+
 UUIDS = [uuid.UUID(int=7), uuid.UUID(int=8), uuid.UUID(int=7)]
 
 
@@ -295,6 +307,10 @@ TYPES |= {
     "text that is none": (
         fixed(pa.array([b"\xff", b"\xfe", b"\xff"], pa.binary())),  # written as string below
         NO_TEXT | dict.fromkeys(ROLES, "holds text that is not UTF-8|no UTF-8 text"),
+    ),
+    "period": (
+        fixed(pa.ExtensionArray.from_storage(Period(), pa.array([1, 2, 1], pa.int64()))),
+        UNKNOWN,
     ),
     "time32": (fixed(pa.array([1, 2, 1], pa.time32("ms"))), UNKNOWN),
     "time64": (fixed(pa.array([1, 2, 1], pa.time64("us"))), UNKNOWN),
