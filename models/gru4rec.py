@@ -29,7 +29,7 @@ from models.parts.gru4rec.cells import GruCell, RowGruCell, glorot_bound
 from models.parts.gru4rec.losses import LOSSES
 from models.parts.gru4rec.negatives import Negatives, PopularityNegatives
 from models.parts.gru4rec.seeded_random import DropoutMasks, generator
-from models.parts.gru4rec.steps import GRAPHS, SOFTMAX_OF, Steps
+from models.parts.gru4rec.steps import GRAPHS, SOFTMAX_OF, TrainingSteps
 
 PAPER = "arXiv 1706.03847"
 
@@ -161,7 +161,7 @@ class Gru4Rec(Model):
         )
         # random numbers are drawn for so many steps at once: at most 64, or 4 million numbers
         self.block = max(1, min(64, 2**22 // (params["n_sample"] + self.masks.numbers + 1)))
-        self._steps: Steps | None = None
+        self._steps: TrainingSteps | None = None
 
     def _initialiser(self, source: torch.Generator) -> Callable[[Tensor], None]:
         """U(−s, s) or N(0, s), with s from the shape of the block unless ``sigma`` sets it."""
@@ -195,11 +195,11 @@ class Gru4Rec(Model):
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         self.training_steps().load(state)
 
-    def training_steps(self) -> Steps:
+    def training_steps(self) -> TrainingSteps:
         """The training machinery, built anew where the parameters have moved to another device."""
         if self._steps is None or not self._steps.attached:
             old = self._steps
-            self._steps = Steps(self)
+            self._steps = TrainingSteps(self)
             if old is not None:
                 self._steps.load(old.state())
         return self._steps

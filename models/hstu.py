@@ -33,7 +33,7 @@ from models.parts.transformer.sequence_model import (
     loss_params,
     size_params,
 )
-from models.parts.transformer.unpadding import Layout
+from models.parts.transformer.unpadding import Unpadding
 
 PAPER = "arXiv 2402.17152"
 
@@ -136,14 +136,14 @@ class HSTU(SequenceModel):
             width = _head_width(self.params, "qk_mult")
             self.rotary = Rotary(self.params["rotary"], width, self.params["rotary_scale"])
 
-    def layers(self, h: Tensor, batch: SequenceBatch, layout: Layout) -> Tensor:
+    def layers(self, h: Tensor, batch: SequenceBatch, layout: Unpadding) -> Tensor:
         angles = self.rotary.angles(batch, layout) if self.rotary else None
         rows = [self._rows(batch, *group) for group in layout.groups]
         for block in self.blocks:
             h = block(h, rows, angles)
         return h
 
-    def _rows(self, batch: SequenceBatch, rows: slice, tokens: slice, layout: Layout) -> Rows:
+    def _rows(self, batch: SequenceBatch, rows: slice, tokens: slice, layout: Unpadding) -> Rows:
         """What all blocks need of a group of rows, computed once."""
         width, params = layout.width, self.params
         buckets = None
@@ -180,7 +180,7 @@ class Rows:
     ``buckets`` [B, L, L] of time."""
 
     tokens: slice
-    layout: Layout
+    layout: Unpadding
     weight: Tensor
     buckets: Tensor | None
 

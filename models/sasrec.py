@@ -25,7 +25,7 @@ from models.parts.transformer.sequence_model import (
     loss_params,
     size_params,
 )
-from models.parts.transformer.unpadding import Layout
+from models.parts.transformer.unpadding import Unpadding
 
 
 class SASRec(SequenceModel):
@@ -102,7 +102,7 @@ class SASRec(SequenceModel):
         post = self.params["norm_position"] == "post"
         self.norm = nn.Identity() if post else make_norm(self.params["norm"], dim)
 
-    def layers(self, h: Tensor, batch: SequenceBatch, layout: Layout) -> Tensor:
+    def layers(self, h: Tensor, batch: SequenceBatch, layout: Unpadding) -> Tensor:
         for block in self.blocks:
             h = block(h, layout)
         out: Tensor = self.norm(h)
@@ -128,7 +128,7 @@ class Block(nn.Module):
         self.skip1, self.skip2 = (make_skip(params["skip"], dim) for _ in range(2))
         self.drop = Dropout(params["dropout"])
 
-    def forward(self, h: Tensor, layout: Layout) -> Tensor:
+    def forward(self, h: Tensor, layout: Unpadding) -> Tensor:
         if self.position == "pre":
             x = self.norm1(h)
             a = self.skip1(h, self.drop(self._attend(x, x, layout)))
@@ -143,7 +143,7 @@ class Block(nn.Module):
         result: Tensor = out
         return result
 
-    def _attend(self, q: Tensor, kv: Tensor, layout: Layout) -> Tensor:
+    def _attend(self, q: Tensor, kv: Tensor, layout: Unpadding) -> Tensor:
         key, value = self.key_value(kv).chunk(2, -1)
         dropout = self.attention_dropout if self.training else 0.0
         seen = causal_attention(self.query(q), key, value, layout, self.heads, dropout)

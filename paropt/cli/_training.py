@@ -18,7 +18,7 @@ from paropt.training.objective import Objective
 
 if TYPE_CHECKING:
     from paropt.training.epochs import EpochReport
-    from paropt.training.train_and_test import Outcome
+    from paropt.training.train_and_test import RunResult
 
 
 class Cutoffs(click.ParamType[tuple[int, ...]]):
@@ -67,7 +67,7 @@ def judging_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def show(outcome: Outcome, as_json: bool) -> None:
+def show(outcome: RunResult, as_json: bool) -> None:
     """Print the result on stdout."""
     if as_json:
         click.echo(json.dumps(asdict(outcome), indent=1))
@@ -96,7 +96,7 @@ def show(outcome: Outcome, as_json: bool) -> None:
         click.echo(f"saved to {outcome.saved}")
 
 
-def _show_standing(outcome: Outcome) -> None:
+def _show_standing(outcome: RunResult) -> None:
     """What the numbers stand on."""
     found, objective = asdict(outcome), Objective(outcome.metric)
     protocol = EvaluationProtocol.from_json(found).words()

@@ -12,7 +12,7 @@ from paropt.cli._training import DIRECTORY, judging_options, progress, show
 from paropt.errors import ParamError
 
 if TYPE_CHECKING:
-    from paropt.training.train_and_test import Outcome
+    from paropt.training.train_and_test import RunResult
 
 
 @click.command(cls=DataVerb)
@@ -59,11 +59,11 @@ def train(
     from paropt.training import train_and_test
 
     given = {"split": split, "seed": seed, "epochs": epochs, "threads": threads}
-    wish, provenance = _wish(params, model, given, judging)
+    request, provenance = _request(params, model, given, judging)
     directory = directory_of(data)
     with progress() as (on_epoch, on_progress):
         outcome = train_and_test.train(
-            wish,
+            request,
             directory,
             save=save,
             on_epoch=on_epoch,
@@ -76,7 +76,7 @@ def train(
     show(outcome, as_json)
 
 
-def _say_look(outcome: Outcome) -> None:
+def _say_look(outcome: RunResult) -> None:
     """A number on test was seen; that of a final test again is no other look."""
     from paropt.results.looks_here import look_here
 
@@ -88,13 +88,13 @@ def _say_look(outcome: Outcome) -> None:
     )
 
 
-def _wish(
+def _request(
     params: str, model: str | None, given: dict[str, Any], judging: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
     """What the command line says, then the paramfile, then the defaults."""
     from paropt.search.space import shipped
     from paropt.search.space.paramfiles import read_paramfile
-    from paropt.training.train_and_test import Wish, parse_params
+    from paropt.training.train_and_test import TrainRequest, parse_params
     from paropt.training.wanted import more_metrics
 
     values: dict[str, Any]
@@ -120,4 +120,4 @@ def _wish(
     if "study" in provenance:  # paropt 0.1 filtered no study's history, and did not say so
         stored.setdefault("filter_seen", False)
     judged["also"] = tuple(more_metrics(judged.pop("also")))
-    return Wish(name, values, **(found | said), **(stored | judged)), provenance
+    return TrainRequest(name, values, **(found | said), **(stored | judged)), provenance

@@ -40,7 +40,7 @@ EVERYWHERE = [
 
 @dataclass(frozen=True, slots=True)
 class AccessControl:
-    """The application with its gate; itself a WSGI application.
+    """The application behind its check of access; itself a WSGI application.
 
     Attributes:
         app: what is guarded.

@@ -66,7 +66,7 @@ _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_]+")
 _OPTIONS = {"session": "--session-key", "item": "--item-key", "time": "--time-key"}
 
 
-class Told(Protocol):
+class ColumnOptions(Protocol):
     """What was said of the columns: these options of ``prepare``, None where nothing was."""
 
     @property
@@ -97,7 +97,7 @@ class Guess:
     said: str = ""
 
 
-def guess_columns(layout: Layout, options: Told) -> Guess:
+def guess_columns(layout: Layout, options: ColumnOptions) -> Guess:
     """Find the columns that neither ``options`` nor the default names give.
 
     Raises:

@@ -66,7 +66,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Recipe:
     """Everything that decides the result: the files, how they are written, and the rules.
 
     ``splits`` names each file's split, or is empty where the rules split. ``guessed``: columns
@@ -92,9 +92,9 @@ class Plan:
         return bool(self.splits) or self.schema.split_column is not None
 
 
-def make_plan(
+def make_recipe(
     events: Sequence[Path], given: Mapping[str, Path], options: Options, note: Note
-) -> Plan:
+) -> Recipe:
     """Look at the files and decide how they will be read, cleaned and split.
 
     ``given`` maps the names of splits to files that were split elsewhere.
@@ -110,38 +110,38 @@ def make_plan(
     guess = guess_columns(layouts[0], options) if format is GENERIC else Guess()
     if guess.said:
         note(guess.said)
-    plan = _plan(layouts, splits, format, replace(options, **guess.columns))
-    _check(plan)
-    of_users = guess.of_users and not plan.is_split
-    return replace(plan, guessed=bool(guess.said), of_users=of_users)
+    recipe = _recipe(layouts, splits, format, replace(options, **guess.columns))
+    _check(recipe)
+    of_users = guess.of_users and not recipe.is_split
+    return replace(recipe, guessed=bool(guess.said), of_users=of_users)
 
 
-def _plan(
+def _recipe(
     layouts: Sequence[Layout], splits: Sequence[str], format: Format, options: Options
-) -> Plan:
+) -> Recipe:
     schema = _complete_schema(format.schema, options)
     is_split = bool(splits) or schema.split_column is not None
-    return Plan(layouts, splits, format, schema, _rules(format, options, is_split), options)
+    return Recipe(layouts, splits, format, schema, _rules(format, options, is_split), options)
 
 
-def of_visits(plan: Plan, gap_ms: int | None) -> Plan:
-    """The plan for a log of users: cut into visits at gaps, or by leave-one-out if None."""
+def of_visits(recipe: Recipe, gap_ms: int | None) -> Recipe:
+    """The recipe for a log of users: cut into visits at gaps, or by leave-one-out if None."""
     if gap_ms is None:
-        options = replace(plan.options, protocol="leave-one-out")
+        options = replace(recipe.options, protocol="leave-one-out")
     else:
-        options = replace(plan.options, session_gap_ms=gap_ms)
-    settled = _plan(plan.layouts, plan.splits, plan.format, options)
+        options = replace(recipe.options, session_gap_ms=gap_ms)
+    settled = _recipe(recipe.layouts, recipe.splits, recipe.format, options)
     _check(settled)
-    return replace(settled, guessed=plan.guessed)
+    return replace(settled, guessed=recipe.guessed)
 
 
-def as_written(plan: Plan) -> dict[str, Any]:
+def as_written(recipe: Recipe) -> dict[str, Any]:
     """How the log is written and what its ids may be: for whoever reads more of it later."""
     return {
-        **asdict(plan.schema),
-        "text_ids": plan.options.text_ids,
-        "words_are_ids": plan.options.words_are_ids,
-        "session_gap_ms": plan.rules.session_gap_ms,
+        **asdict(recipe.schema),
+        "text_ids": recipe.options.text_ids,
+        "words_are_ids": recipe.options.words_are_ids,
+        "session_gap_ms": recipe.rules.session_gap_ms,
     }
 
 
@@ -209,37 +209,37 @@ def _rules(format: Format, options: Options, is_split: bool) -> Rules:
     return replace(rules, **chosen)
 
 
-def _check(plan: Plan) -> None:
-    schema, rules, options = plan.schema, plan.rules, plan.options
+def _check(recipe: Recipe) -> None:
+    schema, rules, options = recipe.schema, recipe.rules, recipe.options
     if schema.time_key is None and schema.order_column is None and not schema.rows_in_order:
         raise DataError(
             "a log needs times (--time-key) or an order (--order-column, --rows-in-order)"
         )
     if schema.order_column is not None and schema.rows_in_order:
         raise DataError("--order-column and --rows-in-order are two orders; say one of them")
-    if rules.session_gap_ms is not None and not plan.has_times:
+    if rules.session_gap_ms is not None and not recipe.has_times:
         raise DataError("--session-gap needs times, but the log has only an order")
-    if options.end_ms is not None and not plan.has_times:
+    if options.end_ms is not None and not recipe.has_times:
         raise DataError("--end needs times, but the log has only an order")
-    if rules.protocol == "leave-one-out" and rules.min_session < 3 and not plan.is_split:
+    if rules.protocol == "leave-one-out" and rules.min_session < 3 and not recipe.is_split:
         raise DataError(
             f"leave-one-out needs sequences of 3 events or more, not --min-session"
             f" {rules.min_session}: one to train on, one for valid, one for test"
         )
     if bool(schema.event_column) != bool(schema.events):
         raise DataError("--event-column and --event belong together")
-    if plan.splits and schema.split_column:
+    if recipe.splits and schema.split_column:
         raise DataError("--split-column is for one file; the files given are split already")
     for name in options.keep_columns:
         if not _FILE_NAME.fullmatch(name):
             raise DataError(f"column {name!r} cannot be kept: its name makes no file name")
-    for layout in plan.layouts:
-        _check_keys(layout, plan)
+    for layout in recipe.layouts:
+        _check_keys(layout, recipe)
 
 
-def _check_keys(layout: Layout, plan: Plan) -> None:
+def _check_keys(layout: Layout, recipe: Recipe) -> None:
     """Refuse a file without the columns of sessions, items and times, all of them at once."""
-    schema, options = plan.schema, plan.options
+    schema, options = recipe.schema, recipe.options
     keys = {
         "--session-key": (schema.session_key, options.session_key),
         "--item-key": (schema.item_key, options.item_key),

@@ -36,7 +36,7 @@ from paropt.data.fields import vocabulary_path
 from paropt.data.filters import filters, of_kind, raw_codes
 from paropt.data.funnel import Funnel, Step, deciding, equal_times, warnings
 from paropt.data.ids import encode_ids
-from paropt.data.options import Note, Options, Plan, as_written, check_parts, make_plan
+from paropt.data.options import Note, Options, Recipe, as_written, check_parts, make_recipe
 from paropt.data.reading import Place, read_columns, skipped
 from paropt.data.rules import DAY_MS
 from paropt.data.splitting import complete_splits, split_events
@@ -102,30 +102,30 @@ def prepare(
         said.append(line)
         note(line)
 
-    plan = make_plan(events, given or {}, options or Options(), say)
+    recipe = make_recipe(events, given or {}, options or Options(), say)
     funnel = Funnel()
-    log = _read(plan, funnel, say)
-    odd = _odd_times(plan, log)
+    log = _read(recipe, funnel, say)
+    odd = _odd_times(recipe, log)
     for warning in odd:
         say(f"warning: {warning}")
-    if plan.of_users:
-        plan, why = settle_users(plan, _of_kind(log))
+    if recipe.of_users:
+        recipe, why = settle_users(recipe, _of_kind(log))
         say(why)
-    options_now = option_words(plan.options)
-    if plan.guessed:
+    options_now = option_words(recipe.options)
+    if recipe.guessed:
         note(f"to change it: {prepare_command(events, options_now, given)}")
-    splits, sessions = _split(plan, log, funnel)
-    _refuse_empty(splits, plan, log)
+    splits, sessions = _split(recipe, log, funnel)
+    _refuse_empty(splits, recipe, log)
     index = index_items(splits, log.items)
     users = index_users(splits, log.users) if log.events.user is not None else None
     if shared := shared_sessions(splits.values()):
         say(f"{shared} sessions have events of several users; each is its first event's")
     arrays = {
-        name: encode_split(name, splits[name], index, sessions, plan.rules.protocol, users)
+        name: encode_split(name, splits[name], index, sessions, recipe.rules.protocol, users)
         for name in SPLITS
     }
-    beside = _beside(plan, log, splits, arrays, (index, users), say, text_cache)
-    content = _content(plan, log, splits, arrays, (index, users), beside, funnel)
+    beside = _beside(recipe, log, splits, arrays, (index, users), say, text_cache)
+    content = _content(recipe, log, splits, arrays, (index, users), beside, funnel)
     for warning in content.meta["warnings"]:
         say(f"warning: {warning}")
     told = {"warnings": odd + content.meta["warnings"], "said": said, "options": options_now}
@@ -149,8 +149,8 @@ def prepare_demo(out: Path, overwrite: bool = False) -> Dataset:
 # -- reading --------------------------------------------------------------------------------
 
 
-def _read(plan: Plan, funnel: Funnel, note: Note) -> Log:
-    schema, options = plan.schema, plan.options
+def _read(recipe: Recipe, funnel: Funnel, note: Note) -> Log:
+    schema, options = recipe.schema, recipe.options
     wanted = [
         schema.session_key,
         schema.item_key,
@@ -165,10 +165,10 @@ def _read(plan: Plan, funnel: Funnel, note: Note) -> Log:
         *(name for text in options.where for name in parse_condition(text).columns),
     ]
     names = list(dict.fromkeys(name for name in wanted if name))
-    table, place = read_columns(plan.layouts, names, options.skip_bad_rows)
+    table, place = read_columns(recipe.layouts, names, options.skip_bad_rows)
     if place.skipped:
         note(f"warning: {skipped(place)}")
-    table, place, kept = _sifted(plan, table, place, funnel)
+    table, place, kept = _sifted(recipe, table, place, funnel)
     guards = (options.text_ids, options.words_are_ids)
     session, sessions = encode_ids(
         table.column(schema.session_key), schema.session_key, place, *guards
@@ -186,7 +186,7 @@ def _read(plan: Plan, funnel: Funnel, note: Note) -> Log:
     if options.user_key:
         user, users = encode_users(table.column(options.user_key), options.user_key, place, *guards)
     rows = np.arange(table.num_rows)
-    time = _times(plan, table, place, session) if schema.time_key else rows
+    time = _times(recipe, table, place, session) if schema.time_key else rows
     order = None
     if schema.order_column:
         order = to_numbers(table.column(schema.order_column), schema.order_column, place, "order")
@@ -198,7 +198,7 @@ def _read(plan: Plan, funnel: Funnel, note: Note) -> Log:
         Events(session, item, time, rows, of_events, user),
         order,
         kept,
-        _parts(plan, table, place),
+        _parts(recipe, table, place),
         sessions,
         items,
         users,
@@ -207,11 +207,11 @@ def _read(plan: Plan, funnel: Funnel, note: Note) -> Log:
 
 
 def _sifted(
-    plan: Plan, table: pa.Table, place: Place, funnel: Funnel
+    recipe: Recipe, table: pa.Table, place: Place, funnel: Funnel
 ) -> tuple[pa.Table, Place, Bools | None]:
     """The rows that the filters leave, counted where any do; and which are of the wanted kind."""
-    schema, options = plan.schema, plan.options
-    kept = _kept(plan, table)
+    schema, options = recipe.schema, recipe.options
+    kept = _kept(recipe, table)
     applied = list(filters(table, place, schema, options, kept))
     if kept is None and not applied and not place.skipped:
         return table, place, None
@@ -231,32 +231,32 @@ def _sifted(
         left = left & step.leaves
         count(step.name, step.option, left if kept is None else left & kept)
     if emptied := funnel.emptied_by():
-        raise DataError(_none_left(plan, table.num_rows, emptied))
+        raise DataError(_none_left(recipe, table.num_rows, emptied))
     return table.filter(pa.array(left)), place.of(left), None if kept is None else kept[left]
 
 
-def _none_left(plan: Plan, n_rows: int, step: Step) -> str:
+def _none_left(recipe: Recipe, n_rows: int, step: Step) -> str:
     return (
-        f"{plan.layouts[0].path}: none of {n_rows} events is left after the step"
+        f"{recipe.layouts[0].path}: none of {n_rows} events is left after the step"
         f" {step.name!r}: {step.option} decides that"
     )
 
 
-def _kept(plan: Plan, table: pa.Table) -> Bools | None:
-    schema = plan.schema
+def _kept(recipe: Recipe, table: pa.Table) -> Bools | None:
+    schema = recipe.schema
     if not schema.event_column:
         return None
     try:
         return of_kind(as_text(table.column(schema.event_column)), schema.events)
     except LookupError as error:
         raise DataError(
-            f"no row of {plan.layouts[0].path} has {' or '.join(schema.events)} in column"
+            f"no row of {recipe.layouts[0].path} has {' or '.join(schema.events)} in column"
             f" {schema.event_column!r}; it has {error}"
         ) from None
 
 
-def _times(plan: Plan, table: pa.Table, place: Place, session: Ints) -> Ints:
-    schema = plan.schema
+def _times(recipe: Recipe, table: pa.Table, place: Place, session: Ints) -> Ints:
+    schema = recipe.schema
     assert schema.time_key is not None
     time = to_milliseconds(
         table.column(schema.time_key), schema.time_key, place, schema.time_format
@@ -269,11 +269,11 @@ def _times(plan: Plan, table: pa.Table, place: Place, session: Ints) -> Ints:
     return earliest[session] + offset.astype(np.int64)
 
 
-def _parts(plan: Plan, table: pa.Table, place: Place) -> NDArray[Any] | None:
+def _parts(recipe: Recipe, table: pa.Table, place: Place) -> NDArray[Any] | None:
     """Each row's split [rows], from the file that it is in or from the split column."""
-    if plan.splits:
-        return np.asarray(plan.splits)[place.files(table.num_rows)]
-    name = plan.schema.split_column
+    if recipe.splits:
+        return np.asarray(recipe.splits)[place.files(table.num_rows)]
+    name = recipe.schema.split_column
     if name is None:
         return None
     encoded = pc.dictionary_encode(as_text(table.column(name))).combine_chunks()
@@ -294,13 +294,13 @@ def _of_kind(log: Log) -> Events:
     return log.events if log.kept is None else log.events.take(log.kept)
 
 
-def _odd_times(plan: Plan, log: Log) -> list[str]:
+def _odd_times(recipe: Recipe, log: Log) -> list[str]:
     """What to say of times that no log has, before anything is refused because of them."""
-    if not plan.has_times:
+    if not recipe.has_times:
         return []
     times = log.events.time if log.kept is None else log.events.time[log.kept]
-    if plan.rules.end_ms is not None:
-        times = times[times < plan.rules.end_ms]
+    if recipe.rules.end_ms is not None:
+        times = times[times < recipe.rules.end_ms]
     said = odd_span(times)
     return [said] if said else []
 
@@ -308,10 +308,10 @@ def _odd_times(plan: Plan, log: Log) -> list[str]:
 # -- splitting ------------------------------------------------------------------------------
 
 
-def _split(plan: Plan, log: Log, funnel: Funnel) -> tuple[dict[str, Events], pa.Array]:
+def _split(recipe: Recipe, log: Log, funnel: Funnel) -> tuple[dict[str, Events], pa.Array]:
     """The four splits, and the names of their sessions."""
-    rules = plan.rules
-    parts, names = _in_sessions(plan, log)
+    rules = recipe.rules
+    parts, names = _in_sessions(recipe, log)
     for name, events in parts.items():
         if rules.session_gap_ms is not None:
             gap = option_text("session_gap_ms", rules.session_gap_ms)
@@ -321,76 +321,77 @@ def _split(plan: Plan, log: Log, funnel: Funnel) -> tuple[dict[str, Events], pa.
             funnel.count("end", option_text("end_ms", rules.end_ms), events)
         parts[name] = clean(events, rules, funnel.count)
     if emptied := funnel.emptied_by():
-        raise DataError(_all_gone(plan, log, emptied))
+        raise DataError(_all_gone(recipe, log, emptied))
     if log.part is None:
-        splits = split_events(parts[_WHOLE], rules, plan.has_times)
+        splits = split_events(parts[_WHOLE], rules, recipe.has_times)
     else:
-        splits = complete_splits(parts, rules, plan.has_times)
+        splits = complete_splits(parts, rules, recipe.has_times)
     for name in ("test",) if rules.protocol == "leave-one-out" else ("train_full", "test"):
-        funnel.count("split", deciding(rules, plan.is_split, plan.has_times), splits[name])
+        funnel.count("split", deciding(rules, recipe.is_split, recipe.has_times), splits[name])
     return splits, names
 
 
 _WHOLE = "all"  # the one part of a log that is not split yet
 
 
-def _in_sessions(plan: Plan, log: Log) -> tuple[dict[str, Events], pa.Array]:
+def _in_sessions(recipe: Recipe, log: Log) -> tuple[dict[str, Events], pa.Array]:
     """The log's parts in order, cut at gaps, and the names of the sessions."""
     everything = np.ones(len(log.events), bool)
     if log.part is None:
-        events, names = _sessions(plan, log, everything, 0)
+        events, names = _sessions(recipe, log, everything, 0)
         return {_WHOLE: events}, names
     found = set(np.unique(log.part).tolist())
     check_parts(found)
     ordered = [name for name in ("train_full", "train", "valid", "test") if name in found]
-    if plan.rules.session_gap_ms is not None:  # a visit may begin in one part and end in another
-        events, names = _sessions(plan, log, everything, 0)
+    if recipe.rules.session_gap_ms is not None:  # a visit may begin in one part and end in another
+        events, names = _sessions(recipe, log, everything, 0)
         return {name: events.take(log.part[events.row] == name) for name in ordered}, names
     parts, base = {}, 0
     for name in ordered:
-        parts[name], _ = _sessions(plan, log, log.part == name, base)
+        parts[name], _ = _sessions(recipe, log, log.part == name, base)
         base += len(parts[name])
     return parts, log.sessions
 
 
-def _sessions(plan: Plan, log: Log, which: Bools, base: int) -> tuple[Events, pa.Array]:
+def _sessions(recipe: Recipe, log: Log, which: Bools, base: int) -> tuple[Events, pa.Array]:
     """Some rows in order, cut at gaps, without the rows that are no events."""
-    if log.kept is not None and (plan.rules.session_gap_ms is None or plan.schema.filter_first):
+    if log.kept is not None and (recipe.rules.session_gap_ms is None or recipe.schema.filter_first):
         which = which & log.kept
     events, order, names = log.events.take(which), log.order, log.sessions
     if order is not None:
         order = order[which]
-        if not plan.has_times:
+        if not recipe.has_times:
             events, order = number_by_order(events, order, base), None
     events = in_order(events, order)
-    if plan.rules.session_gap_ms is not None:
-        events, names = cut_at_gaps(events, names, plan.rules.session_gap_ms)
+    if recipe.rules.session_gap_ms is not None:
+        events, names = cut_at_gaps(events, names, recipe.rules.session_gap_ms)
     if log.kept is not None:
         events = events.take(log.kept[events.row])
     return events, names
 
 
-def _all_gone(plan: Plan, log: Log, step: Step) -> str:
-    said = _none_left(plan, len(log.events), step)
+def _all_gone(recipe: Recipe, log: Log, step: Step) -> str:
+    said = _none_left(recipe, len(log.events), step)
     if step.name == "end":
-        return f"{said}; {_span(log.events)}: choose {_end(plan, log.events)}"
+        return f"{said}; {_span(log.events)}: choose {_end(recipe, log.events)}"
     if step.name == "session length":
-        return f"{said}; if {plan.schema.session_key!r} is not the session, name it: --session-key"
+        key = recipe.schema.session_key
+        return f"{said}; if {key!r} is not the session, name it: --session-key"
     return said
 
 
-def _refuse_empty(splits: Mapping[str, Events], plan: Plan, log: Log) -> None:
+def _refuse_empty(splits: Mapping[str, Events], recipe: Recipe, log: Log) -> None:
     for name, events in splits.items():
         if name == "test" and _lacks_test(log):
             continue
         if len(events) and (events.lengths() >= 2).any():
             continue
         remedy = "give a longer log, or another --test-fraction"
-        if plan.rules.protocol == "leave-one-out":
+        if recipe.rules.protocol == "leave-one-out":
             remedy = "leave-one-out needs sequences of four events or more"
-        elif plan.has_times:
+        elif recipe.has_times:
             remedy = f"{_span(log.events)}: choose other --test-days than"
-            remedy += f" {plan.rules.test_days:g}, or {_end(plan, log.events)}"
+            remedy += f" {recipe.rules.test_days:g}, or {_end(recipe, log.events)}"
         raise DataError(f"the split {name} would hold no session of two events; {remedy}")
 
 
@@ -405,10 +406,10 @@ def _span(events: Events) -> str:
     return f"events go from {first} to {last}"
 
 
-def _stragglers(plan: Plan, events: Events) -> list[str]:
+def _stragglers(recipe: Recipe, events: Events) -> list[str]:
     """A warning where the last days, by which a log is split, are all but empty."""
-    rules = plan.rules
-    decides = plan.has_times and not plan.is_split and rules.protocol == "time"
+    rules = recipe.rules
+    decides = recipe.has_times and not recipe.is_split and rules.protocol == "time"
     if not decides or rules.end_ms is not None or rules.by_end:
         return []
     end = _end_of_most(events)
@@ -431,22 +432,22 @@ def _without_stragglers(events: Events) -> str:
     return f"say {said}, from which on there are only {late:,} of {len(events):,} events"
 
 
-def _end(plan: Plan, events: Events) -> str:
+def _end(recipe: Recipe, events: Events) -> str:
     """What to say of ``--end`` where it decides."""
-    end_ms = plan.rules.end_ms
+    end_ms = recipe.rules.end_ms
     if end_ms is None:
         return _without_stragglers(events)
     said = f"another --end than {moment_text(end_ms)}"
-    if plan.options.end_ms is not None:
+    if recipe.options.end_ms is not None:
         return said
-    return f"{said}, which is built into format {plan.format.name}"
+    return f"{said}, which is built into format {recipe.format.name}"
 
 
 # -- the result -----------------------------------------------------------------------------
 
 
 def _content(
-    plan: Plan,
+    recipe: Recipe,
     log: Log,
     splits: Mapping[str, Events],
     arrays: Mapping[str, SplitArrays],
@@ -456,43 +457,43 @@ def _content(
 ) -> Content:
     index, users = indices
     items = log.items.take(pa.array(index.code_of))
-    kept = {name: log.columns[name] for name in plan.options.keep_columns}
+    kept = {name: log.columns[name] for name in recipe.options.keep_columns}
     fields = dict(beside.arrays) | {
         vocabulary_path("events", name): column.vocabulary
         for name, column in kept.items()
         if column.vocabulary is not None
     }
-    summaries = {name: _summary(name, array, index, plan) for name, array in arrays.items()}
-    equal = equal_times(splits["train_full"]) if _time_decides(plan) else None
+    summaries = {name: _summary(name, array, index, recipe) for name, array in arrays.items()}
+    equal = equal_times(splits["train_full"]) if _time_decides(recipe) else None
     if users is not None:
         fields["users"] = pack_ids(log.users.take(pa.array(users.code_of)))
     meta = {
         "paropt": __version__,
-        "protocol": plan.rules.protocol,
-        "has_times": plan.has_times,
-        "format_name": plan.format.name,
-        "sources": [layout.path.name for layout in plan.layouts],
-        "log": as_written(plan),
-        "rules": plan.rules.as_json() | {"split_elsewhere": plan.is_split},
+        "protocol": recipe.rules.protocol,
+        "has_times": recipe.has_times,
+        "format_name": recipe.format.name,
+        "sources": [layout.path.name for layout in recipe.layouts],
+        "log": as_written(recipe),
+        "rules": recipe.rules.as_json() | {"split_elsewhere": recipe.is_split},
         "items": {"all": len(items), "train": index.n_train, "train_full": index.n_train_full},
         "splits": summaries,
         "funnel": funnel.as_json(),
         "equal_times": equal,
         "warnings": [
             *warnings(funnel.steps, summaries, equal),
-            *_stragglers(plan, log.events),
+            *_stragglers(recipe, log.events),
         ],
         "columns": {name: column.kind for name, column in kept.items()},
         **beside.meta,
     }
     if users is not None:
         known = {"train": users.n_train, "train_full": users.n_train_full}
-        meta["users"] = {"all": len(users.code_of), **known, "key": plan.options.user_key}
+        meta["users"] = {"all": len(users.code_of), **known, "key": recipe.options.user_key}
     return Content(arrays, items, fields, meta, beside.large)
 
 
 def _beside(
-    plan: Plan,
+    recipe: Recipe,
     log: Log,
     splits: Mapping[str, Events],
     arrays: Mapping[str, SplitArrays],
@@ -500,16 +501,16 @@ def _beside(
     note: Note,
     text_cache: Path | None,
 ) -> Beside:
-    options, (index, users) = plan.options, indices
+    options, (index, users) = recipe.options, indices
     ids: tuple[str, pa.Array] | None = None
     if users is not None and options.user_key:
         ids = options.user_key, log.users.take(pa.array(users.code_of))
-    elif plan.rules.protocol == "leave-one-out":
+    elif recipe.rules.protocol == "leave-one-out":
         packed = {name: split.sessions for name, split in arrays.items()}
-        ids = plan.schema.session_key, pa.array(users_of_sessions(packed).texts(), pa.string())
+        ids = recipe.schema.session_key, pa.array(users_of_sessions(packed).texts(), pa.string())
     return keep_beside(
         options,
-        plan.schema.item_key,
+        recipe.schema.item_key,
         log.items.take(pa.array(index.code_of)),
         ids,
         item_columns(options.item_columns, log.columns, splits, index, note),
@@ -518,13 +519,13 @@ def _beside(
     )
 
 
-def _time_decides(plan: Plan) -> bool:
+def _time_decides(recipe: Recipe) -> bool:
     """Whether nothing but the time says in which order a session's events are."""
-    ordered = plan.schema.order_column is not None or plan.schema.rows_in_order
-    return plan.has_times and not ordered
+    ordered = recipe.schema.order_column is not None or recipe.schema.rows_in_order
+    return recipe.has_times and not ordered
 
 
-def _summary(name: str, split: SplitArrays, index: Index, plan: Plan) -> dict[str, Any]:
+def _summary(name: str, split: SplitArrays, index: Index, recipe: Recipe) -> dict[str, Any]:
     n_known = index.n_train if name in ("train", "valid") else index.n_train_full
     return {
         "events": len(split.items),
@@ -534,8 +535,8 @@ def _summary(name: str, split: SplitArrays, index: Index, plan: Plan) -> dict[st
         "known_targets": int(np.count_nonzero(split.items[split.targets] < n_known)),
         "pairs": _pairs(split, len(index.code_of)),
         "longest": int(np.diff(split.offsets).max(initial=0)),
-        "first": int(split.times.min()) if plan.has_times and len(split.times) else None,
-        "last": int(split.times.max()) if plan.has_times and len(split.times) else None,
+        "first": int(split.times.min()) if recipe.has_times and len(split.times) else None,
+        "last": int(split.times.max()) if recipe.has_times and len(split.times) else None,
     }
 
 

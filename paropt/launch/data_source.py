@@ -24,7 +24,7 @@ from paropt.machine.home import paropt_home
 
 if TYPE_CHECKING:
     from paropt.data import Dataset
-    from paropt.data.options import Options, Plan
+    from paropt.data.options import Options, Recipe
 
 DEMO = "demo"
 KEPT = 1  # raised when `prepare` makes something else of the same files
@@ -106,23 +106,23 @@ def prepared(files: Sequence[Path], note: Note = silent, options: Options | None
     """
     from paropt.data import prepare as preparing
     from paropt.data.command import prepare_command
-    from paropt.data.options import Options, make_plan
+    from paropt.data.options import Options, make_recipe
 
     options = options or Options()
     shown = f"{files[0]}" + (f" and {len(files) - 1} more" if len(files) > 1 else "")
-    plan = make_plan(files, {}, options, silent)
+    recipe = make_recipe(files, {}, options, silent)
     name = f"{_stem(files[0])}-{_identity(files, options)[:10]}"
     path = paropt_home() / "datasets" / name
     with _alone(path):
         dataset = _kept(path)
         if dataset is None:
-            note(f"preparing {shown}: {_reading(plan)}")
+            note(f"preparing {shown}: {_reading(recipe)}")
             dataset = preparing.prepare(files, path, options=options, note=note)
         else:
             note(f"{shown} was prepared before")
             for said in dataset.meta.get("said", []):
                 note(said)
-            if plan.guessed:
+            if recipe.guessed:
                 words = dataset.meta.get("options", [])
                 note(f"to change it: {prepare_command(files, words)}")
     note(_found(dataset))
@@ -235,19 +235,19 @@ def _lock(path: Path) -> FileLock:
 # -- in words -------------------------------------------------------------------------------
 
 
-def _reading(plan: Plan) -> str:
-    schema, rules = plan.schema, plan.rules
+def _reading(recipe: Recipe) -> str:
+    schema, rules = recipe.schema, recipe.rules
     order = f"{schema.order_column} (an order)" if schema.order_column else "the rows' order"
     time = schema.time_key or order
     columns = f"{schema.session_key}, {schema.item_key} and {time}"
-    if plan.of_users:
+    if recipe.of_users:
         split = "sessions are users"
     elif rules.protocol == "leave-one-out":
         split = "each sequence's last event is for test, the one before for valid"
     else:
         days = f"{rules.test_days:g} day{'s' * (rules.test_days != 1)}"
         split = f"the last {days} for test, as much before for valid"
-    return f"format {plan.format.name} ({columns}); {split}"
+    return f"format {recipe.format.name} ({columns}); {split}"
 
 
 def _found(dataset: Dataset) -> str:

@@ -26,7 +26,7 @@ from paropt.machine.signals import caught_signals
 from paropt.machine.slot_files import slots_directory
 from paropt.names import command, quoted
 from paropt.terminal.launch_summary import print_ending
-from paropt.terminal.live import View, make_view
+from paropt.terminal.live import LiveView, make_live_view
 from paropt.terminal.status import study_status
 from paropt.terminal.study_list import WIDE
 
@@ -55,7 +55,7 @@ def work(
     spec = _spec(opened, checkpoints)
     local = LocalSlots(shares, spec)
     try:
-        with make_view(opened.study.definition.metric) as view:
+        with make_live_view(opened.study.definition.metric) as view:
             view.note(_introduction(opened, shares))
             if floor:
                 _compute_floor(opened)
@@ -126,7 +126,9 @@ def _introduction(opened: OpenedStudy, shares: Sequence[DeviceShare]) -> str:
 # -- looking on -----------------------------------------------------------------------------
 
 
-def _run(opened: OpenedStudy, local: LocalSlots, view: View, autoscaler: Autoscaler | None) -> int:
+def _run(
+    opened: OpenedStudy, local: LocalSlots, view: LiveView, autoscaler: Autoscaler | None
+) -> int:
     """Start the slots and look on until they are over; how often a signal asked us to stop."""
     watch = StudyWatch(opened)
     answered = 0
@@ -155,7 +157,7 @@ def _farewell(count: int) -> str:
     return "stopping now"
 
 
-def _show(watch: StudyWatch, local: LocalSlots, view: View) -> None:
+def _show(watch: StudyWatch, local: LocalSlots, view: LiveView) -> None:
     for trial in watch.news():
         assert watch.status is not None
         view.ended(trial, watch.status)

@@ -58,7 +58,7 @@ class Cropped:
             yield Segment.line()
 
 
-def fitted(
+def cut_to_fit(
     console: Console,
     build: Callable[..., RenderableType],
     wanted: Sequence[int],

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from paropt.names import baseline
-from paropt.terminal.frames import fitted, on_a_terminal, quiet_keys, summary
+from paropt.terminal.frames import cut_to_fit, on_a_terminal, quiet_keys, summary
 from paropt.terminal.standing import remarks
 
 ROOM_FOR_WORDS = 3  # lines for what slots have to say
@@ -25,7 +25,7 @@ Row = Mapping[str, Any]
 Clock = Callable[[], float]
 
 
-class View(Protocol):
+class LiveView(Protocol):
     """Where news of a running study goes."""
 
     def note(self, line: str) -> None:
@@ -37,17 +37,17 @@ class View(Protocol):
     def update(self, status: Status | None, rows: Sequence[Row], trouble: str) -> None:
         """What is going on now; called several times a second."""
 
-    def __enter__(self) -> View: ...
+    def __enter__(self) -> LiveView: ...
 
     def __exit__(self, *_: object) -> None: ...
 
 
-def make_view(metric: str) -> View:
+def make_live_view(metric: str) -> LiveView:
     """The view for this process's stderr."""
     console = Console(stderr=True, highlight=False)
     if on_a_terminal(console):
-        return Screen(console, metric)
-    return Lines(console, metric)
+        return LiveScreen(console, metric)
+    return LiveLines(console, metric)
 
 
 # -- in words -------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ def done_of_trial(row: Row) -> float | None:
 # -- off a terminal -------------------------------------------------------------------------
 
 
-class Lines:
+class LiveLines:
     """One line per event, and one per slot at least every minute, for log files."""
 
     def __init__(self, console: Console, metric: str, clock: Clock = time.monotonic) -> None:
@@ -168,7 +168,7 @@ class Lines:
         self._trouble = ""
         self._warned: set[tuple[str, str]] = set()
 
-    def __enter__(self) -> Lines:
+    def __enter__(self) -> LiveLines:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -229,7 +229,7 @@ def slot_line(row: Row, metric: str, left: float | None) -> str:
 # -- on a terminal --------------------------------------------------------------------------
 
 
-class Screen:
+class LiveScreen:
     """A table that is painted over: slots, best so far, progress."""
 
     def __init__(self, console: Console, metric: str) -> None:
@@ -238,7 +238,7 @@ class Screen:
         self._live = Live(console=console, auto_refresh=False)
         self._open = ExitStack()
 
-    def __enter__(self) -> Screen:
+    def __enter__(self) -> LiveScreen:
         self._open.enter_context(quiet_keys(self.console))
         self._open.enter_context(self._live)
         return self
@@ -262,7 +262,7 @@ class Screen:
         def frame(shown: int, said: int) -> RenderableType:
             return self._frame(status, rows, trouble, shown, said)
 
-        return fitted(self.console, frame, (len(rows), ROOM_FOR_WORDS), (1, 1))
+        return cut_to_fit(self.console, frame, (len(rows), ROOM_FOR_WORDS), (1, 1))
 
     def _frame(
         self, status: Status | None, rows: Sequence[Row], trouble: str, shown: int, said: int

@@ -17,7 +17,7 @@ from paropt.names import baseline, epoch_of, shown
 from paropt.storage.connect import Storage
 from paropt.storage.leases import Rhythm, Slots
 from paropt.terminal.columns import Column
-from paropt.terminal.frames import fitted, on_a_terminal, quiet_keys, summary
+from paropt.terminal.frames import cut_to_fit, on_a_terminal, quiet_keys, summary
 from paropt.terminal.live import duration
 from paropt.terminal.standing import standing, tie_mark
 from paropt.terminal.study_list import (
@@ -302,10 +302,10 @@ class Looking:
             if self.study is None:
                 studies = self._listed()
                 table = functools.partial(studies_table, studies, width=console.width)
-                return fitted(console, table, (len(studies),), (1,))
+                return cut_to_fit(console, table, (len(studies),), (1,))
             found = self.look()
             report = functools.partial(study_report, found, self.study, width=console.width)
             wanted = (len(found["workers"]), SHOWN_FAILED, SHOWN_BEST)
-            return fitted(console, report, wanted, (4, 1, 3))
+            return cut_to_fit(console, report, wanted, (4, 1, 3))
         except StorageUnreachable as error:
             return Text(str(error), style="red")

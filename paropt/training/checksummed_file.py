@@ -1,6 +1,6 @@
 """Files of tensors with a JSON header and a seal: what is cut short or changed does not open.
 
-A sealed file is plain safetensors, readable by any tool of that format; its metadata hold the
+A checksummed file is plain safetensors, readable by any tool of that format; its metadata hold the
 header and a SHA-256 over header and tensors. It is written beside its place and renamed, so that
 there is always the old file or the new one. Nothing in it can be code.
 """
@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 
-class Unsealed(ValueError):
-    """Why a file is no sealed file, in one clause."""
+class Unchecked(ValueError):
+    """Why a file cannot be used, in one clause."""
 
 
 def write(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -48,7 +48,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
     Raises:
         FileNotFoundError: there is no file.
-        Unsealed: it is something else, cut short, or changed.
+        Unchecked: it is something else, cut short, or changed.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -56,12 +56,12 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dict
     except SafetensorError as error:
         if _is_pickle(path):
-            raise Unsealed("it is pickled, which could run code, and is never opened") from None
-        raise Unsealed(f"it is cut short or no safetensors file ({error})") from None
+            raise Unchecked("it is pickled, which could run code, and is never opened") from None
+        raise Unchecked(f"it is cut short or no safetensors file ({error})") from None
     if "header" not in metadata or "sha256" not in metadata:
-        raise Unsealed("paropt did not write it")
+        raise Unchecked("paropt did not write it")
     if _digest(metadata["header"], tensors) != metadata["sha256"]:
-        raise Unsealed("its checksum does not match: it was damaged or changed")
+        raise Unchecked("its checksum does not match: it was damaged or changed")
     return json.loads(metadata["header"]), tensors
 
 

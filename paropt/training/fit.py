@@ -375,7 +375,7 @@ class Fit:
             header, tensors = checksummed_file.read(path)
         except FileNotFoundError:
             return None
-        except (checksummed_file.Unsealed, OSError) as error:
+        except (checksummed_file.Unchecked, OSError) as error:
             raise CheckpointError(f"checkpoint {path} cannot be used: {error}") from None
         for name, mine in self.identity().items():
             theirs = header.get(name, _UNSAID.get(name))

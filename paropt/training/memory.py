@@ -99,7 +99,7 @@ def read_memory(directory: Path, meta: Mapping[str, Any], model: Model) -> None:
         header, tensors = checksummed_file.read(path)
     except FileNotFoundError:
         return
-    except (checksummed_file.Unsealed, OSError) as error:
+    except (checksummed_file.Unchecked, OSError) as error:
         raise DataError(f"{path} cannot be used as a memory: {error}") from None
     whose = header.get("memory_of") or {}
     for key in OWNER:

@@ -36,7 +36,7 @@ from paropt.training.metrics import (
 from paropt.training.objective import NOTICEABLE, Objective
 from paropt.training.plans import Queries, QueryBatches, evaluation
 from paropt.training.registry import Model, SequenceBatch, kernels, scores_itself
-from paropt.training.screening import FEWEST_ITEMS, Screen, largest, screenable
+from paropt.training.screening import FEWEST_ITEMS, RankScreen, largest, screenable
 
 Ranks = NDArray[np.float64]
 
@@ -465,7 +465,7 @@ def _counts(
 ) -> tuple[Counts, NDArray[np.int64]]:
     """Of every target how many beat it, exact up to ``depth``, and its session."""
     table, bias = (None, None) if scores_itself(model) else model.item_table()
-    screen: Screen | None = None
+    screen: RankScreen | None = None
     found, sessions = [], []
     for batch in queries(batches):
         wanted = batch.targets[batch.targets >= 0]
@@ -482,7 +482,7 @@ def _counts(
             covered.add(products(vectors.float(), table.float(), bias), exclude)
         given = kernels() if screen is None else None
         if given is not None and screens(vectors, table, bias, depth):
-            screen = Screen(given, table, bias, int(depth), vectors, wanted)
+            screen = RankScreen(given, table, bias, int(depth), vectors, wanted)
         if screen is None:
             found.append(count(vectors, wanted, table, bias, stride=stride, exclude=exclude))
         else:
@@ -529,13 +529,13 @@ class Covered:
 
 
 def screens(vectors: Tensor, table: Tensor, bias: Tensor | None, depth: float) -> bool:
-    """Whether a :class:`Screen` finds the ranks, and faster."""
+    """Whether a :class:`RankScreen` finds the ranks, and faster."""
     large = len(table) >= max(FEWEST_ITEMS, 64 * depth)
     return large and screenable(vectors, table, bias)
 
 
 def screened(
-    screen: Screen,
+    screen: RankScreen,
     vectors: Tensor,
     targets: Tensor,
     *,
@@ -553,7 +553,7 @@ def screened(
 
 
 def _screened(
-    screen: Screen, vectors: Tensor, targets: Tensor, exclude: tuple[Tensor, Tensor] | None
+    screen: RankScreen, vectors: Tensor, targets: Tensor, exclude: tuple[Tensor, Tensor] | None
 ) -> Counts:
     table, bias, n = screen.table, screen.bias, len(screen.table)
     if not screenable(vectors, table, bias):

@@ -1,4 +1,4 @@
-"""What a training stands on: its device, its random stream, deterministic arithmetic, memory."""
+"""What a training runs on: its device, its random stream, deterministic arithmetic, memory."""
 
 from __future__ import annotations
 

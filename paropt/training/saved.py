@@ -3,7 +3,7 @@
 ::
 
     DIR/model.json          model, parameters, seed, split, epoch, fingerprint, versions, metrics
-    DIR/model.safetensors   weights, and what of the data the model is built from (sealed)
+    DIR/model.safetensors   weights, and what of the data the model is built from, checksummed
     DIR/memory.safetensors  what it remembers, if it has a memory (paropt/training/memory.py)
     DIR/items.parquet       row i holds the id of item i
 

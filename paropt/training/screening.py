@@ -53,7 +53,7 @@ def largest(values: Tensor) -> Tensor:
     return torch.maximum(-low, high)
 
 
-class Screen:
+class RankScreen:
     """A table of items [N, d] with ``bias`` [N], laid out to find ranks up to ``depth``.
 
     Beside the table it holds a rough copy of it, at most its size.

@@ -39,7 +39,7 @@ LEAST_KNOWN = 0.05  # of the targets: a model that knows fewer is tested on othe
 
 
 @dataclass(frozen=True)
-class Wish:
+class TrainRequest:
     """What is to be trained, and how it is judged. None: as :func:`train` finds it best.
 
     ``stages`` are the epochs of each stage, of a model that has some, where nothing may be chosen
@@ -62,7 +62,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunResult:
     """What ``train --json`` and ``evaluate --json`` print; see docs/json.md.
 
     ``floor`` is None where the model was trained on other data than it is tested on.
@@ -117,7 +117,7 @@ def parse_params(text: str) -> dict[str, str]:
 
 
 def train(
-    wish: Wish,
+    request: TrainRequest,
     data: str | Path,
     *,
     save: Path | None = None,
@@ -125,7 +125,7 @@ def train(
     on_progress: OnProgress | None = None,
     provenance: Mapping[str, Any] | None = None,
     note: Callable[[str], None] = lambda message: None,
-) -> Outcome:
+) -> RunResult:
     """Train a configuration to its last epoch, test it and, if asked, save it.
 
     ``on_epoch`` takes each epoch and how many there will be; ``note`` remarks; ``provenance`` is
@@ -137,29 +137,29 @@ def train(
     began = time.perf_counter()
     if save is not None:
         check_place(save)
-    if wish.threads is not None:
-        torch.set_num_threads(wish.threads)
-    view = open_dataset(data).view(wish.split)
+    if request.threads is not None:
+        torch.set_num_threads(request.threads)
+    view = open_dataset(data).view(request.split)
     theirs = str((provenance or {}).get("fingerprint", view.fingerprint))
     if theirs != view.fingerprint:
         note(f"the paramfile is from other data ({theirs[:12]}, not {view.fingerprint[:12]})")
-    objective = objective_of(wish.metric, [wish.model], wish.at)
+    objective = objective_of(request.metric, [request.model], request.at)
     usual = EvaluationProtocol.of_data(view.dataset.protocol)
-    protocol = usual.asked(wish.filter_seen, wish.ties)
-    note(f"judged with {protocol.words()}{_why(wish.filter_seen, view.dataset)}")
+    protocol = usual.asked(request.filter_seen, request.ties)
+    note(f"judged with {protocol.words()}{_why(request.filter_seen, view.dataset)}")
     # test chooses no weights to hand over: each stage has the epochs that suited it on valid
-    params = complete_params(wish.model, wish.params)
-    blind = wish.split == "full" and bool(stages_of(wish.model, params))
+    params = complete_params(request.model, request.params)
+    blind = request.split == "full" and bool(stages_of(request.model, params))
     fit = Fit(
-        wish.model,
-        wish.params,
+        request.model,
+        request.params,
         view,
-        seed=wish.seed,
-        device=wish.device,
-        epochs=wish.stages if blind and wish.stages else wish.epochs,
+        seed=request.seed,
+        device=request.device,
+        epochs=request.stages if blind and request.stages else request.epochs,
         evaluate="last" if blind else True,
-        at=wish.at,
-        also=wish.also,
+        at=request.at,
+        also=request.also,
         objective=objective,
         ties=protocol.ties,
         filter_seen=protocol.filter_seen,
@@ -174,7 +174,7 @@ def train(
         raise ParamError(f"there is nothing to train in {fit.n_epochs} epochs")
     if fit.stages and fit.best_report:
         last = fit.best_report  # of the weights that the training ended with
-    outcome = Outcome(
+    outcome = RunResult(
         model=fit.name,
         metrics=dict(last.metrics),
         targets=last.targets or 0,
@@ -183,15 +183,21 @@ def train(
         events_per_second=float(np.mean(speeds)),
         params=fit.params,
         fingerprint=view.fingerprint,
-        seed=wish.seed,
-        split=wish.split,
+        seed=request.seed,
+        split=request.split,
         ties=protocol.ties,
         filter_seen=protocol.filter_seen,
         threads=torch.get_num_threads(),
         device=str(fit.device),
         epochs=last.epoch,
         floor=floors_of(
-            [fit.name], view, wish.at, protocol.ties, protocol.filter_seen, wish.also, objective
+            [fit.name],
+            view,
+            request.at,
+            protocol.ties,
+            protocol.filter_seen,
+            request.also,
+            objective,
         ),
         best_epoch=fit.best_epoch,
         stage=last.stage if fit.stages else None,
@@ -226,7 +232,7 @@ def test(
     ties: Ties | None = None,
     filter_seen: bool | None = None,
     note: Callable[[str], None] = lambda message: None,
-) -> Outcome:
+) -> RunResult:
     """Test a saved model on the evaluation split of a view, its own by default.
 
     On data that it was not trained on, items are matched by their ids. It is judged as it was in
@@ -265,7 +271,7 @@ def test(
         floor = floors_of(
             [saved.meta["model"]], judged, at, protocol.ties, protocol.filter_seen, also, objective
         )
-    return Outcome(
+    return RunResult(
         model=saved.meta["model"],
         metrics=found.metrics,
         targets=found.targets,
@@ -299,7 +305,7 @@ def test_files(
     ties: Ties | None = None,
     filter_seen: bool | None = None,
     note: Callable[[str], None] = lambda message: None,
-) -> list[Outcome]:
+) -> list[RunResult]:
     """Test a saved model on files that are test sets as they are; an outcome for each.
 
     They are read as the log that the model was trained on, but for what ``options`` say. Every
@@ -353,9 +359,9 @@ def _outcome(
     protocol: EvaluationProtocol,
     objective: Objective,
     seconds: float,
-) -> Outcome:
+) -> RunResult:
     """Of a file, which has no training split that floors could come from."""
-    return Outcome(
+    return RunResult(
         model=saved.meta["model"],
         metrics=found.metrics,
         targets=found.targets,

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from paropt.data.dataset import Dataset
-from paropt.data.options import Options, make_plan
+from paropt.data.options import Options, make_recipe
 from paropt.data.prepare import prepare
 from paropt.errors import DataError
 
@@ -22,7 +22,7 @@ def taken(tmp_path: Path, head: str, row: str, **options: Any) -> tuple[str, str
     """The columns of a log with this header and such a row: session, item, time or order."""
     log = tmp_path / "log.csv"
     log.write_text(f"{head}\n{row}\n{row}\n")
-    schema = make_plan([log], {}, Options(**options), lambda line: None).schema
+    schema = make_recipe([log], {}, Options(**options), lambda line: None).schema
     return schema.session_key, schema.item_key, schema.time_key or schema.order_column
 
 
@@ -117,14 +117,14 @@ def test_gzip_and_parquet_are_looked_into_too(tmp_path: Path) -> None:
     frame.to_parquet(tmp_path / "log.parquet")
     (tmp_path / "log.csv.gz").write_bytes(gzip.compress(frame.to_csv(index=False).encode()))
     for name in ("log.parquet", "log.csv.gz"):
-        plan = make_plan([tmp_path / name], {}, Options(), lambda line: None)
+        plan = make_recipe([tmp_path / name], {}, Options(), lambda line: None)
         assert plan.schema.time_key == "date", "named so, and the other is not: whose is x?"
     (tmp_path / "log.jsonl").write_text(frame.to_json(orient="records", lines=True))
-    plan = make_plan([tmp_path / "log.jsonl"], {}, Options(), lambda line: None)
+    plan = make_recipe([tmp_path / "log.jsonl"], {}, Options(), lambda line: None)
     assert (plan.schema.session_key, plan.schema.item_key) == ("user", "item")
     renamed = frame.rename(columns={"date": "day_of_week"})
     renamed.to_parquet(tmp_path / "log.parquet")
-    plan = make_plan([tmp_path / "log.parquet"], {}, Options(), lambda line: None)
+    plan = make_recipe([tmp_path / "log.parquet"], {}, Options(), lambda line: None)
     assert plan.schema.time_key == "x"
 
 

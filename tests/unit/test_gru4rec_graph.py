@@ -21,7 +21,7 @@ from models.gru4rec import Gru4Rec
 from models.parts.contract import SessionParallelPlan
 from models.parts.gru4rec import cuda_graph, negatives, seeded_random
 from models.parts.gru4rec.cuda_graph import Feed, GraphReplay
-from models.parts.gru4rec.steps import StepReplay, Steps
+from models.parts.gru4rec.steps import StepReplay, TrainingSteps
 from models.parts.gru4rec.unique_rows import add_groups_, groups
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -75,7 +75,7 @@ def test_repeated_is_called(shape: str, monkeypatch: pytest.MonkeyPatch) -> None
     one, plan = drawing(shape, "graph")
     repeated = two_epochs(one, plan)
     other, _ = drawing(shape, "graph")
-    monkeypatch.setattr(Steps, "_play", Steps._step_by_step)
+    monkeypatch.setattr(TrainingSteps, "_play", TrainingSteps._step_by_step)
     assert torch.equal(repeated, two_epochs(other, plan))
     for name, value in one.state_dict().items():
         assert torch.equal(value, other.state_dict()[name]), name
@@ -219,13 +219,13 @@ LEAKS = (Tensor.item, Tensor.tolist, Tensor.cpu, Tensor.numpy, Tensor.nonzero, T
 def test_asking_would_be_seen(leak: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model, plan = drawing("bpr-max", "graph")
     model.to("meta")
-    plain = Steps._update
+    plain = TrainingSteps._update
 
-    def update(self: Steps, step: Any) -> None:
+    def update(self: TrainingSteps, step: Any) -> None:
         leak(self.hidden[0][0, 0])
         plain(self, step)
 
-    monkeypatch.setattr(Steps, "_update", update)
+    monkeypatch.setattr(TrainingSteps, "_update", update)
     with pytest.raises((RuntimeError, NotImplementedError, TypeError)):
         model.run_steps(plan, 0, 1)
 

@@ -20,7 +20,7 @@ from models.parts.transformer.positions import (
     time_buckets,
     time_positions,
 )
-from models.parts.transformer.unpadding import Layout
+from models.parts.transformer.unpadding import Unpadding
 from paropt.training.registry import build
 
 DAY = 86_400_000
@@ -167,7 +167,7 @@ def test_query_time_reaches_the_bias() -> None:
 
 def turned(kind: str, times: list[int], scale: float = 86_400.0) -> Tensor:
     batch = batch_of(times)
-    layout = Layout(batch.lengths, len(times))
+    layout = Unpadding(batch.lengths, len(times))
     torch.manual_seed(0)
     x = torch.randn(1, 2, 8).expand(len(times), 2, 8)
     return rotate(x, Rotary(kind, 8, scale).angles(batch, layout))

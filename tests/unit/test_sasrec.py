@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from models.parts.contract import Catalogue, Facts, SequenceBatch
 from models.parts.transformer.dropout import Dropout
-from models.parts.transformer.unpadding import Layout
+from models.parts.transformer.unpadding import Unpadding
 from models.sasrec import Block, SASRec
 from paropt.training.registry import build
 
@@ -150,7 +150,7 @@ def test_dropout_reaches_every_branch() -> None:
 
 
 def test_packing_by_hand() -> None:
-    layout = Layout(torch.tensor([3, 1]), 3)
+    layout = Unpadding(torch.tensor([3, 1]), 3)
     padded = torch.arange(6.0).view(2, 3).requires_grad_()
     tokens = layout.pack(padded)
     assert tokens.tolist() == [0, 1, 2, 3]
@@ -166,10 +166,10 @@ def test_packing_by_hand() -> None:
 
 def test_rows_of_like_length_are_grouped() -> None:
     lengths = [12, 9, 9, 8, 4, 4, 4, 3, 2]
-    groups = Layout(torch.tensor(lengths), 12).groups
+    groups = Unpadding(torch.tensor(lengths), 12).groups
     assert [(g.start, g.stop, t.start, t.stop, part.width) for g, t, part in groups] == [
         (0, 4, 0, 38, 12),
         (4, 9, 38, 55, 4),
     ]
-    assert len(Layout(torch.tensor([9] * 9), 9).groups) == 1  # nothing to win
-    assert len(Layout(torch.tensor([9, 1]), 9).groups) == 1
+    assert len(Unpadding(torch.tensor([9] * 9), 9).groups) == 1  # nothing to win
+    assert len(Unpadding(torch.tensor([9, 1]), 9).groups) == 1

@@ -15,7 +15,7 @@ from models.parts.contract import Catalogue, Facts, SequenceBatch
 from models.parts.transformer import losses as losses
 from models.parts.transformer.blocks import make_norm
 from models.parts.transformer.sequence_model import SequenceModel
-from models.parts.transformer.unpadding import Layout
+from models.parts.transformer.unpadding import Unpadding
 from paropt.errors import ParamError
 from paropt.training.registry import build, complete_params
 
@@ -77,7 +77,7 @@ def rows_of(model: SequenceModel, batch: SequenceBatch) -> Tensor:
     """Vectors [B, L, d] of a batch in eval mode, zero where padded."""
     model.eval()
     with torch.no_grad():
-        return Layout(batch.lengths, batch.items.shape[1]).unpack(model.encode(batch))
+        return Unpadding(batch.lengths, batch.items.shape[1]).unpack(model.encode(batch))
 
 
 def same(a: Tensor, b: Tensor) -> None:

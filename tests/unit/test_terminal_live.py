@@ -39,7 +39,7 @@ def trial(**facts: Any) -> dict[str, Any]:
 
 def test_lines_off_a_terminal() -> None:
     out = io.StringIO()
-    lines = live.Lines(Console(file=out, width=40, highlight=False), "mrr@20")
+    lines = live.LiveLines(Console(file=out, width=40, highlight=False), "mrr@20")
     lines.ended(trial(), STATUS)
     lines.update(
         STATUS, [ROW | {"warning": "no checkpoint can be written"}], "no answer from there"
@@ -70,7 +70,7 @@ class Clock:
 def test_a_log_hears_of_every_slot_within_a_minute() -> None:
     """A trial may take half an hour, and nothing ends meanwhile."""
     out, clock = io.StringIO(), Clock()
-    lines = live.Lines(Console(file=out, width=40, highlight=False), "mrr@20", clock)
+    lines = live.LiveLines(Console(file=out, width=40, highlight=False), "mrr@20", clock)
 
     def said(*rows: dict[str, Any], **counts: int) -> list[str]:
         status = STATUS | {"counts": STATUS["counts"] | counts}
@@ -155,7 +155,7 @@ def test_the_screen_fits_80_columns_and_24_lines(slots: int) -> None:
     rows = [ROW | {"name": f"gpu{i}-0"} for i in range(slots)]
     rows[0] = rows[0] | {"away": 12.3, "phase": "training"}
     rows.append(ROW | {"name": "x" * 60 + "/gpu0-0", "phase": "ended", "message": "gone " * 30})
-    console.print(live.Screen(console, "mrr@20").render(STATUS, rows, ""))
+    console.print(live.LiveScreen(console, "mrr@20").render(STATUS, rows, ""))
     lines = out.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     assert len(lines) <= 24

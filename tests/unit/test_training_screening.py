@@ -13,7 +13,7 @@ from torch import Tensor
 from models.kernels.library import Kernels, kernels
 from paropt.training import ranking, screening
 from paropt.training.evaluation import TIES
-from paropt.training.ranking import Screen, rank, screened
+from paropt.training.ranking import RankScreen, rank, screened
 from paropt.training.registry import Catalogue, Facts, build
 
 
@@ -27,8 +27,8 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tor
 
 def screen_of(
     table: Tensor, bias: Tensor | None, depth: int, vectors: Tensor, targets: Tensor
-) -> Screen:
-    return Screen(made(), table, bias, depth, vectors, targets)
+) -> RankScreen:
+    return RankScreen(made(), table, bias, depth, vectors, targets)
 
 
 def made() -> Kernels:
@@ -41,7 +41,7 @@ def made() -> Kernels:
 def share(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """The sums are split anywhere, whatever pays off."""
     monkeypatch.setattr(
-        Screen, "_directions", lambda self, *_: max(1, len(self.basis) * request.param // 8)
+        RankScreen, "_directions", lambda self, *_: max(1, len(self.basis) * request.param // 8)
     )
     found: int = request.param
     return found
@@ -205,7 +205,7 @@ def test_what_cannot_be_bounded_is_counted(monkeypatch: pytest.MonkeyPatch) -> N
     ):
         assert not ranking.screens(v, t, b, 20)
     assert ranking.screens(vectors, table, bias, 20)
-    monkeypatch.setattr(Screen, "count", None)
+    monkeypatch.setattr(RankScreen, "count", None)
     large = vectors * 1e16
     assert screened(screen, large, targets).tolist() == rank(large, targets, table, bias).tolist()
     monkeypatch.setenv("DNNL_DEFAULT_FPMATH_MODE", "BF16")
@@ -271,13 +271,13 @@ def test_without_kernels_all_ranks_are_counted(monkeypatch: pytest.MonkeyPatch) 
     catalogue = Catalogue(Facts(2000, 60, 300, 5, False), torch.ones(2000, dtype=torch.int64))
     model = build("gru4rec", {"layers": 24}, catalogue, seed=1)
     looked: list[int] = []
-    count = Screen.count
+    count = RankScreen.count
 
-    def seen(self: Screen, vectors: Tensor, targets: Tensor, excluded: Any) -> Any:
+    def seen(self: RankScreen, vectors: Tensor, targets: Tensor, excluded: Any) -> Any:
         looked.append(len(targets))
         return count(self, vectors, targets, excluded)
 
-    monkeypatch.setattr(Screen, "count", seen)
+    monkeypatch.setattr(RankScreen, "count", seen)
     found = [ranking.evaluate(model, split, 2000, at=(1, 20), filter_seen=True)]
     assert sum(looked) == 240
     monkeypatch.setattr(ranking, "kernels", lambda: None)

@@ -131,7 +131,7 @@ def rows_of(now: Mapping[str, Tensor], scored: int, items: int, read: int) -> St
     )
 
 
-class Steps:
+class TrainingSteps:
     """The training steps of one model on one device: optimisers, hidden state, buffers."""
 
     def __init__(self, model: Trained) -> None:
@@ -463,7 +463,7 @@ class StepReplay:
     """The step with all rows in use, in a form that a device can repeat by itself."""
 
     def __init__(
-        self, steps: Steps, rows: StepBlock, fields: Mapping[str, Tensor], batch_size: int
+        self, steps: TrainingSteps, rows: StepBlock, fields: Mapping[str, Tensor], batch_size: int
     ) -> None:
         """``rows`` and ``fields`` are those of any such steps; only their shapes count."""
         self.steps, self.batch_size = steps, batch_size

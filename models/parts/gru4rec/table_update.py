@@ -19,7 +19,7 @@ from models.parts.gru4rec.unique_rows import add_groups_
 Sums = tuple[Tensor, Tensor, Tensor]  # one step's models.parts.gru4rec.unique_rows.Groups
 
 
-class Table(Protocol):
+class RowTable(Protocol):
     """Rows [k, d] of a table, and their gradient."""
 
     def read(self, rows: Tensor) -> None:

@@ -11,24 +11,24 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from models.kernels.library import Kernels, kernels
-from models.parts.transformer.unpadding import Layout
+from models.parts.transformer.unpadding import Unpadding
 
 LONGEST = 1024  # of sequences whose triangle of scores fits in a cache
 
 
-def to_rows(tokens: Tensor, layout: Layout, heads: int) -> Tensor:
+def to_rows(tokens: Tensor, layout: Unpadding, heads: int) -> Tensor:
     """[T, H·d] → [B, H, L, d]."""
     rows = layout.unpack(tokens)
     return rows.view(layout.rows, layout.width, heads, -1).transpose(1, 2)
 
 
-def to_tokens(rows: Tensor, layout: Layout) -> Tensor:
+def to_tokens(rows: Tensor, layout: Unpadding) -> Tensor:
     """[B, H, L, d] → [T, H·d]."""
     return layout.pack(rows.transpose(1, 2).flatten(2))
 
 
 def causal_attention(
-    q: Tensor, k: Tensor, v: Tensor, layout: Layout, heads: int, dropout: float = 0.0
+    q: Tensor, k: Tensor, v: Tensor, layout: Unpadding, heads: int, dropout: float = 0.0
 ) -> Tensor:
     """softmax(QKᵀ/√d)·V over tokens [T, H·d], each seeing its row up to itself.
 
@@ -53,7 +53,7 @@ class _Causal(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, layout: Layout, heads: int, native: Kernels
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, layout: Unpadding, heads: int, native: Kernels
     ) -> Tensor:
         ctx.how = layout.bounds, layout.width, heads, (q.shape[1] // heads) ** -0.5
         ctx.native = native

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.parts.contract import SequenceBatch
-from models.parts.transformer.unpadding import Layout
+from models.parts.transformer.unpadding import Unpadding
 
 BUCKET_WIDTH = 0.301  # of a time bucket, in ln(seconds)
 _BASE = 10_000.0  # ratio of the longest wavelength to the shortest
@@ -44,7 +44,7 @@ class Rotary:
         self.kind, self.scale, self.pairs = kind, scale, dim // 2
         self.by_index = (self.pairs + 1) // 2
 
-    def angles(self, batch: SequenceBatch, layout: Layout) -> tuple[Tensor, Tensor]:
+    def angles(self, batch: SequenceBatch, layout: Unpadding) -> tuple[Tensor, Tensor]:
         """Cosines and sines [T, 1, pairs] for :func:`rotate`."""
         index = layout.position.double()[:, None] * self._speeds(self.by_index, batch.items.device)
         rest = self.pairs - self.by_index

@@ -16,7 +16,7 @@ from models.parts.transformer import losses as losses
 from models.parts.transformer.dropout import Dropout
 from models.parts.transformer.moe import MoE
 from models.parts.transformer.similarity import Similarity
-from models.parts.transformer.unpadding import Layout
+from models.parts.transformer.unpadding import Unpadding
 
 SASREC, HSTU = "arXiv 1808.09781", "arXiv 2402.17152"
 
@@ -197,12 +197,12 @@ class SequenceModel(Model, ABC):
         """Make the layers; torch's random stream is seeded here."""
 
     @abstractmethod
-    def layers(self, h: Tensor, batch: SequenceBatch, layout: Layout) -> Tensor:
+    def layers(self, h: Tensor, batch: SequenceBatch, layout: Unpadding) -> Tensor:
         """Tokens [T, d] from embeddings to outputs."""
 
     def states(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
         """Vectors [n_targets, d] and items [n_targets] of the positions with a target."""
-        layout = Layout(batch.lengths, batch.items.shape[1])
+        layout = Unpadding(batch.lengths, batch.items.shape[1])
         items, targets = layout.pack(batch.items), layout.pack(batch.targets)
         h = self.items(items) * self.params["dim"] ** 0.5 + self.positions(layout.position)
         h = self.layers(self.drop(h), batch, layout)

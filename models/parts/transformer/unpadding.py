@@ -21,7 +21,7 @@ _GROUP_ROWS = 4  # of one group, at least
 _WORTH = 0.8  # groups must save a fifth of attention
 
 
-class Layout:
+class Unpadding:
     """Where the tokens of a batch lie: ``lengths`` [B], longest first, ``width`` L.
 
     ``row`` and ``position`` [T] int64 say where each token came from.
@@ -45,7 +45,7 @@ class Layout:
         return F.pad(self.lengths.cumsum(0), (1, 0))
 
     @cached_property
-    def groups(self) -> list[tuple[slice, slice, Layout]]:
+    def groups(self) -> list[tuple[slice, slice, Unpadding]]:
         """Rows of like length together: the slice of rows, that of their tokens, their layout.
 
         Attention grows with the square of a row's padded length, and a random batch has rows of
@@ -64,7 +64,7 @@ class Layout:
         groups, token = [], 0
         for begin, end in bounds:
             after = token + sum(sizes[begin:end])
-            layout = Layout(self.lengths[begin:end], max(sizes[begin:end]))
+            layout = Unpadding(self.lengths[begin:end], max(sizes[begin:end]))
             groups.append((slice(begin, end), slice(token, after), layout))
             token = after
         return groups

@@ -13,10 +13,10 @@ from torch import Tensor
 from models.kernels import library
 from models.kernels.library import Kernels, kernels
 from models.parts.gru4rec.adagrad import DenseAdagrad, RowAdagrad, Rule
-from models.parts.gru4rec.table_update import Gathered, InPlace, Table
+from models.parts.gru4rec.table_update import Gathered, InPlace, RowTable
 from models.parts.gru4rec.workspace import Workspace
 from models.parts.transformer import attention
-from models.parts.transformer.unpadding import Layout
+from models.parts.transformer.unpadding import Unpadding
 
 N = 300  # rows of a table
 WIDTHS = {"": None, "-mno-avx512f": 8, "-mno-avx": 4}
@@ -147,7 +147,7 @@ def test_tables_are_the_same_gathered_and_in_place(made: Kernels, momentum: floa
     """A step's reads, products and moves, with every kind of gradient and with none."""
     rows, places = torch.randperm(N, generator=source(4))[:50], torch.tensor([49, 0, 0, 31])
     top, d, values = drawn(2, 9, 20), drawn(3, 9, 44), drawn(6, 4, 20)
-    tables: list[tuple[Table, RowAdagrad]] = []
+    tables: list[tuple[RowTable, RowAdagrad]] = []
     for kernels_given in (None, made):
         parameter = torch.nn.Parameter(drawn(1, N, 20))
         scratch = Workspace(torch.device("cpu"), torch.float32)
@@ -235,7 +235,7 @@ def test_attention(
         if exact:
             out = attended(q, k, v, lengths, heads)
         else:
-            layout = Layout(torch.tensor(lengths), max(lengths))
+            layout = Unpadding(torch.tensor(lengths), max(lengths))
             out = attention.causal_attention(q, k, v, layout, heads)
         out.backward(drawn(3, tokens, size).to(out.dtype))
         assert q.grad is not None and kv.grad is not None
@@ -274,7 +274,7 @@ def test_attention_that_drops_or_is_not_float32_is_pytorchs(
 ) -> None:
     monkeypatch.setattr(attention, "kernels", lambda: made)
     monkeypatch.setattr(made, "attention", None)
-    layout = Layout(torch.tensor([4, 3]), 4)
+    layout = Unpadding(torch.tensor([4, 3]), 4)
     short = made.shortest_row - 1
     for size, kind, dropout in ((16, torch.float64, 0.0), (16, torch.float32, 0.5),
                                 (short, torch.float32, 0.0)):  # fmt: skip
@@ -292,7 +292,7 @@ def test_nothing_to_multiply(made: Kernels) -> None:
 def test_long_sequences_are_left_to_pytorch(made: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "kernels", lambda: made)
     monkeypatch.setattr(attention, "LONGEST", 4)
-    x, layout = drawn(1, 9, 16), Layout(torch.tensor([5, 4]), 5)
+    x, layout = drawn(1, 9, 16), Unpadding(torch.tensor([5, 4]), 5)
     found = attention.causal_attention(x, x, x, layout, 1)
     monkeypatch.setattr(attention, "LONGEST", 5)
     monkeypatch.setattr(attention.F, "scaled_dot_product_attention", None)
