@@ -18,10 +18,12 @@ import torch
 from paropt.data import View, open_dataset
 from paropt.data.prepare import prepare
 from paropt.errors import CheckpointError, Diverged, ParamError, TrainingError
+from paropt.training import checksummed_file, runtime
 from paropt.training import fit as fit_module
-from paropt.training import runtime
 from paropt.training.epochs import EpochReport
 from paropt.training.fit import Fit
+from paropt.training.objective import Objective
+from paropt.training.ranking import Evaluation
 
 STAGED = '''
 import torch
@@ -293,6 +295,47 @@ def test_patience_ends_a_training_that_learns_nothing(view: View) -> None:
     assert [epoch.epoch for epoch in fit.epochs()] == [1, 2, 3, 4]
     assert fit.best_epoch == 1
     assert fit.finished
+
+
+def test_patience_and_the_best_epoch_follow_what_is_looked_for(
+    view: View, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a GRU4Rec whose mrr@20 rises while its recall@20 falls, and whose rank is best second."""
+    params = {"layers": 8, "batch_size": 8, "n_sample": 8, "n_epochs": 5, "patience": 2}
+
+    def fitted(objective: Objective) -> tuple[int, int]:
+        fit = Fit("gru4rec", params, view, seed=1, objective=objective)
+        judged: list[Evaluation] = []
+
+        def judge() -> Evaluation:
+            epoch = len(judged) + 1
+            metrics = {
+                "mrr@20": 0.1 * epoch, "recall@20": 1 / epoch, "avg_rank": abs(epoch - 2.0),
+            }  # fmt: skip
+            judged.append(Evaluation(metrics, 1, 0, 0.0, np.zeros(0), np.zeros(0, np.int64)))
+            return judged[-1]
+
+        monkeypatch.setattr(fit, "_judge", judge)
+        return len(list(fit.epochs())), fit.best_epoch
+
+    assert fitted(Objective("mrr@20")) == (5, 5)
+    assert fitted(Objective("recall@20")) == (3, 1)
+    assert fitted(Objective("avg_rank", "minimize")) == (4, 2)
+    assert fitted(Objective.parse("0.9*recall@20+0.1*mrr@20")) == (3, 1)
+
+
+def test_a_checkpoint_is_of_its_way_of_judging(view: View, tmp_path: Path) -> None:
+    """Other rules, or another metric, give another best epoch; paropt 0.1 said neither."""
+    fit = Fit(MODEL, {"n_epochs": 2}, view, seed=1)
+    next(fit.epochs())
+    fit.save(tmp_path / "a.ckpt")
+    for other in ({"filter_seen": True}, {"ties": "median"}, {"objective": Objective("mrr@5")}):
+        with pytest.raises(CheckpointError, match=r"its (evaluation|metric) is"):
+            Fit(MODEL, {"n_epochs": 2}, view, seed=1, **other).resume(tmp_path / "a.ckpt")
+    header, tensors = checksummed_file.read(tmp_path / "a.ckpt")
+    older = {key: of for key, of in header.items() if key not in ("metric", "evaluation")}
+    checksummed_file.write(tmp_path / "b.ckpt", older, tensors)
+    assert Fit(MODEL, {"n_epochs": 2}, view, seed=1).resume(tmp_path / "b.ckpt") == 1
 
 
 def test_judged_after_the_last_epoch_only_patience_looks_at_nothing(view: View) -> None:

@@ -10,6 +10,7 @@ import pytest
 from paropt.errors import StudyError
 from paropt.search.study.pruning import complete_pruner, reason_to_prune
 from paropt.search.study.sampling import complete_sampler
+from paropt.training.objective import Objective
 
 MEDIAN = {"name": "median", "startup": 3, "warmup": 2}
 ASHA = {"name": "asha", "startup": 0, "min_epochs": 1, "factor": 3}
@@ -41,6 +42,17 @@ def test_pruned_trials_stay_in_the_median_with_what_they_had() -> None:
     ended = [[0.1, 0.1], [0.1, 0.1], [0.5, 0.5, 0.6], [0.5, 0.5, 0.6]]
     assert median([0.2, 0.3, 0.4], ended) is None  # median of 0.1, 0.1, 0.6, 0.6 is 0.35
     assert median([0.2, 0.3, 0.3], ended) is not None
+
+
+def test_where_less_is_more_the_worse_is_above() -> None:
+    rank = Objective("avg_rank", "minimize")
+    ended = [[90.0, 80.0], [70.0, 75.0], [50.0, 55.0]]  # bests after 2 epochs: 80, 70, 50
+    told = reason_to_prune(MEDIAN, [99.0, 71.0], ended, (), 4, rank)
+    assert told == "71.0000 after epoch 2 is above the median 70.0000 of 3 trials"
+    assert reason_to_prune(MEDIAN, [99.0, 69.0], ended, (), 4, rank) is None
+    told = reason_to_prune(ASHA, [60.0], [[90.0], [70.0], [50.0]], (), 4, rank)
+    assert told == "60.0000 after epoch 1 is not among the best 1 of 4 trials"
+    assert reason_to_prune(ASHA, [40.0], [[90.0], [70.0], [50.0]], (), 4, rank) is None
 
 
 def test_running_trials_count_once_they_have_warmed_up() -> None:
