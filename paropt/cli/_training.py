@@ -54,7 +54,7 @@ def judging_options(function: Callable[..., Any]) -> Callable[..., Any]:
             help="CPU threads; numbers are the same only for the same number of them.",
         ),
         click.option("--at", type=Cutoffs(), default="1,5,10,20", help="Cut-offs of the metrics."),
-        metric_option("the paramfile's or the model's, or mrr@20", "What the best epoch is by."),
+        metric_option("the paramfile's, or mrr@20", "What the best epoch is by."),
         also_option,
         protocol_options(
             "the paramfile's or the model's, or standard",
