@@ -51,8 +51,12 @@ def baseline(key: str) -> str:
 
 def epoch_of(trial: Mapping[str, Any]) -> str:
     """The best epoch of a trial, of those that it ran, and the stage that it is in."""
-    stage = trial.get("stage") if trial.get("stages") else ""
-    return f"{trial['epoch']}/{trial['epochs']}" + (f" {stage}" if stage else "")
+    return f"{trial['epoch']}/{trial['epochs']}" + in_stage(trial).removeprefix(" in")
+
+
+def in_stage(trial: Mapping[str, Any]) -> str:
+    """Which stage the best epoch of a trial is in, if its model has stages: `` in mix``."""
+    return f" in {trial['stage']}" if trial.get("stages") and trial.get("stage") else ""
 
 
 def command(*words: object) -> str:

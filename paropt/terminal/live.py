@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from paropt.names import baseline
+from paropt.names import baseline, in_stage
 from paropt.terminal.frames import cut_to_fit, on_a_terminal, quiet_keys, summary
 from paropt.terminal.standing import remarks
 
@@ -57,7 +57,7 @@ def trial_line(trial: Row, metric: str, status: Status | None = None) -> str:
     """How a trial ended, in a line; with the study's status, what there is to remark."""
     number = f"trial {trial['trial']}"
     if trial["value"] is not None:
-        epochs = f"epoch {trial['epoch']} of {trial['epochs']}"
+        epochs = f"epoch {trial['epoch']} of {trial['epochs']}{in_stage(trial)}"
         more = remarks(trial, status) if status else ""
         return f"{number} {trial['state']}: {metric} {trial['value']:.4f} ({epochs}){more}"
     message = " ".join(str(trial["message"]).split())
@@ -81,6 +81,7 @@ def best_line(status: Status) -> str:
     metric, best = status["metric"], status["best"]
     words = (
         f"best {metric} {best['value']:.4f}, trial {best['trial']} epoch {best['epoch']}"
+        f"{in_stage(best)}"
         if best
         else "no trial has ended yet"
     )
@@ -309,12 +310,17 @@ def _cells(row: Row) -> list[str]:
     steps, speed, value = row.get("steps"), row.get("events_per_second"), row.get("value")
     return [
         str(row["trial"]),
-        f"{_current_epoch(row)}/{row.get('epochs', '?')}",
+        f"{_current_epoch(row)}/{row.get('epochs', '?')}{_stage(row)}",
         f"{100 * row.get('step', 0) / steps:.0f} %" if steps else "",
         f"{speed:,.0f}" if speed else "",
         f"{value:.4f}" if value is not None else "",
         "" if row.get("phase") == "training" and not row.get("away") else _phase(row),
     ]
+
+
+def _stage(row: Row) -> str:
+    """Of a model with stages, the one that is trained."""
+    return f" {row['stage']}" if row.get("stage") not in (None, "", "main") else ""
 
 
 def _current_epoch(row: Row) -> int:
