@@ -418,7 +418,8 @@ def _ranked(
     depth = math.inf if needs_all_ranks(names) else float(deepest(names))
     cutoffs = [k for word, k in map(split, names) if word == COVERAGE and k]
     covered = Covered(model.catalogue.n_items, model.device, cutoffs)
-    stride = 1 if ties != "standard" or batches.total <= FEW else STRIDE
+    all_of_them = ties != "standard" or batches.total <= FEW or scores_itself(model)
+    stride = 1 if all_of_them else STRIDE
     counts, sessions = _counts(model, batches, depth, stride, filter_seen, covered)
     if not counts.complete and counts.tied(depth) > NOTICEABLE / 2:
         counts, sessions = _counts(model, batches, depth, 1, filter_seen, None)
