@@ -30,7 +30,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 import numpy as np
 import torch
 
-from paropt.training import plans, ranking
+from paropt.training import plans, ranks
 from paropt.training.optimisers import Optimiser
 from paropt.training.registry import Catalogue, Facts, Model, build
 from paropt.training.runtime import deterministic
@@ -322,13 +322,13 @@ def ranking_large(bench: Bench) -> Iterator[tuple[str, Any]]:
     targets = torch.arange(len(vectors), device=bench.device)
 
     def work() -> None:
-        ranking.rank(vectors, targets, table, None, ties="standard")
+        ranks.rank(vectors, targets, table, None, ties="standard")
 
     work()
     yield "seconds", statistics.median(bench.seconds(work) for _ in range(5))
     yield "GiB beside the table", bench.peak(work)
     few = slice(0, 16)
-    ours = ranking.rank(vectors[few], targets[few], table, None, ties="standard")
+    ours = ranks.rank(vectors[few], targets[few], table, None, ties="standard")
     scores = vectors[few].double() @ table.double().T
     own = scores.gather(1, targets[few, None])
     exact = (1 + (scores > own).sum(1)).cpu().numpy()

@@ -28,7 +28,8 @@ import numpy as np
 import torch
 
 from paropt.data import View, open_dataset
-from paropt.training import ranking
+from paropt.training import ranking, ranks
+from paropt.training.evaluation import TIES
 from paropt.training.events import known_events
 from paropt.training.fit import catalogue
 from paropt.training.plans import evaluation, session_parallel
@@ -114,7 +115,7 @@ def all_exact(model: Model, view: View) -> None:
     with torch.no_grad():
         for batch in evaluation(view.test, view.n_items, model.max_length, ranking.ROWS):
             wanted = batch.targets[batch.targets >= 0]
-            ranking.rank(model.encode(batch), wanted, table, bias)
+            ranks.rank(model.encode(batch), wanted, table, bias)
 
 
 def epoch_seconds(model: Model, view: View, steps: int = 100) -> float:
@@ -133,8 +134,7 @@ def memory(arguments: argparse.Namespace) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     took = timed(
         lambda: [
-            ranking.rank(vectors, targets, table, ties=ties, exclude=(rows, items))
-            for ties in ranking.TIES
+            ranks.rank(vectors, targets, table, ties=ties, exclude=(rows, items)) for ties in TIES
         ]
     )
     extra = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before

@@ -23,7 +23,7 @@ from paropt.training.events import Events, Ints, known_events
 from paropt.training.metrics import means, names_at, of_ranks
 from paropt.training.objective import Objective
 from paropt.training.plans import ranges
-from paropt.training.ranking import Ranks, place
+from paropt.training.ranks import Ranks, place
 
 if TYPE_CHECKING:
     from paropt.data.dataset import View

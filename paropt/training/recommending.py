@@ -19,14 +19,8 @@ from paropt.errors import ModelError
 from paropt.training.events import Events
 from paropt.training.knowledge import Knowledge
 from paropt.training.plans import query_batches
-from paropt.training.ranking import (
-    ROWS,
-    exclude_items,
-    products,
-    queries,
-    scores_of,
-    seen_items,
-)
+from paropt.training.ranking import ROWS, queries, seen_items
+from paropt.training.ranks import exclude_items, products, scores_of
 from paropt.training.registry import scores_itself
 from paropt.training.saved import SavedModel
 

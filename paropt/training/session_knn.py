@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from paropt.training.evaluation import Ties
 from paropt.training.events import Events, Ints, known_events
 from paropt.training.plans import ranges
-from paropt.training.ranking import Ranks, place
+from paropt.training.ranks import Ranks, place
 
 if TYPE_CHECKING:
     from paropt.data.dataset import View

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from paropt.errors import Diverged, TrainingError
-from paropt.training import plans, ranking
+from paropt.training import plans, ranking, ranks
 from paropt.training.evaluation import TIES
 from paropt.training.objective import Objective
 from paropt.training.registry import Catalogue, Facts, Model, SequenceBatch
@@ -32,18 +32,18 @@ TWO = torch.eye(2)
     ],
 )
 def test_ties(ties: Any, expected: list[float]) -> None:
-    assert ranking.rank(TWO, torch.tensor([1, 2]), SCORES, ties=ties).tolist() == expected
+    assert ranks.rank(TWO, torch.tensor([1, 2]), SCORES, ties=ties).tolist() == expected
 
 
 def test_bias_is_added() -> None:
     bias = torch.tensor([0.0, 10.0, 0.0, 0.0])
-    assert ranking.rank(TWO, torch.tensor([1, 0]), SCORES, bias).tolist() == [1, 2]
+    assert ranks.rank(TWO, torch.tensor([1, 0]), SCORES, bias).tolist() == [1, 2]
 
 
 def test_excluded_items_are_no_candidates_and_the_target_always_is() -> None:
     rows, items = torch.tensor([0, 0, 1]), torch.tensor([0, 1, 3])
-    for chunk_bytes in (ranking.CHUNK_BYTES, 1):
-        ranks = ranking.rank(
+    for chunk_bytes in (ranks.CHUNK_BYTES, 1):
+        found = ranks.rank(
             TWO,
             torch.tensor([1, 2]),
             SCORES,
@@ -51,7 +51,7 @@ def test_excluded_items_are_no_candidates_and_the_target_always_is() -> None:
             exclude=(rows, items),
             chunk_bytes=chunk_bytes,
         )
-        assert ranks.tolist() == [2, 3]
+        assert found.tolist() == [2, 3]
 
 
 def test_metrics_by_hand() -> None:
@@ -82,7 +82,7 @@ def test_chunks_change_nothing(ties: Any, rows: int) -> None:
     table = torch.randint(-2, 3, (70, 3), generator=source).float()
     bias = torch.randint(-1, 2, (70,), generator=source).float()
     targets = torch.randint(0, 70, (50,), generator=source)
-    found = ranking.rank(vectors, targets, table, bias, ties=ties, chunk_bytes=rows * 4 * 70)
+    found = ranks.rank(vectors, targets, table, bias, ties=ties, chunk_bytes=rows * 4 * 70)
     for vector, target, rank in zip(vectors, targets.tolist(), found.tolist(), strict=True):
         scores = [float(vector @ row + b) for row, b in zip(table, bias, strict=True)]
         above = sum(score > scores[target] for score in scores)
@@ -98,16 +98,16 @@ def test_rounding_makes_no_rank() -> None:
     one = torch.randn(1, 257, generator=source)
     table = one.repeat(300, 1)
     targets = torch.randint(0, 300, (64,), generator=source)
-    assert ranking.rank(vectors, targets, table).tolist() == [1] * 64
-    assert ranking.rank(vectors, targets, table, ties="conservative").tolist() == [300] * 64
+    assert ranks.rank(vectors, targets, table).tolist() == [1] * 64
+    assert ranks.rank(vectors, targets, table, ties="conservative").tolist() == [300] * 64
 
 
 def test_memory_is_bounded_whatever_the_catalogue() -> None:
     million, cpu = 1_000_000, torch.device("cpu")
-    assert 4 * million * ranking.chunk_rows(million, cpu) <= ranking.CHUNK_BYTES
-    assert ranking.chunk_rows(million, cpu) > 1
-    assert ranking.chunk_rows(10**9, cpu) == 1
-    assert ranking.chunk_rows(10, cpu) == ranking.CHUNK_ROWS["cpu"]
+    assert 4 * million * ranks.chunk_rows(million, cpu) <= ranks.CHUNK_BYTES
+    assert ranks.chunk_rows(million, cpu) > 1
+    assert ranks.chunk_rows(10**9, cpu) == 1
+    assert ranks.chunk_rows(10, cpu) == ranks.CHUNK_ROWS["cpu"]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e38])
@@ -115,11 +115,11 @@ def test_scores_that_are_not_finite_are_refused(bad: float) -> None:
     table = SCORES.clone()
     table[3, 0] = bad
     with pytest.raises(Diverged, match="a score is not finite"):
-        ranking.rank(10 * TWO, torch.tensor([0, 0]), table)
+        ranks.rank(10 * TWO, torch.tensor([0, 0]), table)
 
 
 def test_large_but_finite_scores_are_fine() -> None:
-    assert ranking.rank(TWO, torch.tensor([1, 2]), SCORES * (1e38 / 2)).tolist() == [2, 1]
+    assert ranks.rank(TWO, torch.tensor([1, 2]), SCORES * (1e38 / 2)).tolist() == [2, 1]
 
 
 # -- a model's evaluation --------------------------------------------------------------------

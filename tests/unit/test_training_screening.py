@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from models.kernels.library import Kernels, kernels
-from paropt.training import ranking, screening
+from paropt.training import ranking, ranks, screening
 from paropt.training.evaluation import TIES
-from paropt.training.ranking import RankScreen, rank, screened
+from paropt.training.ranking import RankScreen
+from paropt.training.ranks import rank, screened
 from paropt.training.registry import Catalogue, Facts, build
 
 
@@ -203,16 +204,16 @@ def test_what_cannot_be_bounded_is_counted(monkeypatch: pytest.MonkeyPatch) -> N
         (vectors[:0], table, bias),
         (vectors, table * torch.nan, bias),
     ):
-        assert not ranking.screens(v, t, b, 20)
-    assert ranking.screens(vectors, table, bias, 20)
+        assert not ranks.screens(v, t, b, 20)
+    assert ranks.screens(vectors, table, bias, 20)
     monkeypatch.setattr(RankScreen, "count", None)
     large = vectors * 1e16
     assert screened(screen, large, targets).tolist() == rank(large, targets, table, bias).tolist()
     monkeypatch.setenv("DNNL_DEFAULT_FPMATH_MODE", "BF16")
-    assert not ranking.screens(vectors, table, bias, 20)
+    assert not ranks.screens(vectors, table, bias, 20)
     monkeypatch.delenv("DNNL_DEFAULT_FPMATH_MODE")
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "medium")
-    assert not ranking.screens(vectors, table, bias, 20)
+    assert not ranks.screens(vectors, table, bias, 20)
 
 
 def test_the_basis_keeps_lengths_and_begins_with_what_is_longest() -> None:
@@ -251,11 +252,11 @@ def test_pairs_score_the_same_alone_and_together() -> None:
 
 def test_evaluation_uses_it_for_large_catalogues() -> None:
     vectors, _, table, bias = trained(8, items=9000)
-    assert ranking.screens(vectors, table, bias, 20)
-    assert not ranking.screens(vectors, table[:1000], bias[:1000], 20)
-    assert not ranking.screens(vectors, table, bias, 1000)
-    assert not ranking.screens(vectors * 1e30, table * 1e30, bias, 20)
-    assert not ranking.screens(vectors.double(), table.double(), bias.double(), 20)
+    assert ranks.screens(vectors, table, bias, 20)
+    assert not ranks.screens(vectors, table[:1000], bias[:1000], 20)
+    assert not ranks.screens(vectors, table, bias, 1000)
+    assert not ranks.screens(vectors * 1e30, table * 1e30, bias, 20)
+    assert not ranks.screens(vectors.double(), table.double(), bias.double(), 20)
 
 
 def test_without_kernels_all_ranks_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
