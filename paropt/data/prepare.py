@@ -19,7 +19,7 @@ from paropt.data.arrow import as_text
 from paropt.data.beside import Beside, item_columns, keep_beside
 from paropt.data.cleaning import clean
 from paropt.data.columns import Column, encode_column
-from paropt.data.command import moment_text, option_text, option_words, prepare_command
+from paropt.data.command import option_text, option_words, prepare_command
 from paropt.data.conditions import parse_condition
 from paropt.data.dataset import SPLITS, Content, Dataset, check_out, write_dataset
 from paropt.data.demo import demo_log
@@ -31,14 +31,14 @@ from paropt.data.encoding import (
     index_users,
     pack_ids,
 )
+from paropt.data.ends import other_end, span, stragglers, tenth
 from paropt.data.events import Bools, Events, Ints, cut_at_gaps, in_order, number_by_order
 from paropt.data.fields import vocabulary_path
-from paropt.data.filters import filters, of_kind, raw_codes
 from paropt.data.funnel import Funnel, Step, deciding, equal_times, warnings
 from paropt.data.ids import encode_ids
 from paropt.data.options import Note, Options, Recipe, as_written, check_parts, make_recipe
 from paropt.data.reading import Place, read_columns, skipped
-from paropt.data.rules import DAY_MS
+from paropt.data.sifting import none_left, sifted
 from paropt.data.splitting import complete_splits, split_events
 from paropt.data.times import odd_span, to_milliseconds, to_numbers
 from paropt.data.users import encode_users, shared_sessions, users_of_sessions
@@ -168,7 +168,7 @@ def _read(recipe: Recipe, funnel: Funnel, note: Note) -> Log:
     table, place = read_columns(recipe.layouts, names, options.skip_bad_rows)
     if place.skipped:
         note(f"warning: {skipped(place)}")
-    table, place, kept = _sifted(recipe, table, place, funnel)
+    table, place, kept = sifted(recipe, table, place, funnel)
     guards = (options.text_ids, options.words_are_ids)
     session, sessions = encode_ids(
         table.column(schema.session_key), schema.session_key, place, *guards
@@ -204,55 +204,6 @@ def _read(recipe: Recipe, funnel: Funnel, note: Note) -> Log:
         users,
         columns,
     )
-
-
-def _sifted(
-    recipe: Recipe, table: pa.Table, place: Place, funnel: Funnel
-) -> tuple[pa.Table, Place, Bools | None]:
-    """The rows that the filters leave, counted where any do; and which are of the wanted kind."""
-    schema, options = recipe.schema, recipe.options
-    kept = _kept(recipe, table)
-    applied = list(filters(table, place, schema, options, kept))
-    if kept is None and not applied and not place.skipped:
-        return table, place, None
-    session, item = (raw_codes(table.column(key)) for key in (schema.session_key, schema.item_key))
-
-    def count(name: str, option: str, left: Bools) -> None:
-        funnel.count_rows(name, option, session[left], item[left])
-
-    left = np.ones(table.num_rows, bool)
-    count("read", "", left)
-    if place.skipped:
-        funnel.add_rows("read", len(place.skipped))
-        count("bad rows", option_text("skip_bad_rows", True), left)
-    if kept is not None:
-        count("kind", option_text("events", schema.events), kept)
-    for step in applied:
-        left = left & step.leaves
-        count(step.name, step.option, left if kept is None else left & kept)
-    if emptied := funnel.emptied_by():
-        raise DataError(_none_left(recipe, table.num_rows, emptied))
-    return table.filter(pa.array(left)), place.of(left), None if kept is None else kept[left]
-
-
-def _none_left(recipe: Recipe, n_rows: int, step: Step) -> str:
-    return (
-        f"{recipe.layouts[0].path}: none of {n_rows} events is left after the step"
-        f" {step.name!r}: {step.option} decides that"
-    )
-
-
-def _kept(recipe: Recipe, table: pa.Table) -> Bools | None:
-    schema = recipe.schema
-    if not schema.event_column:
-        return None
-    try:
-        return of_kind(as_text(table.column(schema.event_column)), schema.events)
-    except LookupError as error:
-        raise DataError(
-            f"no row of {recipe.layouts[0].path} has {' or '.join(schema.events)} in column"
-            f" {schema.event_column!r}; it has {error}"
-        ) from None
 
 
 def _times(recipe: Recipe, table: pa.Table, place: Place, session: Ints) -> Ints:
@@ -371,9 +322,9 @@ def _sessions(recipe: Recipe, log: Log, which: Bools, base: int) -> tuple[Events
 
 
 def _all_gone(recipe: Recipe, log: Log, step: Step) -> str:
-    said = _none_left(recipe, len(log.events), step)
+    said = none_left(recipe, len(log.events), step)
     if step.name == "end":
-        return f"{said}; {_span(log.events)}: choose {_end(recipe, log.events)}"
+        return f"{said}; {span(log.events)}: choose {other_end(recipe, log.events)}"
     if step.name == "session length":
         key = recipe.schema.session_key
         return f"{said}; if {key!r} is not the session, name it: --session-key"
@@ -390,57 +341,15 @@ def _refuse_empty(splits: Mapping[str, Events], recipe: Recipe, log: Log) -> Non
         if recipe.rules.protocol == "leave-one-out":
             remedy = "leave-one-out needs sequences of four events or more"
         elif recipe.has_times:
-            remedy = f"{_span(log.events)}: choose other --test-days than"
-            remedy += f" {recipe.rules.test_days:g}, or {_end(recipe, log.events)}"
+            remedy = f"{span(log.events)}: choose other --test-days than"
+            remedy += f" {recipe.rules.test_days:g} (a tenth of the log is {tenth(log.events)})"
+            remedy += f", or {other_end(recipe, log.events)}"
         raise DataError(f"the split {name} would hold no session of two events; {remedy}")
 
 
 def _lacks_test(log: Log) -> bool:
     """Whether it was split elsewhere into parts for a search only."""
     return log.part is not None and not np.any(log.part == "test")
-
-
-def _span(events: Events) -> str:
-    ends = np.array([events.time.min(), events.time.max()], "datetime64[ms]")
-    first, last = ends.astype("datetime64[m]")
-    return f"events go from {first} to {last}"
-
-
-def _stragglers(recipe: Recipe, events: Events) -> list[str]:
-    """A warning where the last days, by which a log is split, are all but empty."""
-    rules = recipe.rules
-    decides = recipe.has_times and not recipe.is_split and rules.protocol == "time"
-    if not decides or rules.end_ms is not None or rules.by_end:
-        return []
-    end = _end_of_most(events)
-    if events.time.max() - end < max(DAY_MS, rules.test_ms):
-        return []
-    return [f"the last days are all but empty: {_without_stragglers(events)}"]
-
-
-def _end_of_most(events: Events) -> int:
-    """Where the log all but ends: the day after all but a thousandth of the events."""
-    return (int(np.quantile(events.time, 0.999, method="lower")) // DAY_MS + 1) * DAY_MS
-
-
-def _without_stragglers(events: Events) -> str:
-    end = _end_of_most(events)
-    late = np.count_nonzero(events.time >= end)
-    if not late:
-        return "leave out a straggling end with --end"
-    said = option_text("end_ms", end)
-    return f"say {said}, from which on there are only {late:,} of {len(events):,} events"
-
-
-def _end(recipe: Recipe, events: Events) -> str:
-    """What to say of ``--end`` where it decides."""
-    end_ms = recipe.rules.end_ms
-    if end_ms is None:
-        return _without_stragglers(events)
-    said = f"another --end than {moment_text(end_ms)}"
-    if recipe.options.end_ms is not None:
-        return said
-    return f"{said}, which is built into format {recipe.format.name}"
 
 
 # -- the result -----------------------------------------------------------------------------
@@ -481,7 +390,7 @@ def _content(
         "equal_times": equal,
         "warnings": [
             *warnings(funnel.steps, summaries, equal),
-            *_stragglers(recipe, log.events),
+            *stragglers(recipe, log.events),
         ],
         "columns": {name: column.kind for name, column in kept.items()},
         **beside.meta,
