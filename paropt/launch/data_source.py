@@ -130,10 +130,13 @@ def prepared(files: Sequence[Path], note: Note = silent, options: Options | None
 
 
 def _is_prepared(place: Path) -> bool:
-    """Whether it is a directory, and not one of Parquet files."""
+    """Whether it is a directory, and not one of Parquet files; datasets hold such files too."""
     from paropt.data.layouts import is_parquet_directory
 
-    return place.is_dir() and ((place / "meta.json").exists() or not is_parquet_directory(place))
+    if not place.is_dir():
+        return False
+    above = (place / "meta.json").exists() or any(place.glob("*/meta.json"))
+    return above or not is_parquet_directory(place)
 
 
 def _check_file(place: Path) -> None:
