@@ -348,6 +348,8 @@ def _is_quoted(column: pa.ChunkedArray) -> bool:
     Then nothing else can have been meant; otherwise quotes are characters like others.
     """
     plain = pc.invert(pc.match_substring(column, '"'))
+    if pc.all(plain).as_py():
+        return False
     quoted = pc.match_substring_regex(column, r'^"(?:[^"]|"")*"$')
     if not pc.all(pc.or_(plain, quoted)).as_py() or not pc.any(quoted).as_py():
         return False

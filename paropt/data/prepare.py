@@ -452,4 +452,5 @@ def _summary(name: str, split: SplitArrays, index: Index, recipe: Recipe) -> dic
 def _pairs(split: SplitArrays, n_items: int) -> int:
     """How many different pairs of a session and an item there are."""
     session = np.repeat(np.arange(len(split.offsets) - 1), np.diff(split.offsets))
-    return int(pc.count_distinct(pa.array(session * n_items + split.items)).as_py())
+    pairs = np.sort(session * n_items + split.items)
+    return len(pairs) and 1 + int(np.count_nonzero(np.diff(pairs)))

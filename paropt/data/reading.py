@@ -239,6 +239,9 @@ def _is_header(layout: Layout, table: pa.Table) -> Bools:
     header = dict(zip(layout.names, layout.header or layout.names, strict=True))
     same = np.ones(table.num_rows, bool)
     for name in table.column_names:
+        if same.any():  # cheaply, for there hardly is one
+            same &= pc.match_substring(table.column(name), header[name]).to_numpy()
+    for name in table.column_names:
         if same.any():
             text = pc.utf8_trim(table.column(name), ' \t\ufeff"')
             same &= pc.equal(text, header[name]).to_numpy()
