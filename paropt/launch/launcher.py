@@ -70,7 +70,7 @@ def announce(opened: OpenedStudy) -> None:
     storage = opened.storage
     if not storage.listen:
         return
-    err = Console(stderr=True, highlight=False, soft_wrap=True)
+    err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
     host, _, port = storage.listen.rpartition(":")
     if address_for_others(host.strip("[]")) is None:
         err.print(
@@ -264,7 +264,7 @@ def _compute_floor(opened: OpenedStudy) -> None:
 
 def _finish(opened: OpenedStudy, local: LocalSlots, signals: int, report: bool) -> dict[str, Any]:
     name, endings = opened.study.name, local.endings
-    err = Console(stderr=True, highlight=False, soft_wrap=True)
+    err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
     _raise_if_lost(endings)
     status = study_status(opened.storage, opened.study)
     host = socket.gethostname()
@@ -272,9 +272,13 @@ def _finish(opened: OpenedStudy, local: LocalSlots, signals: int, report: bool) 
     status["workers"] = [slot.describe(host) for slot in local.slots]
     status["interrupted"] = signals > 0
     if report:
-        console = Console()
+        console = Console(markup=False, emoji=False)
         # a log takes lines of any length
-        print_ending(console if console.is_terminal else Console(width=WIDE), status, opened.study)
+        print_ending(
+            console if console.is_terminal else Console(width=WIDE, markup=False, emoji=False),
+            status,
+            opened.study,
+        )
     for message in dict.fromkeys(_messages(endings, "failures", "trainer", "failed", "died")):
         if all(ending["reason"] in ("failures", "trainer", "failed", "died") for ending in endings):
             raise StudyError(message)

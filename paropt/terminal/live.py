@@ -44,7 +44,7 @@ class LiveView(Protocol):
 
 def make_live_view(metric: str) -> LiveView:
     """The view for this process's stderr."""
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
     if on_a_terminal(console):
         return LiveScreen(console, metric)
     return LiveLines(console, metric)

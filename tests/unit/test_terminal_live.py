@@ -177,3 +177,12 @@ def test_the_protocol_survives_chunks_noise_and_what_json_lacks() -> None:
     heard = [m for byte in sent for m in lines.feed(bytes([byte]))]
     assert heard == [{"event": "epoch", "loss": None, "extra": {"a": [None, 1.5]}}]
     assert list(lines.feed(b'a stray print\n[1]\n{"event":"ready"}\n')) == [{"event": "ready"}]
+
+
+def test_names_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """rich reads "[red]" as a colour, and turns ":fire:" into a picture even without markup."""
+    odd = "[red]a:fire:b[/c]"
+    view = live.make_live_view("mrr@20")
+    assert isinstance(view, live.LiveLines)
+    view.note(f"study {odd} goes on")
+    assert capsys.readouterr().err[9:] == f"study {odd} goes on\n"
