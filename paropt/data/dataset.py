@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -199,7 +200,10 @@ class Dataset:
         }
 
     def _open(self, array: str) -> NDArray[Any]:
-        return _map_array(self.path / f"{array}.npy")
+        path = self.path / f"{array}.npy"
+        if not path.exists():  # paropt 0.1.0 wrote names as they are
+            path = self.path / f"{unquote(array)}.npy"
+        return _map_array(path)
 
     @cached_property
     def features(self) -> Mapping[str, NDArray[Any]]:

@@ -153,8 +153,8 @@ def _load(
 ) -> tuple[pa.Table, Place, dict[str, Kind]]:
     """A table, where its rows came from, and the kinds that its header tells."""
     if _is_json(path):
-        table = _read_json(path, key)
-        return table, Place([Layout(path, tuple(table.column_names))], [0]), {}
+        table, kinds = _read_json(path, key)
+        return table, Place([Layout(path, tuple(table.column_names))], [0]), kinds
     if header and "::" in (peek(path) or ""):
         return _movielens(path, header), Place([Layout(path, tuple(header))], [0]), {}
     layout = look_at(path, header)
@@ -239,22 +239,25 @@ def _is_json(path: Path) -> bool:
         raise damaged(path, error) from None
 
 
-def _read_json(path: Path, key: str) -> pa.Table:
+def _read_json(path: Path, key: str) -> tuple[pa.Table, dict[str, Kind]]:
     """JSON lines, or one object that maps ids to a text, a list or an object."""
+    kinds: dict[str, Kind] = {}
     try:
         with opened(on_disk(path)) as file:
             first = file.readline()
         line = json.loads(first) if first.rstrip().endswith(b"}") else {}
         with opened(on_disk(path)) as file:
             if key in line:
-                return pa.json.read_json(file)
+                return pa.json.read_json(file), kinds
             values = json.load(file)
         name = path.name.partition(".")[0]
         rows = [
             {key: one, **value} if isinstance(value, dict) else {key: one, name: value}
             for one, value in values.items()
         ]
-        return pa.Table.from_pylist(rows)
+        if values and all(isinstance(value, str) for value in values.values()):
+            kinds[name] = "text"
+        return pa.Table.from_pylist(rows), kinds
     except DAMAGED as error:
         raise damaged(path, error) from None
     except (pa.ArrowException, ValueError, AttributeError) as error:

@@ -125,7 +125,9 @@ def _from_npy(path: Path, id_path: Path) -> Iterator[Chunk]:
             if read_magic(file) > (1, 0):
                 raise ValueError("its header is of another version")
             shape, by_columns, dtype = read_array_header_1_0(file)
-            if len(shape) != 2 or dtype.kind not in "fiu" or by_columns:
+            if by_columns:
+                raise ValueError("it is in Fortran order; save np.ascontiguousarray of it")
+            if len(shape) != 2 or dtype.kind not in "fiu":
                 raise ValueError(f"it holds {dtype} {list(shape)}, not rows of numbers")
             if len(ids) != shape[0]:
                 raise ValueError(f"it has {shape[0]:,} vectors, and {id_path} {len(ids):,} ids")

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -196,6 +197,28 @@ def test_tables_are_in_the_fingerprint(tmp_path: Path) -> None:
     prints.add(made(tmp_path).fingerprint)
     assert len(prints) == 3
     open_dataset(tmp_path / "out").verify()
+
+
+def test_texts_by_id_are_texts(tmp_path: Path) -> None:
+    (tmp_path / "plots.json").write_text(json.dumps({"a": "one", "b": "two", "x": "no item"}))
+    dataset = made(tmp_path, item_features=(tmp_path / "plots.json",))
+    assert list(dataset.fields("items")["plots"].texts()) == ["one", "two", None, None]
+
+
+def test_a_name_that_is_no_file_name_is_kept_also_as_written_by_0_1_0(tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text("ItemId,größe (cm)/x\na,S\nb,M\n")
+    made(tmp_path, item_features=(tmp_path / "items.csv",))
+    out, name = tmp_path / "out", "größe (cm)/x"
+    assert open_dataset(out).fields("items")[name].size == 2
+    (tmp_path / "items.csv").write_text("ItemId,größe\na,S\nb,M\n")
+    made(tmp_path, item_features=(tmp_path / "items.csv",))
+    meta = json.loads((out / "meta.json").read_text())
+    for path in [path for path in meta["files"] if "%" in path]:
+        meta["files"][unquote(path)] = meta["files"].pop(path)
+        (out / path).rename(out / unquote(path))
+    (out / "meta.json").write_text(json.dumps(meta))
+    field = open_dataset(out).fields("items")["größe"]
+    assert (field.size, field.array().tolist()) == (2, [1, 0, -1, -1])
 
 
 def test_many_values_are_said(tmp_path: Path) -> None:

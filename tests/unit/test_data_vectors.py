@@ -125,6 +125,7 @@ def bad(value: float) -> NDArray[Any]:
         (VECTORS * 0, "all of its vectors are zero"),
         (VECTORS[:3], "it has 3 vectors, and .* 4 ids"),
         (VECTORS[0], r"it holds float32 \[3\], not rows of numbers"),
+        (np.asfortranarray(VECTORS), "it is in Fortran order; save np.ascontiguousarray of it"),
         (VECTORS.astype(object), "cannot be used"),
     ],
 )
