@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +25,9 @@ from paropt.data.times import to_milliseconds, to_numbers
 from paropt.errors import DataError
 
 # columns of a table of items that are names to show
-_NAMES = ("title", "name", "itemname", "productname", "producttitle", "itemtitle", "label")
+_NAME = re.compile(
+    r"(item|product|movie|film|song|track|article|book|video|news|game|content)?(title|name|label)"
+)
 _COLUMNS = ("session_key", "item_key", "time_key", "order_column", "event_column")
 
 
@@ -269,4 +272,4 @@ def read_names(path: Path, item_key: str, column: str | None) -> Mapping[str, st
 
 def is_name(column: str) -> bool:
     """Whether a column of a table of items holds their names, by its own."""
-    return "".join(filter(str.isalnum, column)).lower() in _NAMES
+    return _NAME.fullmatch("".join(filter(str.isalnum, column)).lower()) is not None

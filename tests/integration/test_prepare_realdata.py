@@ -72,9 +72,8 @@ def test_movielens_100k(data_dir: Path, tmp_path: Path) -> None:
     assert counts(dataset, "train")[0] == 100_000 - 2 * 943
     assert dataset.split("valid").targets.sum() == dataset.split("test").targets.sum() == 943
     assert set(np.unique(dataset.split("test").columns["rating"])) == {1, 2, 3, 4, 5}
-    title = dataset.vocabulary("feature", "movie_title")
     toy_story = dataset.item_ids().tolist().index("1")
-    assert title[dataset.features["movie_title"][toy_story]] == "Toy Story"
+    assert dataset.fields("items")["movie_title"].texts()[toy_story] == "Toy Story"
 
 
 def test_movielens_1m_in_its_exact_order(data_dir: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from paropt.data.asking import Asked, read_asked, read_names
+from paropt.data.asking import Asked, is_name, read_asked, read_names
 from paropt.data.options import Options
 from paropt.errors import DataError
 
@@ -163,3 +163,11 @@ def test_a_file_is_looked_at_without_torch(tmp_path: Path) -> None:
         [sys.executable, "-c", code, path], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("column", "named"),
+    [("title", True), ("movie_title", True), ("ProductName", True), ("brand_name", False)],
+)
+def test_columns_of_names_are_told_by_their_own(column: str, named: bool) -> None:
+    assert is_name(column) == named
