@@ -1,13 +1,16 @@
-"""A table of real learning curves, for the simulator (simulate.py): made with paropt itself.
+"""Tables of real learning curves, for the simulator (simulate.py), by paropt's own fit loop.
 
-    python benchmarks/curve_table.py --data DIR --set yoochoose_100k [--rows 200] [--out FILE]
+    python benchmarks/curve_table.py --data DIR --cache DIR [--set NAME …] [--space NAME …]
+                                     [--rows 60] [--hours H]
 
-DIR is as for gru4rec_accuracy.py. Of each set the last sessions of the training part are used, so
-that a table takes half an hour on two cores. Random configurations of a shipped
-space, its start points among them, are trained for all their epochs without pruning, on two slots;
-the start points once more with another seed, which is what the noise of a seed is measured on. A
-second run goes on where the first one was stopped. Curves are of the valid part; the test part is
-not looked at.
+DIR is as for gru4rec_accuracy.py. Of each set a part is used that trains in a quarter minute. The
+first rows of a table are the space's start points, the others random configurations, the same ones
+for every set; two start points are trained with four more seeds each, which is what the
+noise of a seed is measured on. One training at a time, on one thread; tables are made smallest
+first. A row is written when it is done, so a second run goes on where the first one ended; run it
+in the background for as many days as it takes. Curves are of the valid part, under the evaluation
+protocol of the data; the test part is not looked at. ``seconds`` are the process's own CPU seconds
+per epoch, training and evaluation, as other work may share the machine.
 """
 
 from __future__ import annotations
@@ -15,11 +18,13 @@ from __future__ import annotations
 import argparse
 import csv
 import gzip
+import itertools
 import json
 import platform
-import subprocess
-import sys
-from dataclasses import replace
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -29,119 +34,213 @@ import torch
 from paropt.data.dataset import Dataset, open_dataset
 from paropt.data.options import Options
 from paropt.data.prepare import prepare
-from paropt.search.study.history import Record
-from paropt.search.study.study import Study
-from paropt.storage.connect import open_storage
-from paropt.training.objective import Objective
+from paropt.errors import OutOfMemory, TrainingError
+from paropt.search.space.file import EPOCHS, read_space
+from paropt.search.space.shipped import find_space
+from paropt.search.space.space import Config, Space
+from paropt.search.study.sampling import derived_seed, uniformly
+from paropt.training.fit import Fit
 
-SPACE = "gru4rec_xe_shared"
-STARTS = 5  # points that the space starts with
-SEEDS = (42, 43)  # the first one trains all rows, the other only the start points
-SESSIONS = {"yoochoose_100k": 6_000, "retailrocket": 18_000}  # the last ones for training
-FIXED = "n_sample=512"  # its 2,048 are most of these items; GRU4Rec's authors advise fewer then
 METRIC = "mrr@20"
-MRR = Objective(METRIC)
+SEED, REPEAT_SEEDS = 42, (43, 44, 45, 46)
+REPEATED = 2  # start points that are trained with each of the repeat seeds
+CURVES = Path(__file__).parent / "curves"
+# by space: what is fixed beside the space's own. GRU4Rec's 2,048 samples are most of these items
+FIXED = {
+    "gru4rec_xe_shared": ("n_sample=512",),
+    "gru4rec_bprmax_shared": ("n_sample=512",),
+    "sasrec": ("n_epochs=16",),
+    "hstu": ("n_epochs=16",),
+}
+NEEDS_TIMES = {"hstu"}
+Rows = Iterator[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A part of a real set: the last ``sessions`` of its training rows, by the column ``key``."""
+
+    file: str
+    key: str
+    sessions: int
+    options: Options
+    times: bool = False
+    keep: Callable[[dict[str, str]], bool] = lambda row: True
+    given: dict[str, str] = field(default_factory=dict)  # other parts that come split
+
+
+def _training(row: dict[str, str]) -> bool:
+    return row.get("split", "train") == "train"
+
+
+_ORDER = Options(session_key="session", item_key="item_id", order_column="pos", test_fraction=0.2)
+_USERS = Options(
+    session_key="user_id", item_key="item_id", order_column="pos", protocol="leave-one-out"
+)
+CUTS = {
+    "ml1m": Cut("ml1m/interactions_ordered.csv.gz", "user_id", 400,
+                replace(_USERS, time_key="ts_est"), times=True),
+    "beauty": Cut("beauty/beauty_sequences.csv.gz", "user_id", 6_000, _USERS),
+    "yoochoose_100k": Cut("yoochoose_100k/train.tsv.gz", "SessionId", 4_000, Options(), True,
+                          given={"valid": "yoochoose_100k/valid.tsv.gz",
+                                 "test": "yoochoose_100k/test.tsv.gz"}),
+    "ml100k": Cut("ml100k/ml-100k.inter", "user_id:token", 943,
+                  Options(format="recbole"), times=True),
+    "taobao": Cut("taobao_slice/events.csv.gz", "user_id", 815,
+                  Options(session_key="user_id", item_key="item_id", time_key="ts",
+                          session_gap_ms=1_800_000, min_support=2), times=True),
+    "globo": Cut("globo/clicks.csv.gz", "session_id", 25_000,
+                 Options(session_key="session_id", item_key="click_article_id",
+                         time_key="click_timestamp", test_days=0.05), times=True,
+                 keep=lambda row: row["click_timestamp"] < "1508112000000"),  # 2017-10-16
+    "yoochoose1_64": Cut("yoochoose1_64/sessions.csv.gz", "session", 9_000, _ORDER,
+                         keep=_training),
+    "retailrocket": Cut("retailrocket/sessions.csv.gz", "session", 12_000, _ORDER, keep=_training),
+}  # fmt: skip
 
 
 def dataset(data: Path, name: str, cache: Path) -> Dataset:
-    """The last sessions of the set as a dataset directory, made once.
-
-    yoochoose_100k comes split, and only its train part is shortened; retailrocket is split here.
-    """
-    out, folder = cache / f"{name}_last", data / name
+    """The part of a set as a dataset directory, made once."""
+    out, cut = cache / f"{name}_part", CUTS[name]
     if out.exists():
         return open_dataset(out)
-    log = cache / f"{name}_last.csv"
-    if name == "yoochoose_100k":
-        _last_sessions(folder / "train.tsv.gz", log, "SessionId", SESSIONS[name])
-        given = {"train": log, "valid": folder / "valid.tsv.gz", "test": folder / "test.tsv.gz"}
-        return prepare([], out, given)
-    _last_sessions(folder / "sessions.csv.gz", log, "session", SESSIONS[name])
-    order = Options(session_key="session", item_key="item_id", order_column="pos")
-    return prepare([log], out, options=replace(order, test_fraction=0.2))
+    suffix = Path(cut.file.removesuffix(".gz")).suffix
+    log = cache / f"{name}_part{suffix}"
+    _last_sessions(data / cut.file, log, cut)
+    if cut.given:
+        given = {"train": log} | {part: data / file for part, file in cut.given.items()}
+        return prepare([], out, given, cut.options)
+    return prepare([log], out, options=cut.options)
 
 
-def _last_sessions(source: Path, out: Path, key: str, count: int) -> None:
-    """Writes the last ``count`` sessions of a log's training part as CSV."""
-    with gzip.open(source, "rt", newline="") as lines:
-        separator = "\t" if ".tsv" in source.name else ","
-        rows = [r for r in csv.DictReader(lines, delimiter=separator)]
-    rows = [row for row in rows if row.pop("split", "train") == "train"]
-    kept = set(list(dict.fromkeys(row[key] for row in rows))[-count:])
+def _last_sessions(source: Path, out: Path, cut: Cut) -> None:
+    separator = "," if ".csv" in source.name else "\t"
+    opened = gzip.open if source.suffix == ".gz" else open
+    with opened(source, "rt", newline="") as lines:
+        reader = csv.DictReader(lines, delimiter=separator)
+        rows = [row for row in reader if cut.keep(row)]
+    if "click_timestamp" in rows[0]:  # the only one whose file is not in time order
+        rows.sort(key=lambda row: row["click_timestamp"])
+    kept = set(list(dict.fromkeys(row[cut.key] for row in rows))[-cut.sessions :])
     with out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=separator)
         writer.writeheader()
-        writer.writerows(row for row in rows if row[key] in kept)
+        writer.writerows(row for row in rows if row[cut.key] in kept)
 
 
-def train(path: Path, study: str, trials: int, seed: int) -> None:
-    """Runs or goes on with the study that the rows are of."""
-    words = ["launch", "--space", SPACE, "--data", path, "--study", study, "--trials", trials]
-    words += ["--fixed", FIXED, "--sampler", "random", "--pruner", "none", "--seed", seed]
-    words += ["--devices", "cpu", "--per-device", 2, "--json"]
-    command = [sys.executable, "-m", "paropt", *map(str, words)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+def configurations(space: Space) -> Iterator[tuple[int, Config, int]]:
+    """Number, configuration and seed of every row, without end: start points, repeats, random."""
+    starts = [
+        space.complete(point, uniformly(random.Random(derived_seed("curves", "start", k))))
+        for k, point in enumerate(space.start)
+    ]
+    repeats = [(point, seed) for point in starts[:REPEATED] for seed in REPEAT_SEEDS]
+    chosen = [(point, SEED) for point in starts] + repeats
+    for number in itertools.count():
+        if number < len(chosen):
+            yield number, *chosen[number]
+        else:
+            rng = random.Random(derived_seed("curves", number))
+            yield number, space.walk(uniformly(rng)), SEED
 
 
-def read(studies: list[str]) -> tuple[Study, list[tuple[int, Record]]]:
-    """Every configuration that trained to its end, with its study's seed."""
-    rows: list[tuple[int, Record]] = []
-    with open_storage() as storage:
-        for name in studies:
-            study = Study.load(storage.url, name)
-            study.refresh()
-            seed = study.definition.seed or 0
-            rows += [(seed, r) for r in study.history.lineages() if r.outcome == "complete"]
-            study.close()
-    return study, rows
+def train(found: Dataset, config: Config, seed: int) -> tuple[float, list[float]]:
+    """CPU seconds per epoch and the curve; a curve that diverged stays short."""
+    params = dict(config)
+    model = params.pop("model")
+    filter_seen = found.meta["protocol"] == "leave-one-out"
+    began, curve = time.process_time(), []
+    try:
+        fit = Fit(model, params, found.view("search"), seed=seed, filter_seen=filter_seen)
+        curve = [epoch.metrics[METRIC] for epoch in fit.epochs()]
+    except (TrainingError, OutOfMemory) as error:
+        print(f"  {error}", flush=True)
+    return (time.process_time() - began) / max(1, len(curve)), curve
 
 
-def write(
-    out: Path, made: dict[str, Any], names: list[str], rows: list[tuple[int, Record]]
-) -> None:
-    """One line of JSON that says what it is, then CSV: parameters, seconds per epoch, the curve."""
-    epochs = max(len(record.curve(MRR)) for _, record in rows)
-    with out.open("w", newline="") as file:
-        file.write(f"# {json.dumps(made)}\n")
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*names, "seed", "seconds", *(f"epoch {k + 1}" for k in range(epochs))])
-        for seed, record in rows:
-            searched, curve = record.meta["searched"], record.curve(MRR)
-            spent = sum(record.curves["seconds"]) / len(curve)
-            values = [f"{value:.5f}" for value in curve]
-            writer.writerow([*(searched[name] for name in names), seed, f"{spent:.3f}", *values])
+@dataclass(frozen=True)
+class TableFile:
+    """A table on disk, and how many of its rows are done."""
+
+    path: Path
+    names: list[str]
+    epochs: int
+
+    def done(self) -> set[int]:
+        if not self.path.exists():
+            return set()
+        with self.path.open(newline="") as file:
+            file.readline()
+            return {int(row["row"]) for row in csv.DictReader(file)}
+
+    def begin(self, made: dict[str, Any]) -> None:
+        if self.path.exists():
+            return
+        self.path.parent.mkdir(exist_ok=True)
+        columns = ["row", *self.names, "seed", "seconds"]
+        columns += [f"epoch {k + 1}" for k in range(self.epochs)]
+        with self.path.open("w", newline="") as file:
+            file.write(f"# {json.dumps(made)}\n")
+            csv.writer(file, lineterminator="\n").writerow(columns)
+
+    def add(self, number: int, config: Config, seed: int, spent: float, curve: list[float]) -> None:
+        cells = [number, *(config.get(name, "") for name in self.names), seed, f"{spent:.3f}"]
+        cells += [f"{value:.5f}" for value in curve] + [""] * (self.epochs - len(curve))
+        with self.path.open("a", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerow(cells)
+
+
+def table(found: Dataset, name: str, space_name: str, rows: int, until: float) -> None:
+    """Trains what is missing of a table's rows, until it is complete or time is up."""
+    space = read_space(find_space(space_name) or space_name, list(FIXED[space_name]))
+    _, first, _ = next(configurations(space))
+    epochs = int(first.get(EPOCHS) or max(space.epochs.values()))
+    names = [parameter.label for parameter in space.searched]
+    file = TableFile(CURVES / f"{name}-{space_name}.csv", names, epochs)
+    file.begin(
+        {
+            "command": f"curve_table.py --set {name} --space {space_name}",
+            "date": date.today().isoformat(),
+            "space": space_name,
+            "fixed": " ".join(FIXED[space_name]),
+            "metric": METRIC,
+            "set": found.path.name,
+            "fingerprint": found.fingerprint,
+            "split": "valid",
+            "ties": "standard",
+            "filter_seen": found.meta["protocol"] == "leave-one-out",
+            "machine": f"{platform.machine()}, 1 thread, torch {torch.__version__}",
+        }
+    )
+    done = file.done()
+    for number, config, seed in itertools.islice(configurations(space), rows):
+        if number in done:
+            continue
+        if time.monotonic() > until:
+            return
+        spent, curve = train(found, config, seed)
+        file.add(number, config, seed, spent, curve)
+        best = f"{max(curve):.4f}" if curve else "no value"
+        print(f"{name} {space_name} row {number}: {best}, {spent:.2f} s per epoch", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--set", choices=["yoochoose_100k", "retailrocket"], required=True)
-    parser.add_argument("--rows", type=int, default=120)
-    parser.add_argument("--cache", type=Path, required=True, help="keep the prepared set here")
-    parser.add_argument("--out", type=Path, help="beside this file, in curves/")
+    parser.add_argument("--cache", type=Path, required=True, help="keep the prepared sets here")
+    parser.add_argument("--set", choices=[*CUTS], nargs="*", default=[*CUTS])
+    parser.add_argument("--space", choices=[*FIXED], nargs="*", default=[*FIXED])
+    parser.add_argument("--rows", type=int, default=68)
+    parser.add_argument("--hours", type=float, default=1e6)
     args = parser.parse_args()
+    torch.set_num_threads(1)
     args.cache.mkdir(parents=True, exist_ok=True)
-    found = dataset(args.data, args.set, args.cache)
-    studies = {seed: f"curves-{args.set}-{seed}" for seed in SEEDS}
-    for seed, study in studies.items():
-        train(found.path, study, args.rows if seed == SEEDS[0] else STARTS, seed)
-    study, rows = read(list(studies.values()))
-    made = {
-        "command": f"curve_table.py --set {args.set} --rows {args.rows}",
-        "date": date.today().isoformat(),
-        "space": SPACE,
-        "fixed": FIXED,
-        "metric": METRIC,
-        "set": found.path.name,
-        "fingerprint": found.fingerprint,
-        "split": "valid",
-        "ties": "standard",
-        "machine": f"{platform.machine()}, 2 slots of 1 thread, torch {torch.__version__}",
-    }
-    out = args.out or Path(__file__).parent / "curves" / f"{args.set}.csv"
-    out.parent.mkdir(exist_ok=True)
-    write(out, made, [p.label for p in study.space.searched], rows)
-    print(f"{len(rows)} rows in {out}")
+    until = time.monotonic() + 3600 * args.hours
+    for space in args.space:
+        for name in args.set:
+            if space in NEEDS_TIMES and not CUTS[name].times:
+                continue
+            table(dataset(args.data, name, args.cache), name, space, args.rows, until)
 
 
 if __name__ == "__main__":
