@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from paropt.data.options import Options, Recipe
 
 DEMO = "demo"
-KEPT = 1  # raised when `prepare` makes something else of the same files
+KEPT = 2  # raised when `prepare` makes something else of the same files
 
 Note = Callable[[str], None]
 
@@ -175,7 +175,7 @@ def _identity(files: Sequence[Path], options: Options) -> str:
     from paropt.data.layouts import files_of, on_disk
 
     whole = hashlib.sha256(f"{KEPT}".encode())
-    if said := said_options(options):  # without any, the name is the one that paropt 0.1 gave
+    if said := said_options(options):
         whole.update(repr(sorted(said.items())).encode())
     for file in (part for path in files for part in files_of(path)):
         try:
