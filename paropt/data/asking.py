@@ -21,7 +21,7 @@ from paropt.data.ids import encode_ids
 from paropt.data.options import Options
 from paropt.data.reading import Layout, Place, look_at, read_columns, require, skipped
 from paropt.data.rules import DAY_MS
-from paropt.data.times import to_milliseconds, to_numbers
+from paropt.data.times import to_milliseconds, to_order
 from paropt.errors import DataError
 
 # columns of a table of items that are names to show
@@ -224,7 +224,7 @@ def _encoded(table: pa.Table, place: Place, schema: Schema) -> tuple[Events, pa.
         time = to_milliseconds(table.column(key), key, place, schema.time_format)
     order_column = schema.order_column or schema.time_offset
     if order_column:
-        order = to_numbers(table.column(order_column), order_column, place, "order")
+        order = to_order(table.column(order_column), order_column, place)
     return in_order(Events(session, item, time, rows), order), sessions, items
 
 

@@ -61,8 +61,11 @@ def names_no_value(texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedAr
 
 
 def _trimmed(codes: Ints, vocabulary: pa.Array) -> tuple[Ints, pa.Array]:
-    """Ids without the blanks that some programs write after a comma."""
-    trimmed = pc.utf8_trim_whitespace(vocabulary)
+    """Ids without the blanks that some programs write after a comma, or a byte order mark.
+
+    Such a mark is in front of the first id of each of several files that were put together.
+    """
+    trimmed = pc.utf8_ltrim(pc.utf8_trim_whitespace(vocabulary), "\ufeff")
     if trimmed.equals(vocabulary):
         return codes, vocabulary
     again = pc.dictionary_encode(trimmed, null_encoding="encode")

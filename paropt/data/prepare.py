@@ -40,7 +40,7 @@ from paropt.data.options import Note, Options, Recipe, as_written, check_parts, 
 from paropt.data.reading import Place, read_columns, skipped
 from paropt.data.sifting import none_left, sifted
 from paropt.data.splitting import complete_splits, split_events
-from paropt.data.times import odd_span, to_milliseconds, to_numbers
+from paropt.data.times import odd_span, to_milliseconds, to_numbers, to_order
 from paropt.data.users import encode_users, shared_sessions, users_of_sessions
 from paropt.data.visits import settle_users
 from paropt.errors import DataError
@@ -189,7 +189,7 @@ def _read(recipe: Recipe, funnel: Funnel, note: Note) -> Log:
     time = _times(recipe, table, place, session) if schema.time_key else rows
     order = None
     if schema.order_column:
-        order = to_numbers(table.column(schema.order_column), schema.order_column, place, "order")
+        order = to_order(table.column(schema.order_column), schema.order_column, place)
     elif schema.rows_in_order:
         order = rows
     if not funnel.steps:

@@ -34,6 +34,7 @@ _COMPACT = {
 }
 _EARLIEST_YEAR = 1990  # of a log that nobody asks about
 _DAY_MS = 86_400_000
+_EARLIEST_MS, _LATEST_MS = -62_135_596_800_000, 253_402_300_799_999  # years 1 to 9999
 _NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 _HAS_ZONE = r"(Z|[+-]\d\d(:?\d\d)?)$"
 _DATE_ONLY = r"^\d{4}-\d\d-\d\d$"
@@ -155,6 +156,18 @@ def to_numbers(column: pa.ChunkedArray, name: str, place: Place, what: str) -> N
     return _finite(_of_text(column, name, place, what), name, place, what)
 
 
+def to_order(column: pa.ChunkedArray, name: str, place: Place) -> NDArray[Any]:
+    """Numbers [rows] that order events, as :func:`to_numbers`.
+
+    Raises:
+        DataError: some value is no finite number, or floats are so large that they were rounded.
+    """
+    values = to_numbers(column, name, place, "order")
+    if values.dtype.kind == "f":
+        _refuse_coarse(values, name, place, "number")
+    return values
+
+
 def _of_text(column: pa.ChunkedArray, name: str, place: Place, what: str) -> NDArray[Any]:
     for kind in (pa.int64(), pa.uint64(), pa.float64()):
         try:
@@ -209,7 +222,8 @@ def _moments(column: pa.ChunkedArray, name: str, place: Place) -> Ints:
     """Milliseconds of timestamps and dates, whatever their unit; a zone is only how they look."""
     kind = column.type
     if pa.types.is_date32(kind):
-        return _numpy(column.cast(pa.int32())).astype(np.int64) * _DAY_MS
+        days = _numpy(column.cast(pa.int32())).astype(np.int64)
+        return _scaled(days * 86_400, "s", name, place)
     if pa.types.is_date64(kind):
         column = column.cast(pa.timestamp("ms"))
     return _scaled(_numpy(column.cast(pa.int64())), column.type.unit, name, place)
@@ -217,7 +231,8 @@ def _moments(column: pa.ChunkedArray, name: str, place: Place) -> Ints:
 
 def _epoch(values: NDArray[Any], name: str, place: Place, unit: str | None) -> Ints:
     if values.dtype.kind == "f":
-        _refuse_coarse(values, name, place)
+        if values.itemsize < 8:
+            _refuse_coarse(values, name, place, "time")
         values = values.astype(np.float64, copy=False)
     if unit is None:
         compact = _compact(values, name, place)
@@ -227,20 +242,18 @@ def _epoch(values: NDArray[Any], name: str, place: Place, unit: str | None) -> I
     return _scaled(values, unit, name, place)
 
 
-def _refuse_coarse(values: NDArray[Any], name: str, place: Place) -> None:
+def _refuse_coarse(values: NDArray[Any], name: str, place: Place, what: str) -> None:
     """A float32 holds today's seconds in steps of two minutes: the order of events is lost."""
-    exact_below = 2 ** (np.finfo(values.dtype).nmant + 1)
-    if values.itemsize < 8 and np.abs(values).max() >= exact_below:
-        what = f"holds {values.dtype}, which rounds times of this size"
-        raise place.refuse(name, f"{what}; write double, integers or timestamps")
+    if np.abs(values).max(initial=0) >= 2 ** (np.finfo(values.dtype).nmant + 1):
+        rounds = f"holds {values.dtype}, which rounds {what}s of this size"
+        raise place.refuse(name, f"{rounds}; write double, integers or timestamps")
 
 
 def _scaled(values: NDArray[Any], unit: str, name: str, place: Place) -> Ints:
     """Milliseconds of numbers in a unit."""
     scale = UNITS[unit][0]
-    most = 2**63 - 1 if values.dtype.kind in "iu" else 2**62
-    most = int(most / max(scale, 1)) - 1
-    far = (values > most) | (values < -most)
+    latest = min(_LATEST_MS / scale, 2**63 - 1)
+    far = (values > latest) | (values < _EARLIEST_MS / scale)
     if far.any():
         row = int(np.argmax(far))
         raise place.fail(row, name, f"{values[row]} is too far from 1970 for a time in {unit}")
@@ -256,18 +269,16 @@ def _compact(values: NDArray[Any], name: str, place: Place) -> Ints | None:
     No clock has counted to such numbers yet: 20140401 seconds were in August 1970, and
     20140401000000 milliseconds will be in 2608.
     """
-    if values.dtype.kind == "f":
-        if values.max() >= 2**63 or (values != np.floor(values)).any():
-            return None
-        values = values.astype(np.int64)
-    low, high = int(values.min()), int(values.max())
-    n_digits = len(str(high))
-    if n_digits not in _COMPACT or low < 10 ** (n_digits - 1):
+    if values.max() >= 2**63 or (values != np.floor(values)).any():
         return None
-    first_year, last_year = low // 10 ** (n_digits - 4), high // 10 ** (n_digits - 4)
-    if first_year < 1970 or last_year >= 2100:
+    values = values.astype(np.int64, copy=False)
+    usual = int(np.quantile(values, 0.5, method="lower"))
+    n_digits = len(str(usual))
+    if usual < 0 or n_digits not in _COMPACT:
         return None
-    milliseconds, valid = _of_digits(values.astype(np.int64, copy=False), n_digits)
+    year = values // 10 ** (n_digits - 4)
+    milliseconds, valid = _of_digits(values, n_digits)
+    valid &= (year >= 1970) & (year < 2100)
     if valid.mean() < 0.9:
         return None
     if not valid.all():

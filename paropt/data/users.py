@@ -23,13 +23,13 @@ def encode_users(
     """Codes [rows] into a vocabulary of users; −1 where a row names none.
 
     Raises:
-        DataError: as :func:`paropt.data.ids.encode_ids`, but for missing ids.
+        DataError: as :func:`paropt.data.ids.encode_ids`, but an id is missing only where all are.
     """
     missing = pc.is_null(column, nan_is_null=True)
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         missing = pc.or_(missing, pc.fill_null(pc.equal(pc.utf8_trim_whitespace(column), ""), True))
     if pc.all(missing).as_py():
-        return np.full(len(column), -1, np.int32), pa.array([], pa.string())
+        raise place.refuse(name, "names no user in any row; leave --user-key out, or name another")
     if not pc.any(missing).as_py():
         return encode_ids(column, name, place, as_text, words_are_ids)
     one = column[pc.index(missing, False).as_py()]

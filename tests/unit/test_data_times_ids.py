@@ -17,8 +17,10 @@ from paropt.data.times import (
     parse_duration,
     parse_moment,
     to_milliseconds,
+    to_order,
     unreadable_times,
 )
+from paropt.data.users import encode_users
 from paropt.errors import DataError
 
 
@@ -97,6 +99,14 @@ def test_a_date_that_is_none_among_dates_is_named(place: Place) -> None:
         to_milliseconds(texts(*days), "t", place)
 
 
+@pytest.mark.parametrize("stray", ["99991231", "19000101", "0", "1396860669000"])
+def test_a_placeholder_among_dates_does_not_make_them_an_epoch(place: Place, stray: str) -> None:
+    days = [f"201404{day:02}" for day in range(1, 31)]
+    days[3] = stray
+    with pytest.raises(DataError, match=rf"log\.csv:6: .*{stray} is no date of the form %Y%m%d,"):
+        to_milliseconds(texts(*days), "t", place)
+
+
 def test_a_named_format_is_used_for_numbers_too(place: Place) -> None:
     for column in (pa.array([20140407]), pa.array([20140407.0]), pa.array(["20140407"])):
         chunked = pa.chunked_array([column])
@@ -113,6 +123,9 @@ def test_a_named_format_is_used_for_numbers_too(place: Place) -> None:
         (pa.array([2**63 + 5], pa.uint64()), "ns"),
         (pa.array([1e300]), "ms"),
         (pa.array([2**62], pa.timestamp("s")), None),
+        (pa.array([1396860669000]), "s"),  # milliseconds: year 46234
+        (pa.array([-(2**47)]), "ms"),
+        (pa.array([2**30], pa.date32()), None),
     ],
 )
 def test_times_that_do_not_fit_are_refused(
@@ -229,6 +242,26 @@ def test_blanks_around_ids_do_not_make_other_ids(place: Place) -> None:
     codes, ids = encode_ids(texts("a", " a", "a ", "b"), "i", place)
     assert codes.tolist() == [0, 0, 0, 1]
     assert ids.to_pylist() == ["a", "b"]
+
+
+def test_a_byte_order_mark_does_not_make_another_id(place: Place) -> None:
+    codes, vocabulary = encode_ids(texts("7", "\ufeff7", "8"), "i", place)
+    assert (codes.tolist(), vocabulary.to_pylist()) == ([0, 0, 1], ["7", "8"])
+
+
+def test_floats_that_were_rounded_are_no_order(place: Place) -> None:
+    exact = pa.chunked_array([pa.array([2.0**24 - 1, 3.0], pa.float32())])
+    assert to_order(exact, "o", place).tolist() == [2.0**24 - 1, 3.0]
+    for kind, first in ((pa.float32(), 2.0**24), (pa.float64(), 2.0**53)):
+        column = pa.chunked_array([pa.array([first, 3.0], kind)])
+        with pytest.raises(DataError, match=r"column 'o' holds float\d+, which rounds numbers"):
+            to_order(column, "o", place)
+
+
+def test_a_column_without_any_user_is_refused(place: Place) -> None:
+    for column in (texts("", " "), pa.chunked_array([pa.nulls(2)])):
+        with pytest.raises(DataError, match="column 'u' names no user in any row"):
+            encode_users(column, "u", place, False, False)
 
 
 def test_whole_floats_are_integers(place: Place) -> None:
