@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from paropt.cli._judging import also_option, metric_option, protocol_options
+from paropt.names import baseline
 from paropt.training.evaluation import EvaluationProtocol
 from paropt.training.judgement import cautions, coverage, value_words
 from paropt.training.objective import Objective
@@ -72,7 +73,7 @@ def show(outcome: RunResult, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(asdict(outcome), indent=1))
         return
-    floor = outcome.floor or {}
+    floor = {baseline(name): numbers for name, numbers in (outcome.floor or {}).items()}
     columns = {outcome.model: outcome.metrics, **floor}
     widths = [max(10, len(name)) for name in columns]
     first = max(len(name) for name in outcome.metrics)

@@ -151,7 +151,21 @@ def _remembering(layout: Layout, options: Options, log: Mapping[str, Any]) -> Op
     chosen["events"] = options.events or tuple(log.get("events") or ())
     if not (chosen["event_column"] and chosen["events"]):
         chosen |= {"event_column": None, "events": ()}
-    return replace(options, **chosen)
+    return replace(options, **chosen, **_guards(layout, options, log))
+
+
+def _guards(layout: Layout, options: Options, log: Mapping[str, Any]) -> dict[str, Any]:
+    """Which rows were left out of the model's log, as far as the file has the columns."""
+    own = [str(text) for text in log.get("where") or ()]
+    there = [text for text in own if set(parse_condition(text).columns) <= set(layout.names)]
+    return {
+        "text_ids": bool(log.get("text_ids")),
+        "words_are_ids": bool(log.get("words_are_ids")),
+        "drop_missing": options.drop_missing or bool(log.get("drop_missing")),
+        "drop_ids": options.drop_ids or tuple(log.get("drop_ids") or ()),
+        "skip_bad_rows": options.skip_bad_rows or bool(log.get("skip_bad_rows")),
+        "where": options.where or tuple(there),
+    }
 
 
 def _looking(layout: Layout, told: Options, notes: list[str]) -> Options:

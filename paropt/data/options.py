@@ -141,6 +141,10 @@ def as_written(recipe: Recipe) -> dict[str, Any]:
         **asdict(recipe.schema),
         "text_ids": recipe.options.text_ids,
         "words_are_ids": recipe.options.words_are_ids,
+        "drop_missing": recipe.options.drop_missing,
+        "drop_ids": recipe.options.drop_ids,
+        "skip_bad_rows": recipe.options.skip_bad_rows,
+        "where": recipe.options.where,
         "session_gap_ms": recipe.rules.session_gap_ms,
     }
 

@@ -418,9 +418,11 @@ def _flattered(found: Finished) -> Paragraph:
     if told["flattered"] is None:
         return Paragraph(["The search judged otherwise than this test: values cannot be compared."])
     by = told["flattered"]
-    where = "above" if (by > 0) == found.searched.objective.larger else "below"
+    side = "above" if (by > 0) == found.searched.objective.larger else "below"
+    apart = number(abs(by))
+    where = f"{apart} {side}" if apart != number(0.0) else "the same as"
     text: list[Words] = [
-        f"The search's best {metric}, {number(told['search'])}, is {number(abs(by))} {where} the "
+        f"The search's best {metric}, {number(told['search'])}, is {where} the "
         f"mean of {counted(told['seeds'], 'fresh seed')} of the same configuration, "
         f"{number(told['fresh'])}: "
     ]

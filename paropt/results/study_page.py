@@ -279,7 +279,7 @@ def _models(searched: Searched) -> Iterable[Block]:
         [
             "The sampler gives more trials to a model that looks better, so they are compared at ",
             Term("equal spend"),
-            f": when each had used {spend:,.0f} device seconds.",
+            f": when each had used {counted(round(spend), 'device second')}.",
         ]
     )
     header = ["model", "at equal spend", "by trial", "with all", "trials", "device time"]
@@ -317,8 +317,14 @@ def _course(searched: Searched) -> Iterable[Block]:
         some = f" The latest {len(searched.curves)} trials." if ended > len(searched.curves) else ""
         yield Picture(
             of_study.learning_curves(searched),
-            [f"Dotted lines and hollow marks were stopped early.{some}"],
+            [*_early(searched), some],
         )
+
+
+def _early(searched: Searched) -> list[Words]:
+    if not any(trial.outcome == "pruned" for trial in searched.curves):
+        return []
+    return ["The dotted curves of trials, which end in hollow marks, were stopped early."]
 
 
 def _importances(searched: Searched) -> Iterable[Block]:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from paropt.files import file_stem
 from paropt.names import baseline, command, epoch_of
+from paropt.search.study.equal_spend import LEAST_SPEND
 from paropt.search.study.study import Study
 from paropt.search.study.summary import Importance
 from paropt.terminal.live import best_line, progress_line
@@ -92,10 +93,10 @@ def _models(status: Mapping[str, Any]) -> Table:
 
 
 def _equal(status: Mapping[str, Any]) -> str:
-    return (
-        f"equal spend: {status['by_model']['spend']:,.1f} device seconds each, "
-        "as many as the model that spent least"
-    )
+    spend = status["by_model"]["spend"]
+    if spend <= LEAST_SPEND:
+        return "equal spend: up to a second of device time each, the least that is compared"
+    return f"equal spend: {spend:,.1f} device seconds each, as many as the model that spent least"
 
 
 def _value(value: float | None) -> str:

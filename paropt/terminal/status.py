@@ -141,6 +141,8 @@ def _best_table(metric: str, study: Study, count: int, width: int) -> Renderable
     rows = []
     for trial in study.best(count):
         searched = {k: v for k, v in trial["params"].items() if k in names}
+        if len(study.space.models) > 1:
+            searched = {"model": trial["model"], **searched}
         rows.append(
             [
                 str(trial["trial"]),

@@ -121,6 +121,20 @@ def test_rows_can_be_left_out_as_in_prepare(tmp_path: Path) -> None:
         asked(tmp_path, text, LOG)
 
 
+def test_rows_are_left_out_as_in_the_models_own_log(tmp_path: Path) -> None:
+    own = {
+        "time_format": None,
+        "drop_missing": True,
+        "drop_ids": ["gift"],
+        "skip_bad_rows": True,
+        "where": ["n > 0", "elsewhere > 0"],  # the second one's column is not in this file
+    }
+    text = "visitor,sku,when,n\nv,a,1,1\nv,,2,1\nv,b,3,-1\nv,gift,4,1\nv,unknown,5,1\ntorn\n"
+    assert sessions(asked(tmp_path, text, LOG | own)) == {"v": ["a"]}
+    own["words_are_ids"] = True
+    assert sessions(asked(tmp_path, text, LOG | own)) == {"v": ["a", "unknown"]}
+
+
 def test_items_that_match_nothing_are_refused_with_both_spellings(tmp_path: Path) -> None:
     found = asked(tmp_path, "visitor,sku,when\nv,77.0,1\nv,100.0,2\n", LOG | {"time_format": None})
     with pytest.raises(DataError, match=r"none of the 2 items in column 'sku'.*'77.0'.*'i1'"):

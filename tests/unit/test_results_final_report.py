@@ -177,6 +177,8 @@ def test_looks_again_and_lost_comparisons_are_said(report: dict[str, Any]) -> No
         assert "Without any training, session k-NN reaches 0.3100." in text
         assert "nothing better than its control" in text
         assert "it did not flatter" in text
+    report["flattery"] |= {"search": 0.36, "fresh": 0.36, "flattered": 0.0}
+    assert "0.3600, is the same as the mean of" in text_of(report)
     assert files.roles(report) == ["chosen"]
 
 

@@ -50,6 +50,14 @@ def test_a_value_counts_once_the_spend_of_the_cheapest_has_bought_it() -> None:
     assert found["slow"] == {"best": 0.2, "trial": 0, "trials": 1, "spent": 30, "overall": 0.9}
 
 
+def test_below_a_second_no_model_is_cheaper_than_another() -> None:
+    found = rows(
+        [trial(0, "slow", 1, [0.06], [0.7]), trial(1, "fast", 2, [0.04], [0.4])], ["fast", "slow"]
+    )
+    assert found[""] == {"spend": 1.0}
+    assert (found["fast"]["best"], found["slow"]["best"]) == (0.4, 0.7)
+
+
 def test_trials_count_in_the_order_of_their_ends() -> None:
     found = rows(
         [

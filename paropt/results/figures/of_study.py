@@ -25,6 +25,7 @@ from paropt.results.figures.description import (
     Series,
 )
 from paropt.results.searched import Searched, TrialFacts
+from paropt.results.words import counted
 from paropt.search.study.history import Record, best_first
 from paropt.search.study.study import Study
 from paropt.search.study.summary import Importance, diagnostics
@@ -199,7 +200,7 @@ def per_model(searched: Searched) -> list[Marks]:
             marks.append(Mark(row["model"], row["best"], None, [row["overall"]], colour))
     marks += [Mark(baseline(name), v, colour=GREY) for name, v in searched.floors.items()]
     metric, spend = searched.metric, searched.by_model["spend"]
-    title = f"{metric} of each model at equal spend, {spend:,.0f} device seconds"
+    title = f"{metric} of each model at equal spend, {counted(round(spend), 'device second')}"
     dots, rings = "at equal spend", "with all that was spent on it"
     return [Marks("best-per-model", title, f"{metric} on valid", "", marks, dots, rings)]
 

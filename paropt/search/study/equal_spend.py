@@ -13,6 +13,8 @@ from typing import Any
 from paropt.search.study.history import Record
 from paropt.training.objective import Curve, Objective
 
+LEAST_SPEND = 1.0  # device seconds: below it, time says nothing of a model
+
 
 @dataclass(frozen=True)
 class Reached:
@@ -32,14 +34,15 @@ def by_model(
     which trials ended; an epoch counts once its seconds are within the spend, and trials are
     compared by their ``steady`` values, as everywhere. ``best`` and ``trial`` are None for a model
     without a value so far. ``spend`` is what that model spent, of those with a value, that spent
-    least: None where none has one. ``overall`` is the best at any spend.
+    least, and at least a second: None where none has one. ``overall`` is the best at any spend.
     """
     ended = [record for record in lineages if not record.open and record.ended is not None]
     ended.sort(key=lambda record: (str(record.ended), record.number))
     theirs = {model: [r for r in ended if r.meta["model"] == model] for model in models}
     spent = {model: sum(record.seconds for record in theirs[model]) for model in models}
     overall = {model: _best(theirs[model], objective, spent[model]) for model in models}
-    spend = min((spent[model] for model in models if overall[model]), default=None)
+    least = [max(spent[model], LEAST_SPEND) for model in models if overall[model]]
+    spend = min(least, default=None)
     rows = []
     for model in models:
         best, ever = _best(theirs[model], objective, spend or 0.0), overall[model]
