@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from paropt.results.figures.of_study import learning_curves, per_model
+from paropt.results.searched import Searched, TrialFacts
 from paropt.results.spend_curve import Point, best_within
 from paropt.search.study.equal_spend import by_model
 from paropt.search.study.history import Record, best_first
@@ -22,7 +23,8 @@ def record(number: int, curve: list[float], objective: Objective = MRR, **more: 
     best = objective.best_epoch(curve)
     assert best is not None
     meta = {
-        "model": "sasrec", "root": number, "attempt": 1, "params": {}, "seed": 1, "searched": {},
+        "model": "sasrec", "root": number, "attempt": 1, "epochs": 4,
+        "params": {}, "seed": 1, "searched": {},
     }  # fmt: skip
     curves = {objective.metric: curve, "seconds": [1.0] * len(curve), **more}
     ended = datetime(2026, 1, 1, 12, number)
@@ -41,11 +43,17 @@ def test_the_order_of_trials() -> None:
 
 
 def test_the_figures() -> None:
-    ranked = best_first(RECORDS, MRR)
-    trials = [described(one, MRR) for one in RECORDS]
-    curves = learning_curves("mrr@20", trials, ranked[0].number)
-    assert curves.series[-1].label == "trial 1, the best"
-    assert per_model("mrr@20", [described(one, MRR) for one in ranked]).bars == [("sasrec", 0.28)]
+    trials = [TrialFacts.of(one, MRR) for one in RECORDS]
+    best = [TrialFacts.of(one, MRR) for one in best_first(RECORDS, MRR)]
+    of_model = by_model(RECORDS, ["sasrec"], MRR)
+    space = {"models": ["sasrec"]}
+    found = Searched(
+        "shop", "mrr@20", "f" * 64, "data", space=space, best=best, curves=trials, by_model=of_model
+    )
+    curves = [one for one in learning_curves(found).series if one.points]
+    assert [one.points[-1] for one in curves if one.legend == "trial 1, the best"] == [(4, 0.28)]
+    (marks,) = per_model(found)
+    assert [(mark.name, mark.value) for mark in marks.marks] == [("sasrec", 0.28)]
 
 
 def test_at_equal_spend() -> None:
