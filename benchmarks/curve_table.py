@@ -32,14 +32,14 @@ from typing import Any
 import torch
 
 from paropt.data.dataset import Dataset, open_dataset
-from paropt.data.options import Options
+from paropt.data.log.options import Options
 from paropt.data.prepare import prepare
 from paropt.errors import OutOfMemory, TrainingError
 from paropt.search.space.file import EPOCHS, read_space
 from paropt.search.space.shipped import find_space
 from paropt.search.space.space import Config, Space
 from paropt.search.study.sampling import derived_seed, uniformly
-from paropt.training.fit import Fit
+from paropt.training.fitting.fit import Fit
 
 METRIC = "mrr@20"
 SEED, REPEAT_SEEDS = 42, (43, 44, 45, 46)

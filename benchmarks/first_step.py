@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from paropt.data.options import Options
+from paropt.data.log.options import Options
 from paropt.data.prepare import prepare
 from paropt.worker.trainer_process import TrainerProcess
 

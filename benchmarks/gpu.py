@@ -30,11 +30,12 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 import numpy as np
 import torch
 
-from paropt.training import plans, ranks
-from paropt.training.optimisers import Optimiser
+from paropt.training.batches import plans
+from paropt.training.evaluation import ranks
+from paropt.training.fitting.optimisers import Optimiser
+from paropt.training.fitting.runtime import deterministic
+from paropt.training.fitting.steps import LossSteps
 from paropt.training.registry import Catalogue, Facts, Model, build
-from paropt.training.runtime import deterministic
-from paropt.training.steps import LossSteps
 
 RETAILROCKET = {
     "loss": "bpr-max", "final_act": "elu-0.5", "layers": 224, "batch_size": 80,

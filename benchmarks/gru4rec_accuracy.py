@@ -21,9 +21,9 @@ from typing import Any
 import torch
 
 from paropt.data.dataset import Dataset, open_dataset
-from paropt.data.options import Options
+from paropt.data.log.options import Options
 from paropt.data.prepare import prepare
-from paropt.training.fit import Fit
+from paropt.training.fitting.fit import Fit
 
 RETAILROCKET: dict[str, Any] = {
     "loss": "bpr-max", "final_act": "elu-0.5", "layers": 224, "batch_size": 80,

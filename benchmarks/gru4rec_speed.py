@@ -27,9 +27,9 @@ import numpy as np
 import torch
 
 from paropt.data.dataset import Dataset
-from paropt.data.options import Options
+from paropt.data.log.options import Options
 from paropt.data.prepare import prepare
-from paropt.training.fit import Fit
+from paropt.training.fitting.fit import Fit
 
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "retailrocket bpr-max": {

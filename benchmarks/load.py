@@ -29,7 +29,7 @@ from psycopg2.extras import execute_values
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.study import Study
 from paropt.storage.embedded.server import EmbeddedServer
-from paropt.training.epochs import EpochReport
+from paropt.training.evaluation.epochs import EpochReport
 
 TRAINER = Path(__file__).parents[1] / "tests" / "scripted_trainer.py"
 SPACE = {

@@ -28,13 +28,13 @@ import numpy as np
 import torch
 
 from paropt.data import View, open_dataset
-from paropt.training import ranking, ranks
-from paropt.training.evaluation import TIES
-from paropt.training.events import known_events
-from paropt.training.fit import catalogue
-from paropt.training.plans import evaluation, session_parallel
+from paropt.training.batches.events import known_events
+from paropt.training.batches.plans import evaluation, session_parallel
+from paropt.training.evaluation import ranking, ranks
+from paropt.training.evaluation.protocol import TIES
+from paropt.training.fitting.fit import catalogue
 from paropt.training.registry import Model, build
-from paropt.training.saved import load_model
+from paropt.training.saved_model.saved import load_model
 
 BATCH = 512
 

@@ -33,10 +33,10 @@ from typing import Any
 import torch
 
 from paropt.data.dataset import Dataset, open_dataset
-from paropt.data.options import Options
+from paropt.data.log.options import Options
 from paropt.data.prepare import prepare
-from paropt.training.fit import Fit
-from paropt.training.floors import floors
+from paropt.training.evaluation.floors import floors
+from paropt.training.fitting.fit import Fit
 from paropt.training.train_and_test import parse_params
 
 METRICS = ("recall@10", "ndcg@10", "recall@20", "mrr@20")  # recall@10 of one target is HR@10

@@ -34,7 +34,7 @@ from torch.nn import functional as F
 from models.parts.transformer.dropout import Dropout
 from models.parts.transformer.losses import full_cross_entropy
 from models.parts.transformer.moe import MoE
-from paropt.training.fit import Fit
+from paropt.training.fitting.fit import Fit
 
 SIZES = {"dim": 64, "blocks": 2, "heads": 1, "max_length": 200, "batch_size": 128}
 DROPOUT = {"ml100k": 0.2, "ml1m": 0.1}

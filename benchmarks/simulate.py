@@ -37,8 +37,8 @@ from paropt.search.space.space import Config, Space
 from paropt.search.study.history import History, Record
 from paropt.search.study.pruning import complete_pruner, reason_to_prune
 from paropt.search.study.sampling import Sampler, complete_sampler, derived_seed
-from paropt.training import objective
-from paropt.training.objective import Objective
+from paropt.training.evaluation import objective
+from paropt.training.evaluation.objective import Objective
 
 HERE = Path(__file__).parent
 TABLES = {name: HERE / "curves" / f"{name}.csv" for name in ("yoochoose_100k", "retailrocket")}

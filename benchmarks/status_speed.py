@@ -26,7 +26,7 @@ from paropt.search.study.study import Study
 from paropt.storage.connect import open_storage
 from paropt.storage.engine import transaction
 from paropt.storage.schema import create_tables
-from paropt.training.epochs import EpochReport
+from paropt.training.evaluation.epochs import EpochReport
 
 SPACE: dict[str, Any] = {
     "model": "gru4rec",

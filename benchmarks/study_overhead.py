@@ -31,7 +31,7 @@ from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.study import Study
 from paropt.search.study.trial import Trial
 from paropt.storage.embedded.server import EmbeddedServer
-from paropt.training.epochs import EpochReport
+from paropt.training.evaluation.epochs import EpochReport
 
 SPACE = Path(__file__).parents[1] / "paramspaces" / "gru4rec_bprmax_shared.json"
 EPOCHS = 10

@@ -49,7 +49,7 @@ def write_input(folder: Path, items: int, dim: int) -> None:
 
 
 def prepare_it(folder: Path, found: Any) -> None:
-    from paropt.data.options import Options
+    from paropt.data.log.options import Options
     from paropt.data.prepare import prepare
 
     began = time.perf_counter()
@@ -64,7 +64,7 @@ def open_it(folder: Path, found: Any) -> None:
     import torch
 
     from paropt.data import open_dataset
-    from paropt.training.catalogue import catalogue
+    from paropt.training.batches.catalogue import catalogue
 
     before, began = peak(), time.perf_counter()
     view = open_dataset(folder / "data").view("search")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from paropt.data.options import Options
+    from paropt.data.log.options import Options
 
 FORMATS = (
     "generic",
@@ -32,7 +32,7 @@ class LogOption(click.Option):
 
 
 def log_options(function: Function, without: str = "") -> Function:
-    """Add them all; a command is given them by the names of ``paropt.data.options.Options``.
+    """Add them all; a command is given them by the names of ``paropt.data.log.options.Options``.
 
     ``without`` names one that means something else there.
     """
@@ -93,7 +93,7 @@ def said_of(given: dict[str, Any]) -> dict[str, Any]:
 
 def options_of(given: dict[str, Any]) -> Options:
     """What was said, as Options."""
-    from paropt.data.options import Options
+    from paropt.data.log.options import Options
 
     return Options(**said_of(given))
 
@@ -102,7 +102,7 @@ def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     """``30m``, ``1h``, ``1d`` as milliseconds."""
     if value is None:
         return None
-    from paropt.data.times import parse_duration
+    from paropt.data.log.times import parse_duration
 
     try:
         return parse_duration(value)
@@ -114,7 +114,7 @@ def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> in
     """An ISO 8601 time as milliseconds."""
     if value is None:
         return None
-    from paropt.data.times import parse_moment
+    from paropt.data.log.times import parse_moment
 
     try:
         return parse_moment(value)
@@ -131,7 +131,7 @@ def _conditions(
 ) -> tuple[str, ...]:
     """Conditions that can be parsed."""
     if value:
-        from paropt.data.conditions import parse_condition
+        from paropt.data.log.conditions import parse_condition
 
         for text in value:
             try:

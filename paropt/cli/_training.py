@@ -13,12 +13,12 @@ import click
 
 from paropt.cli._judging import also_option, metric_option, protocol_options
 from paropt.names import baseline
-from paropt.training.evaluation import EvaluationProtocol
-from paropt.training.judgement import cautions, coverage, value_words
-from paropt.training.objective import Objective
+from paropt.training.evaluation.objective import Objective
+from paropt.training.evaluation.protocol import EvaluationProtocol
+from paropt.training.evaluation.words import cautions, coverage, value_words
 
 if TYPE_CHECKING:
-    from paropt.training.epochs import EpochReport
+    from paropt.training.evaluation.epochs import EpochReport
     from paropt.training.train_and_test import RunResult
 
 

@@ -58,7 +58,7 @@ def evaluate(
     paropt evaluate shop --test monday.tsv tuesday.tsv
     """
     from paropt.training import train_and_test
-    from paropt.training.wanted import more_metrics
+    from paropt.training.evaluation.choose_objective import more_metrics
 
     _check_usage(data, test, more, split)
     judging["also"] = more_metrics(judging["also"])

@@ -20,7 +20,7 @@ from paropt.cli._study import (
 )
 
 if TYPE_CHECKING:
-    from paropt.training.evaluation import Ties
+    from paropt.training.evaluation.protocol import Ties
 
 
 @click.command(cls=DataVerb)

@@ -25,8 +25,8 @@ def memory(directory: Path, reset: bool, as_json: bool) -> None:
     paropt memory shop
     paropt memory shop --reset
     """
-    from paropt.training.memory import digest, facts_of, forget
-    from paropt.training.saved import load_model
+    from paropt.training.fitting.memory import digest, facts_of, forget
+    from paropt.training.saved_model.saved import load_model
 
     saved = load_model(directory)
     before = facts_of(saved.model)

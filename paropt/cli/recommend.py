@@ -14,8 +14,8 @@ from paropt.cli._study import say
 from paropt.cli._training import DIRECTORY
 
 if TYPE_CHECKING:
-    from paropt.training.recommending import Recommendation
-    from paropt.training.saved_header import Header
+    from paropt.training.saved_model.header import Header
+    from paropt.training.saved_model.recommending import Recommendation
 
 FILE = click.Path(path_type=Path)
 SHOWN = 3  # sessions that are named where nothing of them is known
@@ -70,8 +70,8 @@ def recommend(
     paropt recommend shop --sessions live.tsv --top 20
     paropt recommend shop --sessions live.csv --session-key visitor --items items.csv --names title
     """
-    from paropt.data.asking import read_asked
-    from paropt.training.saved_header import read_header
+    from paropt.data.log.sessions_file import read_asked
+    from paropt.training.saved_model.header import read_header
 
     # the file is looked at before torch is imported, which takes seconds
     header = read_header(directory)
@@ -82,8 +82,8 @@ def recommend(
     asked.refuse_strangers(header.item_ids)
     called = _names(header, names_from, items, options.item_key or asked.item_key)
 
-    from paropt.training.recommending import known_sessions, recommend
-    from paropt.training.saved import load_model
+    from paropt.training.saved_model.recommending import known_sessions, recommend
+    from paropt.training.saved_model.saved import load_model
 
     saved = load_model(directory, device)
     known = known_sessions(asked, saved, options.user_key)
@@ -100,7 +100,7 @@ def _names(
 ) -> Mapping[str, str] | None:
     """The items' names by their ids."""
     if table is not None:
-        from paropt.data.asking import read_names
+        from paropt.data.log.sessions_file import read_names
 
         return read_names(table, item_key, column)
     kept = header.names(column)

@@ -94,8 +94,8 @@ def _request(
     """What the command line says, then the paramfile, then the defaults."""
     from paropt.search.space import shipped
     from paropt.search.space.paramfiles import read_paramfile
+    from paropt.training.evaluation.choose_objective import more_metrics
     from paropt.training.train_and_test import TrainRequest, parse_params
-    from paropt.training.wanted import more_metrics
 
     values: dict[str, Any]
     provenance: dict[str, Any] = {}

@@ -25,7 +25,7 @@ from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.history import Record, best_first
 from paropt.search.study.study import Study
 from paropt.search.study.summary import described
-from paropt.training import epochs
+from paropt.training.evaluation import epochs
 
 BEST = 10  # trials whose files are shown
 

@@ -12,7 +12,7 @@ from paropt.results.words import between, listed, number
 from paropt.search.study.history import Record
 from paropt.search.study.summary import judged
 from paropt.search.study.trial import reached
-from paropt.training.objective import Objective
+from paropt.training.evaluation.objective import Objective
 
 
 def study_note(searched: Searched) -> str:

@@ -27,7 +27,7 @@ from paropt.results.searched import Searched
 from paropt.search.study.history import Record, best_first
 from paropt.search.study.study import Study
 from paropt.search.study.summary import Importance
-from paropt.training.objective import Objective
+from paropt.training.evaluation.objective import Objective
 
 FRESH = 5.0  # seconds that they are shown before they are made anew,
 MOST_NOTES = 100  # of trials

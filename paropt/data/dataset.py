@@ -18,13 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from paropt.data.beside import Write
 from paropt.data.encoding import SplitArrays, unpack_ids
-from paropt.data.fields import FieldOf, StoredField, kind_of
+from paropt.data.features.collect import Write
+from paropt.data.features.fields import FieldOf, StoredField, kind_of
+from paropt.data.features.users import SessionUsers, users_of_sessions
+from paropt.data.features.vectors import digest_of
 from paropt.data.fingerprint import fingerprint
-from paropt.data.rules import Protocol
-from paropt.data.users import SessionUsers, users_of_sessions
-from paropt.data.vectors import digest_of
+from paropt.data.log.rules import Protocol
 from paropt.errors import DataError
 
 FORMAT = 1
@@ -335,8 +335,8 @@ def _read_meta(path: Path) -> dict[str, Any]:
 class Content:
     """All that a dataset directory will hold.
 
-    ``fields`` are the arrays of :mod:`paropt.data.fields` but for the columns of events, by path;
-    ``large`` writes those of them that are too large for memory.
+    ``fields`` are the arrays of :mod:`paropt.data.features.fields` but for the columns of events,
+    by path; ``large`` writes those of them that are too large for memory.
     """
 
     splits: Mapping[str, SplitArrays]

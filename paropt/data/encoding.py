@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from paropt.data.events import Bools, Events, Ints
-from paropt.data.rules import Protocol
+from paropt.data.log.rules import Protocol
 from paropt.errors import DataError
 
 

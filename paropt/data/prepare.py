@@ -15,12 +15,6 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from paropt import __version__
-from paropt.data.arrow import as_text
-from paropt.data.beside import Beside, item_columns, keep_beside
-from paropt.data.cleaning import clean
-from paropt.data.columns import Column, encode_column
-from paropt.data.command import option_text, option_words, prepare_command
-from paropt.data.conditions import parse_condition
 from paropt.data.dataset import SPLITS, Content, Dataset, check_out, write_dataset
 from paropt.data.demo import demo_log
 from paropt.data.encoding import (
@@ -31,18 +25,24 @@ from paropt.data.encoding import (
     index_users,
     pack_ids,
 )
-from paropt.data.ends import other_end, span, stragglers, tenth
 from paropt.data.events import Bools, Events, Ints, cut_at_gaps, in_order, number_by_order
-from paropt.data.fields import vocabulary_path
-from paropt.data.funnel import Funnel, Step, deciding, equal_times, warnings
-from paropt.data.ids import encode_ids
-from paropt.data.options import Note, Options, Recipe, as_written, check_parts, make_recipe
-from paropt.data.reading import Place, read_columns, skipped
-from paropt.data.sifting import none_left, sifted
-from paropt.data.splitting import complete_splits, split_events
-from paropt.data.times import odd_span, to_milliseconds, to_numbers, to_order
-from paropt.data.users import encode_users, shared_sessions, users_of_sessions
-from paropt.data.visits import settle_users
+from paropt.data.features.collect import Beside, item_columns, keep_beside
+from paropt.data.features.fields import vocabulary_path
+from paropt.data.features.users import encode_users, shared_sessions, users_of_sessions
+from paropt.data.log.cleaning import clean
+from paropt.data.log.columns import Column, encode_column
+from paropt.data.log.command import option_text, option_words, prepare_command
+from paropt.data.log.conditions import parse_condition
+from paropt.data.log.ends import other_end, span, stragglers, tenth
+from paropt.data.log.funnel import Funnel, Step, deciding, equal_times, warnings
+from paropt.data.log.ids import encode_ids
+from paropt.data.log.options import Note, Options, Recipe, as_written, check_parts, make_recipe
+from paropt.data.log.rows import none_left, sifted
+from paropt.data.log.splitting import complete_splits, split_events
+from paropt.data.log.times import odd_span, to_milliseconds, to_numbers, to_order
+from paropt.data.log.visits import settle_users
+from paropt.data.reading.arrow import as_text
+from paropt.data.reading.read import Place, read_columns, skipped
 from paropt.errors import DataError
 
 # the names that split columns use

@@ -24,7 +24,7 @@ from paropt.machine.home import paropt_home
 
 if TYPE_CHECKING:
     from paropt.data import Dataset
-    from paropt.data.options import Options, Recipe
+    from paropt.data.log.options import Options, Recipe
 
 DEMO = "demo"
 KEPT = 2  # raised when `prepare` makes something else of the same files
@@ -105,8 +105,8 @@ def prepared(files: Sequence[Path], note: Note = silent, options: Options | None
         DataError: they are no events that can be read with these options.
     """
     from paropt.data import prepare as preparing
-    from paropt.data.command import prepare_command
-    from paropt.data.options import Options, make_recipe
+    from paropt.data.log.command import prepare_command
+    from paropt.data.log.options import Options, make_recipe
 
     options = options or Options()
     shown = f"{files[0]}" + (f" and {len(files) - 1} more" if len(files) > 1 else "")
@@ -131,7 +131,7 @@ def prepared(files: Sequence[Path], note: Note = silent, options: Options | None
 
 def _is_prepared(place: Path) -> bool:
     """Whether it is a directory, and not one of Parquet files; datasets hold such files too."""
-    from paropt.data.layouts import is_parquet_directory
+    from paropt.data.reading.layouts import is_parquet_directory
 
     if not place.is_dir():
         return False
@@ -171,8 +171,8 @@ def _stem(file: Path) -> str:
 
 def _identity(files: Sequence[Path], options: Options) -> str:
     """A hash of what the files hold, in their order, and of how they are prepared."""
-    from paropt.data.command import said_options
-    from paropt.data.layouts import files_of, on_disk
+    from paropt.data.log.command import said_options
+    from paropt.data.reading.layouts import files_of, on_disk
 
     whole = hashlib.sha256(f"{KEPT}".encode())
     if said := said_options(options):

@@ -238,7 +238,7 @@ def _compute_floor(opened: OpenedStudy) -> None:
 
     def compute() -> None:
         from paropt.data import open_dataset
-        from paropt.training.baselines import floors_of
+        from paropt.training.evaluation.baselines import floors_of
 
         definition = opened.study.definition
         protocol = definition.protocol

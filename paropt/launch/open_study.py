@@ -18,7 +18,7 @@ from paropt.search.space.pinning import pinned_words
 from paropt.storage.connect import Storage, check_storage, open_storage
 from paropt.storage.leases import HEARTBEAT
 from paropt.storage.schema import create_tables
-from paropt.training.evaluation import EvaluationProtocol, Ties
+from paropt.training.evaluation.protocol import EvaluationProtocol, Ties
 from paropt.training.metrics import CUTOFF
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from paropt.search.space.space import Space
     from paropt.search.study.definition import StudyDefinition
     from paropt.search.study.study import Study
-    from paropt.training.objective import Objective
+    from paropt.training.evaluation.objective import Objective
 
 AUTO = "auto"  # begins the name of a study whose space was made for its data
 DEFAULT_TRIALS = 100
@@ -196,7 +196,7 @@ def _protocol(
 
 
 def _also(request: LaunchRequest, recorded: StudyDefinition | None) -> list[str]:
-    from paropt.training.wanted import more_metrics
+    from paropt.training.evaluation.choose_objective import more_metrics
 
     return list(recorded.also) if recorded and not request.also else more_metrics(request.also)
 
@@ -276,7 +276,7 @@ def _check_needs(space: Space, dataset: Dataset) -> None:
 def _metric_of(request: LaunchRequest, recorded: StudyDefinition) -> str | None:
     """What ``--metric`` means for the models of a study that there is."""
     from paropt.search.space.file import from_json
-    from paropt.training.wanted import objective_of
+    from paropt.training.evaluation.choose_objective import objective_of
 
     if request.metric is None or request.metric == recorded.metric:
         return None
@@ -405,7 +405,7 @@ def _check_search(request: LaunchRequest, space: Space) -> Objective:
         StudyError: the sampler cannot draw from the space.
     """
     from paropt.search.study.sampling import check_sampler, complete_sampler
-    from paropt.training.wanted import more_metrics, objective_of
+    from paropt.training.evaluation.choose_objective import more_metrics, objective_of
 
     objective = objective_of(request.metric, space.models)
     more_metrics(request.also)

@@ -23,8 +23,8 @@ from paropt.results.figures.description import GREY, TOLD_APART, Lines, Mark, Ma
 from paropt.results.figures.of_study import LONG
 from paropt.results.final_page import Measured
 from paropt.results.words import bracketed, counted, duration, listed, number
-from paropt.training.evaluation import EvaluationProtocol
-from paropt.training.objective import Objective
+from paropt.training.evaluation.objective import Objective
+from paropt.training.evaluation.protocol import EvaluationProtocol
 
 Row = Mapping[str, Any]
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from paropt.errors import StudyError
 from paropt.search.study.history import Record
 from paropt.search.study.plan import Candidate, FinalPlan
-from paropt.training.epochs import EpochReport
-from paropt.training.objective import Objective
+from paropt.training.evaluation.epochs import EpochReport
+from paropt.training.evaluation.objective import Objective
 
 if TYPE_CHECKING:
     from paropt.search.study.study import Study

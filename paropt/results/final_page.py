@@ -43,9 +43,9 @@ from paropt.results.study_page import (
     summary,
 )
 from paropt.results.words import between, bracketed, counted, listed, number, value_text
-from paropt.training.evaluation import EvaluationProtocol
+from paropt.training.evaluation.objective import Objective
+from paropt.training.evaluation.protocol import EvaluationProtocol
 from paropt.training.metrics import direction_of, of_ranks
-from paropt.training.objective import Objective
 
 CHOSEN, CONTROL = "chosen", "control"
 

@@ -26,11 +26,11 @@ from paropt.results.looks_here import looks_here
 from paropt.results.report import AT, Finding, gather
 from paropt.search.study.plan import FinalPlan, part_name
 from paropt.search.study.study import Study
-from paropt.training.evaluation import EvaluationProtocol, Ties
+from paropt.training.evaluation.protocol import EvaluationProtocol, Ties
 
 if TYPE_CHECKING:
     from paropt.search.study.definition import StudyDefinition
-    from paropt.training.bootstrap import Sample
+    from paropt.training.evaluation.bootstrap import Sample
 
 Note = Callable[[str], None]
 
@@ -293,7 +293,7 @@ def _definition(
 
 def _baselines(train: _FinalTraining, plan: FinalPlan) -> dict[str, Sample]:
     from paropt.data import open_dataset
-    from paropt.training.baselines import baseline_samples
+    from paropt.training.evaluation.baselines import baseline_samples
     from paropt.training.metrics import names_at
 
     train.note("computing what needs no training on test")

@@ -16,11 +16,11 @@ from paropt.results.searched import Searched
 from paropt.search.study.plan import Candidate, FinalPlan
 from paropt.search.study.study import Study
 from paropt.search.study.summary import judged
-from paropt.training.evaluation import EvaluationProtocol
-from paropt.training.objective import Objective
+from paropt.training.evaluation.objective import Objective
+from paropt.training.evaluation.protocol import EvaluationProtocol
 
 if TYPE_CHECKING:
-    from paropt.training.bootstrap import Sample
+    from paropt.training.evaluation.bootstrap import Sample
 
 FORMAT = 1
 AT = (1, 5, 10, 20)
@@ -157,7 +157,7 @@ def _tested(found: Finding) -> dict[str, Any]:
 
 def _method(sample: Sample | None) -> dict[str, Any]:
     """How intervals were got; 0 groups: there are none, as a model said no single values."""
-    from paropt.training.bootstrap import DRAWS, GROUPS, LEVEL
+    from paropt.training.evaluation.bootstrap import DRAWS, GROUPS, LEVEL
 
     return {
         "level": LEVEL,
@@ -170,7 +170,7 @@ def _method(sample: Sample | None) -> dict[str, Any]:
 
 def _sample(one: Judged) -> Sample | None:
     """The mean of the seeds' samples; None where a model judged itself and said no values."""
-    from paropt.training.bootstrap import Sample, unpack
+    from paropt.training.evaluation.bootstrap import Sample, unpack
     from paropt.training.metrics import of_ranks
 
     found = [

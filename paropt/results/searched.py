@@ -19,8 +19,8 @@ from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.history import Record, best_first
 from paropt.search.study.study import Study
 from paropt.search.study.summary import Importance, below_floor, described
+from paropt.training.evaluation.objective import Objective
 from paropt.training.metrics import Direction
-from paropt.training.objective import Objective
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from paropt.search.study.study import Study
-from paropt.training.objective import Objective
+from paropt.training.evaluation.objective import Objective
 
 
 @dataclass(frozen=True)

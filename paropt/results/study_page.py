@@ -36,8 +36,8 @@ from paropt.results.words import (
     number,
     value_text,
 )
-from paropt.training import judgement
-from paropt.training.objective import Objective
+from paropt.training.evaluation import words
+from paropt.training.evaluation.objective import Objective
 
 LONGEST = 28  # characters of a value in a table
 # Recall@20 and MRR@20 on test that GRU4Rec's authors give for its official code, by the format of
@@ -132,14 +132,14 @@ def below_floor(searched: Searched) -> Iterable[Block]:
 
 def stands_on(found: Mapping[str, Any], objective: Objective) -> Iterable[Block]:
     """On how many targets a value stands, and what else a reader must know of it."""
-    if told := judgement.coverage(found):
+    if told := words.coverage(found):
         text: list[Words] = [told]
         if found.get("unknown"):
             text += ["; the others were ", Term("left out")]
             if (value := found.get("with_misses")) is not None:
                 text += [f", and with these as misses it is {number(value)}"]
         yield Paragraph([*text, "."])
-    for caution in judgement.cautions(found, objective):
+    for caution in words.cautions(found, objective):
         yield Paragraph([f"{caution[:1].upper()}{caution[1:]}."], "warning")
 
 

@@ -193,7 +193,7 @@ BOOL = Kind("true or false", lambda value: isinstance(value, bool))
 _PLAIN = {str, int, float, bool, type(None)}
 _NUMBERS = {int, float, type(None)}
 _SAID = {dict, type(None)}
-# what a column of paropt.training.epochs.EpochReport may hold, if not numbers
+# what a column of paropt.training.evaluation.epochs.EpochReport may hold, if not numbers
 _CELLS = {**dict.fromkeys(("extra", "conservative", "stderr"), _SAID), "stage": {str, type(None)}}
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from paropt.names import baseline
 from paropt.search.study.summary import below_floor
-from paropt.training.evaluation import EvaluationProtocol
-from paropt.training.judgement import cautions, coverage, value_words
-from paropt.training.objective import NOTICEABLE, Objective
+from paropt.training.evaluation.objective import NOTICEABLE, Objective
+from paropt.training.evaluation.protocol import EvaluationProtocol
+from paropt.training.evaluation.words import cautions, coverage, value_words
 
 Status = Mapping[str, Any]
 

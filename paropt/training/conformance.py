@@ -22,16 +22,17 @@ from torch import Tensor
 
 from paropt.data.dataset import View, open_dataset
 from paropt.errors import ParamError, ParoptError
-from paropt.training import plans, registry
-from paropt.training.catalogue import catalogue, facts
-from paropt.training.epochs import EpochReport
-from paropt.training.fit import Fit
+from paropt.training import registry
+from paropt.training.batches import plans
+from paropt.training.batches.catalogue import catalogue, facts
+from paropt.training.evaluation.epochs import EpochReport
+from paropt.training.evaluation.ranking import ROWS, judge
+from paropt.training.fitting.fit import Fit
+from paropt.training.fitting.memory import digest, facts_of
 from paropt.training.made_up import DAY, START, made_up_data
-from paropt.training.memory import digest, facts_of
-from paropt.training.ranking import ROWS, judge
-from paropt.training.recommending import read_sessions, recommend
 from paropt.training.registry import Model, Param, SequenceBatch
-from paropt.training.saved import load_model, save_model
+from paropt.training.saved_model.recommending import read_sessions, recommend
+from paropt.training.saved_model.saved import load_model, save_model
 
 Status = Literal["passed", "failed", "skipped"]
 

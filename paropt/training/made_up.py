@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from paropt.data.options import Options
+from paropt.data.log.options import Options
 from paropt.data.prepare import prepare
 from paropt.training.registry import FieldKind, Kinds, Needs
 

@@ -13,27 +13,27 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from paropt.data.asking import read_asked
 from paropt.data.dataset import VIEWS, Dataset, View, open_dataset
-from paropt.data.options import Options
+from paropt.data.log.options import Options
+from paropt.data.log.sessions_file import read_asked
 from paropt.errors import DataError, ParamError
-from paropt.training.baselines import floors_of
-from paropt.training.catalogue import facts
-from paropt.training.epochs import EpochReport
-from paropt.training.evaluation import EvaluationProtocol, Ties
-from paropt.training.events import EventArrays, Events, known_events
-from paropt.training.fit import Fit
+from paropt.training.batches.catalogue import facts
+from paropt.training.batches.events import EventArrays, Events, known_events
+from paropt.training.evaluation.baselines import floors_of
+from paropt.training.evaluation.choose_objective import objective_of
+from paropt.training.evaluation.epochs import EpochReport
+from paropt.training.evaluation.objective import Objective, flattered, interval
+from paropt.training.evaluation.protocol import EvaluationProtocol, Ties
+from paropt.training.evaluation.ranking import Evaluation, evaluate
+from paropt.training.fitting.fit import Fit
 from paropt.training.metrics import DEFAULT
-from paropt.training.objective import Objective, flattered, interval
-from paropt.training.ranking import Evaluation, evaluate
-from paropt.training.recommending import file_events
 from paropt.training.registry import Needs, complete_params, lacks, stages_of
-from paropt.training.saved import SavedModel, check_place, load_model, save_model
+from paropt.training.saved_model.recommending import file_events
+from paropt.training.saved_model.saved import SavedModel, check_place, load_model, save_model
 from paropt.training.semantics import DEFAULT_SEED
-from paropt.training.wanted import objective_of
 
 if TYPE_CHECKING:
-    from paropt.training.fit import OnProgress
+    from paropt.training.fitting.fit import OnProgress
 
 LEAST_KNOWN = 0.05  # of the targets: a model that knows fewer is tested on other data than its own
 

@@ -13,7 +13,7 @@ from paropt.errors import StorageUnreachable
 from paropt.machine.devices import DeviceShare
 from paropt.search.study.study import Study
 from paropt.search.study.trial import Trial, TrialLost
-from paropt.training.epochs import EpochReport
+from paropt.training.evaluation.epochs import EpochReport
 from paropt.worker.checkpoints import Checkpoints
 from paropt.worker.database_thread import Answer
 from paropt.worker.device_lock import DeviceLock

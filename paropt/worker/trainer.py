@@ -28,8 +28,8 @@ from paropt.worker.protocol import LineReader, Message, encode
 
 if TYPE_CHECKING:
     from paropt.data import View
-    from paropt.training.epochs import EpochReport
-    from paropt.training.fit import Fit
+    from paropt.training.evaluation.epochs import EpochReport
+    from paropt.training.fitting.fit import Fit
 
 PROGRESS_SECONDS = 0.5  # at most one progress message in this time
 
@@ -99,7 +99,7 @@ def main() -> int:
     _die_with_parent()
     try:
         parent.tell("ready", **_facts())
-        from paropt.training import fit  # noqa: F401  # its imports before the first fit
+        from paropt.training.fitting import fit  # noqa: F401  # its imports before the first fit
     except Exception as error:
         traceback.print_exc()
         parent.tell("unusable", message=_one_line(error))
@@ -175,10 +175,10 @@ class _TrainerFit:
     def _build(self, view: View) -> Fit:
         import torch
 
-        from paropt.training.evaluation import EvaluationProtocol
-        from paropt.training.fit import Fit
+        from paropt.training.evaluation.objective import Objective
+        from paropt.training.evaluation.protocol import EvaluationProtocol
+        from paropt.training.fitting.fit import Fit
         from paropt.training.metrics import DEFAULT
-        from paropt.training.objective import Objective
 
         protocol = EvaluationProtocol.from_json(self.message.get("evaluation") or {})
         metric = self.message.get("metric") or DEFAULT
@@ -248,7 +248,7 @@ class _TrainerFit:
         judged = self.fit.judged
         if not self.message.get("once") or judged is None:
             return {}
-        from paropt.training.bootstrap import pack, rank_table
+        from paropt.training.evaluation.bootstrap import pack, rank_table
         from paropt.training.metrics import names_at
 
         sessions = self.fit.view.test.n_sessions

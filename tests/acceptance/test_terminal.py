@@ -25,7 +25,7 @@ from paropt.search.study.study import Study
 from paropt.storage.engine import open_engine
 from paropt.storage.leases import Slots
 from paropt.storage.schema import create_tables
-from paropt.training.epochs import EpochReport
+from paropt.training.evaluation.epochs import EpochReport
 
 SCRIPT = Path(__file__).parents[1] / "scripted_trainer.py"
 COLUMNS, LINES = 80, 24

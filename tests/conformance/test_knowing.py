@@ -16,11 +16,11 @@ from paropt.search.setup.check_needs import check_needs
 from paropt.search.setup.check_space import checked
 from paropt.search.space.file import of_object
 from paropt.training import train_and_test
-from paropt.training.fit import Fit
+from paropt.training.fitting.fit import Fit
 from paropt.training.made_up import made_up_data
-from paropt.training.recommending import read_sessions, recommend
 from paropt.training.registry import complete_params, model_class
-from paropt.training.saved import load_model, save_model
+from paropt.training.saved_model.recommending import read_sessions, recommend
+from paropt.training.saved_model.saved import load_model, save_model
 
 HERE = Path(__file__).parent
 KNOWING = "shop.knowing:Knowing"

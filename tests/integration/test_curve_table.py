@@ -11,7 +11,7 @@ import curve_table
 import pytest
 from curve_table import Cut
 
-from paropt.data.options import Options
+from paropt.data.log.options import Options
 
 
 def _log(path: Path) -> None:

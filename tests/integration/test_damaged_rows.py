@@ -12,7 +12,7 @@ from paropt.search.study import history
 from paropt.search.study.study import Study
 from paropt.terminal.status import all_statuses
 from paropt.terminal.study_list import listed_studies
-from paropt.training.epochs import EpochReport
+from paropt.training.evaluation.epochs import EpochReport
 
 pytestmark = pytest.mark.postgres
 

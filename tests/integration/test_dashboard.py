@@ -26,7 +26,7 @@ from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.study import Study
 from paropt.storage.connect import Storage, open_storage
 from paropt.storage.engine import initialise, open_rdb
-from paropt.training.epochs import EpochReport
+from paropt.training.evaluation.epochs import EpochReport
 
 
 @dataclass

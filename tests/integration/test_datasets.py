@@ -17,7 +17,7 @@ import pyarrow.parquet
 import pytest
 
 from paropt.data import open_dataset
-from paropt.data.options import Options
+from paropt.data.log.options import Options
 from paropt.data.prepare import prepare
 from paropt.errors import DataError
 from paropt.launch.data_source import EventFiles, named_data

@@ -19,8 +19,8 @@ from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.plan import Candidate, FinalPlan
 from paropt.search.study.state import StudyEnded
 from paropt.search.study.study import Study
-from paropt.training.epochs import EpochReport
-from paropt.training.objective import Objective
+from paropt.training.evaluation.epochs import EpochReport
+from paropt.training.evaluation.objective import Objective
 
 MRR = Objective("mrr@20")
 

@@ -12,8 +12,8 @@ from paropt.errors import DataError, ParamError, ParoptError, StudyError
 from paropt.launch import open_study
 from paropt.launch.open_study import LaunchRequest, create_or_resume, join
 from paropt.search.study.definition import StudyDefinition
-from paropt.training.epochs import EpochReport
-from paropt.training.evaluation import EvaluationProtocol
+from paropt.training.evaluation.epochs import EpochReport
+from paropt.training.evaluation.protocol import EvaluationProtocol
 
 SPACE = {
     "model": "gru4rec",

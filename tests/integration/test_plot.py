@@ -12,7 +12,7 @@ import pytest
 
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.study import Study
-from paropt.training.epochs import EpochReport
+from paropt.training.evaluation.epochs import EpochReport
 
 SPACE = {
     "model": "hstu",

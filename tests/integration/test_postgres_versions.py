@@ -20,7 +20,7 @@ from paropt.storage.embedded import binaries
 from paropt.storage.engine import open_engine, open_rdb
 from paropt.storage.leases import Leases, Slots, Stale
 from paropt.storage.schema import create_tables
-from paropt.training.epochs import EpochReport
+from paropt.training.evaluation.epochs import EpochReport
 
 pytestmark = pytest.mark.postgres
 OF_WHEEL = {"pginstall": "16", "pginstall18": "18"}

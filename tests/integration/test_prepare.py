@@ -19,7 +19,7 @@ import pytest
 
 from paropt.cli.main import run
 from paropt.data import open_dataset
-from paropt.data.options import Options
+from paropt.data.log.options import Options
 from paropt.data.prepare import prepare, prepare_demo
 from paropt.errors import DataError
 

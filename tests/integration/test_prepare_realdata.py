@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from paropt.data import Dataset
-from paropt.data.options import Options
+from paropt.data.log.options import Options
 from paropt.data.prepare import prepare
 
 pytestmark = pytest.mark.realdata

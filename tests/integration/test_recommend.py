@@ -10,11 +10,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from paropt.cli.main import cli
-from paropt.data.options import Options
+from paropt.data.log.options import Options
 from paropt.data.prepare import prepare
 from paropt.errors import DataError, ModelError
-from paropt.training.fit import Fit
-from paropt.training.saved import load_model, save_model
+from paropt.training.fitting.fit import Fit
+from paropt.training.saved_model.saved import load_model, save_model
 
 Paropt = Callable[..., Result]
 TINY = {"n_epochs": 1, "dim": 8, "blocks": 1, "heads": 1, "max_length": 8}
@@ -129,7 +129,7 @@ def test_strangers_are_refused_with_both_spellings(data: Path, tmp_path: Path) -
 
 def test_a_model_of_paropt_0_1_is_read_by_options(data: Path, tmp_path: Path) -> None:
     """It remembers nothing of its log."""
-    from paropt.training import checksummed_file
+    from paropt.training.fitting import checksummed_file
 
     model = saved(data, "markov", "m")
     old = tmp_path / "old"

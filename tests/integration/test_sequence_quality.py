@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from paropt.data.dataset import View
-from paropt.data.options import Options
+from paropt.data.log.options import Options
 from paropt.data.prepare import prepare
-from paropt.training.fit import Fit
-from paropt.training.floors import floors
+from paropt.training.evaluation.floors import floors
+from paropt.training.fitting.fit import Fit
 
 SMALL_LOG = {"batch_size": 32, "learning_rate": 0.002, "warmup": 0.05, "schedule": "linear"}
 

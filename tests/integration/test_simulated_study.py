@@ -10,8 +10,8 @@ from simulate import METRIC, Job, Ours, Strategy, World, run
 from paropt.search.space.file import from_json
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.study import Study
-from paropt.training.epochs import EpochReport
-from paropt.training.objective import Objective
+from paropt.training.evaluation.epochs import EpochReport
+from paropt.training.evaluation.objective import Objective
 
 pytestmark = pytest.mark.postgres
 

@@ -17,7 +17,7 @@ from paropt.search.study.state import StudyEnded
 from paropt.search.study.study import Study
 from paropt.search.study.trial import Trial
 from paropt.storage.engine import initialise, open_engine, open_rdb, parse_url, transaction
-from paropt.training.epochs import EpochReport
+from paropt.training.evaluation.epochs import EpochReport
 
 pytestmark = pytest.mark.postgres
 
@@ -188,7 +188,7 @@ WORKER = textwrap.dedent(
     from paropt.search.study.definition import StudyDefinition
     from paropt.search.study.state import StudyEnded
     from paropt.search.study.study import Study
-    from paropt.training.epochs import EpochReport
+    from paropt.training.evaluation.epochs import EpochReport
     url, seed, budget, space = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
     rng = random.Random(seed)
     study = Study.create(

@@ -28,7 +28,7 @@ from paropt.storage.connect import Storage, open_storage
 from paropt.storage.engine import open_rdb, transaction
 from paropt.storage.leases import Slots
 from paropt.storage.schema import create_tables
-from paropt.training.epochs import EpochReport
+from paropt.training.evaluation.epochs import EpochReport
 
 pytestmark = pytest.mark.postgres
 

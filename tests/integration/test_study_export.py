@@ -16,7 +16,7 @@ from paropt.errors import ParoptError
 from paropt.search.space.paramfiles import read_paramfile
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.study import Study
-from paropt.training.epochs import EpochReport
+from paropt.training.evaluation.epochs import EpochReport
 
 SPACE: dict[str, Any] = {
     "model": "gru4rec",

@@ -24,7 +24,7 @@ from paropt.storage.schema import create_tables
 from paropt.terminal.columns import Column, cells_of, fit, lines
 from paropt.terminal.status import all_statuses
 from paropt.terminal.study_list import listed_studies, study_lines
-from paropt.training.epochs import EpochReport
+from paropt.training.evaluation.epochs import EpochReport
 
 SPACE: dict[str, Any] = {
     "fixed": {"n_epochs": 4},

@@ -18,7 +18,7 @@ from paropt.search.study.state import StudyEnded
 from paropt.search.study.study import MAX_ATTEMPTS, Study
 from paropt.search.study.trial import Trial, TrialLost
 from paropt.storage.engine import initialise, open_rdb
-from paropt.training.epochs import EpochReport
+from paropt.training.evaluation.epochs import EpochReport
 
 pytestmark = pytest.mark.postgres
 

@@ -18,12 +18,12 @@ import torch
 from paropt.data import View, open_dataset
 from paropt.data.prepare import prepare
 from paropt.errors import CheckpointError, Diverged, ParamError, TrainingError
-from paropt.training import checksummed_file, runtime
-from paropt.training import fit as fit_module
-from paropt.training.epochs import EpochReport
-from paropt.training.fit import Fit
-from paropt.training.objective import Objective
-from paropt.training.ranking import Evaluation
+from paropt.training.evaluation.epochs import EpochReport
+from paropt.training.evaluation.objective import Objective
+from paropt.training.evaluation.ranking import Evaluation
+from paropt.training.fitting import checksummed_file, runtime
+from paropt.training.fitting import fit as fit_module
+from paropt.training.fitting.fit import Fit
 
 STAGED = '''
 import torch
@@ -502,7 +502,7 @@ def test_a_failed_save_leaves_the_old_file(
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("paropt.training.checksummed_file.save_file", full_disk)
+    monkeypatch.setattr("paropt.training.fitting.checksummed_file.save_file", full_disk)
     with pytest.raises(OSError, match="No space"):
         Fit(MODEL, {}, view, seed=3).save(checkpoint)
     assert checkpoint.read_bytes() == content

@@ -20,7 +20,7 @@ from paropt.data.prepare import prepare
 from paropt.errors import DataError, ParamError, ParoptError
 from paropt.results.looks_at_test import Look
 from paropt.results.looks_here import looks_here
-from paropt.training.saved import load_model
+from paropt.training.saved_model.saved import load_model
 from paropt.training.train_and_test import parse_params
 
 PARAMS = "layers=16,batch_size=8,n_sample=32,learning_rate=0.1,n_epochs=3,loss=cross-entropy"
@@ -571,7 +571,7 @@ def test_recommend_in_chunks(
         return [line.split("\t")[:3] for line in lines]  # scores may round otherwise
 
     whole = ranked()
-    monkeypatch.setattr("paropt.training.recommending.CHUNK", 1)
+    monkeypatch.setattr("paropt.training.saved_model.recommending.CHUNK", 1)
     assert ranked() == whole
 
 

@@ -100,7 +100,7 @@ def test_a_final_fit_is_judged_once_with_its_ranks(
     dataset: Path, child: Child, tmp_path: Path
 ) -> None:
     """And gone on from a checkpoint, too: the epochs before were judged by nobody."""
-    from paropt.training.bootstrap import metrics, unpack
+    from paropt.training.evaluation.bootstrap import metrics, unpack
 
     child.fit(dataset, view="full", once=True, at=[1, 20], checkpoint=str(tmp_path / "1.ckpt"))
     heard = child.hear_until("done", "failed")

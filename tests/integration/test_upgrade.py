@@ -17,7 +17,7 @@ from paropt.storage import schema
 from paropt.storage.engine import open_engine
 from paropt.storage.leases import Slots
 from paropt.storage.schema import create_tables
-from paropt.training.epochs import EpochReport
+from paropt.training.evaluation.epochs import EpochReport
 
 OLD = Path(__file__).parents[1] / "fixtures" / "v0_1_0"
 RECORDED: dict[str, Any] = json.loads((OLD / "recorded.json").read_text("utf-8"))

@@ -32,7 +32,7 @@ from paropt.storage.leases import Leases, Observer, Rhythm, Slots
 from paropt.storage.schema import create_tables
 from paropt.terminal.status import all_statuses, studies_table, study_report, study_status
 from paropt.terminal.study_list import listed_studies, study_lines
-from paropt.training.epochs import EpochReport
+from paropt.training.evaluation.epochs import EpochReport
 
 SPACE: dict[str, Any] = {
     "model": "gru4rec",

@@ -25,13 +25,13 @@ from models.parts.counting import Pairs, decay, strongest
 from models.session_knn import SessionKnn
 from paropt.data.dataset import open_dataset
 from paropt.errors import ModelError
-from paropt.training import ranking
-from paropt.training.events import Events
-from paropt.training.fit import Fit
+from paropt.training.batches.events import Events
+from paropt.training.batches.plans import query_batches
+from paropt.training.evaluation import ranking
+from paropt.training.fitting.fit import Fit
 from paropt.training.made_up import made_up_data
-from paropt.training.plans import query_batches
-from paropt.training.recommending import read_sessions, recommend
-from paropt.training.saved import load_model, save_model
+from paropt.training.saved_model.recommending import read_sessions, recommend
+from paropt.training.saved_model.saved import load_model, save_model
 
 # four sessions of five items; the time of each is its number
 SESSIONS = [[0, 1, 2], [1, 2, 0], [0, 3], [1, 3, 4]]

@@ -12,7 +12,7 @@ from paropt.results.markdown import markdown
 from paropt.results.searched import DatasetFacts, Searched, TrialFacts
 from paropt.results.study_page import study_page
 from paropt.search.study.history import Record
-from paropt.training.objective import Objective
+from paropt.training.evaluation.objective import Objective
 
 EVIL = "`<script>alert(1)</script>` | [x](y)\n# z"
 

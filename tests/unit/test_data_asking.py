@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from paropt.data.asking import Asked, is_name, read_asked, read_names
-from paropt.data.options import Options
+from paropt.data.log.options import Options
+from paropt.data.log.sessions_file import Asked, is_name, read_asked, read_names
 from paropt.errors import DataError
 
 LOG: dict[str, Any] = {
@@ -167,8 +167,9 @@ def test_a_file_is_looked_at_without_torch(tmp_path: Path) -> None:
     """What is wrong with it is said at once: torch takes seconds to import."""
     code = (
         "import sys, pathlib\n"
-        "import paropt.cli.recommend, paropt.data.asking, paropt.training.saved_header\n"
-        "paropt.data.asking.read_asked(pathlib.Path(sys.argv[1]))\n"
+        "import paropt.cli.recommend, paropt.data.log.sessions_file\n"
+        "import paropt.training.saved_model.header\n"
+        "paropt.data.log.sessions_file.read_asked(pathlib.Path(sys.argv[1]))\n"
         "print(sorted({'torch', 'optuna'} & set(sys.modules)))\n"
     )
     path = tmp_path / "live.csv"

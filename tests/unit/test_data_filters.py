@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paropt.data.conditions import parse_condition
 from paropt.data.dataset import Dataset
-from paropt.data.options import Options
+from paropt.data.log.conditions import parse_condition
+from paropt.data.log.options import Options
 from paropt.data.prepare import prepare
 from paropt.errors import DataError
 

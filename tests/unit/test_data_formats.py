@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from paropt.data.formats import FORMATS, guess_format
-from paropt.data.options import Options
+from paropt.data.log.formats import FORMATS, guess_format
+from paropt.data.log.options import Options
 from paropt.data.prepare import prepare
 from paropt.errors import DataError
 

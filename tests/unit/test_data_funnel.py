@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from paropt.data.command import duration_text, moment_text, option_words, prepare_command
 from paropt.data.dataset import Dataset
-from paropt.data.options import Options
+from paropt.data.log.command import duration_text, moment_text, option_words, prepare_command
+from paropt.data.log.options import Options
+from paropt.data.log.times import parse_duration, parse_moment
 from paropt.data.prepare import prepare
-from paropt.data.times import parse_duration, parse_moment
 from paropt.errors import DataError
 
 DAY = 86_400

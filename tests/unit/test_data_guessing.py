@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from paropt.data.dataset import Dataset
-from paropt.data.options import Options, make_recipe
+from paropt.data.log.options import Options, make_recipe
 from paropt.data.prepare import prepare
 from paropt.errors import DataError
 

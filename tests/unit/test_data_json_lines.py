@@ -10,9 +10,9 @@ import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 
-from paropt.data.options import Options
+from paropt.data.log.options import Options
 from paropt.data.prepare import prepare
-from paropt.data.reading import look_at, read_columns
+from paropt.data.reading.read import look_at, read_columns
 from paropt.errors import DataError
 
 

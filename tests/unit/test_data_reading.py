@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from paropt.data.reading import look_at, read_columns
+from paropt.data.reading.read import look_at, read_columns
 from paropt.errors import DataError
 
 

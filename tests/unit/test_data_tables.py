@@ -16,10 +16,10 @@ import pyarrow.parquet
 import pytest
 
 from paropt.data import Dataset, open_dataset
-from paropt.data.options import Options
+from paropt.data.log.options import Options
 from paropt.data.prepare import prepare
 from paropt.errors import DataError
-from paropt.training.catalogue import catalogue
+from paropt.training.batches.catalogue import catalogue
 
 DAY = 86_400
 ROWS: list[dict[str, Any]] = [

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from paropt.data import Dataset, beside, texts
-from paropt.data.options import Options
+from paropt.data import Dataset
+from paropt.data.features import collect, texts
+from paropt.data.features.texts import Cache, write_text_vectors
+from paropt.data.log.options import Options
 from paropt.data.prepare import prepare
-from paropt.data.texts import Cache, write_text_vectors
 from paropt.errors import DataError
 
 WORDS = ["red hat", "blue hat", None, "red hat", "a " * 1000, "東京の帽子"]
@@ -121,7 +122,7 @@ def made(folder: Path, **options: Any) -> Dataset:
 def test_texts_of_a_table_become_vectors_of_items(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(beside, "SentenceEncoder", lambda name: Letters())
+    monkeypatch.setattr(collect, "SentenceEncoder", lambda name: Letters())
     dataset = made(tmp_path, text_vectors=("title",))
     field = dataset.fields("items")["title_vector"]
     assert (field.kind, field.size, field.missing) == ("vector", 3, 1)

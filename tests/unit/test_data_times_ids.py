@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paropt.data.ids import encode_ids, missing_ids
-from paropt.data.reading import Layout, Place
-from paropt.data.times import (
+from paropt.data.features.users import encode_users
+from paropt.data.log.ids import encode_ids, missing_ids
+from paropt.data.log.times import (
     odd_span,
     parse_duration,
     parse_moment,
@@ -20,7 +20,7 @@ from paropt.data.times import (
     to_order,
     unreadable_times,
 )
-from paropt.data.users import encode_users
+from paropt.data.reading.read import Layout, Place
 from paropt.errors import DataError
 
 

@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from paropt.data.arrow import as_text
-from paropt.data.columns import encode_column
-from paropt.data.filters import of_kind
-from paropt.data.ids import encode_ids, missing_ids
-from paropt.data.reading import look_at, read_columns
-from paropt.data.tables import Told, read_tables
-from paropt.data.times import to_milliseconds, to_numbers, unreadable_times
+from paropt.data.features.tables import Told, read_tables
+from paropt.data.log.columns import encode_column
+from paropt.data.log.filters import of_kind
+from paropt.data.log.ids import encode_ids, missing_ids
+from paropt.data.log.times import to_milliseconds, to_numbers, unreadable_times
+from paropt.data.reading.arrow import as_text
+from paropt.data.reading.read import look_at, read_columns
 from paropt.errors import DataError
 
 SECOND = 1_396_860_669  # 2014-04-07 08:51:09 UTC

@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 
 from paropt.data import Dataset, open_dataset
-from paropt.data.options import Options
+from paropt.data.log.options import Options
 from paropt.data.prepare import prepare
 from paropt.errors import DataError
-from paropt.training.catalogue import catalogue
+from paropt.training.batches.catalogue import catalogue
 
 IDS = ["d", "x", "b", "a"]  # x is not in the log; c has no vector
 VECTORS = np.array([[1, 2, 3], [4, 5, 6], [0.5, -1, 0.25], [7, 8, 9]], np.float32)

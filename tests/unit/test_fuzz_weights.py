@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from paropt.data import View, open_dataset
 from paropt.data.prepare import prepare
 from paropt.errors import CheckpointError, DataError, ModelError, ParamError, ParoptError
-from paropt.training.fit import Fit
-from paropt.training.saved import load_model, save_model
+from paropt.training.fitting.fit import Fit
+from paropt.training.saved_model.saved import load_model, save_model
 
 PARAMS = {"loss": "cross-entropy", "layers": 4, "batch_size": 4, "n_epochs": 2, "n_sample": 4}
 fuzz = settings(

@@ -13,7 +13,7 @@ from paropt.results.spend_curve import Point, best_within
 from paropt.search.study.equal_spend import by_model
 from paropt.search.study.history import Record, best_first
 from paropt.search.study.summary import described
-from paropt.training.objective import Objective
+from paropt.training.evaluation.objective import Objective
 
 MRR = Objective("mrr@20")
 CURVES = {0: [0.10, 0.30, 0.12, 0.11], 1: [0.25, 0.26, 0.27, 0.28]}

@@ -7,7 +7,7 @@ from typing import Any
 
 from paropt.search.study.equal_spend import by_model
 from paropt.search.study.history import Record
-from paropt.training.objective import Objective
+from paropt.training.evaluation.objective import Objective
 
 MODELS = ["fast", "slow", "new"]
 

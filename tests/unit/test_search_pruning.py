@@ -10,7 +10,7 @@ import pytest
 from paropt.errors import StudyError
 from paropt.search.study.pruning import complete_pruner, reason_to_prune
 from paropt.search.study.sampling import complete_sampler
-from paropt.training.objective import Objective
+from paropt.training.evaluation.objective import Objective
 
 MEDIAN = {"name": "median", "startup": 3, "warmup": 2}
 ASHA = {"name": "asha", "startup": 0, "min_epochs": 1, "factor": 3}

@@ -12,7 +12,7 @@ from paropt.search.space.file import from_json
 from paropt.search.space.space import Config, Space
 from paropt.search.study.history import History, Record, counts
 from paropt.search.study.sampling import Sampler, complete_sampler, derived_seed
-from paropt.training.objective import Objective
+from paropt.training.evaluation.objective import Objective
 
 METRIC = "mrr@20"
 MRR = Objective(METRIC)

@@ -10,9 +10,9 @@ from paropt.results.final_choice import _judged
 from paropt.search.study.history import Record
 from paropt.search.study.plan import Candidate, FinalPlan, Job
 from paropt.search.study.pruning import reason_to_prune
-from paropt.training import epochs
-from paropt.training.epochs import EpochReport
-from paropt.training.objective import Objective
+from paropt.training.evaluation import epochs
+from paropt.training.evaluation.epochs import EpochReport
+from paropt.training.evaluation.objective import Objective
 
 MRR = Objective("mrr@20")
 

@@ -19,7 +19,7 @@ from paropt.search.space.file import read_space
 from paropt.search.space.shipped import find_space
 from paropt.search.study import history
 from paropt.search.study.sampling import uniformly
-from paropt.training.objective import Objective
+from paropt.training.evaluation.objective import Objective
 
 SPACE, EPOCHS = "gru4rec_xe_shared", 4
 ROWS = 40

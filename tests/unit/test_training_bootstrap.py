@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from paropt.training import bootstrap
-from paropt.training.bootstrap import Sample, Table, metrics, pack, rank_table, unpack
+from paropt.training.evaluation import bootstrap
+from paropt.training.evaluation.bootstrap import Sample, Table, metrics, pack, rank_table, unpack
+from paropt.training.evaluation.ranking import metrics_of
 from paropt.training.metrics import names_at
-from paropt.training.ranking import metrics_of
 
 AT = (1, 5, 20)
 

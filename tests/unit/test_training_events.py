@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from paropt.data import Dataset, open_dataset
-from paropt.data.options import Options
+from paropt.data.log.options import Options
 from paropt.data.prepare import prepare
 from paropt.errors import DataError
-from paropt.training import plans
-from paropt.training.catalogue import catalogue, facts
-from paropt.training.events import Events, known_events
+from paropt.training.batches import plans
+from paropt.training.batches.catalogue import catalogue, facts
+from paropt.training.batches.events import Events, known_events
 from paropt.training.registry import Needs, lacks
 
 DAY = 86_400

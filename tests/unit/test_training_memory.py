@@ -17,13 +17,13 @@ from models.parts.contract import Catalogue, Facts
 from paropt.cli.main import cli
 from paropt.data.dataset import View, open_dataset
 from paropt.errors import DataError, ModelError
-from paropt.training import plans
+from paropt.training.batches import plans
 from paropt.training.conformance import made_up_data
-from paropt.training.fit import Fit
-from paropt.training.memory import digest, facts_of
-from paropt.training.ranking import judge
+from paropt.training.evaluation.ranking import judge
+from paropt.training.fitting.fit import Fit
+from paropt.training.fitting.memory import digest, facts_of
 from paropt.training.registry import model_class
-from paropt.training.saved import load_model, save_model
+from paropt.training.saved_model.saved import load_model, save_model
 
 SHOP = Path(__file__).parents[1] / "conformance"
 KEEPER = "shop.keeper:Keeper"

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from paropt.errors import ParamError
-from paropt.training import epochs, metrics
-from paropt.training.bootstrap import standard_errors
-from paropt.training.epochs import EpochReport
-from paropt.training.evaluation import EvaluationProtocol
-from paropt.training.objective import Objective, flattered, interval
+from paropt.training import metrics
+from paropt.training.evaluation import epochs
+from paropt.training.evaluation.bootstrap import standard_errors
+from paropt.training.evaluation.epochs import EpochReport
+from paropt.training.evaluation.objective import Objective, flattered, interval
+from paropt.training.evaluation.protocol import EvaluationProtocol
 
 MRR = Objective("mrr@20")
 RANKS = np.array([1.0, 4.0, 30.0])

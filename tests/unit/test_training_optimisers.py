@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from paropt.training.optimisers import Optimiser, multiplier
+from paropt.training.fitting.optimisers import Optimiser, multiplier
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from paropt.training import plans
+from paropt.training.batches import plans
 
 Step = list[tuple[int, int, bool]]
 

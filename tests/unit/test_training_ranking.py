@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from paropt.errors import Diverged, TrainingError
-from paropt.training import plans, ranking, ranks
-from paropt.training.evaluation import TIES
-from paropt.training.objective import Objective
+from paropt.training.batches import plans
+from paropt.training.evaluation import ranking, ranks
+from paropt.training.evaluation.objective import Objective
+from paropt.training.evaluation.protocol import TIES
 from paropt.training.registry import Catalogue, Facts, Model, SequenceBatch
 
 # one score row per target by one-hot vectors: table[i, t] is item i's score for target t

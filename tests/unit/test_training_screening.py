@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from models.kernels.library import Kernels, kernels
-from paropt.training import ranking, ranks, screening
-from paropt.training.evaluation import TIES
-from paropt.training.ranking import RankScreen
-from paropt.training.ranks import rank, screened
+from paropt.training.evaluation import ranking, ranks, screening
+from paropt.training.evaluation.protocol import TIES
+from paropt.training.evaluation.ranking import RankScreen
+from paropt.training.evaluation.ranks import rank, screened
 from paropt.training.registry import Catalogue, Facts, build
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paropt.training import session_knn
-from paropt.training.events import Events
-from paropt.training.session_knn import SessionKnn
+from paropt.training.batches.events import Events
+from paropt.training.evaluation import session_knn
+from paropt.training.evaluation.session_knn import SessionKnn
 
 
 def events_of(sessions: list[list[int]]) -> Events:

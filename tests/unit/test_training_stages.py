@@ -15,8 +15,8 @@ from paropt.data.dataset import View, open_dataset
 from paropt.errors import ModelError, ParamError
 from paropt.training import registry
 from paropt.training.conformance import made_up_data
-from paropt.training.fit import Fit
-from paropt.training.objective import Objective
+from paropt.training.evaluation.objective import Objective
+from paropt.training.fitting.fit import Fit
 
 NAME = "staged_for_test:Staged"
 
@@ -167,7 +167,7 @@ def test_a_stage_ends_early_by_its_own_patience(view: View, told: list[float]) -
 
 
 def test_each_stage_has_its_own_schedule(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
-    from paropt.training import optimisers
+    from paropt.training.fitting import optimisers
 
     rates = []
     real = optimisers.multiplier

@@ -11,7 +11,7 @@ from paropt.search.space.parameter import Parameter
 from paropt.search.space.space import Choose, Config, Space
 from paropt.search.study.sampling import uniformly
 from paropt.training import registry
-from paropt.training.catalogue import facts
+from paropt.training.batches.catalogue import facts
 
 if TYPE_CHECKING:
     from paropt.data.dataset import Dataset

@@ -15,7 +15,7 @@ from paropt.search.space.file import from_json
 from paropt.search.space.parameter import Parameter
 from paropt.search.space.space import Space
 from paropt.search.study.history import Record, best_first
-from paropt.training.objective import Objective
+from paropt.training.evaluation.objective import Objective
 
 POINTS = 5  # of one earlier study: as many as most shipped spaces start with
 

@@ -10,9 +10,9 @@ from typing import Any
 from paropt.errors import StudyError
 from paropt.storage import row_schema
 from paropt.storage.leases import HEARTBEAT
-from paropt.training.evaluation import EvaluationProtocol
+from paropt.training.evaluation.objective import Objective
+from paropt.training.evaluation.protocol import EvaluationProtocol
 from paropt.training.metrics import Direction
-from paropt.training.objective import Objective
 from paropt.training.semantics import DEFAULT_SEED
 
 FORMAT = 2  # 2 added how trials are judged; a paropt that reads 1 only would judge otherwise

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from paropt.search.study.history import Record
-from paropt.training.objective import Curve, Objective
+from paropt.training.evaluation.objective import Curve, Objective
 
 LEAST_SPEND = 1.0  # device seconds: below it, time says nothing of a model
 

@@ -18,9 +18,9 @@ from sqlalchemy.engine import Connection
 
 from paropt.search.space.parameter import Parameter
 from paropt.storage import row_schema, trial_rows
-from paropt.training import epochs
-from paropt.training.epochs import EpochReport
-from paropt.training.objective import Curve, Objective
+from paropt.training.evaluation import epochs
+from paropt.training.evaluation.epochs import EpochReport
+from paropt.training.evaluation.objective import Curve, Objective
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from paropt.search.study.history import Record
-from paropt.training.objective import Objective
+from paropt.training.evaluation.objective import Objective
 
 _NAME = "memory"
 _CONSTRAINT = "constraints:feasible"  # Optuna's key for Trial.set_constraint("feasible", …)

@@ -15,7 +15,7 @@ from paropt.search.study.summary import below_floor
 from paropt.storage import overview_rows, row_schema, trial_rows
 from paropt.storage.overview_rows import TrialRow
 from paropt.storage.trial_rows import StudyAttributes
-from paropt.training.objective import STEADY
+from paropt.training.evaluation.objective import STEADY
 
 OUTCOMES = ("complete", "pruned", "failed", "running", "waiting")
 

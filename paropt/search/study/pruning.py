@@ -22,8 +22,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from paropt.errors import StudyError
+from paropt.training.evaluation.objective import Curve, Objective
 from paropt.training.metrics import DEFAULT as DEFAULT_METRIC
-from paropt.training.objective import Curve, Objective
 
 MAXIMIZED = Objective(DEFAULT_METRIC)
 

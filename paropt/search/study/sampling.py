@@ -30,7 +30,7 @@ from paropt.search.space.space import Choose, Config, Space
 from paropt.search.study.history import History, Record, key_of
 from paropt.search.study.pruning import complete_choice
 from paropt.storage import trial_rows
-from paropt.training.objective import Objective
+from paropt.training.evaluation.objective import Objective
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

@@ -11,8 +11,8 @@ from paropt.search.space.space import Space
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.equal_spend import by_model
 from paropt.search.study.history import Record, best_first, counts
-from paropt.training.epochs import EpochReport
-from paropt.training.objective import Objective, flattered, interval
+from paropt.training.evaluation.epochs import EpochReport
+from paropt.training.evaluation.objective import Objective, flattered, interval
 
 if TYPE_CHECKING:
     import optuna

@@ -16,9 +16,9 @@ from paropt.search.study.history import History, Record
 from paropt.search.study.pruning import reason_to_prune
 from paropt.search.study.state import Transaction
 from paropt.storage import trial_rows
-from paropt.training import epochs
-from paropt.training.epochs import EpochReport
-from paropt.training.objective import Curve, Objective, flattered
+from paropt.training.evaluation import epochs
+from paropt.training.evaluation.epochs import EpochReport
+from paropt.training.evaluation.objective import Curve, Objective, flattered
 
 MIB = 1 << 20
 

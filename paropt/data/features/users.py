@@ -1,0 +1,84 @@
+"""Whose sessions they are: told by a column, or, one sequence per user, by the sessions' ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from paropt.data.encoding import unpack_ids
+from paropt.data.events import Events, Ints
+from paropt.data.log.ids import encode_ids
+from paropt.data.reading.read import Place
+
+
+def encode_users(
+    column: pa.ChunkedArray, name: str, place: Place, as_text: bool, words_are_ids: bool
+) -> tuple[Ints, pa.Array]:
+    """Codes [rows] into a vocabulary of users; −1 where a row names none.
+
+    Raises:
+        DataError: as :func:`paropt.data.log.ids.encode_ids`; an id is missing only where all are.
+    """
+    missing = pc.is_null(column, nan_is_null=True)
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        missing = pc.or_(missing, pc.fill_null(pc.equal(pc.utf8_trim_whitespace(column), ""), True))
+    if pc.all(missing).as_py():
+        raise place.refuse(name, "names no user in any row; leave --user-key out, or name another")
+    if not pc.any(missing).as_py():
+        return encode_ids(column, name, place, as_text, words_are_ids)
+    one = column[pc.index(missing, False).as_py()]
+    filled = pc.if_else(missing, one, column)
+    codes, users = encode_ids(filled, name, place, as_text, words_are_ids)
+    return np.where(missing.to_numpy(), -1, codes).astype(np.int32), users
+
+
+def shared_sessions(splits: Iterable[Events]) -> int:
+    """How many sessions hold events of several users."""
+    found: set[int] = set()
+    for events in splits:
+        if events.user is None:
+            continue
+        other = events.user[1:] != events.user[:-1]
+        same_session = events.session[1:] == events.session[:-1]
+        found.update(np.unique(events.session[1:][other & same_session]).tolist())
+    return len(found)
+
+
+@dataclass(frozen=True)
+class SessionUsers:
+    """Users of a dataset in which every session is a user's whole history.
+
+    ``ids``, packed or text, are those of the sessions of train, then train_full, then the rest;
+    ``of_split`` has the user of each session by split.
+    """
+
+    ids: NDArray[Any]
+    n_train: int
+    n_train_full: int
+    of_split: dict[str, NDArray[np.int32]]
+
+    def texts(self) -> NDArray[Any]:
+        """The ids as text."""
+        return self.ids if self.ids.dtype == object else unpack_ids(self.ids)
+
+
+def users_of_sessions(ids: dict[str, NDArray[Any]]) -> SessionUsers:
+    """An index of the sessions' packed ids [S] by split; an id is one user in every split."""
+    order = ("train", "train_full", "valid", "test")
+    if all(np.array_equal(ids["train"], ids[name]) for name in order[1:]):
+        same = np.arange(len(ids["train"]), dtype=np.int32)
+        return SessionUsers(ids["train"], len(same), len(same), dict.fromkeys(order, same))
+    index: dict[str, int] = {}
+    of_split, counts = {}, {}
+    for name in order:
+        found = [index.setdefault(one, len(index)) for one in unpack_ids(ids[name])]
+        of_split[name], counts[name] = np.array(found, dtype=np.int32), len(index)
+    return SessionUsers(
+        np.array(list(index), dtype=object), counts["train"], counts["train_full"], of_split
+    )

@@ -1,0 +1,1 @@
+"""What a log says: its columns, which rows are events, their ids and times, how they split."""

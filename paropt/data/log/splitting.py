@@ -1,0 +1,136 @@
+"""From cleaned events to ``train_full``/``test`` and ``train``/``valid``.
+
+The rule by time is GRU4Rec's: ``test`` holds the sessions that start within the last days,
+``train_full`` the events before that, and ``valid``/``train`` are cut from ``train_full`` by the
+same rule, the same number of days earlier.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from paropt.data.events import Events, Ints, in_order
+from paropt.data.log.cleaning import drop_short
+from paropt.data.log.rules import Rules
+from paropt.errors import DataError
+
+SPLITS = ("train_full", "test", "train", "valid")
+
+
+def split_events(events: Events, rules: Rules, has_times: bool) -> dict[str, Events]:
+    """The four splits of one cleaned log.
+
+    Raises:
+        DataError: a split would be empty.
+    """
+    if rules.protocol == "leave-one-out":
+        return _leave_one_out(events)
+    if not has_times:
+        n_test = _share(events, rules.test_fraction)
+        train_full, test = _last_sessions(events, n_test, rules)
+        train, valid = _last_sessions(train_full, _n_valid(train_full, n_test), rules)
+        return {"train_full": train_full, "test": test, "train": train, "valid": valid}
+    end = int(events.time.max()) if rules.end_ms is None else rules.end_ms
+    train_full, test = _cut(events, end - rules.test_ms, rules)
+    if rules.by_end:
+        end = int(train_full.time.max(initial=0)) + rules.test_ms
+    train, valid = _cut(train_full, end - 2 * rules.test_ms, rules)
+    return {"train_full": train_full, "test": test, "train": train, "valid": valid}
+
+
+def complete_splits(parts: dict[str, Events], rules: Rules, has_times: bool) -> dict[str, Events]:
+    """The four splits of data that was split elsewhere.
+
+    ``train_full`` and ``test``: train and valid are cut from ``train_full`` by the rule.
+    ``train``, ``valid`` and perhaps ``test``: train_full is the first two together. Without a
+    test it is empty: a search needs none.
+    """
+    parts = dict(parts)
+    parts.setdefault("test", next(iter(parts.values())).take(np.zeros(0, np.int64)))
+    if "train_full" not in parts:
+        parts["train_full"] = _together(parts["train"], parts["valid"])
+    elif "train" not in parts:
+        parts["train"], parts["valid"] = _cut_valid(parts, rules, has_times)
+    return {name: parts[name] for name in SPLITS}
+
+
+def _cut_valid(parts: dict[str, Events], rules: Rules, has_times: bool) -> tuple[Events, Events]:
+    train_full = parts["train_full"]
+    if rules.protocol == "leave-one-out":
+        from_end = _from_end(train_full)
+        return train_full.take(from_end >= 1), train_full
+    if has_times:
+        return _cut(train_full, int(train_full.time.max()) - rules.test_ms, rules)
+    n_test = len(parts["test"].starts())
+    return _last_sessions(train_full, _n_valid(train_full, n_test), rules)
+
+
+def _leave_one_out(events: Events) -> dict[str, Events]:
+    from_end = _from_end(events)
+    before = events.take(from_end >= 1)
+    return {
+        "train_full": before,
+        "test": events,
+        "train": events.take(from_end >= 2),
+        "valid": before,
+    }
+
+
+def _from_end(events: Events) -> Ints:
+    """How many events of its session follow each event [E]."""
+    lengths = events.lengths()
+    ends = events.starts() + lengths
+    return np.repeat(ends, lengths) - np.arange(len(events)) - 1
+
+
+def _cut(events: Events, at: int, rules: Rules) -> tuple[Events, Events]:
+    """What comes before a time, and the sessions after it."""
+    starts, lengths = events.starts(), events.lengths()
+    decides = starts + lengths - 1 if rules.by_end else starts
+    late = np.repeat(events.time[decides] >= at, lengths)
+    early = ~late if rules.by_end else events.time < at
+    # a session must at least hold an input and a target
+    before = drop_short(events.take(early), max(2, rules.min_session))
+    after = events.take(late)
+    if rules.known_test_items:
+        known = np.zeros(int(events.item.max(initial=-1)) + 1, bool)
+        known[before.item] = True
+        after = drop_short(after.take(known[after.item]), max(2, rules.min_session))
+    return before, after
+
+
+def _last_sessions(events: Events, n: int, rules: Rules) -> tuple[Events, Events]:
+    begins = np.sort(events.time[events.starts()])
+    if n >= len(begins):
+        raise DataError(f"{len(begins)} sessions are too few to split off the last {n}")
+    return _cut(events, int(begins[len(begins) - n]), replace(rules, by_end=False))
+
+
+def _share(events: Events, fraction: float) -> int:
+    return math.ceil(len(events.starts()) * fraction)
+
+
+def _n_valid(train_full: Events, n_test: int) -> int:
+    """As many sessions as the test part has, but at most a fifth of ``train_full``."""
+    return max(1, min(n_test, len(train_full.starts()) // 5))
+
+
+def _together(first: Events, second: Events) -> Events:
+    """Two parts as one; a session that is in both is one session."""
+    both = Events(
+        np.concatenate([first.session, second.session]),
+        np.concatenate([first.item, second.item]),
+        np.concatenate([first.time, second.time]),
+        np.concatenate([first.row, second.row]),
+        {
+            name: np.concatenate([column, second.columns[name]])
+            for name, column in first.columns.items()
+        },
+        None
+        if first.user is None or second.user is None
+        else np.concatenate([first.user, second.user]),
+    )
+    return in_order(both)

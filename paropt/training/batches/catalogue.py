@@ -1,0 +1,116 @@
+"""What a model is told of a dataset: facts to refuse by, and tables that are read when used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from paropt.training.registry import Bags, Catalogue, Facts, Field, Table, Vectors
+
+if TYPE_CHECKING:
+    from paropt.data.dataset import View
+    from paropt.data.features.fields import FieldOf, StoredField
+
+
+def facts(view: View) -> Facts:
+    """What is known of a view's training split and of what is kept beside it."""
+    sizes = np.diff(view.train.offsets)
+    return Facts(
+        n_items=view.n_items,
+        n_sessions=view.train.n_sessions,
+        n_events=view.train.n_events,
+        longest=int(sizes.max(initial=0)),
+        has_times=view.dataset.has_times,
+        n_users=view.n_users,
+        columns=_fields(view, "events"),
+        items=_fields(view, "items"),
+        users=_fields(view, "users"),
+    )
+
+
+def catalogue(view: View) -> Catalogue:
+    """The items, and the users, that a model of the view's training split knows."""
+    support = torch.from_numpy(np.array(view.support(), dtype=np.int64))
+    items = _table(view, "items", view.n_items)
+    users = _table(view, "users", view.n_users)
+    single = [f.name for f in items.fields.values() if f.kind in ("number", "category")]
+    return Catalogue(facts(view), support, Features(single, view), items, users)
+
+
+def _fields(view: View, of: FieldOf) -> dict[str, Field]:
+    stored = view.dataset.fields(of).values()
+    return {s.name: Field(s.name, s.kind, s.size, s.vocabulary) for s in stored}
+
+
+def _table(view: View, of: FieldOf, n_rows: int) -> Table:
+    stored = view.dataset.fields(of)
+    return Table(_fields(view, of), lambda field: READ[field.kind](stored[field.name], n_rows))
+
+
+class Features(Mapping[str, Tensor]):
+    """Numbers and codes of items by name, each read when first asked for."""
+
+    def __init__(self, names: list[str], view: View) -> None:
+        self._names, self._view = names, view
+        self.read: dict[str, Tensor] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.read:
+            values = self._view.dataset.features[name]
+            self.read[name] = torch.from_numpy(np.array(values[: self._view.n_items]))
+        return self.read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+# -- reading a field's first rows --------------------------------------------------------------
+
+
+def _copied(values: NDArray[Any]) -> Tensor:
+    # a copy: memory-mapped arrays are read-only, which torch cannot express
+    return torch.from_numpy(np.array(values))
+
+
+def _codes(stored: StoredField, n_rows: int) -> Tensor:
+    return _copied(stored.array()[:n_rows]).long()
+
+
+def _numbers(stored: StoredField, n_rows: int) -> Tensor:
+    return _copied(stored.array()[:n_rows])
+
+
+def _bags(stored: StoredField, n_rows: int) -> Bags:
+    offsets = _copied(stored.array("offsets")[: n_rows + 1])
+    codes = _copied(stored.array("codes")[: int(offsets[-1])]).long()
+    return Bags(codes, offsets, _copied(stored.array("missing")[:n_rows]))
+
+
+def _texts(stored: StoredField, n_rows: int) -> Any:
+    return stored.texts()[:n_rows]
+
+
+def _vectors(stored: StoredField, n_rows: int) -> Vectors:
+    rows = stored.array("rows")
+
+    def read(index: Tensor) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(rows[index.numpy()]))
+
+    return Vectors(rows.shape[1], _copied(stored.array("missing")[:n_rows]), read)
+
+
+READ: Mapping[str, Callable[[StoredField, int], Any]] = {
+    "category": _codes,
+    "number": _numbers,
+    "categories": _bags,
+    "text": _texts,
+    "vector": _vectors,
+}

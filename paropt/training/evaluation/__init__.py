@@ -1,0 +1,1 @@
+"""What a number is: ranks, metrics, protocols, baselines, intervals, better and worse."""

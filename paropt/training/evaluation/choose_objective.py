@@ -1,0 +1,56 @@
+"""What a training or a study is to look for, as far as its models can report that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from paropt.errors import ParamError
+from paropt.training import registry
+from paropt.training.evaluation.objective import Objective
+from paropt.training.metrics import CUTOFF, Direction, canonical
+
+
+def objective_of(
+    metric: str | None, models: Sequence[str], at: Sequence[int] = (CUTOFF,)
+) -> Objective:
+    """The objective by its text; None: mrr@20 (or at the deepest cut-off of ``at``, if 20 is none
+    of them), or what models that judge themselves report first.
+
+    Raises:
+        ParamError: there is no such metric, or some of the models do not report it.
+        ModelError: there is no such model.
+    """
+    own = {model: registry.own_metrics(model) for model in models if registry.judges_itself(model)}
+    ranked = [model for model in models if model not in own]
+    declared: dict[str, Direction] = {name: d for of in own.values() for name, d in of.items()}
+    if metric is None:
+        first = next(iter(declared), None) if not ranked else None
+        usual = Objective(f"mrr@{CUTOFF if CUTOFF in at else max(at)}")
+        return Objective(first, declared[first]) if first else usual
+    silent = any(not of for of in own.values())  # it declares nothing, so any name may be one
+    try:
+        objective = Objective.parse(metric, declared)
+    except ParamError:
+        if not silent or ranked:
+            raise
+        return Objective(metric.strip())
+    for model, of in own.items():
+        if of and (missing := [name for name in objective.names if name not in of]):
+            raise ParamError(
+                f"--metric {metric}: {model} judges itself and reports {', '.join(of)}, "
+                f"not {missing[0]}"
+            )
+    if ranked and (others := [name for name in objective.names if name in declared]):
+        raise ParamError(
+            f"--metric {metric}: {ranked[0]} is judged by ranking, which has no {others[0]}"
+        )
+    return objective
+
+
+def more_metrics(names: Sequence[str]) -> list[str]:
+    """Metrics to report beside the objective, each once.
+
+    Raises:
+        ParamError: there is no such metric.
+    """
+    return list(dict.fromkeys(canonical(name) for text in names for name in text.split(",")))

@@ -1,0 +1,62 @@
+"""What is said beside a number: how many targets it stands on, its interval, equal scores.
+
+A value says little without them: one that rests on 62 targets, or on the sixth of the targets whose
+items training has seen, is another number than it looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from paropt.training.evaluation.objective import NOTICEABLE, Objective
+
+FEW = 1000  # targets: with fewer, the second digit is chance
+Found = Mapping[str, Any]
+
+
+def coverage(found: Found) -> str:
+    """``1,932 of 11,087 targets ranked, of 536 sessions``; empty where nobody counted them."""
+    targets, unknown, sessions = (found.get(key) for key in ("targets", "unknown", "sessions"))
+    if targets is None:
+        return ""
+    of = f" of {targets + unknown:,}" if unknown else ""
+    whose = f", of {sessions:,} sessions" if sessions else ""
+    return f"{targets:,}{of} targets ranked{whose}"
+
+
+def value_words(found: Found, value: float | None) -> str:
+    """``0.7499 [0.7312, 0.7686], 0.1307 with the left-out targets as misses``."""
+    if value is None:
+        return "-"
+    text = f"{value:.4f}"
+    if found.get("interval"):
+        low, high = found["interval"]
+        text += f" [{low:.4f}, {high:.4f}]"
+    misses = found.get("with_misses")
+    if misses is not None and found.get("unknown"):
+        text += f", {misses:.4f} with the left-out targets as misses"
+    return text
+
+
+def cautions(found: Found, objective: Objective, *, ranked_by: str = "") -> list[str]:
+    """Sentences about what a reader of the value must know; mostly none.
+
+    ``ranked_by`` ends the one about equal scores: what follows from them.
+    """
+    targets, unknown, tied = found.get("targets"), found.get("unknown") or 0, found.get("tied")
+    lines = []
+    if targets is not None and targets < unknown:
+        lines.append(
+            f"only {targets:,} of {targets + unknown:,} targets were ranked: training never saw "
+            "the items of the others"
+        )
+    if targets is not None and targets < FEW:
+        lines.append(f"only {targets:,} targets were ranked, fewer than {FEW:,}: numbers are rough")
+    worst = objective.of(found.get("conservative") or {})
+    if tied is not None and tied > NOTICEABLE and worst is not None:
+        lines.append(
+            f"{tied:.1%} of the targets tie with another item; counted against them, "
+            f"{objective.metric} is {worst:.4f}{ranked_by}"
+        )
+    return lines

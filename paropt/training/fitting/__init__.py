@@ -1,0 +1,1 @@
+"""One training: steps, stages, optimisers, checkpoints."""

@@ -1,0 +1,248 @@
+"""Next items for sessions that were never in a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from numpy.typing import NDArray
+
+from paropt.data.events import Events as RawEvents
+from paropt.data.log.sessions_file import Asked, read_asked
+from paropt.errors import ModelError
+from paropt.training.batches.events import Events
+from paropt.training.batches.plans import query_batches
+from paropt.training.evaluation.ranking import ROWS, queries, seen_items
+from paropt.training.evaluation.ranks import exclude_items, products, scores_of
+from paropt.training.registry import scores_itself
+from paropt.training.saved_model.known_data import Knowledge
+from paropt.training.saved_model.saved import SavedModel
+
+CHUNK = 1 << 14  # sessions that are answered together
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """Sessions of a file, in its order: ``ids`` [S] and the ``events`` that the model knows.
+
+    ``events`` end every session with a placeholder for what comes next. ``notes`` say how the
+    file was read, and what it lacks that the model reads.
+    """
+
+    ids: Sequence[str]
+    events: Events
+    n_unknown: int
+    notes: Sequence[str] = ()
+
+    @property
+    def empty(self) -> list[str]:
+        """The sessions without a known item."""
+        sizes = np.diff(self.events.offsets)
+        return [self.ids[session] for session in np.flatnonzero(sizes == 1).tolist()]
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """For one session, the best items first, with their scores.
+
+    ``popular``: nothing of the session is known, so these are the most popular items.
+    """
+
+    session: str
+    items: list[str]
+    scores: list[float]
+    popular: bool = False
+
+
+def read_sessions(path: Path, saved: SavedModel) -> Sessions:
+    """A file read as the log that the model was trained on; see :func:`known_sessions`.
+
+    Raises:
+        DataError, ModelError: the file cannot be used.
+    """
+    knowledge = saved.knowledge
+    further = [*knowledge.columns, *([knowledge.user_key] if knowledge.user_key else [])]
+    return known_sessions(read_asked(path, None, saved.meta.get("log"), further), saved)
+
+
+def known_sessions(asked: Asked, saved: SavedModel, user_key: str | None = None) -> Sessions:
+    """The events of a file that a model can read; items that it does not know are skipped.
+
+    The columns that the model reads come from columns of the same names, users from ``user_key``
+    (by default the one of its training data, or the session where each session was a user's).
+    What the file lacks is unknown.
+
+    Raises:
+        DataError: the model knows no item of the file.
+        ModelError: the model needs times, and the file has none.
+    """
+    events, notes = file_events(asked, saved, user_key)
+    kept = events.items < saved.n_items
+    events = replace(events, targets=np.zeros(len(kept), bool)).take(kept).with_queries()
+    return Sessions(asked.sessions, events, int(np.count_nonzero(~kept)), notes)
+
+
+def file_events(
+    asked: Asked, saved: SavedModel, user_key: str | None = None
+) -> tuple[Events, list[str]]:
+    """All events of a file as :func:`known_sessions` reads it, and what to say of it.
+
+    Every event is a target; items that the model does not know have the index ``n_items``.
+
+    Raises:
+        DataError, ModelError: as :func:`known_sessions`.
+    """
+    asked.refuse_strangers(saved.item_ids.tolist())
+    if not asked.timed:
+        _check_times(asked, saved)
+    knowledge, raw = saved.knowledge, asked.events
+    user_key = user_key or knowledge.user_key or asked.session_key
+    there = asked.table.column_names
+    columns = {
+        name: knowledge.encoded(name, asked.table.column(name))[raw.row]
+        for name in knowledge.columns
+        if name in there
+    }
+    user = None
+    if knowledge.needs.who and user_key in there:
+        user = knowledge.users(asked.table.column(user_key))[raw.row]
+    raw = replace(raw, columns=columns, user=user)
+    n_sessions = len(asked.sessions)
+    known = pc.index_in(asked.items, value_set=pa.array(saved.item_ids, pa.string()))
+    items = pc.fill_null(known, saved.n_items).to_numpy(zero_copy_only=False)[raw.item]
+    events = Events(
+        items=items.astype(np.int32),
+        times=raw.time.astype(np.int64),
+        targets=np.ones(len(items), bool),
+        offsets=np.concatenate(([0], np.cumsum(np.bincount(raw.session, minlength=n_sessions)))),
+        columns=_complete(knowledge, raw.columns, len(items)),
+        users=_users(knowledge, raw, n_sessions),
+    )
+    return events, [*asked.notes, *_lacking(asked, knowledge, user_key)]
+
+
+def _check_times(asked: Asked, saved: SavedModel) -> None:
+    """Refuse a file without times for a model that would not train without them."""
+    model, facts = saved.model, saved.model.catalogue.facts
+    if not facts.has_times:
+        return
+    try:
+        type(model).check(model.params, replace(facts, has_times=False))
+    except ValueError:
+        raise ModelError(
+            f"{asked.path} has no times, and model {saved.meta['model']!r} needs them as it was"
+            " trained; name their column with --time-key"
+        ) from None
+
+
+def _lacking(asked: Asked, knowledge: Knowledge, user_key: str) -> list[str]:
+    """What to say of the columns that the model reads and the file lacks."""
+    read = [*knowledge.columns, *([user_key] if knowledge.needs.who else [])]
+    told = f"{asked.path} has no column {{!r}}, which the model reads, so it is unknown throughout"
+    return [told.format(name) for name in read if name not in asked.table.column_names]
+
+
+def _complete(
+    knowledge: Knowledge, columns: Mapping[str, NDArray[Any]], n_events: int
+) -> dict[str, NDArray[Any]]:
+    """Every column that the model reads, unknown throughout where the file lacks it."""
+    return {
+        name: columns.get(
+            name,
+            np.full(n_events, np.nan, np.float32)
+            if kept.kind == "number"
+            else np.full(n_events, -1, np.int32),
+        )
+        for name, kept in knowledge.columns.items()
+    }
+
+
+def _users(knowledge: Knowledge, raw: RawEvents, n_sessions: int) -> NDArray[np.int32] | None:
+    """Each session's user [S]: that of its first event."""
+    if not knowledge.needs.who:
+        return None
+    users = np.full(n_sessions, -1, np.int32)
+    if raw.user is not None:
+        starts = raw.starts()
+        users[raw.session[starts]] = raw.user[starts]
+    return users
+
+
+def recommend(
+    saved: SavedModel, sessions: Sessions, top: int = 20, filter_seen: bool = False
+) -> Iterator[Recommendation]:
+    """The ``top`` items for each session, in the sessions' order.
+
+    A session without a known item gets the items with most events in training, which
+    ``popular`` says; their score is the number of these. ``filter_seen`` leaves out the items of
+    the session.
+
+    Raises:
+        ModelError: the model does not score items.
+    """
+    popular = _popular(saved, top)
+    for begin in range(0, len(sessions.ids), CHUNK):
+        found: dict[int, tuple[list[int], list[float]]] = {}
+        try:
+            events = sessions.events.sessions(begin, begin + CHUNK)
+            for session, best in _recommend(saved, events, top, filter_seen):
+                found[begin + session] = best
+        except NotImplementedError as error:
+            raise ModelError(f"model {saved.meta['model']!r} cannot recommend: {error}") from None
+        for session in range(begin, min(begin + CHUNK, len(sessions.ids))):
+            items, scores = found.get(session, popular)
+            ids = [str(saved.item_ids[item]) for item in items]
+            yield Recommendation(sessions.ids[session], ids, scores, session not in found)
+
+
+def _popular(saved: SavedModel, top: int) -> tuple[list[int], list[float]]:
+    """The items with most events in training, and how many."""
+    support = saved.model.catalogue.support
+    best = torch.sort(support, descending=True, stable=True).indices[:top]
+    return best.tolist(), [float(n) for n in support[best].tolist()]
+
+
+def _recommend(
+    saved: SavedModel, events: Events, top: int, filter_seen: bool
+) -> Iterator[tuple[int, tuple[list[int], list[float]]]]:
+    model = saved.model
+    wanted = saved.knowledge.needs.wanted
+    batches = query_batches(events, model.max_length, ROWS, model.device, wanted)
+    if batches.total == 0:
+        return
+    with torch.no_grad():
+        table, bias = (None, None) if scores_itself(model) else model.item_table()
+        for batch in queries(batches):
+            asked = batch.histories[:, 1].cpu().numpy()
+            exclude = seen_items(batch.histories, batches.store.items) if filter_seen else None
+            if table is None:
+                scores = scores_of(model, batch)
+            else:
+                scores = products(model.encode(batch).float(), table.float(), bias)
+            best = _top(scores, top, exclude)
+            session = np.searchsorted(events.offsets, asked, side="right") - 1
+            yield from zip(session.tolist(), best, strict=True)
+
+
+def _top(
+    chunks: Iterable[torch.Tensor], top: int, exclude: tuple[torch.Tensor, torch.Tensor] | None
+) -> Iterator[tuple[list[int], list[float]]]:
+    """The best items and scores of each row of scores."""
+    begin = 0
+    for scores in chunks:
+        if exclude is not None:
+            exclude_items(scores, begin, *exclude)
+        begin += len(scores)
+        best = torch.topk(scores, min(top, scores.shape[1]))
+        for items, values in zip(best.indices.tolist(), best.values.tolist(), strict=True):
+            finite = [value > -np.inf for value in values]
+            yield (
+                [item for item, ok in zip(items, finite, strict=True) if ok],
+                [value for value in values if value > -np.inf],
+            )
