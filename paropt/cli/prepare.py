@@ -38,10 +38,27 @@ def _name_lists(
 @click.option("--demo", is_flag=True, help="Make the synthetic demo set; no files are read.")
 @log_options
 @click.option("--split-column", help="Column that says train, valid or test.")
-@click.option("--train-full", type=FILE, help="Training data, split from --test elsewhere.")
-@click.option("--test", type=FILE, help="Test data that was split elsewhere.")
-@click.option("--train", type=FILE, help="The part of the training data to train a search on.")
-@click.option("--valid", type=FILE, help="The part of the training data to judge a search on.")
+@click.option(
+    "--train-full",
+    type=FILE,
+    multiple=True,
+    help="Training data, split from --test elsewhere; repeatable.",
+)
+@click.option(
+    "--test", type=FILE, multiple=True, help="Test data that was split elsewhere; repeatable."
+)
+@click.option(
+    "--train",
+    type=FILE,
+    multiple=True,
+    help="The part of the training data to train a search on; repeatable.",
+)
+@click.option(
+    "--valid",
+    type=FILE,
+    multiple=True,
+    help="The part of the training data to judge a search on; repeatable.",
+)
 @click.option("--keep-column", "keep_columns", multiple=True, help="Keep this column; repeatable.")
 @click.option(
     "--item-features",
@@ -129,10 +146,10 @@ def prepare(
     out: Path,
     overwrite: bool,
     demo: bool,
-    train_full: Path | None,
-    test: Path | None,
-    train: Path | None,
-    valid: Path | None,
+    train_full: tuple[Path, ...],
+    test: tuple[Path, ...],
+    train: tuple[Path, ...],
+    valid: tuple[Path, ...],
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -150,7 +167,7 @@ def prepare(
     paropt prepare --train train.tsv --valid valid.tsv --out data/shop
     """
     splits = {"train_full": train_full, "train": train, "valid": valid, "test": test}
-    given = {name: path for name, path in splits.items() if path is not None}
+    given = {name: paths for name, paths in splits.items() if paths}
     if demo and (files or given):
         raise click.UsageError("--demo makes its own events; leave out the files")
     if not (demo or files or given):

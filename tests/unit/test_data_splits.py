@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from paropt.data.events import Events, cut_at_gaps, in_order, number_by_order
 from paropt.data.log.cleaning import clean
+from paropt.data.log.command import prepare_command
 from paropt.data.log.options import Options
 from paropt.data.log.rules import DAY_MS, LEAVE_ONE_OUT, Rules
 from paropt.data.log.splitting import complete_splits, split_events
@@ -215,6 +216,20 @@ def shop(tmp_path: Path) -> Path:
     for name, lines in rows.items():
         (tmp_path / f"{name}.csv").write_text("SessionId,ItemId,Time\n" + "\n".join(lines))
     return tmp_path
+
+
+def test_several_files_are_one_split(shop: Path) -> None:
+    header, *rows = (shop / "train.csv").read_text().split("\n")
+    halves = [shop / "first.csv", shop / "second.csv"]
+    halves[0].write_text("\n".join([header, *rows[:2]]))
+    halves[1].write_text("\n".join([header, *rows[2:]]))
+    valid = shop / "valid.csv"
+    one = prepare([], shop / "one", {"train": shop / "train.csv", "valid": valid})
+    several = prepare([], shop / "several", {"train": halves, "valid": [valid]})
+    assert several.fingerprint == one.fingerprint
+    assert prepare_command([], [], {"train": halves, "valid": valid}) == (
+        f"paropt prepare --train {halves[0]} --train {halves[1]} --valid {valid} --out DIR"
+    )
 
 
 def test_one_item_index_serves_both_views(shop: Path) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from paropt.data.log.command import Given, files_of_splits
 from paropt.data.log.formats import FORMATS, GENERIC, Format, Schema, guess_format
 from paropt.data.log.guessing import Guess, guess_columns
 from paropt.data.log.rules import LEAVE_ONE_OUT, Protocol, Rules
@@ -92,9 +93,7 @@ class Recipe:
         return bool(self.splits) or self.schema.split_column is not None
 
 
-def make_recipe(
-    events: Sequence[Path], given: Mapping[str, Path], options: Options, note: Note
-) -> Recipe:
+def make_recipe(events: Sequence[Path], given: Given, options: Options, note: Note) -> Recipe:
     """Look at the files and decide how they will be read, cleaned and split.
 
     ``given`` maps the names of splits to files that were split elsewhere.
@@ -149,7 +148,7 @@ def as_written(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _sources(events: Sequence[Path], given: Mapping[str, Path]) -> tuple[list[Path], list[str]]:
+def _sources(events: Sequence[Path], given: Given) -> tuple[list[Path], list[str]]:
     if bool(events) == bool(given):
         raise DataError(
             "give event files, or files that are split already"
@@ -158,7 +157,8 @@ def _sources(events: Sequence[Path], given: Mapping[str, Path]) -> tuple[list[Pa
     if not given:
         return list(events), []
     check_parts(set(given))
-    return list(given.values()), list(given)
+    found = files_of_splits(given)
+    return [path for _, path in found], [name for name, _ in found]
 
 
 def check_parts(names: set[str]) -> None:
