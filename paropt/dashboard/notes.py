@@ -26,7 +26,7 @@ def study_facts(searched: Searched) -> dict[str, str]:
         "models": listed(searched.models),
         "searched for": f"{searched.metric}, {searched.evaluation}",
         **{f"floor: {baseline(name)}": number(v) for name, v in searched.floors.items()},
-        "state": " ".join(filter(None, (searched.state, searched.why))),
+        "state": ": ".join(filter(None, (_state(searched), searched.why))),
         "trials": str(searched.budget) if searched.budget else "no limit",
         "data": searched.data,
         "fingerprint": searched.fingerprint,
@@ -34,6 +34,16 @@ def study_facts(searched: Searched) -> dict[str, str]:
         "sampler": choice(searched.sampler),
         "pruner": choice(searched.pruner),
     }
+
+
+def _state(searched: Searched) -> str:
+    """As ``paropt status`` says it, as far as that does not need the slots."""
+    counts, budget = searched.counts, searched.budget
+    ended = counts.get("complete", 0) + counts.get("pruned", 0)
+    open_ones = counts.get("running", 0) + counts.get("waiting", 0)
+    if budget and ended >= budget and not open_ones:
+        return "done"
+    return {"pause": "paused", "stop": "stopped"}.get(searched.state, "not done")
 
 
 def trial_note(record: Record, objective: Objective) -> str:

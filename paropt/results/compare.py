@@ -10,6 +10,7 @@ from paropt.names import quoted
 from paropt.results.final_test import latest_report
 from paropt.results.spend_curve import Point, best_within, points
 from paropt.search.study.definition import StudyDefinition
+from paropt.search.study.equal_spend import LEAST_SPEND
 from paropt.search.study.study import Study
 from paropt.search.study.summary import judged
 from paropt.storage.connect import Storage
@@ -34,7 +35,7 @@ def compare(storage: Storage, names: Sequence[str]) -> dict[str, Any]:
                     f"study {name!r} has no trial with a value yet; "
                     f"{quoted('launch', '--study', name)} goes on with it"
                 )
-        spend = min(ended[-1].spent for ended in found.values())
+        spend = max(LEAST_SPEND, min(ended[-1].spent for ended in found.values()))
         return {
             "metric": studies[0].definition.metric,
             "fingerprint": studies[0].definition.fingerprint,

@@ -48,7 +48,8 @@ def _worth(row: Row, objective: Objective) -> tuple[bool, float]:
 def _of_what(found: Mapping[str, Any], rows: Sequence[Row]) -> Facts:
     protocol = EvaluationProtocol.from_json(found["evaluation"])
     seeds = ", ".join(f"{row['study']} {row['seed']}" for row in rows)
-    what: Text = ["when each had used ", f"{found['spend']:,.0f} ", Term("device seconds")]
+    number_of, unit = counted(round(found["spend"]), "device second").split(" ", 1)
+    what: Text = ["when each had used ", f"{number_of} ", Term("device seconds", unit)]
     judged: Text = [Code(found["metric"]), f" on {found['split']}; {protocol.words()}"]
     return Facts(
         [
@@ -167,7 +168,7 @@ def _marks(found: Mapping[str, Any], rows: Sequence[Row], objective: Objective) 
         if (value := objective.of(of)) is not None:
             marks.append(Mark(baseline(name), value, colour=GREY))
     metric = found["metric"]
-    title = f"{metric} at equal spend, {found['spend']:,.0f} device seconds each"
+    title = f"{metric} at equal spend, {counted(round(found['spend']), 'device second')} each"
     rings = "with all that was spent"
     return Marks("compared", title, f"{metric} on valid", "", marks, "at equal spend", rings)
 

@@ -133,6 +133,7 @@ def _best_table(metric: str, study: Study, count: int, width: int) -> Renderable
     columns = (
         Column("trial", right=True),
         Column(metric, right=True),
+        Column("mean of 3", right=True, leaves=2),  # what they are ranked by
         Column("epoch", right=True),
         Column("state", leaves=1),
         Column("parameters", gives=True, folded=True),
@@ -147,6 +148,7 @@ def _best_table(metric: str, study: Study, count: int, width: int) -> Renderable
             [
                 str(trial["trial"]),
                 _number(trial["value"]) + tie_mark(trial),
+                _number(trial["steady"]),
                 epoch_of(trial),
                 trial["state"],
                 " ".join(f"{name}={_short(value)}" for name, value in searched.items()),

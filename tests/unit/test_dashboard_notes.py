@@ -51,7 +51,9 @@ def test_the_definition_is_shown_in_words() -> None:
     assert facts["models"] == "gru4rec"
     assert facts["searched for"] == "mrr@20, history not filtered, standard ties"
     assert facts["sampler"] == "tpe (startup 10)"
-    assert facts["state"] == "pause the disk is full"
+    assert facts["state"] == "paused: the disk is full"
+    assert study_facts(searched(budget=5))["state"] == "done"  # 4 complete and 1 pruned
+    assert study_facts(searched(budget=6))["state"] == "not done"
     assert facts["floor: co-occurrence"] == "0.5000"
     assert not any("{" in value for value in facts.values())
 

@@ -54,6 +54,11 @@ def test_what_is_compared_how_and_on_what() -> None:
     assert "Below" not in text and "not alike" not in text
 
 
+def test_a_second_is_one() -> None:
+    text = text_of(compared(row("a", 0.4, 0.4), row("b", 0.3, 0.3), spend=1.0))
+    assert "when each had used 1 device second\n" in text
+
+
 def test_less_may_be_better() -> None:
     text = text_of(compared(row("a", 0.4, 0.4), row("b", 0.3, 0.3), direction="minimize"))
     assert "| **b** |" in text
