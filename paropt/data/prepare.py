@@ -31,7 +31,7 @@ from paropt.data.features.fields import vocabulary_path
 from paropt.data.features.users import encode_users, shared_sessions, users_of_sessions
 from paropt.data.log.cleaning import clean
 from paropt.data.log.columns import Column, encode_column
-from paropt.data.log.command import Given, option_text, option_words, prepare_command
+from paropt.data.log.command import SplitFiles, option_text, option_words, prepare_command
 from paropt.data.log.conditions import parse_condition
 from paropt.data.log.ends import other_end, span, stragglers, tenth
 from paropt.data.log.funnel import Funnel, Step, deciding, equal_times, warnings
@@ -76,7 +76,7 @@ class Log:
 def prepare(
     events: Sequence[Path],
     out: Path,
-    given: Given | None = None,
+    given: SplitFiles | None = None,
     options: Options | None = None,
     overwrite: bool = False,
     note: Note = lambda message: None,

@@ -132,6 +132,27 @@ def test_a_table_without_a_header_and_one_with_typed_names(tmp_path: Path) -> No
     }  # fmt: skip
 
 
+def test_rows_without_an_id_go_where_asked(tmp_path: Path) -> None:
+    table = tmp_path / "items.csv"
+    table.write_text("ItemId,price\na,1\n,7\nb,2\n")
+    with pytest.raises(DataError, match=r"items\.csv:3: .*the id is missing; --drop-missing"):
+        made(tmp_path, item_features=(table,))
+    said: list[str] = []
+    dataset = made(tmp_path, said, item_features=(table,), drop_missing=True)
+    assert f"{table}: rows without ItemId are left out: 1 of 3" in said
+    prices = catalogue(dataset.view("full")).items.numbers("price").tolist()
+    assert prices[:2] == [1.0, 2.0]
+    table.write_text("ItemId,price\n,7\na,1\na,2\n")
+    with pytest.raises(DataError, match=r"items\.csv:4: .*item a is here twice"):
+        made(tmp_path, item_features=(table,), drop_missing=True)
+
+
+def test_a_dataset_is_no_log(tmp_path: Path) -> None:
+    made(tmp_path)
+    with pytest.raises(DataError, match="out is a dataset that paropt prepare made, not a log"):
+        prepare([tmp_path / "out"], tmp_path / "again")
+
+
 def test_users_have_tables_too(tmp_path: Path) -> None:
     table = tmp_path / "users.csv"
     table.write_text("uid,age,town\nu0,30,Rome\nu2,40,Oslo\n")

@@ -50,7 +50,8 @@ def told(options: Options) -> Told:
                 f"--kind {text}: write NAME=KIND, with number, category, categories or text"
             )
         kinds[name] = found
-    return Told(kinds, options.list_separator or "", options.skip_bad_rows)
+    separator = options.list_separator or ""
+    return Told(kinds, separator, options.skip_bad_rows, bool(options.drop_missing))
 
 
 def keep_beside(

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from paropt.data.encoding import pack_ids
 from paropt.data.features.fields import FieldOf, Kind, array_path, vocabulary_path, written
 from paropt.data.log.columns import encode_column
-from paropt.data.log.ids import encode_ids
+from paropt.data.log.ids import encode_ids, missing_ids
 from paropt.data.reading.arrow import (
     UnknownTypeError,
     as_text,
@@ -48,6 +48,7 @@ class Told:
     kinds: Mapping[str, Kind] = field(default_factory=dict)
     separator: str = ""
     skip_bad_rows: bool = False
+    drop_missing: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,8 @@ def _read_table(
             f"{path} has no column {key!r} (it has {', '.join(table.column_names)});"
             f" name its ids with {option}-key"
         )
+    if told.drop_missing:
+        table, place = _with_ids(table, key, place, note)
     codes, vocabulary = encode_ids(table.column(key), key, place, as_text=True)
     if len(vocabulary) < len(codes):
         row = int(np.argmax(codes != np.arange(len(codes))))
@@ -153,6 +156,16 @@ def _say(path: Path, what: str, n_rows: int, rows: pa.Array, fields: Fields, not
 
 
 # -- files ---------------------------------------------------------------------------------------
+
+
+def _with_ids(table: pa.Table, key: str, place: Place, note: Note) -> tuple[pa.Table, Place]:
+    """Without the rows that name no item or user."""
+    kept = ~missing_ids(table.column(key), key, place, words=False)
+    if kept.all():
+        return table, place
+    n_out = len(kept) - int(kept.sum())
+    note(f"{place.layouts[0].path}: rows without {key} are left out: {n_out:,} of {len(kept):,}")
+    return table.filter(pa.array(kept)), place.of(kept)
 
 
 def _load(

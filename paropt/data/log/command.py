@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from paropt.data.log.options import Options
 
 # the file, or files, of each split of data that was split elsewhere
-Given = Mapping[str, Path | Sequence[Path]]
+SplitFiles = Mapping[str, Path | Sequence[Path]]
 
 _UNITS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1))
 
@@ -85,14 +85,14 @@ def option_words(options: Options) -> list[str]:
     return [word for name, value in said_options(options).items() for word in _words(name, value)]
 
 
-def files_of_splits(given: Given) -> list[tuple[str, Path]]:
+def files_of_splits(given: SplitFiles) -> list[tuple[str, Path]]:
     """Each file with the name of its split."""
     lists = {name: [one] if isinstance(one, Path) else one for name, one in given.items()}
     return [(name, path) for name, paths in lists.items() for path in paths]
 
 
 def prepare_command(
-    events: Sequence[Path], options: Sequence[str], given: Given | None = None
+    events: Sequence[Path], options: Sequence[str], given: SplitFiles | None = None
 ) -> str:
     """The ``paropt prepare`` line with these words as options, to be pasted into a shell."""
     words = [*map(str, events)]

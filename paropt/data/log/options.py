@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from paropt.data.log.command import Given, files_of_splits
+from paropt.data.log.command import SplitFiles, files_of_splits
 from paropt.data.log.formats import FORMATS, GENERIC, Format, Schema, guess_format
 from paropt.data.log.guessing import Guess, guess_columns
 from paropt.data.log.rules import LEAVE_ONE_OUT, Protocol, Rules
@@ -93,7 +93,7 @@ class Recipe:
         return bool(self.splits) or self.schema.split_column is not None
 
 
-def make_recipe(events: Sequence[Path], given: Given, options: Options, note: Note) -> Recipe:
+def make_recipe(events: Sequence[Path], given: SplitFiles, options: Options, note: Note) -> Recipe:
     """Look at the files and decide how they will be read, cleaned and split.
 
     ``given`` maps the names of splits to files that were split elsewhere.
@@ -148,7 +148,7 @@ def as_written(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _sources(events: Sequence[Path], given: Given) -> tuple[list[Path], list[str]]:
+def _sources(events: Sequence[Path], given: SplitFiles) -> tuple[list[Path], list[str]]:
     if bool(events) == bool(given):
         raise DataError(
             "give event files, or files that are split already"

@@ -322,6 +322,9 @@ def open_parquet(path: Path) -> pa.parquet.ParquetFile:
 
 def _directory(path: Path) -> Layout:
     """A data set of Parquet files; directories named ``column=value`` give a column (Hive)."""
+    if (path / "meta.json").is_file():
+        what = "a dataset that paropt prepare made, not a log"
+        raise DataError(f"{path} is {what}; give it as --data, or prepare its log again")
     files = sorted(_files(path), key=lambda file: _natural(file.relative_to(path).as_posix()))
     parts = tuple(_part(path, file) for file in files)
     if not parts:
