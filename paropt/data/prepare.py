@@ -342,7 +342,9 @@ def _refuse_empty(splits: Mapping[str, Events], recipe: Recipe, log: Log) -> Non
             remedy = "leave-one-out needs sequences of four events or more"
         elif recipe.has_times:
             remedy = f"{span(log.events)}: choose other --test-days than"
-            remedy += f" {recipe.rules.test_days:g} (a tenth of the log is {tenth(log.events)})"
+            remedy += (
+                f" {recipe.rules.test_days:g} (a tenth of the log is {tenth(recipe, log.events)})"
+            )
             remedy += f", or {other_end(recipe, log.events)}"
         raise DataError(f"the split {name} would hold no session of two events; {remedy}")
 

@@ -235,3 +235,16 @@ def test_kinds_may_be_numbers(tmp_path: Path, kind: str, column: list[Any]) -> N
     assert step(dataset, "kind") == (15, 5, 3)
     with pytest.raises(DataError, match=r"has 3 in column 'rating'; it has '4"):
         left(path, event_column="rating", events=("3",))
+
+
+@pytest.mark.parametrize(
+    "text", ["(" * 5000 + "n > 0" + ")" * 5000, " and ".join(["n > 0"] * 3000), "not " * 5000]
+)
+def test_endless_conditions_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="more than 150 parts; divide it"):
+        parse_condition(text)
+
+
+def test_a_number_beyond_64_bits_is_compared_all_the_same(tmp_path: Path) -> None:
+    path = log(tmp_path)
+    assert left(path, where=("Quantity < 99999999999999999999999999",))

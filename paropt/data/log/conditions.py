@@ -45,6 +45,8 @@ _COMPARE = {
     ">": "greater",
     ">=": "greater_equal",
 }
+MOST_PARTS = 150  # comparisons, brackets and nots of one condition: each is a call inside others
+_LARGEST = 2**63 - 1  # what Arrow compares as a whole number
 _EXAMPLE = "write, say, Quantity > 0 and Country in ('France', 'Spain')"
 
 
@@ -78,7 +80,7 @@ class _Parser:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.at = self.began = 0
+        self.at = self.began = self.parts = 0
         self.columns: list[str] = []
         self.kind, self.value = "", ""
         self.advance()
@@ -127,6 +129,11 @@ class _Parser:
         return left
 
     def one(self) -> Holds:
+        self.parts += 1
+        if self.parts > MOST_PARTS:
+            raise ValueError(
+                f"it has more than {MOST_PARTS} parts; divide it between several --where"
+            )
         if self.takes("not"):
             return _negated(self.one())
         if self.takes("("):
@@ -164,7 +171,8 @@ class _Parser:
         kind, text = self.kind, self.value
         value: Value
         if kind == "number":
-            value = float(text) if re.search(r"[.eE]", text) else int(text)
+            whole = not re.search(r"[.eE]", text) and abs(float(text)) < _LARGEST
+            value = int(text) if whole else float(text)
         elif kind in ("single", "double"):
             quote = "'" if kind == "single" else '"'
             value = text.replace(quote * 2, quote)

@@ -17,9 +17,12 @@ def span(events: Events) -> str:
     return f"events go from {first} to {last}"
 
 
-def tenth(events: Events) -> str:
-    """A tenth of the log, in days."""
-    return f"{(int(events.time.max()) - int(events.time.min())) / DAY_MS / 10:.2g}"
+def tenth(recipe: Recipe, events: Events) -> str:
+    """A tenth of the log up to its end, in days."""
+    first, last = int(events.time.min()), int(events.time.max())
+    if recipe.rules.end_ms is not None:
+        last = max(first, min(last, recipe.rules.end_ms))
+    return f"{(last - first) / DAY_MS / 10:.2g}"
 
 
 def stragglers(recipe: Recipe, events: Events) -> list[str]:

@@ -204,6 +204,8 @@ def _left(
     if told.event_column:
         left = _kind(table, told, notes)
     for step in filters(table, place, schema, told, left):
+        if not (left & ~step.leaves).any():
+            continue
         left = left & step.leaves
         notes.append(f"{int(left.sum()):,} of {table.num_rows:,} rows are left by {step.option}")
     if not left.any():
