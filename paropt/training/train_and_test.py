@@ -453,7 +453,11 @@ def _recoded(split: EventArrays, dataset: Dataset, saved: SavedModel) -> Events:
     found = pc.index_in(theirs, value_set=pa.array(saved.item_ids, pa.string()))
     index = pc.fill_null(found, saved.n_items).to_numpy(zero_copy_only=False).astype(np.int32)
     if (index == saved.n_items).all():
-        raise DataError("the model knows none of the data's items; is this its data?")
+        raise DataError(
+            f"the model knows none of the {len(theirs):,} items of {dataset.path}: they are written"
+            f" as {theirs[0].as_py()!r} there, and as {str(saved.item_ids[0])!r} in the model;"
+            " is this its data?"
+        )
     knowledge, needs = saved.knowledge, saved.knowledge.needs
     kinds = {name: (kept.kind,) for name, kept in knowledge.columns.items()}
     of_events = Needs(columns=kinds, user_index=needs.who)

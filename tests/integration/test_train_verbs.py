@@ -320,6 +320,21 @@ def test_what_a_model_is_tested_on_is_one_or_the_other(
     assert message in done.stderr
 
 
+def test_a_shop_of_which_no_item_is_known_is_refused(
+    trained: tuple[Path, dict[str, Any]], paropt: Paropt, tmp_path: Path
+) -> None:
+    lines = ["SessionId,ItemId,Time"]
+    for session in range(40):
+        start = 1_600_000_000 + session * 21_600
+        lines += [f"s{session},article{(session + n) % 5},{start + n}" for n in range(3)]
+    (tmp_path / "events.csv").write_text("\n".join(lines) + "\n")
+    prepare([tmp_path / "events.csv"], tmp_path / "other")
+    with pytest.raises(
+        DataError, match=r"none of the 5 items of .*'article\d' there, and as 'i\d+'"
+    ):
+        paropt("evaluate", trained[0], "--data", tmp_path / "other")
+
+
 def test_another_shop_is_refused(
     trained: tuple[Path, dict[str, Any]], paropt: Paropt, tmp_path: Path
 ) -> None:
