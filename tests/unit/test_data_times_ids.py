@@ -245,8 +245,8 @@ def test_blanks_around_ids_do_not_make_other_ids(place: Place) -> None:
 
 
 def test_a_byte_order_mark_does_not_make_another_id(place: Place) -> None:
-    codes, vocabulary = encode_ids(texts("7", "\ufeff7", "8"), "i", place)
-    assert (codes.tolist(), vocabulary.to_pylist()) == ([0, 0, 1], ["7", "8"])
+    codes, vocabulary = encode_ids(texts("7", "\ufeff7", '\ufeff"7"', "8"), "i", place)
+    assert (codes.tolist(), vocabulary.to_pylist()) == ([0, 0, 0, 1], ["7", "8"])
 
 
 def test_floats_that_were_rounded_are_no_order(place: Place) -> None:

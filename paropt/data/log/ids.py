@@ -63,9 +63,12 @@ def names_no_value(texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedAr
 def _trimmed(codes: Ints, vocabulary: pa.Array) -> tuple[Ints, pa.Array]:
     """Ids without the blanks that some programs write after a comma, or a byte order mark.
 
-    Such a mark is in front of the first id of each of several files that were put together.
+    Such a mark is in front of the first id of each of several files that were put together, and
+    keeps CSV from seeing quotes there.
     """
-    trimmed = pc.utf8_ltrim(pc.utf8_trim_whitespace(vocabulary), "\ufeff")
+    trimmed = pc.utf8_trim_whitespace(vocabulary)
+    unquoted = pc.replace_substring_regex(trimmed, '^\ufeff"(.*)"$', r"\1")
+    trimmed = pc.utf8_ltrim(unquoted, "\ufeff")
     if trimmed.equals(vocabulary):
         return codes, vocabulary
     again = pc.dictionary_encode(trimmed, null_encoding="encode")
