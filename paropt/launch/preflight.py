@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ from typing import Literal
 
 from sqlalchemy import text
 
-from paropt.errors import ParoptError
+from paropt.errors import DataError, ParoptError
 from paropt.launch.data_source import Given, Note, named_data, silent
 from paropt.machine.devices import find_gpus, usable_cores
 from paropt.storage.connect import open_storage
@@ -79,7 +80,7 @@ def checks(
     if space is None:
         yield Check("space", "skipped", "not checked", "give --space FILE or NAME")
     else:
-        yield _try("space", lambda: check_space(space, named_data(data, note) if data else None))
+        yield _try("space", lambda: check_space(space, data))
 
 
 def _try(name: str, check: Callable[[], str]) -> Check:
@@ -168,9 +169,9 @@ def check_data(data: Path) -> str:
     )
 
 
-def check_space(space: str | Path, data: Path | None = None) -> str:
-    """A space's models and size, that the models declare all of it, and that the data have all
-    that its configurations read."""
+def check_space(space: str | Path, data: Given | None = None) -> str:
+    """A space's models and size, that the models declare all of it, and that the data, where they
+    can be opened, have all that its configurations read."""
     from paropt.data import open_dataset
     from paropt.search.setup.check_needs import check_needs
     from paropt.search.setup.check_space import read_checked_space
@@ -181,8 +182,12 @@ def check_space(space: str | Path, data: Path | None = None) -> str:
     if found is None:
         raise Broken(shipped.missing(space))
     checked = read_checked_space(found)
-    if data is not None:
-        check_needs(checked, open_dataset(data))
+    dataset = None
+    if data:
+        with contextlib.suppress(DataError):  # which the data's own line says
+            dataset = open_dataset(named_data(data, silent))
+    if dataset is not None:
+        check_needs(checked, dataset)
     described = as_object(checked)
     count = described["configurations"]
     size = "infinitely many" if count is None else f"{count:,}"

@@ -37,7 +37,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 # what launch and worker do while 32 slots are at work
 WATCH_32 = """
-from paropt.terminal.live import make_view
+from paropt.terminal.live import make_live_view
 from paropt.machine.signals import caught_signals
 status = {
     "study": "gru4rec_bprmax_shared-retailrocket", "metric": "mrr@20", "budget": 1000,
@@ -49,7 +49,7 @@ row = {"phase": "training", "trial": 1234, "epoch": 10, "epochs": 10, "step": 50
        "events_per_second": 1_000_000.0, "value": 0.31}
 rows = [{**row, "name": f"gpu{i}-0"} for i in range(32)]
 rows[3] = {**rows[3], "warning": "no checkpoint can be written: " + "disk full, " * 20}
-with caught_signals() as signals, make_view("mrr@20") as view:
+with caught_signals() as signals, make_live_view("mrr@20") as view:
     view.note("32 slots on gpu0 and others " + "with a long sentence about them " * 4)
     while not signals.count:
         view.update(status, rows, "no answer from PostgreSQL at db:5432; slots go on " * 2)
@@ -236,7 +236,7 @@ def test_status_watch(
     assert watched.end() == 0
     watched.assert_clean()
     assert watched.scrolled == [], "a frame that is too tall leaves its copies behind"
-    assert watched.lines[0].startswith(f"{name}: gru4rec")
+    assert watched.lines[0].startswith(f"{name}: running")
     assert watched.echoes, "the terminal is as it was"
     text = "\n".join(watched.lines)
     assert "CUDA wanted" in text and "0.3000" in text
@@ -265,7 +265,13 @@ def test_32_slots_of_a_launch(terminal: Any) -> None:
     view.assert_clean()
     assert len(view.scrolled) <= 2, "the note, and nothing of the frames"
     text = "\n".join(view.lines)
-    for kept in ("gpu0-0", "no checkpoint", "32 running", "floor", "no answer from PostgreSQL"):
+    for kept in (
+        "gpu0-0",
+        "no checkpoint",
+        "32 running",
+        "co-occurrence 0.2000",
+        "no answer from PostgreSQL",
+    ):
         assert kept in text
     assert "training; together" in text
 

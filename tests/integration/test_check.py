@@ -56,12 +56,12 @@ def test_event_files_and_shipped_spaces_by_name(
     *_, data, space = done.out.splitlines()
     assert data.startswith("ok") and str(paropt_home / "datasets" / "log-") in data
     assert space.startswith("ok") and "sasrec, infinitely many configurations" in space
-    log.write_text("user\titem\tts\n1\t2\t3\n")
+    log.write_text("a\tb\tc\n1\t2\t3\n")
     done = run_paropt("check", "--storage", database_url, "--data", log, "--space", "sasrek")
     assert done.rc == 1
     lines = done.out.splitlines()
     assert [line.split()[:2] for line in lines[3:]] == [["FAILED", "data"], ["FAILED", "space"]]
-    assert "--session-key" in lines[3] and "paropt prepare" in lines[3]
+    assert "--session-key" in lines[3] and "--rows-in-order" in lines[3]
     assert "did you mean 'sasrec'?" in lines[4]
 
 

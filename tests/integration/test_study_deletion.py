@@ -184,7 +184,7 @@ def test_a_test_set_that_was_looked_at_stays_so(storage: Storage) -> None:
     with transaction(storage.engine()) as connection:
         (look,) = looks_at_test.looks(connection, "abc")
         assert look.study.startswith("shop (deleted 20")
-        with pytest.raises(StudyError, match=r"looked at once \(first by study 'shop \(deleted"):
+        with pytest.raises(StudyError, match=r"looked at once \(first by 'shop \(deleted"):
             looks_at_test.check_looks(connection, "abc", FinalPlan("shop", 1, (), (1,)))
 
 

@@ -86,7 +86,8 @@ def test_export_writes_the_best_with_their_provenance(
         "study": "my shop", "trial": 1, "epoch": 2, "epochs": 2, "metric": "mrr@20",
         "value": 0.1 + 0.2, "metrics": {"mrr@20": 0.1 + 0.2, "recall@20": 2 * (0.1 + 0.2)},
         "at": [5, 20], "split": "search", "seed": seed, "threads": 2, "device": "cpu",
-        "ties": "standard", "fingerprint": "abc", "semantics": 1, "versions": {"torch": "2"},
+        "ties": "standard", "filter_seen": False, "candidates": "all", "fingerprint": "abc",
+        "semantics": 1, "versions": {"torch": "2"},
     }  # fmt: skip
 
     before = (tmp_path / first["file"]).read_bytes()
