@@ -216,7 +216,7 @@ def _beaten(found: Finished) -> Iterable[Block]:
         and not found.searched.objective.better(ours, metrics[found.metric].mean)
     ]
     if better:
-        text = f"Without any training, {listed(better)}. The chosen one is below the "
+        text = f"Without any training, {listed(better)}. The chosen one is no better than the "
         yield Paragraph([text, Term("floor"), "."], "warning")
 
 

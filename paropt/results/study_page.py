@@ -119,15 +119,15 @@ def below_floor(searched: Searched) -> Iterable[Block]:
         names = listed([baseline(name) for name in searched.below_floor])
         yield Paragraph(
             [
-                "The best trial is below the ",
+                "The best trial is no better than the ",
                 Term("floor"),
-                f": {names} needs no training and is better ({', '.join(floors)}).",
+                f": {names} needs no training and is at least as good ({', '.join(floors)}).",
             ],
             "warning",
         )
     else:
         text = f", what needs no training: {', '.join(floors)}."
-        yield Paragraph(["It is above the ", Term("floor"), text])
+        yield Paragraph(["It is better than the ", Term("floor"), text])
 
 
 def stands_on(found: Mapping[str, Any], objective: Objective) -> Iterable[Block]:

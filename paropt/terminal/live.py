@@ -90,7 +90,7 @@ def best_line(status: Status) -> str:
         for name, values in status["floor"].items()
         if metric in values
     ]
-    missed = ": not reached yet" if best and status.get("below_floor") else ""
+    missed = ": not passed yet" if best and status.get("below_floor") else ""
     return words + (f"; without training: {', '.join(floors)}{missed}" if floors else "")
 
 

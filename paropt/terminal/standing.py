@@ -52,10 +52,10 @@ def tie_mark(trial: Mapping[str, Any]) -> str:
 
 
 def remarks(trial: Mapping[str, Any], status: Status) -> str:
-    """What follows a trial's value in a line: below which floors it is, and whether it ties."""
+    """What follows a trial's value in a line: floors that it does not beat, and equal scores."""
     objective = objective_of(status)
     above = below_floor(trial["value"], status["floor"], objective)
-    below = f", below {' and '.join(map(baseline, above))}" if above else ""
+    floors = f", no better than {' and '.join(map(baseline, above))}" if above else ""
     tied = trial.get("tied") or 0.0
     ties = f", {tied:.0%} of its targets tie, counted against it" if tied > NOTICEABLE else ""
-    return below + ties
+    return floors + ties

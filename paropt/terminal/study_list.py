@@ -29,7 +29,7 @@ STUDIES = (
     Column("state"),
     Column("trials", right=True),
     Column("best", right=True),
-    Column("below", leaves=3),  # what needs no training and is better
+    Column("no better than", leaves=3),  # what needs no training
     Column("by", leaves=1),
     Column("model", leaves=2),
     Column("slots", leaves=3, right=True),

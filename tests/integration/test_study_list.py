@@ -276,10 +276,10 @@ def test_names_are_shown_as_they_are() -> None:
 def test_a_best_below_what_needs_no_training_is_told() -> None:
     below = status_of("shop", below_floor=["cooccurrence"])
     header, first, second = study_lines([below, status_of("other")], width=200)
-    assert header.split()[3:5] == ["best", "below"]
+    assert header.split()[3:7] == ["best", "no", "better", "than"]
     assert first.split()[3:5] == ["0.4123", "co-occurrence"]
     assert "co-occurrence" not in second
-    assert "below" not in study_lines([status_of("other")], width=200)[0]
+    assert "no better than" not in study_lines([status_of("other")], width=200)[0]
 
 
 def test_columns_that_say_nothing_go_first() -> None:

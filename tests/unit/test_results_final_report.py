@@ -142,7 +142,7 @@ def test_who_is_ahead_elsewhere_is_said(report: dict[str, Any]) -> None:
     report["test"]["baselines"]["popularity"]["metrics"]["mrr@1"] = {"mean": 0.4, "interval": None}
     for text in (text_of(report), page(report)):
         assert "others are ahead of it: the control at recall@1; popularity at mrr@1." in text
-        assert "below the floor" not in text
+        assert "no better than the floor" not in text
 
 
 def test_on_what_the_number_stands_is_said(report: dict[str, Any]) -> None:

@@ -133,9 +133,12 @@ def test_models_have_tables_of_their_own_and_their_rank() -> None:
 def test_below_the_floor_is_said_where_the_best_is() -> None:
     floor = {"cooccurrence": {"mrr@20": 0.3}, "popularity": {"mrr@20": 0.1}}
     text = text_of(searched(trial(4), floor=floor))
-    assert "**Beware:** The best trial is below the floor: co-occurrence needs no training" in text
+    assert (
+        "**Beware:** The best trial is no better than the floor: co-occurrence needs no training"
+        in text
+    )
     above = text_of(searched(trial(4, value=0.4), floor=floor))
-    assert "It is above the floor, what needs no training: co-occurrence 0.3000" in above
+    assert "It is better than the floor, what needs no training: co-occurrence 0.3000" in above
 
 
 @pytest.mark.parametrize(

@@ -49,10 +49,10 @@ def test_below_the_floor_is_said_where_it_happens() -> None:
     assert standing(status)[-1] == (
         "Warning: without any training, co-occurrence reaches 0.2000: no trial has learned more"
     )
-    assert best_line(status).endswith("co-occurrence 0.2000: not reached yet")
+    assert best_line(status).endswith("co-occurrence 0.2000: not passed yet")
     assert "not reached" not in best_line(STATUS)
     trial = {"trial": 3, "state": "complete", "value": 0.1, "epoch": 2, "epochs": 4, "tied": 0.0}
-    line = "trial 3 complete: mrr@20 0.1000 (epoch 2 of 4), below co-occurrence"
+    line = "trial 3 complete: mrr@20 0.1000 (epoch 2 of 4), no better than co-occurrence"
     assert trial_line(trial, "mrr@20", status) == line
 
 
@@ -60,7 +60,7 @@ def test_smaller_may_be_better() -> None:
     floor = {"popularity": {"avg_rank": 90.0}, "cooccurrence": {"avg_rank": 40.0}}
     status = {"metric": "avg_rank", "direction": "minimize", "floor": floor}
     trial = {"trial": 0, "state": "pruned", "value": 50.0, "epoch": 1, "epochs": 1, "tied": None}
-    assert trial_line(trial, "avg_rank", status).endswith("), below co-occurrence")
+    assert trial_line(trial, "avg_rank", status).endswith("), no better than co-occurrence")
 
 
 def test_ties_are_said_with_the_conservative_value() -> None:
@@ -73,7 +73,9 @@ def test_ties_are_said_with_the_conservative_value() -> None:
     ]
     trial = {"trial": 3, "state": "complete", "epoch": 2, "epochs": 4, **best}
     line = trial_line(trial, "mrr@20", STATUS)
-    assert line.endswith("below co-occurrence, 100% of its targets tie, counted against it")
+    assert line.endswith(
+        "no better than co-occurrence, 100% of its targets tie, counted against it"
+    )
 
 
 def test_what_paropt_0_1_did_not_count() -> None:
