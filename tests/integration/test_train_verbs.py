@@ -228,6 +228,10 @@ def test_usage_errors(option: str, value: str, message: str, paropt: Paropt, sho
 
 def test_parse_params_takes_sizes_and_spaces() -> None:
     assert parse_params("layers=100/50, loss = bpr-max") == {"layers": "100/50", "loss": "bpr-max"}
+    assert parse_params("layers=100,adapt_params=[]") == {"layers": "100"}, "GRU4Rec's own line"
+    assert parse_params("adapt_params=[0.9]") == {"adapt_params": "[0.9]"}, (
+        "for the model to refuse"
+    )
     with pytest.raises(ParamError):
         parse_params("")
 
