@@ -31,13 +31,14 @@ from paropt.data.features.fields import vocabulary_path
 from paropt.data.features.users import encode_users, shared_sessions, users_of_sessions
 from paropt.data.log.cleaning import clean
 from paropt.data.log.columns import Column, encode_column
-from paropt.data.log.command import SplitFiles, option_text, option_words, prepare_command
+from paropt.data.log.command import option_text, option_words, prepare_command
 from paropt.data.log.conditions import parse_condition
 from paropt.data.log.ends import other_end, span, stragglers, tenth
 from paropt.data.log.funnel import Funnel, Step, deciding, equal_times, warnings
 from paropt.data.log.ids import encode_ids
 from paropt.data.log.options import Note, Options, Recipe, as_written, check_parts, make_recipe
 from paropt.data.log.rows import none_left, sifted
+from paropt.data.log.split_files import SplitFiles
 from paropt.data.log.splitting import complete_splits, split_events
 from paropt.data.log.times import odd_span, to_milliseconds, to_numbers, to_order
 from paropt.data.log.visits import settle_users

@@ -99,11 +99,11 @@ class RunResult:
     candidates: str = "all"
 
 
+UNSAID = ("adapt_params", "[]")  # in GRU4Rec's own lines of parameters: Adagrad has none
+
+
 def parse_params(text: str) -> dict[str, str]:
     """``k=v,k=v`` as text by name; the model's declaration gives the types.
-
-    ``adapt_params=[]``, which GRU4Rec's own lines of parameters carry, says nothing: Adagrad has
-    none.
 
     Raises:
         ParamError: a part without a name or a value, or a name given twice.
@@ -116,9 +116,7 @@ def parse_params(text: str) -> dict[str, str]:
         if name in params:
             raise ParamError(f"parameter {name!r} is given twice")
         params[name] = value
-    if params.get("adapt_params") in ("[]", "()", "{}"):
-        del params["adapt_params"]
-    return params
+    return {name: value for name, value in params.items() if (name, value) != UNSAID}
 
 
 def train(

@@ -164,6 +164,6 @@ def test_a_users_model_that_judges_itself_is_searched_to_its_report(
     assert floor["difference"]["kind_rank"]["mean"] == pytest.approx(
         test["chosen"]["metrics"]["kind_rank"]["mean"] - floor["metrics"]["kind_rank"]["mean"]
     )
-    assert "popular of its kind" in (tmp_path / "report" / "report.md").read_text()
+    assert "Popular of its kind" in (tmp_path / "report" / "report.md").read_text()
     page = run_paropt("report", "alien", "--out", "page.html")
     assert page.rc == 0 and "kind_rank on test" in (tmp_path / "page.html").read_text()

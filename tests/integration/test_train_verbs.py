@@ -162,7 +162,7 @@ def test_a_training_that_is_judged_on_test_is_a_look(
 def test_train_for_people(paropt: Paropt, shop: Path) -> None:
     done = paropt("train", "--params", PARAMS, "--data", shop, "--epochs", "1", "--threads", "1")
     lines = done.stdout.splitlines()
-    assert lines[0].split() == ["gru4rec", "popularity", "cooccurrence"]
+    assert lines[0].split() == ["gru4rec", "popularity", "co-occurrence"]
     assert [line.split()[0] for line in lines[1:13]] == [
         f"{m}@{k}" for k in (1, 5, 10, 20) for m in ("recall", "mrr", "ndcg")
     ]

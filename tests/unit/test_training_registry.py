@@ -120,7 +120,7 @@ def test_a_models_package_of_ones_own_is_told_from_ours(tmp_path: Path, way: str
 def test_the_page_names_every_parameter_that_paropt_reads() -> None:
     """Literal keys of parameters in the training loop, held against docs/own-model.md."""
     read = set()
-    for path in Path(registry.__file__).parent.glob("*.py"):
+    for path in Path(registry.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, (ast.Call, ast.Subscript)):
                 continue

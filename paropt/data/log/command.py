@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paropt.data.log.split_files import SplitFiles, files_of_splits
 from paropt.names import command
 
 if TYPE_CHECKING:
     from paropt.data.log.options import Options
 
 # the file, or files, of each split of data that was split elsewhere
-SplitFiles = Mapping[str, Path | Sequence[Path]]
-
 _UNITS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1))
 
 
@@ -83,12 +82,6 @@ def said_options(options: Options) -> dict[str, Any]:
 def option_words(options: Options) -> list[str]:
     """All options that were said, as words of a command line."""
     return [word for name, value in said_options(options).items() for word in _words(name, value)]
-
-
-def files_of_splits(given: SplitFiles) -> list[tuple[str, Path]]:
-    """Each file with the name of its split."""
-    lists = {name: [one] if isinstance(one, Path) else one for name, one in given.items()}
-    return [(name, path) for name, paths in lists.items() for path in paths]
 
 
 def prepare_command(

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from paropt.data.log.command import SplitFiles, files_of_splits
 from paropt.data.log.formats import FORMATS, GENERIC, Format, Schema, guess_format
 from paropt.data.log.guessing import Guess, guess_columns
 from paropt.data.log.rules import LEAVE_ONE_OUT, Protocol, Rules
+from paropt.data.log.split_files import SplitFiles, files_of_splits
 from paropt.data.reading.read import Layout, look_at, require
 from paropt.errors import DataError, closest
 
