@@ -13,7 +13,7 @@ and about :data:`ENTRIES` pairs, whatever the number of targets.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -177,6 +177,6 @@ def _per_row(rows: Ints, targets: Ints) -> NDArray[np.int64]:
     return np.bincount(rows, minlength=len(targets))
 
 
-def _beyond(ladder: Ints, value: Ints, side: str) -> Ints:
-    found: Ints = len(ladder) - np.searchsorted(ladder, value, side=side)  # type: ignore[call-overload]
+def _beyond(ladder: Ints, value: Ints, side: Literal["left", "right"]) -> Ints:
+    found: Ints = len(ladder) - np.searchsorted(ladder, value, side=side)
     return found
