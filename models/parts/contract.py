@@ -365,6 +365,16 @@ class Model(nn.Module):
         scores = self.encode(batch).float() @ table.float().T
         return scores if bias is None else scores + bias
 
+    def user_vectors(self, batch: SequenceBatch) -> Tensor:
+        """One vector per row of ``batch``, whose events are a user's latest: [B, d].
+
+        That is what ``paropt embed`` writes. Rows have at most :attr:`max_length` events, and each
+        asks for one target, what comes after its last event, at that event's time; items,
+        columns and times of the batch are all that is known of the user. A model whose user
+        vector isn't what it ranks with overrides it. Runs in eval mode without gradients.
+        """
+        return self.encode(batch)
+
     def worked_out(self) -> dict[str, Tensor]:
         """What a saved model ranks with in place of vectors of items, which it doesn't hold.
 

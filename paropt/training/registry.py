@@ -84,6 +84,7 @@ __all__ = [
     "counts",
     "declaration",
     "epochs_of",
+    "has_user_vectors",
     "kernels",
     "model_class",
     "names",
@@ -306,6 +307,11 @@ def stages_of(name: str, params: Mapping[str, Any]) -> tuple[Stage, ...]:
 def scores_itself(model: Model) -> bool:
     """Whether a model's scores are no product of vectors and a table."""
     return type(model).score is not Model.score
+
+
+def has_user_vectors(kind: type[Model]) -> bool:
+    """Whether a kind of model gives a vector per user (:meth:`Model.user_vectors`)."""
+    return kind.user_vectors is not Model.user_vectors or kind.encode is not Model.encode
 
 
 def reads_more(name: str) -> bool:

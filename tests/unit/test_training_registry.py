@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from paropt.errors import ModelError, ParamError
 from paropt.training import registry
+from paropt.training.registry import Model, SequenceBatch
 
 USER_MODEL = """
 from models.parts.contract import Model, Param
@@ -187,3 +189,17 @@ def test_a_model_that_cannot_learn_or_be_judged_is_refused(
     with pytest.raises(ModelError, match=r"'half:Mute' has neither encode\(\) and item_table\(\)"):
         registry.model_class("half:Mute")
     assert registry.model_class("half:Own").__name__ == "Own"
+
+
+def test_who_encodes_has_user_vectors_and_who_counts_has_none() -> None:
+    found = {
+        name for name in registry.names() if registry.has_user_vectors(registry.model_class(name))
+    }
+    assert {"gru4rec", "sasrec", "hstu"} <= found
+    assert found.isdisjoint({"markov", "item-knn", "item_knn", "session-knn", "session_knn"})
+
+    class Tower(Model):
+        def user_vectors(self, batch: SequenceBatch) -> Tensor:
+            return batch.items.float()
+
+    assert registry.has_user_vectors(Tower)
