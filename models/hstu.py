@@ -25,12 +25,13 @@ from models.parts.transformer.attention import (
 from models.parts.transformer.blocks import RMSNorm, linear, make_norm
 from models.parts.transformer.dropout import Dropout
 from models.parts.transformer.moe import MOE_PARAMS, MoE, check_moe, has_moe
+from models.parts.transformer.next_item_loss import loss_params
 from models.parts.transformer.positions import RelativeBias, Rotary, rotate, time_buckets
 from models.parts.transformer.sequence_model import (
+    EVENT_PARAMS,
     TRAINING_PARAMS,
     SequenceModel,
     check_sequences,
-    loss_params,
     size_params,
 )
 from models.parts.transformer.unpadding import Unpadding
@@ -110,6 +111,7 @@ class HSTU(SequenceModel):
             source=PAPER,
         ),
         *loss_params(similarity="cosine", temperature=0.05),
+        *EVENT_PARAMS,
         *MOE_PARAMS,
         *TRAINING_PARAMS,
     )
@@ -126,7 +128,7 @@ class HSTU(SequenceModel):
         if facts is not None and not facts.has_times:
             _refuse_times(params)
         check_moe(params)
-        check_sequences(facts)
+        check_sequences(params, facts)
 
     def build(self, dim: int) -> None:
         count = int(self.params["blocks"])

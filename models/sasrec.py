@@ -17,12 +17,13 @@ from models.parts.transformer.attention import causal_attention
 from models.parts.transformer.blocks import linear, make_feed_forward, make_norm, make_skip
 from models.parts.transformer.dropout import Dropout
 from models.parts.transformer.moe import MOE_PARAMS, MoE, check_moe, has_moe
+from models.parts.transformer.next_item_loss import loss_params
 from models.parts.transformer.sequence_model import (
+    EVENT_PARAMS,
     SASREC,
     TRAINING_PARAMS,
     SequenceModel,
     check_sequences,
-    loss_params,
     size_params,
 )
 from models.parts.transformer.unpadding import Unpadding
@@ -82,6 +83,7 @@ class SASRec(SequenceModel):
         ),
         Param("tied", "bool", True, "one table for input and output items", source=SASREC),
         *loss_params(similarity="dot", temperature=1.0),
+        *EVENT_PARAMS,
         *MOE_PARAMS,
         *TRAINING_PARAMS,
     )
@@ -93,7 +95,7 @@ class SASRec(SequenceModel):
         if params["skip"] == "ligr" and params["norm_position"] != "pre":
             raise ValueError(f"skip ligr needs norm_position pre, not {params['norm_position']}")
         check_moe(params)
-        check_sequences(facts)
+        check_sequences(params, facts)
 
     def build(self, dim: int) -> None:
         count = int(self.params["blocks"])

@@ -43,6 +43,7 @@ class Needs:
         columns: columns of events by name, each with the kinds that will do (empty: any of them);
             batches carry them as ``columns[name]``.
         wanted: those of ``columns`` that batches carry for the targets too, as ``wanted[name]``.
+        loss_only: those of ``wanted`` that only the loss reads: a request needn't say them.
         items: fields of the items' table, likewise; all that ``catalogue.items`` will have.
         users: fields of the users' table, likewise.
         user_index: whose session it is; batches carry ``users``. ``users`` implies it.
@@ -50,6 +51,7 @@ class Needs:
 
     columns: Mapping[str, Kinds] = field(default_factory=dict)
     wanted: tuple[str, ...] = ()
+    loss_only: tuple[str, ...] = ()
     items: Mapping[str, Kinds] = field(default_factory=dict)
     users: Mapping[str, Kinds] = field(default_factory=dict)
     user_index: bool = False

@@ -1,8 +1,8 @@
 """Losses of next-item models over tokens: h [T, d] against an item table [N, d].
 
 All take vectors and a table whose product is the logit (temperature and normalisation are in
-them) and return a scalar mean over tokens. Logits, log-sum-exp and sums are float32 whatever the
-autocast.
+them) and return a scalar mean over tokens, weighted where ``weights`` [T] are given. Logits,
+log-sum-exp and sums are float32 whatever the autocast.
 """
 
 from __future__ import annotations
@@ -18,16 +18,26 @@ from torch.nn import functional as F
 _CPU_LOGITS = 1 << 19  # logits of one chunk: they stay in a CPU's cache (measured)
 _GPU_LOGITS = 1 << 27
 _MIN_ROWS, _MAX_ROWS = 64, 512  # a thinner product is slow, a thicker one leaves the cache
+_TINY = 1e-12  # least sum of weights that is divided by
 
 
-def full_cross_entropy(h: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+def mean(values: Tensor, weights: Tensor | None) -> Tensor:
+    """The mean of values [T] by their weights [T]; 0 where all of these are 0."""
+    if weights is None:
+        return values.mean()
+    return (weights * values).sum() / weights.sum().clamp(min=_TINY)
+
+
+def full_cross_entropy(
+    h: Tensor, table: Tensor, targets: Tensor, weights: Tensor | None = None
+) -> Tensor:
     """Cross-entropy over the whole catalogue; tokens × items is never held at once.
 
     ``targets`` [T] int64. Gradients are made in the forward pass, chunk by chunk, so there is no
     second derivative.
     """
     with torch.autocast(h.device.type, enabled=False):
-        loss: Tensor = _LinearCrossEntropy.apply(h.float(), table.float(), targets)
+        loss: Tensor = _LinearCrossEntropy.apply(h.float(), table.float(), targets, weights)
     return loss
 
 
@@ -40,7 +50,9 @@ def chunk_rows(n_items: int, device: torch.device) -> int:
 
 class _LinearCrossEntropy(Function):
     @staticmethod
-    def forward(ctx: Any, h: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, h: Tensor, table: Tensor, targets: Tensor, weights: Tensor | None
+    ) -> Tensor:
         tokens, rows = len(h), chunk_rows(len(table), h.device)
         wanted = any(ctx.needs_input_grad)
         grad_h, grad_table = torch.empty_like(h), torch.zeros_like(table)
@@ -52,21 +64,26 @@ class _LinearCrossEntropy(Function):
             right = logits.gather(1, own)
             top = logits.amax(1, keepdim=True)
             sums = logits.sub_(top).exp_().sum(1, keepdim=True)
-            total += (sums.log() + top - right).sum()
+            lost = sums.log() + top - right
+            by = None if weights is None else weights[begin : begin + rows, None]
+            total += (lost if by is None else lost * by).sum()
             if wanted:
                 # softmax minus one-hot is the gradient of the logits
                 probabilities = logits.div_(sums)
                 probabilities.scatter_(1, own, probabilities.gather(1, own) - 1)
+                if by is not None:
+                    probabilities.mul_(by)
                 torch.mm(probabilities, table, out=grad_h[begin : begin + rows])
                 grad_table.addmm_(probabilities.T, part)
+        count = tokens if weights is None else weights.sum().clamp(min=_TINY)
         if wanted:
-            ctx.save_for_backward(grad_h.div_(tokens), grad_table.div_(tokens))
-        return (total / tokens).to(h.dtype)
+            ctx.save_for_backward(grad_h.div_(count), grad_table.div_(count))
+        return (total / count).to(h.dtype)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
         grad_h, grad_table = ctx.saved_tensors
-        return grad_h * grads[0], grad_table * grads[0], None
+        return grad_h * grads[0], grad_table * grads[0], None, None
 
 
 # -- sampled ---------------------------------------------------------------------------------
@@ -102,14 +119,19 @@ def positive_logits(h: Tensor, table: Tensor, targets: Tensor) -> Tensor:
     return (h.float() * F.embedding(targets, table).float()).sum(1)
 
 
-def sampled_softmax(positive: Tensor, negative: Tensor, correction: Tensor | float = 0.0) -> Tensor:
+def sampled_softmax(
+    positive: Tensor,
+    negative: Tensor,
+    correction: Tensor | float = 0.0,
+    weights: Tensor | None = None,
+) -> Tensor:
     """−log e^{s⁺} / (e^{s⁺} + Σ e^{s_j − c_j}) (InfoNCE, arXiv 1807.03748).
 
     ``correction`` c broadcasts over [T, R]: log(R·q_j) makes the sum an unbiased estimate of the
     whole catalogue's (logQ; Bengio & Senécal 2008).
     """
     others = torch.logsumexp(negative - correction, 1)
-    return (torch.logaddexp(positive, others) - positive).mean()
+    return mean(torch.logaddexp(positive, others) - positive, weights)
 
 
 def gbce_beta(n_negatives: int, n_items: int, t: float) -> float:
@@ -118,7 +140,35 @@ def gbce_beta(n_negatives: int, n_items: int, t: float) -> float:
     return alpha * (t * (1 - 1 / alpha) + 1 / alpha)
 
 
-def gbce(positive: Tensor, negative: Tensor, beta: float) -> Tensor:
+def gbce(positive: Tensor, negative: Tensor, beta: float, weights: Tensor | None = None) -> Tensor:
     """−(β log σ(s⁺) + Σ log(1 − σ(s_j))) / (k + 1) (gSASRec, arXiv 2308.07192); β = 1 is BCE."""
     rejected = F.logsigmoid(-negative).sum(1)  # a masked −inf adds log σ(inf) = 0
-    return -(beta * F.logsigmoid(positive) + rejected).mean() / (negative.shape[1] + 1)
+    return -mean(beta * F.logsigmoid(positive) + rejected, weights) / (negative.shape[1] + 1)
+
+
+# -- triplets --------------------------------------------------------------------------------
+
+
+def cosines(
+    h: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, forbidden: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Cosines of h with its targets [T] and with negatives [T, R], −inf where one is none."""
+    with torch.autocast(h.device.type, enabled=False):
+        h = F.normalize(h.float(), dim=1)
+        positive = (h * F.normalize(F.embedding(targets, table).float(), dim=1)).sum(1)
+        chosen = F.normalize(F.embedding(negatives, table).float(), dim=-1)
+        wrong = h @ chosen.T if negatives.dim() == 1 else torch.einsum("trd,td->tr", chosen, h)
+    masked = negatives == targets[:, None]
+    if forbidden is not None:
+        masked = masked | forbidden
+    return positive, wrong.masked_fill(masked, -math.inf)
+
+
+def triplet(
+    positive: Tensor, negative: Tensor, margin: float, weights: Tensor | None = None
+) -> Tensor:
+    """mean_j max(0, margin − s⁺ + s_j) over a target's negatives (arXiv 1503.03832, section 3.1);
+    0 for a target whose negatives are all −inf."""
+    there = negative > -math.inf
+    short = F.relu(margin - positive[:, None] + negative)
+    return mean(short.sum(1) / there.sum(1).clamp(min=1), weights)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -11,11 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.parts.contract import Catalogue, Facts, Model, Param, PlanKind, SequenceBatch
-from models.parts.transformer import losses as losses
+from models.parts.contract import Catalogue, Facts, Model, Needs, Param, PlanKind, SequenceBatch
+from models.parts.transformer.actions import ACTION_PARAMS, Actions, action_needs, check_actions
 from models.parts.transformer.dropout import Dropout
 from models.parts.transformer.moe import MoE
+from models.parts.transformer.negatives import Targets, session_items
+from models.parts.transformer.next_item_loss import NextItemLoss, check_loss
 from models.parts.transformer.similarity import Similarity
+from models.parts.transformer.time_features import TIME_PARAMS, TimeFeatures, check_times
 from models.parts.transformer.unpadding import Unpadding
 
 SASREC, HSTU = "arXiv 1808.09781", "arXiv 2402.17152"
@@ -58,73 +60,7 @@ TRAINING_PARAMS: tuple[Param, ...] = (
 )
 
 
-def loss_params(similarity: str, temperature: float) -> tuple[Param, ...]:
-    """Parameters of the loss, with a model's own defaults."""
-    return (
-        Param(
-            "loss",
-            "str",
-            "cross-entropy",
-            "over the catalogue, or over sampled negatives",
-            choices=("cross-entropy", "sampled-softmax", "gbce", "bce"),
-            source="arXiv 2309.07602; 2308.07192 (gbce)",
-        ),
-        Param(
-            "similarity",
-            "str",
-            similarity,
-            "what a logit is: a dot product, or a cosine",
-            choices=("dot", "cosine"),
-            source=HSTU,
-        ),
-        Param(
-            "temperature",
-            "float",
-            temperature,
-            "divides logits",
-            low=0,
-            low_open=True,
-            high=100,
-            source=HSTU,
-        ),
-        Param(
-            "n_sample",
-            "int",
-            256,
-            "negatives of the sampled losses",
-            low=1,
-            source="arXiv 2308.07192",
-        ),
-        Param(
-            "negative_sharing",
-            "str",
-            "batch",
-            "whether all positions of a batch share their negatives, or each has its own",
-            choices=("batch", "position"),
-            source="arXiv 2309.07602",
-        ),
-        Param(
-            "sample_alpha",
-            "float",
-            0.0,
-            "negatives are drawn by support^sample_alpha; 0: uniformly",
-            low=0,
-            high=1,
-            source="arXiv 1706.03847",
-        ),
-        Param(
-            "logq",
-            "float",
-            0.0,
-            "part of log(n_sample · q) that a negative's logit loses in sampled-softmax",
-            low=0,
-            high=1,
-            source="Bengio & Senécal 2008",
-        ),
-        Param(
-            "gbce_t", "float", 0.75, "calibration of gbce", low=0, high=1, source="arXiv 2308.07192"
-        ),
-    )
+EVENT_PARAMS: tuple[Param, ...] = (*ACTION_PARAMS, *TIME_PARAMS)
 
 
 def size_params(
@@ -149,12 +85,16 @@ def size_params(
     )
 
 
-def check_sequences(facts: Facts | None) -> None:
-    """Refuse data without a single pair of events, or with nothing to choose from.
+def check_sequences(params: Mapping[str, Any], facts: Facts | None) -> None:
+    """Refuse what of losses, actions and times does not fit, and data without a single pair of
+    events, or with nothing to choose from.
 
     Raises:
         ValueError: see above.
     """
+    check_loss(params)
+    check_actions(params, facts)
+    check_times(params, facts)
     if facts is None:
         return
     if facts.longest < 2:
@@ -184,13 +124,18 @@ class SequenceModel(Model, ABC):
             self.positions = _embedding(int(params["max_length"]), dim)
             self.outputs = None if params.get("tied", True) else _embedding(catalogue.n_items, dim)
             self.build(dim)
+            self.actions = Actions(params, catalogue.facts, dim)
+            self.clock = TimeFeatures(params["time_features"], dim)
         finally:
             torch.set_rng_state(state)
         self.drop = Dropout(params["dropout"])
+        self.next_item = NextItemLoss(params, catalogue.support)
         self.similarity = Similarity()
         self.mixtures = [module for module in self.modules() if isinstance(module, MoE)]
-        self.log_q: Tensor | None
-        self.register_buffer("log_q", self._log_q(catalogue.support), persistent=False)
+
+    @classmethod
+    def needs(cls, params: Mapping[str, Any]) -> Needs:
+        return action_needs(params)
 
     @abstractmethod
     def build(self, dim: int) -> None:
@@ -205,12 +150,13 @@ class SequenceModel(Model, ABC):
         layout = Unpadding(batch.lengths, batch.items.shape[1])
         items, targets = layout.pack(batch.items), layout.pack(batch.targets)
         h = self.items(items) * self.params["dim"] ** 0.5 + self.positions(layout.position)
+        h = self.clock.add(self.actions.add_input(h, batch, layout), batch, layout)
         h = self.layers(self.drop(h), batch, layout)
         wanted = targets >= 0
-        if bool(wanted.all()):
-            return h, targets
-        chosen = wanted.nonzero().squeeze(1)
-        return h.index_select(0, chosen), targets.index_select(0, chosen)
+        if not bool(wanted.all()):
+            chosen = wanted.nonzero().squeeze(1)
+            h, targets = h.index_select(0, chosen), targets.index_select(0, chosen)
+        return self.actions.condition(h, batch), targets
 
     # -- training ---------------------------------------------------------------------------
 
@@ -220,42 +166,23 @@ class SequenceModel(Model, ABC):
         self.similarity.watch(h, table, targets)
         if self.params["similarity"] == "cosine":
             h, table = F.normalize(h.float(), dim=1), F.normalize(table.float(), dim=1)
-        loss = self._next_item_loss(h / self.params["temperature"], table, targets)
+        loss: Tensor = self.next_item(h, table, self._targets(batch, targets))
         for mixture in self.mixtures:
             loss = loss + mixture.aux_loss
         return loss
 
-    def _next_item_loss(self, h: Tensor, table: Tensor, targets: Tensor) -> Tensor:
-        kind, n_sample = self.params["loss"], self.params["n_sample"]
-        if kind == "cross-entropy":
-            return losses.full_cross_entropy(h, table, targets)
-        own = self.params["negative_sharing"] == "position"
-        shape = (len(targets), n_sample) if own else (n_sample,)
-        negatives = losses.draw_negatives(self.log_q, len(table), shape, h.device)
-        positive = losses.positive_logits(h, table, targets)
-        negative = losses.negative_logits(h, table, targets, negatives)
-        if kind == "sampled-softmax":
-            return losses.sampled_softmax(positive, negative, self._correction(negatives))
-        t = self.params["gbce_t"] if kind == "gbce" else 0.0
-        return losses.gbce(positive, negative, losses.gbce_beta(n_sample, len(table), t))
-
-    def _log_q(self, support: Tensor) -> Tensor | None:
-        """log of each item's probability as a negative; None where it is uniform."""
-        alpha = self.params["sample_alpha"]
-        if alpha == 0 or self.params["loss"] == "cross-entropy":
-            return None
-        return torch.log_softmax(alpha * support.clamp(min=1).double().log(), 0).float()
-
-    def _correction(self, negatives: Tensor) -> Tensor | float:
-        """logq · log(R · q_j) of each negative."""
-        part, count = float(self.params["logq"]), float(negatives.shape[-1])
-        if part == 0:
-            return 0.0
-        if self.log_q is None:
-            q = torch.full(negatives.shape, 1 / self.catalogue.n_items, device=negatives.device)
-            return q.mul_(count).log_().mul_(part)
-        log_q: Tensor = self.log_q[negatives]
-        return (log_q + math.log(count)) * part
+    def _targets(self, batch: SequenceBatch, items: Tensor) -> Targets:
+        """Which items are predicted, and what the loss is to know of them."""
+        weights, decay = self.actions.weigh(batch), self.params["position_decay"]
+        if decay == 1 and not self.next_item.of_batch:
+            return Targets(items, weights=weights)
+        row, position = (batch.targets >= 0).nonzero(as_tuple=True)
+        if decay != 1:
+            by_position = decay ** (batch.lengths[row] - 1 - position).float()
+            weights = by_position if weights is None else weights * by_position
+        if not self.next_item.of_batch:
+            return Targets(items, weights=weights)
+        return Targets(items, row, session_items(batch, self.catalogue.n_items), weights)
 
     def begin_epoch(self, epoch: int) -> str:
         self.similarity.begin_epoch()
