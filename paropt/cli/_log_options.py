@@ -23,6 +23,7 @@ FORMATS = (
     "movielens-20m",
     "recbole",
     "tianchi",
+    "taobao",
 )
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -110,6 +111,12 @@ def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> 
         raise click.BadParameter(str(error), ctx, param) from None
 
 
+def _pause(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """A duration that may be none, ``0h``, as milliseconds."""
+    nothing = value is not None and value.rstrip("smhd") == "0"
+    return 0 if nothing else _duration(ctx, param, value)
+
+
 def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
     """An ISO 8601 time as milliseconds."""
     if value is None:
@@ -164,6 +171,20 @@ _DECLARED: list[tuple[tuple[str, ...], dict[str, Any]]] = [
             "help": "s, ms, us, ns, iso, or a strptime format such as '%d/%m/%Y %H:%M'.",
         },
     ),
+    (
+        ("--category-key",),
+        {
+            "show_default": "the format's, with --protocol long-short",
+            "help": "Column of items' categories, kept as 'category' of events and items.",
+        },
+    ),
+    (
+        ("--behaviour-key",),
+        {
+            "show_default": "the format's, with --protocol long-short",
+            "help": "Column of what a user did, kept as 'behaviour' of events.",
+        },
+    ),
     (("--order-column",), {"help": "Column of the order, where a log has no times."}),
     (
         ("--rows-in-order",),
@@ -214,9 +235,10 @@ _DECLARED: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (
         ("--protocol",),
         {
-            "type": click.Choice(["time", "leave-one-out"]),
+            "type": click.Choice(["time", "leave-one-out", "long-short"]),
             "show_default": "time, or the format's",
-            "help": "Test on the last days' sessions, or on each sequence's last event.",
+            "help": "Test on the last days' sessions, on each sequence's last event, or on other"
+            " users, whose histories are cut into a long and a short part.",
         },
     ),
     (
@@ -249,7 +271,65 @@ _DECLARED: list[tuple[tuple[str, ...], dict[str, Any]]] = [
         {
             "type": click.FloatRange(0, 0.5, min_open=True, max_open=True),
             "show_default": "0.1",
-            "help": "Share of sessions in the test part, where a log has no times.",
+            "help": "Share of sessions in the test part, where a log has no times; of users, for"
+            " long-short.",
+        },
+    ),
+    (
+        ("--long-share",),
+        {
+            "type": click.FloatRange(0, 1, min_open=True, max_open=True),
+            "show_default": "0.9",
+            "help": "Of long-short: share of a user's events in the long part.",
+        },
+    ),
+    (
+        ("--gap", "part_gap_ms"),
+        {
+            "callback": _pause,
+            "metavar": "24h",
+            "show_default": "0h",
+            "help": "Of long-short: the short part begins so much after the long part's end.",
+        },
+    ),
+    (
+        ("--min-long",),
+        {
+            "type": click.IntRange(min=1),
+            "show_default": "100",
+            "help": "Of long-short: drop users with a shorter long part.",
+        },
+    ),
+    (
+        ("--min-short",),
+        {
+            "type": click.IntRange(min=1),
+            "show_default": "10",
+            "help": "Of long-short: drop users with a shorter short part.",
+        },
+    ),
+    (
+        ("--max-long",),
+        {
+            "type": click.IntRange(min=1),
+            "show_default": "all",
+            "help": "Of long-short: keep so many of the long part, the latest.",
+        },
+    ),
+    (
+        ("--max-short",),
+        {
+            "type": click.IntRange(min=1),
+            "show_default": "all",
+            "help": "Of long-short: keep so many of the short part, the latest.",
+        },
+    ),
+    (
+        ("--fold",),
+        {
+            "type": click.IntRange(min=0),
+            "show_default": "0",
+            "help": "Of long-short: which part of the users is tested on, from 0.",
         },
     ),
     (

@@ -164,8 +164,8 @@ class Dataset:
 
     @cached_property
     def session_users(self) -> SessionUsers | None:
-        """The users where each session is one: leave-one-out without ``--user-key``."""
-        if "users" in self.meta or self.protocol != "leave-one-out":
+        """The users where each session is one: no protocol by time, and no ``--user-key``."""
+        if "users" in self.meta or self.protocol == "time":
             return None
         return users_of_sessions({name: self.split(name).packed_sessions() for name in SPLITS})
 

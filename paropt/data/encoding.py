@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from paropt.data.events import Bools, Events, Ints
-from paropt.data.log.rules import Protocol
+from paropt.data.log.long_short import short_targets
+from paropt.data.log.rules import PART, Protocol
 from paropt.errors import DataError
 
 
@@ -146,13 +147,14 @@ def encode_split(
     order = by_time_and_id(events.time[starts], ids)
     offsets = np.r_[0, np.cumsum(lengths[order])]
     gather = np.repeat(starts[order] - offsets[:-1], lengths[order]) + np.arange(len(events))
+    columns = {key: column[gather] for key, column in events.columns.items()}
     return SplitArrays(
         items=index.index_of[events.item[gather]],
         times=events.time[gather].astype(np.int64, copy=False),
         offsets=offsets.astype(np.int64, copy=False),
-        targets=_targets(name, offsets, protocol),
+        targets=_targets(name, offsets, protocol, columns),
         sessions=pack_ids(ids.take(pa.array(order))),
-        columns={key: column[gather] for key, column in events.columns.items()},
+        columns=columns,
         users=None if users is None else _users(events, starts[order], users),
     )
 
@@ -163,14 +165,19 @@ def _users(events: Events, first: Ints, index: Index) -> NDArray[np.int32]:
     return np.where(codes >= 0, index.index_of[codes], -1).astype(np.int32)
 
 
-def _targets(name: str, offsets: Ints, protocol: Protocol) -> Bools:
-    """Every event but each session's first; in leave-one-out evaluation only its last."""
+def _targets(
+    name: str, offsets: Ints, protocol: Protocol, columns: Mapping[str, NDArray[Any]]
+) -> Bools:
+    """Every event but each session's first; in evaluation, leave-one-out has only its last, and
+    long-short those of the short part."""
     evaluated = name in ("valid", "test")
     if protocol == "leave-one-out" and evaluated:
         targets = np.zeros(offsets[-1], bool)
         targets[offsets[1:] - 1] = np.diff(offsets) > 1
         return targets
     targets = np.ones(offsets[-1], bool)
+    if protocol == "long-short" and evaluated:
+        targets = short_targets(columns[PART])
     targets[offsets[:-1]] = False
     return targets
 

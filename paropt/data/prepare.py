@@ -36,8 +36,10 @@ from paropt.data.log.conditions import parse_condition
 from paropt.data.log.ends import other_end, span, stragglers, tenth
 from paropt.data.log.funnel import Funnel, Step, deciding, equal_times, warnings
 from paropt.data.log.ids import encode_ids
+from paropt.data.log.long_short import WORDS, cut_parts, divided, split_users
 from paropt.data.log.options import Note, Options, Recipe, as_written, check_parts, make_recipe
 from paropt.data.log.rows import none_left, sifted
+from paropt.data.log.rules import PART
 from paropt.data.log.split_files import SplitFiles
 from paropt.data.log.splitting import complete_splits, split_events
 from paropt.data.log.times import odd_span, to_milliseconds, to_numbers, to_order
@@ -116,6 +118,8 @@ def prepare(
     if recipe.guessed:
         note(f"to change it: {prepare_command(events, options_now, given)}")
     splits, sessions = _split(recipe, log, funnel)
+    if recipe.rules.protocol == "long-short":
+        say(divided(splits))
     _refuse_empty(splits, recipe, log)
     index = index_items(splits, log.items)
     users = index_users(splits, log.users) if log.events.user is not None else None
@@ -161,8 +165,8 @@ def _read(recipe: Recipe, funnel: Funnel, note: Note) -> Log:
         schema.split_column,
         schema.event_column,
         options.user_key,
-        *options.keep_columns,
-        *options.item_columns,
+        *recipe.event_columns.values(),
+        *recipe.item_columns.values(),
         *(name for text in options.where for name in parse_condition(text).columns),
     ]
     names = list(dict.fromkeys(name for name in wanted if name))
@@ -179,10 +183,12 @@ def _read(recipe: Recipe, funnel: Funnel, note: Note) -> Log:
         item_column = pc.if_else(pa.array(kept), item_column, item_column[int(np.argmax(kept))])
     item, items = encode_ids(item_column, schema.item_key, place, *guards)
     columns = {
-        name: encode_column(table.column(name), name in options.categorical, name, place)
-        for name in (*options.keep_columns, *options.item_columns)
+        name: encode_column(
+            table.column(key), name in (*options.categorical, *recipe.roles), key, place
+        )
+        for name, key in (recipe.item_columns | recipe.event_columns).items()
     }
-    of_events = {name: columns[name].values for name in options.keep_columns}
+    of_events = {name: columns[name].values for name in recipe.event_columns}
     user, users = None, pa.array([], pa.string())
     if options.user_key:
         user, users = encode_users(table.column(options.user_key), options.user_key, place, *guards)
@@ -272,9 +278,13 @@ def _split(recipe: Recipe, log: Log, funnel: Funnel) -> tuple[dict[str, Events],
             events = events.take(events.time < rules.end_ms)
             funnel.count("end", option_text("end_ms", rules.end_ms), events)
         parts[name] = clean(events, rules, funnel.count)
+    if rules.protocol == "long-short":
+        parts = {_WHOLE: cut_parts(parts[_WHOLE], rules, funnel.count)}
     if emptied := funnel.emptied_by():
         raise DataError(_all_gone(recipe, log, emptied))
-    if log.part is None:
+    if rules.protocol == "long-short":
+        splits = split_users(parts[_WHOLE], names, rules)
+    elif log.part is None:
         splits = split_events(parts[_WHOLE], rules, recipe.has_times)
     else:
         splits = complete_splits(parts, rules, recipe.has_times)
@@ -339,7 +349,9 @@ def _refuse_empty(splits: Mapping[str, Events], recipe: Recipe, log: Log) -> Non
         if len(events) and (events.lengths() >= 2).any():
             continue
         remedy = "give a longer log, or another --test-fraction"
-        if recipe.rules.protocol == "leave-one-out":
+        if recipe.rules.protocol == "long-short":
+            remedy = "give a log of more users, or a larger --test-fraction"
+        elif recipe.rules.protocol == "leave-one-out":
             remedy = "leave-one-out needs sequences of four events or more"
         elif recipe.has_times:
             remedy = f"{span(log.events)}: choose other --test-days than"
@@ -369,7 +381,9 @@ def _content(
 ) -> Content:
     index, users = indices
     items = log.items.take(pa.array(index.code_of))
-    kept = {name: log.columns[name] for name in recipe.options.keep_columns}
+    kept = {name: log.columns[name] for name in recipe.event_columns}
+    if recipe.rules.protocol == "long-short":
+        kept[PART] = Column(splits["train"].columns[PART], pack_ids(pa.array(WORDS)))
     fields = dict(beside.arrays) | {
         vocabulary_path("events", name): column.vocabulary
         for name, column in kept.items()
@@ -392,7 +406,7 @@ def _content(
         "funnel": funnel.as_json(),
         "equal_times": equal,
         "warnings": [
-            *warnings(funnel.steps, summaries, equal),
+            *warnings(funnel.steps, summaries, equal, recipe.rules.protocol == "long-short"),
             *stragglers(recipe, log.events),
         ],
         "columns": {name: column.kind for name, column in kept.items()},
@@ -417,7 +431,7 @@ def _beside(
     ids: tuple[str, pa.Array] | None = None
     if users is not None and options.user_key:
         ids = options.user_key, log.users.take(pa.array(users.code_of))
-    elif recipe.rules.protocol == "leave-one-out":
+    elif recipe.rules.protocol != "time":
         packed = {name: split.sessions for name, split in arrays.items()}
         ids = recipe.schema.session_key, pa.array(users_of_sessions(packed).texts(), pa.string())
     return keep_beside(
@@ -425,7 +439,7 @@ def _beside(
         recipe.schema.item_key,
         log.items.take(pa.array(index.code_of)),
         ids,
-        item_columns(options.item_columns, log.columns, splits, index, note),
+        item_columns(list(recipe.item_columns), log.columns, splits, index, note),
         note,
         text_cache,
     )

@@ -245,6 +245,11 @@ def _reading(recipe: Recipe) -> str:
     columns = f"{schema.session_key}, {schema.item_key} and {time}"
     if recipe.of_users:
         split = "sessions are users"
+    elif rules.protocol == "long-short":
+        split = (
+            f"the last {1 - rules.long_share:.0%} of each user's events are the short part,"
+            f" {rules.test_fraction:g} of the users for test, as many for valid"
+        )
     elif rules.protocol == "leave-one-out":
         split = "each sequence's last event is for test, the one before for valid"
     else:

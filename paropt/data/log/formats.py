@@ -22,6 +22,7 @@ class Schema:
         rows_in_order: the order of the rows is that of the events, as with an ``order_column``.
         time_format: see :func:`paropt.data.log.times.to_milliseconds`.
         time_offset: a column of milliseconds after the session's earliest ``time_key``.
+        category_key, behaviour_key: columns with an item's category, and with what a user did.
         event_column, events: only rows whose ``event_column`` is one of ``events`` are events.
         filter_first: drop the other rows before sessions are cut at gaps, not after.
         names: the columns of files without a header.
@@ -31,6 +32,8 @@ class Schema:
     session_key: str = "SessionId"
     item_key: str = "ItemId"
     time_key: str | None = "Time"
+    category_key: str | None = None
+    behaviour_key: str | None = None
     order_column: str | None = None
     rows_in_order: bool = False
     split_column: str | None = None
@@ -217,13 +220,35 @@ _ALL = [
             session_key="user_id",
             item_key="item_id",
             time_key="time",
+            category_key="item_category",
+            behaviour_key="behavior_type",
             time_format="iso",
             event_column="behavior_type",
             events=("1",),
         ),
         Rules(session_gap_ms=HOUR_MS),
         source="the competition's schema; no published rule, so the generic one",
-        signature=frozenset({"user_id", "item_id", "behavior_type", "user_geohash", "time"}),
+        signature=frozenset({"user_id", "item_id", "behavior_type", "item_category", "time"}),
+    ),
+    Format(
+        "taobao",
+        "Taobao UserBehavior.csv",
+        Schema(
+            session_key="user_id",
+            item_key="item_id",
+            time_key="ts",
+            category_key="category_id",
+            behaviour_key="behavior",
+            time_format="s",
+            event_column="behavior",
+            events=("pv",),
+            names=("user_id", "item_id", "category_id", "behavior", "ts"),
+            delimiter=",",
+        ),
+        Rules(session_gap_ms=HOUR_MS),
+        source="the set's own page; no published rule, so the generic one",
+        signature=frozenset({"user_id", "item_id", "category_id", "behavior", "ts"}),
+        first_line=r"\d+,\d+,\d+,(pv|fav|cart|buy),\d{9,10}",
     ),
 ]
 FORMATS: dict[str, Format] = {format.name: format for format in _ALL}

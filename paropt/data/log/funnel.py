@@ -18,6 +18,7 @@ from paropt.data.log.command import option_text
 from paropt.data.log.rules import Rules
 
 FEW_TARGETS = 1000
+FEW_USERS = 300
 MANY_EQUAL = 0.05
 
 
@@ -97,14 +98,19 @@ class Funnel:
 
 
 def warnings(
-    steps: list[Step], splits: Mapping[str, Mapping[str, Any]], equal: float | None
+    steps: list[Step],
+    splits: Mapping[str, Mapping[str, Any]],
+    equal: float | None,
+    of_users: bool = False,
 ) -> list[str]:
     """Sentences on what may be wrong with a log or with the options for it.
 
     ``splits`` are the summaries of ``meta.json``; ``equal`` is :func:`equal_times`, None where
-    something else than times gives the order.
+    something else than times gives the order. ``of_users``: users are told from each other, so
+    how many there are counts.
     """
-    said = [*_large_losses(steps), *_few_targets(splits, steps[-1].option)]
+    few = _few_users if of_users else _few_targets
+    said = [*_large_losses(steps), *few(splits, steps[-1].option)]
     if equal is not None and equal >= MANY_EQUAL:
         share = f"{100 * equal:.1f} % of neighbours in a session"
         said.append(f"{share} have equal times: their order is the file's")
@@ -117,7 +123,7 @@ def deciding(rules: Rules, is_split: bool, has_times: bool) -> str:
         return "the split that was given"
     if rules.protocol == "leave-one-out":
         return "--protocol leave-one-out"
-    if has_times:
+    if has_times and rules.protocol == "time":
         return option_text("test_days", rules.test_days)
     return option_text("test_fraction", rules.test_fraction)
 
@@ -144,6 +150,15 @@ def _few_targets(splits: Mapping[str, Mapping[str, Any]], option: str) -> list[s
             f" are rough; {option} decides that"
         )
     return said
+
+
+def _few_users(splits: Mapping[str, Mapping[str, Any]], option: str) -> list[str]:
+    return [
+        f"{name} has {users:,} users, fewer than {FEW_USERS:,}: numbers on it are rough, and users"
+        f" are told apart more easily the fewer they are; {option} decides that"
+        for name in ("valid", "test")
+        if (users := splits[name]["sessions"]) < FEW_USERS
+    ]
 
 
 def equal_times(events: Events) -> float:

@@ -10,9 +10,9 @@ from typing import Any
 
 from paropt.data.log.formats import FORMATS, GENERIC, Format, Schema, guess_format
 from paropt.data.log.guessing import Guess, guess_columns
-from paropt.data.log.rules import LEAVE_ONE_OUT, Protocol, Rules
+from paropt.data.log.rules import LEAVE_ONE_OUT, LONG_SHORT, OF_LONG_SHORT, PART, Protocol, Rules
 from paropt.data.log.split_files import SplitFiles, files_of_splits
-from paropt.data.reading.read import Layout, look_at, require
+from paropt.data.reading.read import Layout, look_at, peek, require
 from paropt.errors import DataError, closest
 
 Note = Callable[[str], None]
@@ -29,6 +29,8 @@ class Options:
     user_key: str | None = None
     item_key: str | None = None
     time_key: str | None = None
+    category_key: str | None = None
+    behaviour_key: str | None = None
     order_column: str | None = None
     rows_in_order: bool = False
     split_column: str | None = None
@@ -48,6 +50,13 @@ class Options:
     end_ms: int | None = None
     test_days: float | None = None
     test_fraction: float | None = None
+    long_share: float | None = None
+    part_gap_ms: int | None = None
+    min_long: int | None = None
+    min_short: int | None = None
+    max_long: int | None = None
+    max_short: int | None = None
+    fold: int | None = None
     text_ids: bool = False
     words_are_ids: bool = False
     keep_columns: tuple[str, ...] = ()
@@ -92,6 +101,29 @@ class Recipe:
     def is_split(self) -> bool:
         return bool(self.splits) or self.schema.split_column is not None
 
+    @property
+    def roles(self) -> dict[str, str]:
+        """Columns that are kept by what they mean: ``category`` and ``behaviour``, where the log
+        is cut into long and short parts or somebody named them."""
+        asked, keys = self.rules.protocol == "long-short", self.schema
+        said = {"category": keys.category_key, "behaviour": keys.behaviour_key}
+        mine = {
+            "category": self.options.category_key,
+            "behaviour": self.options.behaviour_key,
+        }
+        return {role: key for role, key in (said if asked else mine).items() if key is not None}
+
+    @property
+    def event_columns(self) -> dict[str, str]:
+        """The columns kept of events, each with the log's own name of it."""
+        return self.roles | {name: name for name in self.options.keep_columns}
+
+    @property
+    def item_columns(self) -> dict[str, str]:
+        """The columns of events that belong to the item, likewise."""
+        category = {role: key for role, key in self.roles.items() if role == "category"}
+        return category | {name: name for name in self.options.item_columns}
+
 
 def make_recipe(events: Sequence[Path], given: SplitFiles, options: Options, note: Note) -> Recipe:
     """Look at the files and decide how they will be read, cleaned and split.
@@ -103,8 +135,7 @@ def make_recipe(events: Sequence[Path], given: SplitFiles, options: Options, not
     """
     paths, splits = _sources(events, given)
     format = _format(paths[0], options, note)
-    names = options.names or format.schema.names
-    layouts = [look_at(path, names, format.schema.delimiter) for path in paths]
+    layouts = [_layout(path, format.schema, options) for path in paths]
     format = format.suited_to(layouts[0].names)
     guess = guess_columns(layouts[0], options) if format is GENERIC else Guess()
     if guess.said:
@@ -113,6 +144,14 @@ def make_recipe(events: Sequence[Path], given: SplitFiles, options: Options, not
     _check(recipe)
     of_users = guess.of_users and not recipe.is_split
     return replace(recipe, guessed=bool(guess.said), of_users=of_users)
+
+
+def _layout(path: Path, schema: Schema, options: Options) -> Layout:
+    """A file's layout; one of a format without a header may have been given one."""
+    names = options.names or schema.names
+    if not options.names and names and set(names) <= set((peek(path) or "").split(",")):
+        names = ()
+    return look_at(path, names, schema.delimiter)
 
 
 def _recipe(
@@ -196,6 +235,8 @@ def _complete_schema(schema: Schema, options: Options) -> Schema:
     ordered = options.order_column is not None or options.rows_in_order
     if ordered and options.time_key is None:
         chosen["time_key"] = None
+    if options.protocol == "long-short":  # what a user did is a column there, and no filter
+        schema = replace(schema, event_column=None, events=())
     return replace(schema, **chosen)
 
 
@@ -203,6 +244,8 @@ def _rules(format: Format, options: Options, is_split: bool) -> Rules:
     rules = format.rules
     if options.protocol == "leave-one-out" and rules.protocol != "leave-one-out":
         rules = LEAVE_ONE_OUT
+    if options.protocol == "long-short":
+        rules = LONG_SHORT
     if is_split:
         rules = replace(AS_GIVEN, protocol=rules.protocol, test_days=rules.test_days)
     chosen = {
@@ -230,6 +273,7 @@ def _check(recipe: Recipe) -> None:
             f"leave-one-out needs sequences of 3 events or more, not --min-session"
             f" {rules.min_session}: one to train on, one for valid, one for test"
         )
+    _check_parts_of_users(recipe)
     if bool(schema.event_column) != bool(schema.events):
         raise DataError("--event-column and --event belong together")
     if recipe.splits and schema.split_column:
@@ -237,8 +281,48 @@ def _check(recipe: Recipe) -> None:
     for name in options.keep_columns:
         if not _FILE_NAME.fullmatch(name):
             raise DataError(f"column {name!r} cannot be kept: its name makes no file name")
+        taken = recipe.roles.get(name, name)
+        if taken != name:
+            raise DataError(f"column {name!r} cannot be kept: {taken!r} is kept by that name")
     for layout in recipe.layouts:
         _check_keys(layout, recipe)
+        for key in recipe.roles.values():
+            require(layout, key)
+
+
+def _check_parts_of_users(recipe: Recipe) -> None:
+    rules, options = recipe.rules, recipe.options
+    if rules.protocol != "long-short":
+        said = next((name for name in OF_LONG_SHORT if getattr(options, name) is not None), None)
+        if said is not None:
+            option = "--gap" if said == "part_gap_ms" else f"--{said.replace('_', '-')}"
+            raise DataError(
+                f"{option} is about users' long and short parts; it needs --protocol long-short"
+            )
+        return
+    if recipe.is_split:
+        raise DataError(
+            "--protocol long-short divides the users itself, so it takes no data that are split"
+            " already; give one log"
+        )
+    if rules.part_gap_ms and not recipe.has_times:
+        raise DataError("--gap needs times, but the log has only an order")
+    for part, least, most in (
+        ("long", rules.min_long, rules.max_long),
+        ("short", rules.min_short, rules.max_short),
+    ):
+        if most is not None and most < least:
+            raise DataError(
+                f"--max-{part} {most} is below --min-{part} {least}: no user would be left"
+            )
+    if PART in options.keep_columns:
+        raise DataError(f"column {PART!r} cannot be kept: long-short has one of that name")
+    folds = round(1 / rules.test_fraction)
+    if rules.fold >= folds:
+        raise DataError(
+            f"--fold {rules.fold}: with --test-fraction {rules.test_fraction:g} there are the folds"
+            f" 0 to {folds - 1}"
+        )
 
 
 def _check_keys(layout: Layout, recipe: Recipe) -> None:

@@ -81,7 +81,7 @@ def facts_of(dataset: Dataset) -> DataFacts:
         typical=typical,
         covering=covering,
         has_times=dataset.has_times,
-        whole_histories=dataset.protocol == "leave-one-out",
+        whole_histories=dataset.protocol != "time",
     )
 
 
