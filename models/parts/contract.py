@@ -375,6 +375,19 @@ class Model(nn.Module):
         """
         return self.encode(batch)
 
+    def add_items(self, items: Table, count: int) -> None:
+        """Read and rank ``count`` more items in eval mode, which training never saw.
+
+        ``items`` has the fields that the model needs, in the catalogue's codes; its row j gets the
+        index n_items + j, in batches and in :meth:`item_table`. They take the place of those added
+        before; 0 of them: there are none any more. Codes that no item in training has are unknown.
+
+        Raises:
+            NotImplementedError: the model knows items by their ids only; one clause.
+        """
+        if count:
+            raise NotImplementedError("it knows no items but those of its training")
+
     def worked_out(self) -> dict[str, Tensor]:
         """What a saved model ranks with in place of vectors of items, which it doesn't hold.
 

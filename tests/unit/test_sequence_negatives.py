@@ -165,7 +165,7 @@ def test_the_default_draws_and_gives_what_it_always_did() -> None:
     model = model_with(loss="sampled-softmax", n_sample=5, logq=1.0, temperature=0.5)
     h, table, targets = parts(model)
     torch.manual_seed(9)
-    model.similarity.watch(h, table, targets)  # it draws before the loss does
+    model.similarity.draw(targets, 8)  # before the loss does
     negatives = torch.randint(8, (5,))
     positive = losses.positive_logits(h / 0.5, table, targets)
     negative = losses.negative_logits(h / 0.5, table, targets, negatives)

@@ -13,6 +13,8 @@ from models.parts.transformer import losses as losses
 from models.parts.transformer.negatives import BUCKETS, Drawn, Negatives, Targets
 
 HSTU = "arXiv 2402.17152"
+Places = tuple[Tensor, Tensor]
+"""Where in a table targets [T] are, and negatives [R] or [T, R]."""
 
 
 def loss_params(similarity: str, temperature: float) -> tuple[Param, ...]:
@@ -91,28 +93,43 @@ class NextItemLoss(nn.Module):
         """Whether targets are to say in which session they are."""
         return self.samples and self.negatives.of_batch
 
-    def forward(self, h: Tensor, table: Tensor, targets: Targets) -> Tensor:
-        """The weighted mean over targets, a scalar; h · table are the similarities, undivided."""
-        drawn = self.negatives.draw(targets) if self.samples else None
-        scaled = h / self.params["temperature"]
-        if drawn is None:
-            return losses.full_cross_entropy(scaled, table, targets.items, targets.weights)
+    @property
+    def whole(self) -> bool:
+        """Whether it needs all items."""
+        return self.kind == "cross-entropy" and self.triplet < 1
+
+    def draw(self, targets: Targets) -> Drawn:
+        """Negatives for :meth:`forward`; none where it needs none."""
+        return self.negatives.draw(targets) if self.samples else Drawn(targets.items[:0], ())
+
+    def forward(
+        self, h: Tensor, table: Tensor, targets: Targets, drawn: Drawn, places: Places
+    ) -> Tensor:
+        """The weighted mean over targets, a scalar; h · table are the similarities, undivided.
+
+        ``places`` say where in the table targets and negatives are.
+        """
+        (right, wrong), weights = places, targets.weights
         triplet: Tensor | float = 0.0
         if self.triplet:
-            cosines = losses.cosines(h, table, targets.items, drawn.items, drawn.forbidden)
-            triplet = losses.triplet(*cosines, self.params["triplet_margin"], targets.weights)
+            cosines = losses.cosines(h, table, right, wrong, drawn.forbidden)
+            triplet = losses.triplet(*cosines, self.params["triplet_margin"], weights)
         if self.triplet == 1:
             assert isinstance(triplet, Tensor)
             return triplet
-        loss = self._main(scaled, table, targets, drawn)
+        scaled = h / self.params["temperature"]
+        if self.kind == "cross-entropy":
+            loss = losses.full_cross_entropy(scaled, table, right, weights)
+        else:
+            loss = self._sampled(scaled, table, weights, drawn, places)
         return loss if not self.triplet else (1 - self.triplet) * loss + self.triplet * triplet
 
-    def _main(self, scaled: Tensor, table: Tensor, targets: Targets, drawn: Drawn) -> Tensor:
-        items, weights = targets.items, targets.weights
-        if self.kind == "cross-entropy":
-            return losses.full_cross_entropy(scaled, table, items, weights)
-        positive = losses.positive_logits(scaled, table, items)
-        negative = losses.negative_logits(scaled, table, items, drawn.items)
+    def _sampled(
+        self, scaled: Tensor, table: Tensor, weights: Tensor | None, drawn: Drawn, places: Places
+    ) -> Tensor:
+        right, wrong = places
+        positive = losses.positive_logits(scaled, table, right)
+        negative = losses.negative_logits(scaled, table, right, wrong)
         if drawn.forbidden is not None:
             negative = negative.masked_fill(drawn.forbidden, -math.inf)
         if self.kind == "sampled-softmax":
@@ -120,7 +137,7 @@ class NextItemLoss(nn.Module):
                 positive = positive - self.params["margin"] / self.params["temperature"]
             correction = self.negatives.correction(drawn)
             return losses.sampled_softmax(positive, negative, correction, weights)
-        n_sample = drawn.items.shape[-1]
+        n_sample = wrong.shape[-1]
         t = self.params["gbce_t"] if self.kind == "gbce" else 0.0
-        beta = losses.gbce_beta(n_sample, len(table), t)
+        beta = losses.gbce_beta(n_sample, self.negatives.n_items, t)
         return losses.gbce(positive, negative, beta, weights)

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from models.parts.contract import Catalogue, Facts, Model, Needs, Param, PlanKind, SequenceBatch
+from models.parts.contract import (
+    Catalogue,
+    Facts,
+    Model,
+    Needs,
+    Param,
+    PlanKind,
+    SequenceBatch,
+    Table,
+)
+from models.parts.items.params import ITEM_PARAMS, check_items, item_fields, known_by_more
+from models.parts.items.tower import IdTable, ItemTower, LookedUp, make_items
 from models.parts.transformer.actions import ACTION_PARAMS, Actions, action_needs, check_actions
 from models.parts.transformer.dropout import Dropout
 from models.parts.transformer.moe import MoE
@@ -60,7 +72,7 @@ TRAINING_PARAMS: tuple[Param, ...] = (
 )
 
 
-EVENT_PARAMS: tuple[Param, ...] = (*ACTION_PARAMS, *TIME_PARAMS)
+EVENT_PARAMS: tuple[Param, ...] = (*ACTION_PARAMS, *TIME_PARAMS, *ITEM_PARAMS)
 
 
 def size_params(
@@ -86,12 +98,13 @@ def size_params(
 
 
 def check_sequences(params: Mapping[str, Any], facts: Facts | None) -> None:
-    """Refuse what of losses, actions and times does not fit, and data without a single pair of
-    events, or with nothing to choose from.
+    """Refuse what of items, losses, actions and times does not fit, and data without a single
+    pair of events, or with nothing to choose from.
 
     Raises:
         ValueError: see above.
     """
+    check_items(params)
     check_loss(params)
     check_actions(params, facts)
     check_times(params, facts)
@@ -120,9 +133,10 @@ class SequenceModel(Model, ABC):
         state = torch.get_rng_state()
         torch.default_generator.manual_seed(seed)
         try:
-            self.items = _embedding(catalogue.n_items, dim)
-            self.positions = _embedding(int(params["max_length"]), dim)
-            self.outputs = None if params.get("tied", True) else _embedding(catalogue.n_items, dim)
+            self.items = make_items(params, catalogue, dim)
+            self.positions = IdTable(int(params["max_length"]), dim)
+            tied = params.get("tied", True)
+            self.outputs = None if tied else make_items(params, catalogue, dim)
             self.build(dim)
             self.actions = Actions(params, catalogue.facts, dim)
             self.clock = TimeFeatures(params["time_features"], dim)
@@ -135,7 +149,7 @@ class SequenceModel(Model, ABC):
 
     @classmethod
     def needs(cls, params: Mapping[str, Any]) -> Needs:
-        return action_needs(params)
+        return replace(action_needs(params), items=item_fields(params))
 
     @abstractmethod
     def build(self, dim: int) -> None:
@@ -145,11 +159,13 @@ class SequenceModel(Model, ABC):
     def layers(self, h: Tensor, batch: SequenceBatch, layout: Unpadding) -> Tensor:
         """Tokens [T, d] from embeddings to outputs."""
 
-    def states(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
-        """Vectors [n_targets, d] and items [n_targets] of the positions with a target."""
+    def states(self, batch: SequenceBatch, known: LookedUp | None = None) -> tuple[Tensor, Tensor]:
+        """Vectors [n_targets, d] and items [n_targets] of the positions with a target; ``known``
+        are the items to be read."""
+        known = known or self.items.looked_up(whole=True)
         layout = Unpadding(batch.lengths, batch.items.shape[1])
         items, targets = layout.pack(batch.items), layout.pack(batch.targets)
-        h = self.items(items) * self.params["dim"] ** 0.5 + self.positions(layout.position)
+        h = known.rows(items) * self.params["dim"] ** 0.5 + self.positions(layout.position)
         h = self.clock.add(self.actions.add_input(h, batch, layout), batch, layout)
         h = self.layers(self.drop(h), batch, layout)
         wanted = targets >= 0
@@ -161,12 +177,18 @@ class SequenceModel(Model, ABC):
     # -- training ---------------------------------------------------------------------------
 
     def loss(self, batch: SequenceBatch) -> Tensor:
-        h, targets = self.states(batch)
-        table = self._table()
-        self.similarity.watch(h, table, targets)
+        whole = self.next_item.whole
+        known = self.items.looked_up(whole and self.outputs is None)
+        h, items = self.states(batch, known)
+        targets = self._targets(batch, items)
+        others = self.similarity.draw(items, self.catalogue.n_items)
+        drawn = self.next_item.draw(targets)
+        scored = known if self.outputs is None else self.outputs.looked_up(whole)
+        table, (right, wrong, others) = scored.table(items, drawn.items, others)
+        self.similarity.watch(h, table, right, others)
         if self.params["similarity"] == "cosine":
             h, table = F.normalize(h.float(), dim=1), F.normalize(table.float(), dim=1)
-        loss: Tensor = self.next_item(h, table, self._targets(batch, targets))
+        loss: Tensor = self.next_item(h, table, targets, drawn, (right, wrong))
         for mixture in self.mixtures:
             loss = loss + mixture.aux_loss
         return loss
@@ -207,21 +229,30 @@ class SequenceModel(Model, ABC):
         return F.normalize(h.float(), dim=1) if self.params["similarity"] == "cosine" else h
 
     def item_table(self) -> tuple[Tensor, Tensor | None]:
-        table = self._table()
+        table = (self.items if self.outputs is None else self.outputs).all_items()
         if self.params["similarity"] == "cosine":
             table = F.normalize(table.float(), dim=1)
         return table, None
 
-    def _table(self) -> Tensor:
-        table: Tensor = (self.items if self.outputs is None else self.outputs).weight
-        return table
+    def add_items(self, items: Table, count: int) -> None:
+        if count and not known_by_more(self.params):
+            raise NotImplementedError("it knows items by their ids alone (features, vectors: none)")
+        for tower in self._towers().values():
+            tower.add(items, count)
+
+    def worked_out(self) -> dict[str, Tensor]:
+        towers = self._towers().items()
+        return {name: tower.all_items() for name, tower in towers if tower.reads_vectors}
+
+    def load_worked_out(self, tensors: Mapping[str, Tensor]) -> None:
+        for name, tower in self._towers().items():
+            if name in tensors:
+                tower.use_worked_out(tensors[name])
+
+    def _towers(self) -> dict[str, ItemTower]:
+        tables = {"items": self.items, "outputs": self.outputs}
+        return {name: table for name, table in tables.items() if isinstance(table, ItemTower)}
 
     @property
     def max_length(self) -> int | None:
         return int(self.params["max_length"])
-
-
-def _embedding(count: int, dim: int) -> nn.Embedding:
-    embedding = nn.Embedding(count, dim)
-    nn.init.normal_(embedding.weight, std=0.02)
-    return embedding

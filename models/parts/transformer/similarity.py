@@ -36,12 +36,17 @@ class Similarity(nn.Module):
         for counter in (self.positive, self.negative, self.sums):
             counter.zero_()
 
+    def draw(self, targets: Tensor, n_items: int) -> Tensor:
+        """Items, uniform, to hold against a sample of the ``targets`` [T]: one for each of it."""
+        every = -(-len(targets) // SAMPLE)
+        return torch.randint(n_items, targets[::every].shape, device=targets.device)
+
     @torch.no_grad()
-    def watch(self, h: Tensor, table: Tensor, targets: Tensor) -> None:
-        """Look at a sample of h [T, d] evenly spread over the batch."""
+    def watch(self, h: Tensor, table: Tensor, targets: Tensor, others: Tensor) -> None:
+        """Look at a sample of h [T, d] evenly spread over the batch; ``others`` are those of
+        :meth:`draw`. They and the ``targets`` are places in the table."""
         every = -(-len(h) // SAMPLE)
         h, targets = F.normalize(h[::every].float(), dim=1), targets[::every]
-        others = torch.randint(len(table), targets.shape, device=h.device)
         right, wrong = (
             (h * F.normalize(F.embedding(items, table).float(), dim=1)).sum(1)
             for items in (targets, others)

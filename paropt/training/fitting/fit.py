@@ -44,6 +44,7 @@ from paropt.training.registry import (
     TrainingEvents,
     build,
     counts,
+    declaration,
     epochs_of,
     stages_of,
 )
@@ -331,6 +332,11 @@ class Fit:
         plain: dict[str, Any] = json.loads(json.dumps(identity))
         return plain
 
+    def _defaults(self) -> dict[str, Any]:
+        declared = declaration(self.name).values()
+        plain: dict[str, Any] = json.loads(json.dumps({p.name: p.default for p in declared}))
+        return plain
+
     def save(self, path: str | Path) -> None:
         """Write a checkpoint, atomically; between two ranges, so also in the middle of an epoch.
 
@@ -380,6 +386,8 @@ class Fit:
             raise CheckpointError(f"checkpoint {path} cannot be used: {error}") from None
         for name, mine in self.identity().items():
             theirs = header.get(name, _UNSAID.get(name))
+            if name == "params" and isinstance(theirs, dict):
+                theirs = self._defaults() | theirs  # of parameters that came after the checkpoint
             if theirs != mine:
                 raise CheckpointError(
                     f"checkpoint {path} is of another training: its {name} is {theirs}, not {mine}"
