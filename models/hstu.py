@@ -8,7 +8,6 @@ time stamps, RMSNorm, and a mixture of experts after each block.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -16,17 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.parts.contract import Facts, Param, SequenceBatch
-from models.parts.transformer.attention import (
-    causal_weight,
-    pointwise_attention,
-    to_rows,
-    to_tokens,
-)
 from models.parts.transformer.blocks import RMSNorm, linear, make_norm
 from models.parts.transformer.dropout import Dropout
 from models.parts.transformer.moe import MOE_PARAMS, MoE, check_moe, has_moe
 from models.parts.transformer.next_item_loss import loss_params
-from models.parts.transformer.positions import RelativeBias, Rotary, rotate, time_buckets
+from models.parts.transformer.pointwise import Pointwise
+from models.parts.transformer.positions import RelativeBias, Rotary, rotate
 from models.parts.transformer.sequence_model import (
     EVENT_PARAMS,
     TRAINING_PARAMS,
@@ -140,22 +134,10 @@ class HSTU(SequenceModel):
 
     def layers(self, h: Tensor, batch: SequenceBatch, layout: Unpadding) -> Tensor:
         angles = self.rotary.angles(batch, layout) if self.rotary else None
-        rows = [self._rows(batch, *group) for group in layout.groups]
+        attend = Pointwise(self.params, batch, layout)
         for block in self.blocks:
-            h = block(h, rows, angles)
+            h = block(h, attend, angles)
         return h
-
-    def _rows(self, batch: SequenceBatch, rows: slice, tokens: slice, layout: Unpadding) -> Rows:
-        """What all blocks need of a group of rows, computed once."""
-        width, params = layout.width, self.params
-        buckets = None
-        if params["relative_bias"] in ("time", "both"):
-            times, asked = batch.times[rows, :width], batch.query_times[rows, :width]
-            since = asked if params["time_mode"] == "query" else times
-            buckets = time_buckets(since, times, params["time_buckets"])
-        device = batch.items.device
-        weight = causal_weight(width, params["normaliser"], params["max_length"], device)
-        return Rows(tokens, layout, weight, buckets)
 
 
 def _head_width(params: Mapping[str, Any], mult: str) -> int:
@@ -174,17 +156,6 @@ def _refuse_times(params: Mapping[str, Any]) -> None:
             f"rotary {params['rotary']} needs time stamps and the data has only an order; "
             "set rotary to index or none"
         )
-
-
-@dataclass(frozen=True)
-class Rows:
-    """A group of a batch's rows: its ``tokens``, ``weight`` [L, L] of mask over normaliser and
-    ``buckets`` [B, L, L] of time."""
-
-    tokens: slice
-    layout: Unpadding
-    weight: Tensor
-    buckets: Tensor | None
 
 
 class Block(nn.Module):
@@ -212,23 +183,17 @@ class Block(nn.Module):
         self.mixture = MoE.from_params(params, dim, dim) if has_moe(params, number) else None
         self.norm_mixture = RMSNorm(dim) if self.mixture else None
 
-    def forward(self, x: Tensor, rows: list[Rows], angles: tuple[Tensor, Tensor] | None) -> Tensor:
+    def forward(self, x: Tensor, attend: Pointwise, angles: tuple[Tensor, Tensor] | None) -> Tensor:
         projected = F.silu(self.project(self.norm_in(x)))
         u, v, q, k = torch.split(projected, self.sizes, 1)
         if angles is not None:
             q, k = (rotate(y.view(len(y), self.heads, -1), angles).flatten(1) for y in (q, k))
-        seen = torch.cat([self._attend(q, k, v, group) for group in rows])
+        seen = attend(q, k, v, self.heads, self.bias)
         y: Tensor = x + self.merge(self.drop(self.norm_out(seen) * u))
         if self.mixture is None or self.norm_mixture is None:
             return y
         mixed: Tensor = self.drop(self.mixture(self.norm_mixture(y)))
         return y + mixed
-
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, rows: Rows) -> Tensor:
-        layout = rows.layout
-        bias = self.bias(layout.width, rows.buckets) if self.bias is not None else None
-        q, k, v = (to_rows(x[rows.tokens], layout, self.heads) for x in (q, k, v))
-        return to_tokens(pointwise_attention(q, k, v, bias, rows.weight), layout)
 
 
 MODEL = HSTU

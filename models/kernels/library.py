@@ -11,6 +11,7 @@ import ctypes
 import functools
 from ctypes import c_float, c_int, c_int64, c_void_p
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,10 +20,11 @@ from models.kernels.compiling import compiled
 
 SOURCES = tuple(
     Path(__file__).with_name(f"{name}.c")
-    for name in ("gru4rec_step", "products", "attention", "rank_screen")
+    for name in ("gru4rec_step", "products", "attention", "pointwise", "rank_screen")
 )
-HEADERS = tuple(Path(__file__).with_name(name) for name in ("adagrad.h", "tiles.h"))
+HEADERS = tuple(Path(__file__).with_name(f"{name}.h") for name in ("adagrad", "tiles", "triangles"))
 _MARGIN = 64  # more than a tile of any processor's has rows or columns
+_SHARES, _COPIES = 64, 8  # as in pointwise.c
 FEW = 1 << 14  # numbers that are not worth a second thread
 
 SIGNATURES: dict[str, list[type]] = {
@@ -44,12 +46,42 @@ SIGNATURES: dict[str, list[type]] = {
         *[c_void_p] * 5, *[c_void_p, c_int64] * 3, c_void_p, *[c_int64] * 4, c_float, c_void_p,
         c_int,
     ],
+    "time_buckets": [c_void_p] * 5 + [c_int64] + [c_void_p] * 2 + [c_int],
+    "pointwise": [
+        c_void_p, *[c_void_p, c_int64] * 3, *[c_void_p] * 2, *[c_int64] * 5, *[c_void_p] * 3,
+        c_float, c_void_p, c_int,
+    ],
+    "pointwise_backward": [
+        *[c_void_p] * 6, *[c_void_p, c_int64] * 3, *[c_void_p] * 2, *[c_int64] * 5,
+        *[c_void_p] * 3, c_int64, c_float, *[c_void_p] * 2, c_int,
+    ],
     "pair_scores": [*[c_void_p] * 5, *[c_int64] * 2, c_int],
     "contend": [
         c_void_p, c_int, *[c_void_p] * 2, c_int64, c_void_p, c_int64, *[c_void_p] * 3, c_int64,
         *[c_void_p] * 4, c_int64, *[c_void_p] * 2, c_int,
     ],
 }  # fmt: skip
+
+
+class Triangles(NamedTuple):
+    """Sequences that lie one behind another, and their triangles of pairs (query, key ≤ query).
+
+    Sequence b's tokens begin at ``bounds`` [B + 1] [b] and are at most ``longest``; its n·(n + 1)/2
+    pairs, row behind row, begin at ``starts`` [B + 1] [b].
+    """
+
+    bounds: Tensor
+    starts: Tensor
+    longest: int
+
+
+class Biases(NamedTuple):
+    """What is added to a pair's score: ``back`` [longest] by distance, the longest first, and
+    ``time`` [n] by the pair's one of ``buckets`` (uint8); any may be missing."""
+
+    back: Tensor | None
+    time: Tensor | None
+    buckets: Tensor | None
 
 
 class Kernels:
@@ -217,6 +249,61 @@ class Kernels:
             spare.data_ptr(), threads,
         )  # fmt: skip
         return found[0], found[1], found[2]
+
+    def time_buckets(
+        self, since: Tensor, times: Tensor, rows: Triangles, first: Tensor, edge: Tensor
+    ) -> Tensor:
+        """The bucket (uint8) of each pair's |``since`` of the query − ``times`` of the key|, both
+        [T] int64, by cells of floats: see :func:`models.parts.transformer.positions.bucket_cells`.
+        """
+        n, pairs = len(rows.bounds) - 1, int(rows.starts[-1])
+        out = torch.empty(pairs, dtype=torch.uint8)
+        self._calls["time_buckets"](
+            out.data_ptr(), since.data_ptr(), times.data_ptr(), rows.bounds.data_ptr(),
+            rows.starts.data_ptr(), n, first.data_ptr(), edge.data_ptr(), _threads(pairs),
+        )  # fmt: skip
+        return out
+
+    def pointwise(
+        self, q: Tensor, k: Tensor, v: Tensor, rows: Triangles, heads: int, biases: Biases,
+        normaliser: float,
+    ) -> Tensor:  # fmt: skip
+        """Σ_{j ≤ i} SiLU(q_i·k_j + biases) · v_j / N of each token i, [T, H·d_v].
+
+        ``q`` and ``k`` [T, H·d] and ``v`` [T, H·d_v] may be columns of wider tensors. N is
+        ``normaliser``, or where that is 0 how many tokens a query sees.
+        """
+        out = q.new_empty(v.shape)
+        n, longest, threads = len(rows.bounds) - 1, rows.longest, _threads(q.numel())
+        d, d_v = q.shape[1] // heads, v.shape[1] // heads
+        spare = q.new_empty(threads * (d + _MARGIN) * (longest + _MARGIN))
+        self._calls["pointwise"](
+            out.data_ptr(), *_rows(q), *_rows(k), *_rows(v), rows.bounds.data_ptr(),
+            rows.starts.data_ptr(), n, longest, heads, d, d_v, *map(_address, biases),
+            normaliser, spare.data_ptr(), threads,
+        )  # fmt: skip
+        return out
+
+    def pointwise_backward(
+        self, grad: Tensor, q: Tensor, k: Tensor, v: Tensor, rows: Triangles, heads: int,
+        biases: Biases, normaliser: float,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+        """The gradients of ``q``, ``k``, ``v`` and of both biases from ``grad`` [T, H·d_v], that of
+        the output."""
+        dq, dk, dv = q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+        dback, dtime = (None if x is None else torch.empty_like(x) for x in biases[:2])
+        n, longest, threads = len(rows.bounds) - 1, rows.longest, _threads(q.numel())
+        d, d_v = q.shape[1] // heads, v.shape[1] // heads
+        kinds = 0 if biases.time is None else len(biases.time)
+        spare = q.new_empty(threads * (d + d_v + 2 * (longest + _MARGIN)) * (longest + _MARGIN))
+        sums = q.new_empty(_SHARES * (longest + _COPIES * kinds))
+        self._calls["pointwise_backward"](
+            *(t.data_ptr() for t in (dq, dk, dv)), _address(dback), _address(dtime),
+            grad.data_ptr(), *_rows(q), *_rows(k), *_rows(v), rows.bounds.data_ptr(),
+            rows.starts.data_ptr(), n, longest, heads, d, d_v, *map(_address, biases), kinds,
+            normaliser, spare.data_ptr(), sums.data_ptr(), threads,
+        )  # fmt: skip
+        return dq, dk, dv, dback, dtime
 
     def pair_scores(self, vectors: Tensor, table: Tensor, bias: Tensor, items: Tensor) -> Tensor:
         """``vectors`` [P, d] · rows ``items`` [P] of ``table`` + ``bias``: [P].

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from models.hstu import HSTU
 from models.parts.contract import Catalogue, Facts, SequenceBatch
-from models.parts.transformer.attention import causal_weight, pointwise_attention
+from models.parts.transformer.pointwise import causal_weight, pointwise_attention
 from models.parts.transformer.positions import (
     RelativeBias,
     Rotary,

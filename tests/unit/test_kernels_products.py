@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from models.kernels import library
-from models.kernels.library import Kernels, kernels
+from models.kernels.library import Kernels
 from models.parts.gru4rec.adagrad import DenseAdagrad, RowAdagrad, Rule
 from models.parts.gru4rec.table_update import Gathered, InPlace, RowTable
 from models.parts.gru4rec.workspace import Workspace
@@ -19,34 +16,10 @@ from models.parts.transformer import attention
 from models.parts.transformer.unpadding import Unpadding
 
 N = 300  # rows of a table
-WIDTHS = {"": None, "-mno-avx512f": 8, "-mno-avx": 4}
 SIZES = [(1, 1, 16), (9, 70, 37), (8, 48, 48), (13, 203, 100), (130, 61, 67), (5, 300, 150)]
 
 
-@pytest.fixture(scope="module", params=WIDTHS, ids=lambda flag: flag or "this processor")
-def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Kernels:
-    """What the compiler makes for this processor, and for lesser ones."""
-    lanes = WIDTHS[request.param]
-    if lanes and platform.machine() not in ("x86_64", "AMD64"):
-        pytest.skip("registers of other widths are tested on x86-64")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("CC", f"cc {request.param}")
-        kernels.cache_clear()
-        found = kernels()
-    kernels.cache_clear()
-    assert found is not None, "a C compiler is needed to test what it compiles"
-    assert lanes is None or found.shortest_row == lanes
-    return found
-
-
-@pytest.fixture(autouse=True)
-def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    before = torch.get_num_threads()
-    monkeypatch.setattr(library, "FEW", 1)
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("two_threads")
 
 
 def source(seed: int) -> torch.Generator:
@@ -68,34 +41,34 @@ def close(found: Tensor, wanted: Tensor) -> None:
 
 @pytest.mark.parametrize("listed", [True, False])
 @pytest.mark.parametrize(("m", "c", "k"), SIZES)
-def test_dots(made: Kernels, m: int, c: int, k: int, listed: bool) -> None:
+def test_dots(native: Kernels, m: int, c: int, k: int, listed: bool) -> None:
     table, x, bias = drawn(1, N if listed else c, k), drawn(2, m, k), drawn(3, c)
     rows = torch.randperm(N, generator=source(4))[:c] if listed else None
     used = table if rows is None else table[rows]
     wanted = x.double() @ used.double().T
-    close(made.dots(x, table, None, torch.full((m, c), 9.0), rows), wanted)
+    close(native.dots(x, table, None, torch.full((m, c), 9.0), rows), wanted)
     out = within(torch.full((m, c), 9.0))
-    found = made.dots(within(x), table, bias, out, rows)
+    found = native.dots(within(x), table, bias, out, rows)
     close(found, wanted + bias)
     assert (out.as_strided((m, 3), out.stride(), c) == 7).all()  # what lies beside it stays
 
 
 @pytest.mark.parametrize("listed", [True, False])
 @pytest.mark.parametrize(("m", "c", "k"), SIZES)
-def test_weighed(made: Kernels, m: int, c: int, k: int, listed: bool) -> None:
+def test_weighed(native: Kernels, m: int, c: int, k: int, listed: bool) -> None:
     table, d = drawn(1, N if listed else c, k), drawn(2, m, c)
     rows = torch.randperm(N, generator=source(4))[:c] if listed else None
     used = table if rows is None else table[rows]
     out = within(torch.full((m, k), 9.0))
-    close(made.weighed(within(d), table, out, rows), d.double() @ used.double())
+    close(native.weighed(within(d), table, out, rows), d.double() @ used.double())
     assert (out.as_strided((m, 3), out.stride(), k) == 7).all()
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.4])
 @pytest.mark.parametrize(("m", "c", "k"), SIZES)
-def test_learn(made: Kernels, m: int, c: int, k: int, momentum: float) -> None:
+def test_learn(native: Kernels, m: int, c: int, k: int, momentum: float) -> None:
     """Adagrad by products, by what was added, and by both; other rows keep their bits."""
-    rule = Rule(0.1, momentum, 0.3, kernels=made)
+    rule = Rule(0.1, momentum, 0.3, kernels=native)
     n = min(N, c + 5)  # the last ones are only added to
     rows = torch.randperm(N, generator=source(4))[:n]
     d, x = drawn(2, m, c), drawn(3, m, k)
@@ -105,7 +78,7 @@ def test_learn(made: Kernels, m: int, c: int, k: int, momentum: float) -> None:
     grad.index_add_(0, places, values.double())
     before = [drawn(7, N, k), drawn(8, N, k).square() + 0.01, drawn(9, N, k)]
     weight, squares, velocity = (t.clone() for t in before)
-    made.learn(
+    native.learn(
         weight, squares, velocity if momentum else None, *rule.numbers,
         product=(within(d), within(x)), rows=rows, added=(places, values),
     )  # fmt: skip
@@ -121,38 +94,38 @@ def test_learn(made: Kernels, m: int, c: int, k: int, momentum: float) -> None:
         assert torch.equal(now[untouched], then[untouched])
 
 
-def test_bits_do_not_depend_on_threads_or_on_other_rows(made: Kernels) -> None:
+def test_bits_do_not_depend_on_threads_or_on_other_rows(native: Kernels) -> None:
     table, x, d, rows = drawn(1, N, 75), drawn(2, 21, 75), drawn(3, 21, 130), torch.arange(130) * 2
     results = []
     for threads, part in ((1, 21), (2, 21), (3, 21), (2, 10)):
         torch.set_num_threads(threads)
         weight, squares = table.clone(), torch.ones_like(table)
-        made.learn(weight, squares, None, 0.1, 0.0, 1.0, product=(d, x), rows=rows)
-        dots = made.dots(x[:part], table, None, torch.empty(part, 130), rows)
-        weighed = made.weighed(d[:part], table, torch.empty(part, 75), rows)
+        native.learn(weight, squares, None, 0.1, 0.0, 1.0, product=(d, x), rows=rows)
+        dots = native.dots(x[:part], table, None, torch.empty(part, 130), rows)
+        weighed = native.weighed(d[:part], table, torch.empty(part, 75), rows)
         results.append((dots[:10], weighed[:10], weight, squares))
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
-def test_not_a_number_stays_none(made: Kernels) -> None:
+def test_not_a_number_stays_none(native: Kernels) -> None:
     table, x, d = drawn(1, 40, 35), drawn(2, 6, 35), drawn(3, 6, 40)
     table[7, 33] = torch.nan
-    assert made.dots(x, table, None, torch.empty(6, 40))[:, 7].isnan().all()
-    assert made.weighed(d, table, torch.empty(6, 35))[:, 33].isnan().all()
+    assert native.dots(x, table, None, torch.empty(6, 40))[:, 7].isnan().all()
+    assert native.weighed(d, table, torch.empty(6, 35))[:, 33].isnan().all()
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.4])
-def test_tables_are_the_same_gathered_and_in_place(made: Kernels, momentum: float) -> None:
+def test_tables_are_the_same_gathered_and_in_place(native: Kernels, momentum: float) -> None:
     """A step's reads, products and moves, with every kind of gradient and with none."""
     rows, places = torch.randperm(N, generator=source(4))[:50], torch.tensor([49, 0, 0, 31])
     top, d, values = drawn(2, 9, 20), drawn(3, 9, 44), drawn(6, 4, 20)
     tables: list[tuple[RowTable, RowAdagrad]] = []
-    for kernels_given in (None, made):
+    for kernels_given in (None, native):
         parameter = torch.nn.Parameter(drawn(1, N, 20))
         scratch = Workspace(torch.device("cpu"), torch.float32)
         owner = RowAdagrad(parameter, Rule(0.1, momentum, kernels=kernels_given), scratch, "t")
-        tables.append((InPlace(owner, made) if kernels_given else Gathered(owner), owner))
+        tables.append((InPlace(owner, native) if kernels_given else Gathered(owner), owner))
     for step in range(4):
         found = []
         for table, _ in tables:
@@ -174,12 +147,12 @@ def test_tables_are_the_same_gathered_and_in_place(made: Kernels, momentum: floa
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.4])
-def test_weights_are_moved_at_once_or_together(made: Kernels, momentum: float) -> None:
+def test_weights_are_moved_at_once_or_together(native: Kernels, momentum: float) -> None:
     shapes = [(24, 20), (12,), (24, 3), (30, 17), (5,)]
     ends = []
     for at_once in (False, True):
         parameters = [torch.nn.Parameter(drawn(k, *shape)) for k, shape in enumerate(shapes)]
-        owner = DenseAdagrad(parameters, Rule(0.1, momentum, kernels=made), at_once)
+        owner = DenseAdagrad(parameters, Rule(0.1, momentum, kernels=native), at_once)
         for step in range(3):
             for k, p in enumerate(parameters):
                 if p.dim() == 2:
@@ -193,11 +166,11 @@ def test_weights_are_moved_at_once_or_together(made: Kernels, momentum: float) -
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_short_rows_are_left_to_pytorch(made: Kernels, tmp_path: Path) -> None:
-    shortest = made.shortest_row
-    assert made.multiply(torch.empty(3, shortest))
-    assert not made.multiply(torch.empty(3, shortest - 1))
-    assert not made.multiply(torch.empty(shortest))
+def test_short_rows_are_left_to_pytorch(native: Kernels, tmp_path: Path) -> None:
+    shortest = native.shortest_row
+    assert native.multiply(torch.empty(3, shortest))
+    assert not native.multiply(torch.empty(3, shortest - 1))
+    assert not native.multiply(torch.empty(shortest))
 
 
 LENGTHS = [[1], [7, 3, 1, 1], [16], [17, 16, 8], [130, 61, 49, 48, 2]]
@@ -222,10 +195,10 @@ def attended(q: Tensor, k: Tensor, v: Tensor, lengths: list[int], heads: int) ->
 @pytest.mark.parametrize(("heads", "d"), [(1, 64), (2, 25), (3, 16)])
 @pytest.mark.parametrize("lengths", LENGTHS, ids=str)
 def test_attention(
-    made: Kernels, monkeypatch: pytest.MonkeyPatch, lengths: list[int], heads: int, d: int
+    native: Kernels, monkeypatch: pytest.MonkeyPatch, lengths: list[int], heads: int, d: int
 ) -> None:
     """Output and gradients, with keys and values that are halves of one tensor."""
-    monkeypatch.setattr(attention, "kernels", lambda: made)
+    monkeypatch.setattr(attention, "kernels", lambda: native)
     tokens, size = sum(lengths), heads * d
     given = [drawn(1, tokens, size), drawn(2, tokens, 2 * size)]
     results = []
@@ -244,53 +217,55 @@ def test_attention(
         close(found, wanted.double())
 
 
-def test_attention_is_the_same_on_any_number_of_threads(made: Kernels) -> None:
+def test_attention_is_the_same_on_any_number_of_threads(native: Kernels) -> None:
     q, k, v, grad = (drawn(n, 181, 40) for n in range(4))
     bounds = torch.tensor([0, 100, 150, 181])
     results = []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        out, log_sums = made.attention(q, k, v, bounds, 100, 2, 0.3)
-        back = made.attention_backward(grad, log_sums, q, k, v, bounds, 100, 2, 0.3)
+        out, log_sums = native.attention(q, k, v, bounds, 100, 2, 0.3)
+        back = native.attention_backward(grad, log_sums, q, k, v, bounds, 100, 2, 0.3)
         results.append((out, log_sums, *back))
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
-def test_attention_of_large_scores_and_of_what_is_no_number(made: Kernels) -> None:
+def test_attention_of_large_scores_and_of_what_is_no_number(native: Kernels) -> None:
     q, k, v = drawn(1, 9, 16), drawn(2, 9, 16), drawn(3, 9, 16)
     bounds = torch.tensor([0, 5, 9])
     # one key takes all: its value comes out
     q[4], k[2] = 100.0, 100.0
-    out, log_sums = made.attention(q, k, v, bounds, 5, 1, 1.0)
+    out, log_sums = native.attention(q, k, v, bounds, 5, 1, 1.0)
     assert torch.equal(out[4], v[2]) and log_sums.isfinite().all()
     k[1] = torch.nan
-    out, _ = made.attention(q, k, v, bounds, 5, 1, 1.0)
+    out, _ = native.attention(q, k, v, bounds, 5, 1, 1.0)
     assert out[1:5].isnan().all() and out[[0, 5, 6, 7, 8]].isfinite().all()
 
 
 def test_attention_that_drops_or_is_not_float32_is_pytorchs(
-    made: Kernels, monkeypatch: pytest.MonkeyPatch
+    native: Kernels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "kernels", lambda: made)
-    monkeypatch.setattr(made, "attention", None)
+    monkeypatch.setattr(attention, "kernels", lambda: native)
+    monkeypatch.setattr(native, "attention", None)
     layout = Unpadding(torch.tensor([4, 3]), 4)
-    short = made.shortest_row - 1
+    short = native.shortest_row - 1
     for size, kind, dropout in ((16, torch.float64, 0.0), (16, torch.float32, 0.5),
                                 (short, torch.float32, 0.0)):  # fmt: skip
         x = drawn(1, 7, size).to(kind)
         assert attention.causal_attention(x, x, x, layout, 1, dropout).shape == (7, size)
 
 
-def test_nothing_to_multiply(made: Kernels) -> None:
+def test_nothing_to_multiply(native: Kernels) -> None:
     table = drawn(1, 20, 16)
-    assert made.dots(drawn(2, 0, 16), table, None, torch.empty(0, 20)).shape == (0, 20)
-    out = made.weighed(drawn(2, 3, 0), table, torch.full((3, 16), 9.0))
+    assert native.dots(drawn(2, 0, 16), table, None, torch.empty(0, 20)).shape == (0, 20)
+    out = native.weighed(drawn(2, 3, 0), table, torch.full((3, 16), 9.0))
     assert torch.equal(out, torch.zeros(3, 16))
 
 
-def test_long_sequences_are_left_to_pytorch(made: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "kernels", lambda: made)
+def test_long_sequences_are_left_to_pytorch(
+    native: Kernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "kernels", lambda: native)
     monkeypatch.setattr(attention, "LONGEST", 4)
     x, layout = drawn(1, 9, 16), Unpadding(torch.tensor([5, 4]), 5)
     found = attention.causal_attention(x, x, x, layout, 1)

@@ -1,4 +1,4 @@
-"""Attention within rows: causal softmax (SASRec), and HSTU's pointwise kind without a softmax."""
+"""Causal softmax attention within rows (SASRec); HSTU's is in pointwise.py."""
 
 from __future__ import annotations
 
@@ -67,26 +67,3 @@ class _Causal(Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         found = ctx.native.attention_backward(grads[0].contiguous(), *ctx.saved_tensors, *ctx.how)
         return (*found, None, None, None)
-
-
-def pointwise_attention(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, weight: Tensor
-) -> Tensor:
-    """(SiLU(QKᵀ + bias) ⊙ weight)·V for rows [B, H, L, d] (HSTU, arXiv 2402.17152, eq. 2).
-
-    ``weight`` [L, L] is the causal mask over the normaliser. It comes after the SiLU: a masked
-    key must count for exactly zero, and SiLU has no value that −inf would reach.
-    """
-    scores = q @ k.transpose(2, 3)
-    if bias is not None:
-        scores = scores + bias
-    return (F.silu(scores) * weight) @ v
-
-
-def causal_weight(width: int, normaliser: str, max_length: int, device: torch.device) -> Tensor:
-    """[L, L]: 1/N on and below the diagonal. N is ``max_length`` ("max"; not the row's own
-    length, which would tell a token how many follow it), or what the query sees ("visible")."""
-    ones = torch.ones(width, width, device=device).tril()
-    if normaliser == "visible":
-        return ones / torch.arange(1, width + 1, device=device)[:, None]
-    return ones / max_length

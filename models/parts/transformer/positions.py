@@ -6,8 +6,11 @@ rounded: float32 cannot tell two Unix times apart that are two minutes from each
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models.parts.contract import SequenceBatch
 from models.parts.transformer.unpadding import Unpadding
@@ -79,9 +82,35 @@ def time_buckets(since: Tensor, times: Tensor, n_buckets: int) -> Tensor:
     b = min(n, ⌊ln(max(1, |since_i − times_j| in s)) / 0.301⌋) (HSTU, arXiv 2402.17152, and its
     code); both [B, L] int64 milliseconds.
     """
-    apart = (since[:, :, None] - times[:, None, :]).float().abs_().div_(1000)
-    logs = apart.clamp_(min=1).log_().div_(BUCKET_WIDTH)
+    return _bucket((since[:, :, None] - times[:, None, :]).float().abs_(), n_buckets)
+
+
+def _bucket(apart: Tensor, n_buckets: int) -> Tensor:
+    """int32, of milliseconds ≥ 0 in float32, which are written over."""
+    logs = apart.div_(1000).clamp_(min=1).log_().div_(BUCKET_WIDTH)
     return logs.int().clamp_(max=n_buckets)
+
+
+@functools.cache
+def bucket_cells(n_buckets: int) -> tuple[Tensor, Tensor]:
+    """The same by looking up: ``first`` [1024] int32 and ``edge`` [1024] float32.
+
+    A float's exponent and first two binary digits say which of 1024 cells it is in. A bucket is
+    wider than a cell, so within a cell is at most one bucket's least float: ``edge``, from which
+    on it is one more than ``first``.
+    """
+    longest = torch.tensor([2.0**63])  # milliseconds that an int64 holds
+    wanted = torch.arange(1, int(_bucket(longest.clone(), n_buckets)) + 1)
+    low = torch.zeros(len(wanted), dtype=torch.int32)
+    high = longest.view(torch.int32).expand(len(wanted))
+    for _ in range(31):  # halves the bits, which are in the floats' order
+        middle = low + (high - low) // 2
+        reached = _bucket(middle.view(torch.float32).clone(), n_buckets) >= wanted
+        low, high = torch.where(reached, low, middle + 1), torch.where(reached, middle, high)
+    edges = high.view(torch.float32)
+    cells = (torch.arange(1024, dtype=torch.int32) << 21).view(torch.float32)
+    first = torch.searchsorted(edges, cells, right=True)
+    return first.int(), F.pad(edges, (0, 1), value=torch.inf)[first]
 
 
 class RelativeBias(nn.Module):
