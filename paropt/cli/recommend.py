@@ -34,6 +34,12 @@ SHOWN = 3  # sessions that are named where nothing of them is known
 @click.option("--top", type=click.IntRange(min=1), default=20, help="Items for each session.")
 @click.option("--filter-seen", is_flag=True, help="Leave out the items of the session.")
 @click.option(
+    "--want",
+    multiple=True,
+    metavar="[COLUMN=]VALUE",
+    help="What is wanted of the next event, for a model that reads it: click, say.",
+)
+@click.option(
     "--names",
     "names_from",
     metavar="COLUMN",
@@ -54,6 +60,7 @@ def recommend(
     file: Path,
     top: int,
     filter_seen: bool,
+    want: tuple[str, ...],
     names_from: str | None,
     items: Path | None,
     device: str,
@@ -69,6 +76,7 @@ def recommend(
     \b
     paropt recommend shop --sessions live.tsv --top 20
     paropt recommend shop --sessions live.csv --session-key visitor --items items.csv --names title
+    paropt recommend ads --sessions live.csv --want click
     """
     from paropt.data.log.sessions_file import read_asked
     from paropt.training.saved_model.header import read_header
@@ -86,7 +94,7 @@ def recommend(
     from paropt.training.saved_model.saved import load_model
 
     saved = load_model(directory, device)
-    known = known_sessions(asked, saved, options.user_key)
+    known = known_sessions(asked, saved, options.user_key, want)
     for note in known.notes:
         say(note)
     _say_empty(known.empty)

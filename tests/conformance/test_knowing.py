@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from paropt.data import open_dataset
-from paropt.errors import DataError, ParoptError
+from paropt.data.log.sessions_file import read_asked
+from paropt.errors import DataError, ModelError, ParoptError
 from paropt.search.setup.check_needs import check_needs
 from paropt.search.setup.check_space import checked
 from paropt.search.space.file import of_object
@@ -19,8 +20,9 @@ from paropt.training import train_and_test
 from paropt.training.fitting.fit import Fit
 from paropt.training.made_up import made_up_data
 from paropt.training.registry import complete_params, model_class
-from paropt.training.saved_model.recommending import read_sessions, recommend
+from paropt.training.saved_model.recommending import known_sessions, read_sessions, recommend
 from paropt.training.saved_model.saved import load_model, save_model
+from paropt.training.saved_model.wanted import wanted_values
 
 HERE = Path(__file__).parent
 KNOWING = "shop.knowing:Knowing"
@@ -95,8 +97,49 @@ def test_a_saved_model_reads_new_sessions_as_training_did(saved: Path, tmp_path:
     bare = tmp_path / "bare.tsv"
     bare.write_text("\n".join("\t".join(row.split("\t")[:3]) for row in rows) + "\n")
     nothing = read_sessions(bare, model)
-    assert [line.split("'")[1] for line in nothing.notes] == ["act", "dwell", "UserId"]
+    assert [line.split("'")[1] for line in nothing.notes[:3]] == ["act", "dwell", "UserId"]
     assert next(iter(recommend(model, nothing, top=5))).scores == third.scores
+
+
+def test_what_is_wanted_of_the_next_event_is_said(saved: Path, tmp_path: Path) -> None:
+    model = load_model(saved)
+    ids = [str(one) for one in model.item_ids]
+    file = tmp_path / "asked.tsv"
+    rows = ["SessionId\tItemId\tTime\tUserId\tact\tdwell"]
+    rows += [f"one\t{ids[k]}\t{1_700_000_000 + k}\tu3\ta\t2.5" for k in range(3)]
+    file.write_text("\n".join(rows) + "\n")
+    asked = read_asked(file, None, model.meta["log"], ["act", "dwell", "UserId"])
+    unknown = known_sessions(asked, model)
+    assert "which act is wanted next, and nobody says" in unknown.notes[-1]
+    batch = {}
+    for act in ("a", "b"):
+        known = known_sessions(asked, model, want=[act])
+        assert not known.notes and known.events.columns["act"].tolist()[:3] == [0, 0, 0]
+        batch[act] = next(iter(recommend(model, known, top=24)))
+    assert known_sessions(asked, model, want=["act=b"]).events.columns["act"][-1] == 1
+    # what the model adds for the wanted action is all that differs
+    knowing: Any = model.model
+    with torch.no_grad():
+        added = knowing.asked["act"].weight[2] - knowing.asked["act"].weight[1]
+        differ = dict(zip(ids, (added @ knowing.items().T).tolist(), strict=True))
+    scores = {
+        act: dict(zip(found.items, found.scores, strict=True)) for act, found in batch.items()
+    }
+    for item in ids:
+        expected = scores["a"][item] + differ[item]
+        assert scores["b"][item] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("want", "message"),
+    [
+        (["never"], "knows no act 'never'; there are a, b, c, d"),
+        (["act=a", "b"], "says twice which act is wanted"),
+    ],
+)
+def test_wishes_that_the_model_does_not_know(saved: Path, want: list[str], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        wanted_values(load_model(saved), want)
 
 
 def test_a_saved_model_is_tested_on_other_data_by_ids_and_words(

@@ -79,11 +79,13 @@ class Events:
             users=None if self.users is None else self.users[begin:end],
         )
 
-    def with_queries(self) -> Events:
+    def with_queries(self, wanted: Mapping[str, float] | None = None) -> Events:
         """One more event at the end of each session, the only target: what comes next.
 
-        It is asked for at the time of the session's last event, and nothing else is known of it.
+        It is asked for at the time of the session's last event. Nothing else is known of it but
+        the values or codes of the columns in ``wanted``.
         """
+        said = wanted or {}
         ends = self.offsets[1:]
         last = self.times[np.maximum(ends - 1, 0)] if len(self.times) else np.zeros_like(ends)
         return replace(
@@ -93,7 +95,7 @@ class Events:
             targets=np.insert(np.zeros(len(self.items), bool), ends, True),
             offsets=self.offsets + np.arange(len(self.offsets)),
             columns={
-                name: np.insert(column, ends, unknown_value(column))
+                name: np.insert(column, ends, said.get(name, unknown_value(column)))
                 for name, column in self.columns.items()
             },
         )

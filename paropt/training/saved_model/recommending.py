@@ -23,6 +23,7 @@ from paropt.training.evaluation.ranks import exclude_items, products, scores_of
 from paropt.training.registry import scores_itself
 from paropt.training.saved_model.known_data import Knowledge
 from paropt.training.saved_model.saved import SavedModel
+from paropt.training.saved_model.wanted import unsaid, wanted_values
 
 CHUNK = 1 << 14  # sessions that are answered together
 
@@ -71,20 +72,25 @@ def read_sessions(path: Path, saved: SavedModel) -> Sessions:
     return known_sessions(read_asked(path, None, saved.meta.get("log"), further), saved)
 
 
-def known_sessions(asked: Asked, saved: SavedModel, user_key: str | None = None) -> Sessions:
+def known_sessions(
+    asked: Asked, saved: SavedModel, user_key: str | None = None, want: Sequence[str] = ()
+) -> Sessions:
     """The events of a file that a model can read; items that it does not know are skipped.
 
     The columns that the model reads come from columns of the same names, users from ``user_key``
     (by default the one of its training data, or the session where each session was a user's).
-    What the file lacks is unknown.
+    What the file lacks is unknown. ``want`` says what is wanted of the next event, in columns of
+    which the model reads that: "click", or "action=click".
 
     Raises:
         DataError: the model knows no item of the file.
-        ModelError: the model needs times, and the file has none.
+        ModelError: the model needs times, and the file has none; or it doesn't know what is wanted.
     """
+    wanted = wanted_values(saved, want)
     events, notes = file_events(asked, saved, user_key)
     kept = events.items < saved.n_items
-    events = replace(events, targets=np.zeros(len(kept), bool)).take(kept).with_queries()
+    events = replace(events, targets=np.zeros(len(kept), bool)).take(kept).with_queries(wanted)
+    notes = [*notes, *unsaid(saved, wanted)]
     return Sessions(asked.sessions, events, int(np.count_nonzero(~kept)), notes)
 
 
