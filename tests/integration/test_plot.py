@@ -20,11 +20,14 @@ SPACE = {
     "search": {"learning_rate": {"type": "float", "low": 0.001, "high": 0.01}},
 }
 LAYER = {"load": [0.75, 0.25], "max_violation": 0.5, "entropy": 0.81, "dead": 0}
-EXTRA = {"similarity": {"positive": 0.5, "negative": 0.1}, "experts": [LAYER]}
+COSINES = {"positive": 0.5, "negative": 0.1, "gap": 0.4, "positive_histogram": [1, 3]}
+EXTRA = {"similarity": COSINES, "experts": [LAYER]}
 NAMES = {
     "over-time",
     "learning-curves",
     "similarity",
+    "separation",
+    "cosines-hstu-positives",
     "experts-hstu-load",
     "experts-hstu-max-violation",
     "experts-hstu-entropy",

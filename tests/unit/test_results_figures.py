@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from paropt.errors import ParoptError
-from paropt.results.figures import of_study, png
+from paropt.results.figures import of_diagnostics, of_study, png
 from paropt.results.figures.description import (
     BLUE,
     GREY,
@@ -223,7 +223,8 @@ def test_similarities_and_experts_epoch_by_epoch() -> None:
         {"positive": 0.5, "negative": 0.25},
         {"positive": 0.75, "negative": "none"},  # a user's model may say anything
     ]
-    (similar,) = of_study.similarity({"hstu, trial 3": said})
+    similar, apart = of_diagnostics.similarity({"hstu, trial 3": said})
+    assert isinstance(similar, Lines) and isinstance(apart, Lines) and not apart.shown
     assert [series.legend for series in similar.series] == ["hstu: positives", "hstu: negatives"]
     assert similar.series[0].points == [(1, 0.5), (2, 0.75)]
     assert similar.series[1].points == [(1, 0.25), (2, None)]
@@ -232,7 +233,7 @@ def test_similarities_and_experts_epoch_by_epoch() -> None:
         return {"load": load, "max_violation": max(load) * 2 - 1, "entropy": 0.5, "dead": 1}
 
     epochs = [[layer([0.75, 0.25]), layer([0.5, 0.5])], [layer([0.5, 0.5]), {}], None]
-    load, violation, entropy, dead = of_study.experts({"hstu, trial 3": epochs})
+    load, violation, entropy, dead = of_diagnostics.experts({"hstu, trial 3": epochs})
     assert isinstance(load, Cells) and isinstance(violation, Lines)
     assert load.rows == [
         ("1.1", [1.5, 1.0, None]),
@@ -245,4 +246,24 @@ def test_similarities_and_experts_epoch_by_epoch() -> None:
     assert [figure.name for figure in (entropy, dead)] == [
         "experts-hstu-entropy",
         "experts-hstu-dead",
+    ]
+
+
+def test_cosines_epoch_by_epoch_are_shares_of_what_was_looked_at() -> None:
+    said: list[Any] = [
+        {"gap": 0.5, "auc": 0.75, "positive_histogram": [1, 0, 0, 3], "negative_histogram": "x"},
+        {"gap": 0.25, "auc": None, "positive_histogram": [0, 0, 0, 0]},
+        None,
+    ]
+    _, apart, cosines = of_diagnostics.similarity({"hstu, trial 3": said})
+    assert isinstance(apart, Lines) and isinstance(cosines, Cells)
+    assert [series.legend for series in apart.series] == ["hstu: gap", "hstu: AUC"]
+    assert apart.series[0].points == [(1, 0.5), (2, 0.25), (3, None)]
+    assert apart.series[1].points == [(1, 0.75), (2, None), (3, None)]
+    assert cosines.name == "cosines-hstu-positives"
+    assert cosines.rows == [
+        ("0.5", [0.75, None, None]),
+        ("0.0", [0.0, None, None]),
+        ("-0.5", [0.0, None, None]),
+        ("-1.0", [0.25, None, None]),
     ]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from paropt.names import baseline
+from paropt.results.figures import of_diagnostics
 from paropt.results.figures.description import (
     BLUE,
     BROWN,
@@ -15,7 +16,6 @@ from paropt.results.figures.description import (
     PURPLE,
     SHAPES,
     Bars,
-    Cells,
     Dash,
     Figure,
     Lines,
@@ -24,6 +24,7 @@ from paropt.results.figures.description import (
     Point,
     Series,
 )
+from paropt.results.figures.of_diagnostics import Epochs
 from paropt.results.searched import Searched, TrialFacts
 from paropt.results.words import counted
 from paropt.search.study.history import Record, best_first
@@ -35,23 +36,15 @@ LONG = 7200  # seconds from which on time is counted in hours
 MODEL = 13  # characters of a model's name in a legend
 MOST_BARS = 15  # parameters whose importance is drawn
 DASHED: dict[str, Dash] = {"popularity": "dot"}  # other floors have dashes
-KINDS: dict[str, Dash] = {"positive": "", "negative": "dash"}
 OF_MODELS = (ORANGE, GREEN, PURPLE, BROWN)  # blue is the best, grey needs no training
-BALANCE = {
-    "max_violation": ("Busiest expert: load / mean − 1", "max violation"),
-    "entropy": ("Evenness of the experts' load", "entropy / log(experts)"),
-    "dead": ("Dead experts: load under a tenth of the mean", "experts"),
-}
-
-Epochs = Sequence[Any]  # what a model said after each epoch, of one kind
 
 
 def figures(study: Study, searched: Searched | None = None) -> list[Figure]:
     """All figures of a study, brought up to date unless it was ``searched`` just now."""
     found = of_search(searched or Searched.of(study))
     ranked = best_first(study.history.lineages(), study.definition.objective)
-    found += similarity(_said_by_best(ranked, "similarity"))
-    found += experts(_said_by_best(ranked, "experts"))
+    found += of_diagnostics.similarity(_said_by_best(ranked, "similarity"))
+    found += of_diagnostics.experts(_said_by_best(ranked, "experts"))
     return _with_data(found)
 
 
@@ -210,72 +203,3 @@ def importance(found: Importance) -> Bars:
     shares = list(found.shares.items())[:MOST_BARS]
     title = f"What matters for {found.model}, by {found.trials} trials"
     return Bars(f"importance-{found.model}", title, "share of importance (PED-ANOVA)", "", shares)
-
-
-# -- what models say of themselves --------------------------------------------------------------
-#
-# A model of the user's may say something else under the same names; what isn't a number is a gap.
-
-
-def similarity(said: Mapping[str, Epochs]) -> list[Lines]:
-    """Cosines of a position with its next item and with others, epoch by epoch."""
-    series = []
-    for index, (name, epochs) in enumerate(said.items()):
-        for kind, dash in KINDS.items():
-            points = _points(_number(one, kind) for one in epochs)
-            label = f"{name.partition(',')[0]}: {kind}s"
-            series.append(Series(f"{name}: {kind}s", points, dash=dash, label=label, colour=index))
-    title = "Similarity of positives and negatives"
-    return [Lines("similarity", title, "epoch", "mean cosine", series, whole=True)]
-
-
-def experts(said: Mapping[str, Epochs]) -> list[Figure]:
-    """Of each model's best trial: the load of every expert, and how even it is."""
-    found: list[Figure] = []
-    for name, epochs in said.items():
-        slug = f"experts-{name.partition(',')[0]}"
-        found += [_loads(f"{slug}-load", f"Load of the experts ({name})", epochs)]
-        for measure, (title, y) in BALANCE.items():
-            series = [
-                Series(f"layer {layer + 1}", _points(_number(e, layer, measure) for e in epochs))
-                for layer in range(_layers(epochs))
-            ]
-            file = f"{slug}-{measure.replace('_', '-')}"
-            full = f"{title} ({name})"
-            found.append(Lines(file, full, "epoch", y, series, whole=True, zero=True))
-    return found
-
-
-def _loads(file: str, title: str, epochs: Epochs) -> Cells:
-    """Rows are experts, layer by layer; 1 is an expert's even part."""
-    rows = []
-    for layer in range(_layers(epochs)):
-        loads = [_at(epoch, layer, "load") for epoch in epochs]
-        counts = [len(load) for load in loads if isinstance(load, list)]
-        for expert in range(max(counts, default=0)):
-            shares = [_number(load, expert) for load in loads]
-            values = [None if share is None else share * max(counts) for share in shares]
-            rows.append((f"{layer + 1}.{expert + 1}", values))
-    return Cells(file, title, "epoch", "layer.expert", rows, "load / mean")
-
-
-def _layers(epochs: Epochs) -> int:
-    return max((len(epoch) for epoch in epochs if isinstance(epoch, list)), default=0)
-
-
-def _points(values: Iterable[float | None]) -> list[Point]:
-    return list(enumerate(values, 1))
-
-
-def _number(said: Any, *path: str | int) -> float | None:
-    found = _at(said, *path)
-    return float(found) if isinstance(found, int | float) else None
-
-
-def _at(said: Any, *path: str | int) -> Any:
-    for key in path:
-        try:
-            said = said[key]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return said
