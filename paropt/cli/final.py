@@ -38,6 +38,13 @@ if TYPE_CHECKING:
     show_default="the space's first complete start point, else the model's defaults",
     help="A paramfile to compare with.",
 )
+@click.option(
+    "--train-without-valid",
+    "without_valid",
+    is_flag=True,
+    help="Train on train alone, so with leave-one-out on all but the last two events, for the test "
+    "as well; the second-last is read there.",
+)
 @click.option("--again", is_flag=True, help="Look at the test set though somebody did before.")
 @click.option(
     "--out",
@@ -58,6 +65,7 @@ def final(
     top: int | None,
     seeds: int | None,
     control: Path | None,
+    without_valid: bool,
     again: bool,
     out: Path | None,
     data: tuple[str, ...],
@@ -87,7 +95,7 @@ def final(
         files.check_out(out)
     slots = device_shares(devices, per_device)
     request = final_test.FinalRequest(
-        study, top, seeds, control, again, storage, data, ties, filter_seen
+        study, top, seeds, control, again, storage, data, ties, filter_seen, without_valid
     )
     checkpoints = Path(checkpoint_dir) if checkpoint_dir else None
     report = final_test.run(request, slots, checkpoints, note=say)

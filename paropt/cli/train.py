@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 @click.option("--model", show_default="the paramfile's, or gru4rec", help="The model.")
 @click.option(
     "--split",
-    type=click.Choice(["search", "full"]),
+    type=click.Choice(["search", "full", "without-valid"]),
     show_default="the paramfile's, or search",
-    help="search: train, tested on valid; full: train_full, tested on test.",
+    help="search: train, tested on valid; full: train_full, tested on test; without-valid: train, "
+    "tested on test (leave-one-out: trained on all but the last two events).",
 )
 @click.option(
     "--seed", type=int, show_default="the paramfile's, or 42", help="Of all that's random."
@@ -71,7 +72,7 @@ def train(
             provenance=provenance,
             note=say,
         )
-    if outcome.split == "full" and "final" not in provenance:
+    if outcome.split != "search" and "final" not in provenance:
         _say_look(outcome)
     show(outcome, as_json)
 
@@ -81,6 +82,8 @@ def _say_look(outcome: RunResult) -> None:
     from paropt.results.looks_here import look_here
 
     what = {"params": outcome.params, "seed": outcome.seed, "epochs": outcome.epochs}
+    if outcome.split != "full":
+        what["split"] = outcome.split
     found = look_here(outcome.fingerprint, f"paropt train, {outcome.model}", what)
     say(
         f"this was look {found} at the test set, which 'paropt final' counts; what is chosen by "

@@ -29,8 +29,12 @@ from paropt.errors import DataError
 
 FORMAT = 1
 SPLITS = ("train_full", "test", "train", "valid")
-ViewName = Literal["search", "full"]
-VIEWS: dict[str, tuple[str, str]] = {"search": ("train", "valid"), "full": ("train_full", "test")}
+ViewName = Literal["search", "full", "without-valid"]
+VIEWS: dict[str, tuple[str, str]] = {
+    "search": ("train", "valid"),
+    "full": ("train_full", "test"),
+    "without-valid": ("train", "test"),
+}
 
 
 class Split:
@@ -217,7 +221,12 @@ class Dataset:
         return unpack_ids(_map_array(self.path / "vocabularies" / f"{kind}_{name}.npy"))
 
     def view(self, name: str) -> View:
-        """``search``: train, judged on valid. ``full``: train_full, judged on test."""
+        """``search``: train, judged on valid. ``full``: train_full, judged on test.
+
+        ``without-valid``: train, judged on test, whose histories have what lies between. Of
+        leave-one-out data that is all but the last *two* events, and the second-last is only read
+        at test (as S3-Rec, arXiv 2008.07873, and much that is compared with it).
+        """
         if name not in VIEWS:
             raise DataError(f"no view {name!r}; there are {', '.join(VIEWS)}")
         train, test = VIEWS[name]

@@ -93,7 +93,7 @@ def paramfile(report: Report, role: str) -> Paramfile:
         **{key: tested["found"][key] for key in ("trial", "value") if key in tested["found"]},
         **({"source": tested["source"]} if tested["source"] else {}),
         "metric": report["metric"],
-        "split": "full",
+        "split": report["test"].get("view", "full"),
         **({"threads": tested["threads"]} if tested["threads"] else {}),
         "seed": report["seeds"][0],
         "seeds": report["seeds"],

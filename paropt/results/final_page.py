@@ -469,7 +469,7 @@ def _commands(found: Finished) -> list[tuple[str, str]]:
     again = [
         (
             f"for seed in {seeds}; do paropt train --params {role}.json --data {data} "
-            f"--split full --seed $seed; done",
+            f"--split {found.test.get('view', 'full')} --seed $seed; done",
             f"the {role} one's numbers" if role == CHOSEN else "the control's",
         )
         for role in found.roles

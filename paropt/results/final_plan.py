@@ -5,7 +5,8 @@ own that follows a :class:`FinalPlan` instead of searching, on the same slots as
 
 1. the K best configurations and a control, with S fresh seeds each, on ``train`` → ``valid``;
    one is chosen by its mean, at the epoch where the mean over its seeds is best;
-2. that one and the control, with the same seeds, on ``train_full`` → ``test``, judged once.
+2. that one and the control, with the same seeds, on ``train_full`` → ``test`` (``train`` → ``test``
+   where it is asked to train without valid), judged once.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ def make_plan(
     seeds: int = SEEDS,
     control: tuple[str, Paramfile] | None = None,
     again: bool = False,
+    without_valid: bool = False,
 ) -> FinalPlan:
     """The first part of a study's final test: its ``top`` best configurations and a control.
 
@@ -65,7 +67,8 @@ def make_plan(
         controls = [_control_of(study, model) for model in models]
     entries = _joined(candidates, controls)
     used = {record.meta["seed"] for record in lineages}
-    return FinalPlan(study.name, number, entries, _fresh(study, number, seeds, used), False, again)
+    fresh = _fresh(study, number, seeds, used)
+    return FinalPlan(study.name, number, entries, fresh, False, again, without_valid)
 
 
 def test_plan(plan: FinalPlan, chosen: Judged, control: Judged) -> FinalPlan:

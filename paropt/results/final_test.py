@@ -48,6 +48,7 @@ class FinalRequest:
     data: Given | None = None
     ties: Ties | None = None
     filter_seen: bool | None = None
+    without_valid: bool = False
 
 
 def run(
@@ -141,6 +142,7 @@ def _new_plan(request: FinalRequest, search: Study, number: int) -> FinalPlan:
         seeds=request.seeds or final_plan.SEEDS,
         control=control,
         again=request.again,
+        without_valid=request.without_valid,
     )
 
 
@@ -191,6 +193,8 @@ def _check_same(request: FinalRequest, plan: FinalPlan) -> None:
         found = ", ".join(entry.source for entry in plan.entries if entry.source)
         if found != source:
             said.append(("control", found, source))
+    if request.without_valid and not plan.without_valid:
+        said.append(("training", "on train_full", "on train alone"))
     for name, has, wanted in said:
         raise StudyError(
             f"final test {plan.number} of study {plan.of!r} has {name} {has}, not {wanted}; "
@@ -262,7 +266,7 @@ class _FinalTraining:
     def _settled(self, study: Study) -> bool:
         """Whether all was trained; what failed on valid is a result, too."""
         found = study.counts()
-        done = found["complete"] + (0 if study.definition.view == "full" else found["failed"])
+        done = found["complete"] + (found["failed"] if study.definition.view == "search" else 0)
         return done == len(study.jobs)
 
     def _check_done(self, study: Study, plan: FinalPlan, interrupted: bool) -> None:
@@ -282,7 +286,7 @@ def _definition(
         search,
         name=name,
         at=sorted({*AT, *search.at}),
-        view="full" if plan.once else "search",
+        view=plan.view,
         sampler={"name": "random"},
         pruner={"name": "none"},
         versions=versions(),
@@ -301,7 +305,7 @@ def _baselines(train: _FinalTraining, plan: FinalPlan) -> dict[str, Sample]:
     objective = definition.objective
     names = names_at(sorted({*AT, *definition.at}), [*definition.also, *objective.names])
     models = list(dict.fromkeys(entry.model for entry in plan.entries))
-    view = open_dataset(train.opened.data).view("full")
+    view = open_dataset(train.opened.data).view(plan.view)
     return baseline_samples(models, view, names, train.protocol, objective)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from paropt.data.dataset import VIEWS
 from paropt.results.final_choice import Judged
 from paropt.results.looks_at_test import Look
 from paropt.results.searched import Searched
@@ -145,7 +146,8 @@ def _tested(found: Finding) -> dict[str, Any]:
     same = chosen is control
     objective = found.search.definition.objective
     return {
-        "split": "train_full → test",
+        "split": " → ".join(VIEWS[found.plan.view]),
+        "view": found.plan.view,
         "evaluation": found.protocol.to_json(),
         "chosen": _numbers(chosen, ours, objective),
         "control": None if same else _numbers(control, theirs, objective),

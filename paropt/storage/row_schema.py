@@ -283,7 +283,7 @@ _ENTRY = Members(
 )
 PLAN = Members(
     {"of": TEXT, "number": whole(1), "entries": Every(_ENTRY), "seeds": Every(whole(0, INT8))},
-    {"once": BOOL, "again": BOOL},
+    {"once": BOOL, "again": BOOL, "without_valid": BOOL},
 )
 DEFINITION = Members(
     {
@@ -308,7 +308,9 @@ DEFINITION = Members(
                 "candidates": one_of(("all",), "all"),
             },
         ),
-        "view": one_of(("search", "full"), "one of search and full"),
+        "view": one_of(
+            ("search", "full", "without-valid"), "one of search, full and without-valid"
+        ),
         "semantics": whole(),
         "seed": optional(whole(0, INT8)),
         "sampler": OBJECT,

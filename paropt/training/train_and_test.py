@@ -152,7 +152,7 @@ def train(
     note(f"judged with {protocol.words()}{_why(request.filter_seen, view.dataset)}")
     # test chooses no weights to hand over: each stage has the epochs that suited it on valid
     params = complete_params(request.model, request.params)
-    blind = request.split == "full" and bool(stages_of(request.model, params))
+    blind = request.split != "search" and bool(stages_of(request.model, params))
     fit = Fit(
         request.model,
         request.params,

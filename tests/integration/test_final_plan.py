@@ -142,7 +142,11 @@ def test_the_best_mean_is_chosen_with_the_control_of_its_model(create: Create) -
         train(study, [value])
     chosen, control = final_choice.choose(final_choice.judge(study), MRR)
     assert (chosen.entry.name, control.entry.name) == ("candidate 2", "control sasrec")
-    second = final_plan.test_plan(FinalPlan("old", 1, entries, (11, 12)), chosen, control)
+    plan = FinalPlan("old", 1, entries, (11, 12))
+    second = final_plan.test_plan(plan, chosen, control)
+    assert (plan.view, second.view) == ("search", "full") and "without_valid" not in plan.to_json()
+    without = final_plan.test_plan(replace(plan, without_valid=True), chosen, control)
+    assert without.view == "without-valid" and FinalPlan.from_json(without.to_json()) == without
     assert [(e.name, e.epochs) for e in second.entries] == [
         ("candidate 2", 1),
         ("control sasrec", 1),

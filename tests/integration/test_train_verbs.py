@@ -152,11 +152,15 @@ def test_a_training_that_is_judged_on_test_is_a_look(
     assert len(looks()) == before + 1
     assert looks()[-1].study == "paropt train, gru4rec"
     paropt("train", "--params", PARAMS, *plain)  # on valid
+    other = (*arguments[: -len(plain) - 1], "without-valid", *plain)
+    done = paropt(*other)
+    assert f"this was look {before + 2} at the test set" in done.stderr
+    assert json.loads(done.stdout)["split"] == "without-valid"
     # what a final test gave again
     final = {"model": "gru4rec", "params": {}, "provenance": {"split": "full", "final": 1}}
     (tmp_path / "chosen.json").write_text(json.dumps(final))
     assert "look" not in paropt("train", "--params", tmp_path / "chosen.json", *plain).stderr
-    assert len(looks()) == before + 1
+    assert len(looks()) == before + 2
 
 
 def test_train_for_people(paropt: Paropt, shop: Path) -> None:

@@ -296,3 +296,8 @@ def test_leave_one_out_targets_are_last_positions(tmp_path: Path) -> None:
         "valid": [False, False, True] * 2,
         "test": [False, False, False, True] * 2,
     }
+    view = dataset.view("without-valid")
+    ids = dataset.item_ids()
+    assert [ids[i] for i in view.train.items.tolist()] == ["10", "11"] * 2
+    assert [ids[i] for i in view.test.items.tolist()] == ["10", "11", "12", "13"] * 2
+    assert view.n_items == 2 and view.test.targets.tolist() == targets["test"]

@@ -248,6 +248,9 @@ def test_paramfiles_of_a_test_say_how_to_train_it_again(report: dict[str, Any]) 
     assert (found.model, found.params, found.epochs) == ("gru4rec", {"layers": 8}, 4)
     provenance = found.provenance
     assert (provenance["split"], provenance["seed"], provenance["threads"]) == ("full", 11, 1)
+    report["test"]["view"] = "without-valid"
+    assert files.paramfile(report, "chosen").provenance["split"] == "without-valid"
+    assert "--split without-valid --seed" in markdown.markdown(document(report))
 
 
 def test_plots_take_one_point_equal_values_and_gaps() -> None:

@@ -23,7 +23,7 @@ FORMATS: tuple[Format, ...] = ("json", "gru4rec-theano", "gru4rec-pytorch")
 VERSION = 1
 
 _FIELDS = ("paropt_paramfile", "model", "params", "provenance")
-_SPLITS = ("search", "full")
+_SPLITS = ("search", "full", "without-valid")
 _LARGEST = 1 << 20  # bytes; a paramfile has a few hundred
 
 
@@ -114,7 +114,7 @@ def _read_json(name: str, text: str) -> Paramfile:
                 f'"{key}" should be an integer of at least {least}, not {value!r}',
             )
     if provenance.get("split") not in (None, *_SPLITS):
-        origin.fail(("provenance", "split"), f'"split" should be {" or ".join(_SPLITS)}')
+        origin.fail(("provenance", "split"), f'"split" should be one of {", ".join(_SPLITS)}')
     return Paramfile(model, params, provenance)
 
 

@@ -71,10 +71,21 @@ class FinalPlan:
     seeds: tuple[int, ...]
     once: bool = False
     again: bool = False
+    without_valid: bool = False
+
+    @property
+    def view(self) -> str:
+        """The view of the data that it trains and judges on."""
+        if not self.once:
+            return "search"
+        return "without-valid" if self.without_valid else "full"
 
     def to_json(self) -> dict[str, Any]:
         """What a study's definition holds."""
-        return asdict(self)
+        found = asdict(self)
+        if not self.without_valid:
+            del found["without_valid"]  # as versions before it wrote it
+        return found
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> FinalPlan:
