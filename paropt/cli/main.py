@@ -14,10 +14,12 @@ import click
 from paropt import __version__
 from paropt.errors import EXIT_FAILURE, ParoptError, did_you_mean
 
-# verb -> (module of paropt.cli, its line in `paropt --help`); the function has the verb's name.
+# verb -> (module of paropt.cli, its line in `paropt --help`); the function has the verb's name,
+# with _ for -.
 # The line is repeated here because reading it from the docstring would import every verb.
 VERBS: dict[str, tuple[str, str]] = {
     "prepare": ("prepare", "Turn event logs into a dataset directory."),
+    "semantic-ids": ("semantic_ids", "Add codes of items' vectors to a dataset."),
     "space": ("space", "Show a parameter space as a table, or list paropt's own."),
     "models": ("models", "List the models, or one model's parameters."),
     "launch": ("launch", "Create or resume a study and run its trials."),
@@ -53,7 +55,7 @@ class LazyGroup(click.Group):
         if cmd_name not in VERBS:
             return None
         module = importlib.import_module(f"paropt.cli.{VERBS[cmd_name][0]}")
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
     def resolve_command(

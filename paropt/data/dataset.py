@@ -6,9 +6,9 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, cast
 from urllib.parse import unquote
@@ -19,6 +19,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from paropt.data.encoding import SplitArrays, unpack_ids
+from paropt.data.features.added import Added, additions
 from paropt.data.features.collect import Write
 from paropt.data.features.fields import FieldOf, StoredField, kind_of
 from paropt.data.features.users import SessionUsers, users_of_sessions
@@ -198,10 +199,31 @@ class Dataset:
         """What is kept of events (``--keep-column``), items or users (tables), by name."""
         key = {"events": "columns", "items": "features", "users": "user_features"}[of]
         declared = self.meta.get(key, {})
-        return {
+        fields = {
             name: StoredField(of, name, kind_of(word), self._open)
             for name, word in declared.items()
         }
+        for added in self.added.values() if of == "items" else ():
+            opened = partial(self._open_below, added.folder)
+            for name, word in added.fields.items():
+                fields[name] = StoredField(of, name, kind_of(word), opened)
+        return fields
+
+    @cached_property
+    def added(self) -> Mapping[str, Added]:
+        """What was added to the items' features since, by name (:mod:`.features.added`)."""
+        return additions(self.meta)
+
+    def digests(self, fields: Iterable[str]) -> dict[str, str]:
+        """Of additions that have some of these fields of items: their digests by name.
+
+        The fingerprint says nothing of them, so who reads them keeps these beside it.
+        """
+        wanted = set(fields)
+        return {name: a.digest for name, a in self.added.items() if wanted & set(a.fields)}
+
+    def _open_below(self, folder: str, array: str) -> NDArray[Any]:
+        return _map_array(self.path / folder / f"{array}.npy")
 
     def _open(self, array: str) -> NDArray[Any]:
         path = self.path / f"{array}.npy"
@@ -250,6 +272,8 @@ class Dataset:
                 f"{self.path} has changed since it was prepared: its content has the fingerprint"
                 f" {found[:12]}, not {self.fingerprint[:12]}; prepare it again"
             )
+        for added in self.added.values():
+            added.check(self.path)
 
     def _arrays(self) -> Iterator[tuple[str, NDArray[Any] | str]]:
         """Every array by its path; of one that may not fit into memory, a digest."""
@@ -309,7 +333,10 @@ def open_dataset(path: str | Path) -> Dataset:
             f"{path} has format version {meta.get('format')}, this paropt reads {FORMAT};"
             " prepare it again"
         )
-    for relative, size in meta["files"].items():
+    files = dict(meta["files"])
+    for added in additions(meta).values():
+        files |= {f"{added.folder}/{name}": size for name, size in added.files.items()}
+    for relative, size in files.items():
         try:
             found = (path / relative).stat().st_size
         except OSError:

@@ -55,6 +55,15 @@ try:
         TrainingEvents,
         Vectors,
     )
+    from models.parts.quantising.preparation import HOWS, How, chunks, mean_and_spread
+    from models.parts.quantising.quality import (
+        Quantiser,
+        codes_of,
+        loss_of,
+        sharing_of,
+        use_of,
+    )
+    from models.parts.quantising.residual import fit_residual_kmeans
 except ModuleNotFoundError as error:
     if error.name is None or not error.name.startswith("models"):
         raise
@@ -63,16 +72,19 @@ except ModuleNotFoundError as error:
     raise _foreign(_where or "nowhere") from error
 
 __all__ = [
+    "HOWS",
     "Bags",
     "Catalogue",
     "Facts",
     "Field",
     "FieldKind",
+    "How",
     "Kernels",
     "Kinds",
     "Model",
     "Needs",
     "Param",
+    "Quantiser",
     "SequenceBatch",
     "SessionParallelPlan",
     "Stage",
@@ -80,17 +92,24 @@ __all__ = [
     "TrainingEvents",
     "Vectors",
     "build",
+    "chunks",
+    "codes_of",
     "complete_params",
     "counts",
     "declaration",
     "epochs_of",
+    "fit_residual_kmeans",
     "has_user_vectors",
     "kernels",
+    "loss_of",
+    "mean_and_spread",
     "model_class",
     "names",
     "own_metrics",
     "scores_itself",
+    "sharing_of",
     "stages_of",
+    "use_of",
 ]
 
 DEFAULT_EPOCHS = 10  # of a model that declares no n_epochs

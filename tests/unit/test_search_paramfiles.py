@@ -152,7 +152,10 @@ def test_a_module_is_never_run(tmp_path: Path) -> None:
         ('{"model": "a", "params": {\n"x": {}}}', ':2: "x" should be a number'),
         ('{"model": "a", "params": {},\n"provenance": {"seed": "1"}}', ':2: "seed" should be'),
         ('{"model": "a", "params": {},\n"provenance": {"epochs": 0}}', ':2: "epochs" should be'),
-        ('{"model": "a", "params": {},\n"provenance": {"split": "test"}}', '"split" should be one of se'),
+        (
+            '{"model": "a", "params": {},\n"provenance": {"split": "test"}}',
+            '"split" should be one of se',
+        ),
         ('{"model": "a", "params": {}, "paropt_paramfile": 2}', "reads up to 1"),
     ],
 )

@@ -1,0 +1,1 @@
+"""Vectors as a few codes: what they are prepared by, residual k-means, and how good codes are."""

@@ -1,0 +1,117 @@
+"""``paropt semantic-ids``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from paropt.cli._study import say
+from paropt.cli._training import DIRECTORY
+
+if TYPE_CHECKING:
+    from paropt.training.semantic_ids.neighbours import Neighbours
+    from paropt.training.semantic_ids.report import Report
+
+PREPARE = ("none", "centre", "pca", "whiten")
+
+
+@click.command("semantic-ids")
+@click.argument("directory", metavar="DIR", type=DIRECTORY)
+@click.option("--vectors", required=True, metavar="NAME", help="The vectors: a feature of items.")
+@click.option(
+    "--levels", type=click.IntRange(min=1, max=8), default=3, help="Codes that an item gets."
+)
+@click.option("--codes", type=click.IntRange(min=2), default=256, help="Different codes per level.")
+@click.option(
+    "--prepare",
+    type=click.Choice(PREPARE),
+    default="pca",
+    help="What is done to the vectors first: nothing, centred, projected, whitened.",
+)
+@click.option(
+    "--dims",
+    type=click.IntRange(min=0),
+    default=64,
+    help="Directions that pca and whiten keep at most; 0: all that vary.",
+)
+@click.option("--seed", type=int, default=42, help="Of all that's random.")
+@click.option("--name", default="sid", help="The features become NAME_1, NAME_2, …")
+@click.option("--overwrite", is_flag=True, help="Replace features that were added by this name.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def semantic_ids(directory: Path, as_json: bool, **given: Any) -> None:
+    """Add codes of items' vectors to a dataset, as features of items.
+
+    \b
+    paropt semantic-ids data/shop --vectors title_vector
+    paropt semantic-ids data/shop --vectors title_vector --levels 4 --codes 64 --name words
+
+    What is learned is learned from items with events in training; all items with a vector get
+    codes. NAME_1 is the first code, NAME_2 the first two as one, and so on. A model that reads
+    features of items reads them by these names.
+    """
+    from paropt.training.semantic_ids.make import SemanticIdsRequest, make_semantic_ids
+
+    report = make_semantic_ids(SemanticIdsRequest(**given), directory, say)
+    if as_json:
+        click.echo(json.dumps(report.to_json(), indent=1, ensure_ascii=False))
+        return
+    _show(report)
+    added = ", ".join(f"{level.feature} ({level.prefixes:,} values)" for level in report.levels)
+    say(f"added to {directory}: {added}")
+
+
+def _show(report: Report) -> None:
+    made = report.made
+    click.echo(
+        f"{made['method']} of {made['vectors']}, learned from {report.trained:,} items with events"
+        f" in training in {report.seconds:,.1f} s"
+    )
+    click.echo(f"{report.others:,} other items are coded, {report.missing:,} have no vector")
+    click.echo("\nlevel  codes  perplexity  dead  largest")
+    for level in report.levels:
+        click.echo(
+            f"{level.level:>5}  {level.codes:>5}  {level.perplexity:>10.1f}  {level.dead:>4}"
+            f"  {level.largest:>7.2%}"
+        )
+    _show_sharing(report)
+    click.echo(f"\n{'reconstruction':<14}  variance lost  cosine  cosine from zero")
+    for who, lost in report.lost.items():
+        click.echo(
+            f"{who:<14}  {lost:>13.3f}  {report.cosine[who]:>6.3f}"
+            f"  {report.plain_cosine[who]:>16.3f}"
+        )
+    for one in report.neighbours:
+        _show_neighbours(one)
+    if report.advice:
+        click.echo()
+    for line in report.advice:
+        click.echo(f"advice: {line}")
+
+
+def _show_sharing(report: Report) -> None:
+    coded = report.trained + report.others
+    click.echo(
+        f"\n{report.tuples:,} different tuples for {coded:,} items: {report.collisions:.2%} are not"
+        f" the first with theirs ({report.doubles / coded:.2%} have the very vector of another)"
+    )
+    if report.most_alike > 1:
+        click.echo(
+            f"a digit that tells them apart would count to {report.most_alike:,}"
+            f" ({report.digit_bits} bits)"
+        )
+
+
+def _show_neighbours(one: Neighbours) -> None:
+    levels = len(one.codes)
+    click.echo(f"\n{'-'.join(map(str, one.codes))}  {_named(one.item, one.title)}")
+    for near in one.nearest:
+        click.echo(f"  {near.shared} of {levels} alike: {_named(near.item, near.title)}")
+    if not one.nearest:
+        click.echo("  no other item has its first code")
+
+
+def _named(item: str, title: str | None) -> str:
+    return item if title is None else f"{item}  {title}"
