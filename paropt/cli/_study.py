@@ -220,8 +220,16 @@ storage_option = click.option(
 )
 
 
+tensorboard_option = click.option(
+    "--tensorboard",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write every epoch's figures for TensorBoard, in folders of DIR.",
+)
+
+
 def slot_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Where slots run."""
+    """Where slots run, and what they leave there."""
     options = [
         click.option(
             "--devices", default="auto", metavar="auto|cpu|0,1", help="All GPUs, else the CPU."
@@ -240,6 +248,7 @@ def slot_options(function: Callable[..., Any]) -> Callable[..., Any]:
             metavar="DIR",
             help="Share it between machines to let any of them go on with any trial.",
         ),
+        tensorboard_option,
     ]
     for option in reversed(options):
         function = option(function)

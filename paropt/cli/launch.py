@@ -81,6 +81,7 @@ def launch(
     devices: str,
     per_device: int | Literal["auto"] | None,
     checkpoint_dir: str | None,
+    tensorboard: Path | None,
     as_json: bool,
     sampler: dict[str, Any] | None,
     pruner: dict[str, Any] | None,
@@ -104,12 +105,23 @@ def launch(
     from paropt.launch.launcher import announce, work
     from paropt.launch.open_study import LaunchRequest, create_or_resume
     from paropt.machine.devices import device_shares
+    from paropt.training.tensorboard import require, where
 
     slots = device_shares(devices, per_device)
+    if tensorboard is not None:
+        require(tensorboard)
+        say(where(tensorboard))
     asked = LaunchRequest(sampler=sampler or {}, pruner=pruner or {}, **options)
     with create_or_resume(asked, note=say) as opened:
         announce(opened)
         checkpoints = Path(checkpoint_dir) if checkpoint_dir else None
-        status = work(opened, slots, checkpoints=checkpoints, floor=True, report=not as_json)
+        status = work(
+            opened,
+            slots,
+            checkpoints=checkpoints,
+            tensorboard=tensorboard,
+            floor=True,
+            report=not as_json,
+        )
     if as_json:
         click.echo(json.dumps(status, indent=2))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from paropt.cli._study import DataVerb, data_option, directory_of, say
+from paropt.cli._study import DataVerb, data_option, directory_of, say, tensorboard_option
 from paropt.cli._training import DIRECTORY, judging_options, progress, show
 from paropt.errors import ParamError
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     help="Where training ends.",
 )
 @click.option("--save", type=DIRECTORY, metavar="DIR", help="Save the model in a new directory.")
+@tensorboard_option
 @judging_options
 def train(
     params: str,
@@ -48,6 +49,7 @@ def train(
     epochs: int | None,
     threads: int | None,
     save: Path | None,
+    tensorboard: Path | None,
     as_json: bool,
     **judging: Any,
 ) -> None:
@@ -67,6 +69,7 @@ def train(
             request,
             directory,
             save=save,
+            tensorboard=tensorboard,
             on_epoch=on_epoch,
             on_progress=on_progress,
             provenance=provenance,

@@ -40,6 +40,7 @@ def worker(
     devices: str,
     per_device: int | Literal["auto"] | None,
     checkpoint_dir: str | None,
+    tensorboard: Path | None,
     as_json: bool,
 ) -> None:
     """Add this machine's devices to a running study.
@@ -53,10 +54,16 @@ def worker(
     from paropt.launch.launcher import work
     from paropt.launch.open_study import join
     from paropt.machine.devices import device_shares
+    from paropt.training.tensorboard import require, where
 
     slots = device_shares(devices, per_device)
+    if tensorboard is not None:
+        require(tensorboard)
+        say(where(tensorboard))
     with join(study, storage, data, say) as opened:
         checkpoints = Path(checkpoint_dir) if checkpoint_dir else None
-        status = work(opened, slots, checkpoints=checkpoints, report=not as_json)
+        status = work(
+            opened, slots, checkpoints=checkpoints, tensorboard=tensorboard, report=not as_json
+        )
     if as_json:
         click.echo(json.dumps(status, indent=2))

@@ -39,6 +39,7 @@ def work(
     shares: Sequence[DeviceShare],
     *,
     checkpoints: Path | None = None,
+    tensorboard: Path | None = None,
     floor: bool = False,
     report: bool = True,
 ) -> dict[str, Any]:
@@ -52,7 +53,7 @@ def work(
         ParoptError: no slot could work.
         StorageUnreachable: the database stayed away.
     """
-    spec = _spec(opened, checkpoints)
+    spec = _spec(opened, checkpoints, tensorboard)
     local = LocalSlots(shares, spec)
     try:
         with make_live_view(opened.study.definition.metric) as view:
@@ -100,7 +101,7 @@ def _warn_of_others(opened: OpenedStudy, workers: Sequence[Mapping[str, Any]], h
     )
 
 
-def _spec(opened: OpenedStudy, checkpoints: Path | None) -> SlotSpec:
+def _spec(opened: OpenedStudy, checkpoints: Path | None, tensorboard: Path | None) -> SlotSpec:
     storage, study = opened.storage, opened.study
     files = slots_directory(paropt_home(), storage.describe(), study.name)
     return SlotSpec(
@@ -108,6 +109,7 @@ def _spec(opened: OpenedStudy, checkpoints: Path | None) -> SlotSpec:
         data=opened.data.resolve(),
         files=files,
         checkpoints=(checkpoints or paropt_home() / "checkpoints").resolve() / files.name,
+        tensorboard=tensorboard.resolve() if tensorboard else None,
         environment=storage.environment(),
     )
 

@@ -35,6 +35,7 @@ class SlotSpec:
     data: Path
     files: Path
     checkpoints: Path
+    tensorboard: Path | None
     environment: dict[str, str] = field(repr=False)
 
 
@@ -83,6 +84,8 @@ class SlotProcess:
             "--threads": str(share.threads),
             "--checkpoints": str(spec.checkpoints),
         }
+        if spec.tensorboard is not None:
+            options["--tensorboard"] = str(spec.tensorboard)
         words = [f"{name}={value}" for name, value in options.items()]
         return [sys.executable, "-P", "-m", "paropt.worker.slot", *words]
 

@@ -31,6 +31,7 @@ from paropt.training.registry import Needs, complete_params, lacks, stages_of
 from paropt.training.saved_model.recommending import file_events
 from paropt.training.saved_model.saved import SavedModel, check_place, load_model, save_model
 from paropt.training.semantics import DEFAULT_SEED
+from paropt.training.tensorboard import EventFile, of_training, require, where
 
 if TYPE_CHECKING:
     from paropt.training.fitting.fit import OnProgress
@@ -124,6 +125,7 @@ def train(
     data: str | Path,
     *,
     save: Path | None = None,
+    tensorboard: Path | None = None,
     on_epoch: Callable[[EpochReport, int], None] = lambda epoch, epochs: None,
     on_progress: OnProgress | None = None,
     provenance: Mapping[str, Any] | None = None,
@@ -132,7 +134,7 @@ def train(
     """Train a configuration to its last epoch, test it and, if asked, save it.
 
     ``on_epoch`` takes each epoch and how many there will be; ``note`` remarks; ``provenance`` is
-    the paramfile's, and kept with the saved model.
+    the paramfile's, and kept with the saved model. ``tensorboard`` gets a new folder of events.
 
     Raises:
         ParoptError: whatever of it cannot be done.
@@ -140,6 +142,7 @@ def train(
     began = time.perf_counter()
     if save is not None:
         check_place(save)
+    events = _events(tensorboard, note)
     if request.threads is not None:
         torch.set_num_threads(request.threads)
     view = open_dataset(data).view(request.split)
@@ -173,6 +176,8 @@ def train(
     for last in fit.epochs():
         speeds.append(last.events_per_second or 0.0)
         on_epoch(last, fit.n_epochs)
+        if events is not None:
+            events.write(last, fit.learning_rate)
     if last is None:
         raise ParamError(f"there is nothing to train in {fit.n_epochs} epochs")
     if fit.stages and fit.best_report:
@@ -220,6 +225,15 @@ def train(
         }
         save_model(save, fit, facts)
     return outcome
+
+
+def _events(directory: Path | None, note: Callable[[str], None]) -> EventFile | None:
+    if directory is None:
+        return None
+    require(directory)
+    run = of_training(directory)
+    note(f"{where(directory)}, as {run.name}")
+    return EventFile(run, note)
 
 
 def test(

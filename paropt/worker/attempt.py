@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from paropt.errors import StorageUnreachable
@@ -14,6 +15,7 @@ from paropt.machine.devices import DeviceShare
 from paropt.search.study.study import Study
 from paropt.search.study.trial import Trial, TrialLost
 from paropt.training.evaluation.epochs import EpochReport
+from paropt.training.tensorboard import of_trial
 from paropt.worker.checkpoints import Checkpoints
 from paropt.worker.database_thread import Answer
 from paropt.worker.device_lock import DeviceLock
@@ -51,6 +53,7 @@ class SlotParts:
     share: DeviceShare
     data: str
     checkpoints: Checkpoints
+    tensorboard: Path | None
     limits: Limits
     loop: EventLoop
     status: SlotStatus
@@ -176,7 +179,14 @@ class Attempt:
             "stages": trial.stages or None,
             "checkpoint": str(slot.checkpoints.path(trial.root, trial.attempt)),
             "resume": [str(path) for path in usable] if second else None,
+            "tensorboard": self._events(),
         }
+
+    def _events(self) -> str | None:
+        """Where the trial's events for TensorBoard lie: one folder for all its attempts."""
+        if self.slot.tensorboard is None:
+            return None
+        return str(of_trial(self.slot.tensorboard, self.slot.study.name, self.trial.root))
 
     def _deal(self) -> FitEnding | None:
         """Deal with what has happened since the last turn; how the fit ended, once it has."""

@@ -67,6 +67,7 @@ def _work(options: argparse.Namespace, files: SlotFiles) -> int:
                 files=files,
                 data=options.data,
                 checkpoints=Checkpoints(Path(options.checkpoints)),
+                tensorboard=options.tensorboard,
                 devices=paropt_home() / "devices",
                 limits=limits,
                 revive=storage.revive,
@@ -111,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device-name", default="")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--checkpoints", required=True, help="the directory of checkpoints")
+    parser.add_argument("--tensorboard", type=Path, help="the directory of TensorBoard's events")
     return parser
 
 

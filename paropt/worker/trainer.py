@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from paropt.data import View
     from paropt.training.evaluation.epochs import EpochReport
     from paropt.training.fitting.fit import Fit
+    from paropt.training.tensorboard import EventFile
 
 PROGRESS_SECONDS = 0.5  # at most one progress message in this time
 
@@ -171,6 +172,7 @@ class _TrainerFit:
         self.history: list[Message] = []
         self.complained = False
         self.fit = self._build(_open_view(message, views))
+        self.events = self._events()
 
     def _build(self, view: View) -> Fit:
         import torch
@@ -198,6 +200,12 @@ class _TrainerFit:
             evaluate="last" if self.message.get("once") else True,
         )
 
+    def _events(self) -> EventFile | None:
+        from paropt.training.tensorboard import EventFile
+
+        run = _path(self.message.get("tensorboard"))
+        return EventFile(run, lambda why: self._tell("warning", message=why)) if run else None
+
     def _epochs(self) -> int | dict[str, int] | None:
         """Where training ends; a model's stages know better than a study's number."""
         from paropt.training.registry import stages_of
@@ -214,6 +222,8 @@ class _TrainerFit:
         for facts in self.history:
             self._tell("epoch", **facts, again=True)
             yield facts["epoch"]
+        if self.events is not None:
+            self.events.resume(self.history)
         self.parent.watch(self.fit)
         self.fit.on_progress = self._progress()
         if not self.parent.asked:
@@ -240,6 +250,8 @@ class _TrainerFit:
             self.history.append(facts)
             # told first: the decision to prune is made while the checkpoint is written
             self._tell("epoch", **facts)
+        if self.events is not None:
+            self.events.write(epoch, self.fit.learning_rate)
         if epoch.epoch < self.fit.n_epochs:
             self._save()
 

@@ -179,6 +179,27 @@ def test_an_unwritable_checkpoint_is_said_once_and_training_goes_on(
     assert len(numbers(heard)) == 3
 
 
+def test_epochs_are_written_for_tensorboard_or_said_not_to_be(
+    child: Child, dataset: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = tmp_path / "shop" / "trial-1"
+    child.fit(dataset, tensorboard=str(run), epochs=2)
+    heard = child.hear_until("done", "failed")
+    found = EventAccumulator(str(run)).Reload()
+    for number, (_, loss, mrr) in enumerate(numbers(heard)):
+        assert found.Scalars("training/loss")[number].value == pytest.approx(loss)
+        assert found.Scalars("metrics/mrr@20")[number].value == pytest.approx(mrr)
+    assert len(found.Scalars("training/learning_rate")) == 2
+    (tmp_path / "file").write_text("")
+    child.fit(dataset, tensorboard=str(tmp_path / "file" / "trial-1"), epochs=2)
+    heard = child.hear_until("done", "failed")
+    assert [m["event"] for m in heard] == ["started", "epoch", "warning", "epoch", "done"]
+    assert "no TensorBoard events can be written" in heard[2]["message"]
+
+
 def test_what_is_wrong_with_a_trial_is_an_event(child: Child, dataset: Path) -> None:
     child.fit(dataset, params=PARAMS | {"layers": -1})
     refused = child.hear_until("failed")[-1]

@@ -169,6 +169,14 @@ class Fit:
         tired = 0 < patience <= self.epoch - self.best_epoch
         return self.closed and (tired or self.epoch >= self.n_epochs)
 
+    @property
+    def learning_rate(self) -> float | None:
+        """That of the last step; None where the model has no such parameter."""
+        if self.optimiser is not None:
+            return float(self.optimiser.adamw.param_groups[0]["lr"])
+        rate = self.params.get("learning_rate")
+        return None if rate is None else float(rate)
+
     def _begin(self, epoch: int) -> None:
         if self.stages:
             self.stages.begin_epoch(self.model)
