@@ -20,6 +20,7 @@ from paropt.errors import EXIT_FAILURE, ParoptError, did_you_mean
 VERBS: dict[str, tuple[str, str]] = {
     "prepare": ("prepare", "Turn event logs into a dataset directory."),
     "semantic-ids": ("semantic_ids", "Add codes of items' vectors to a dataset."),
+    "describe": ("describe", "Write texts about users or items, for their vectors."),
     "space": ("space", "Show a parameter space as a table, or list paropt's own."),
     "models": ("models", "List the models, or one model's parameters."),
     "launch": ("launch", "Create or resume a study and run its trials."),

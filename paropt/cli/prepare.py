@@ -103,7 +103,7 @@ def _name_lists(
     "--text-encoder",
     metavar="FOLDER|NAME",
     show_default="all-MiniLM-L6-v2",
-    help="A sentence-transformers model, in a folder or by its name.",
+    help="A sentence-transformers model, in a folder or by its name; hashing: no model at all.",
 )
 @click.option(
     "--user-features",
@@ -111,6 +111,12 @@ def _name_lists(
     multiple=True,
     metavar="FILE",
     help="A table of users, one row each; repeatable.",
+)
+@click.option(
+    "--user-text-vectors",
+    metavar="COLUMN,…",
+    callback=_columns,
+    help="Vectors COLUMN_vector of texts in tables of users, by the same encoder.",
 )
 @click.option(
     "--user-features-key",

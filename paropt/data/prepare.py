@@ -28,6 +28,7 @@ from paropt.data.encoding import (
 from paropt.data.events import Bools, Events, Ints, cut_at_gaps, in_order, number_by_order
 from paropt.data.features.collect import Beside, item_columns, keep_beside
 from paropt.data.features.fields import vocabulary_path
+from paropt.data.features.made_from import training_mark
 from paropt.data.features.users import encode_users, shared_sessions, users_of_sessions
 from paropt.data.log.cleaning import clean
 from paropt.data.log.columns import Column, encode_column
@@ -434,14 +435,16 @@ def _beside(
     elif recipe.rules.protocol != "time":
         packed = {name: split.sessions for name, split in arrays.items()}
         ids = recipe.schema.session_key, pa.array(users_of_sessions(packed).texts(), pa.string())
+    items, train = log.items.take(pa.array(index.code_of)), arrays["train"]
     return keep_beside(
         options,
         recipe.schema.item_key,
-        log.items.take(pa.array(index.code_of)),
+        items,
         ids,
         item_columns(list(recipe.item_columns), log.columns, splits, index, note),
         note,
         text_cache,
+        training_mark(train.sessions, train.offsets, train.items, items.to_pylist()),
     )
 
 

@@ -162,6 +162,20 @@ class Workshop:
 
 
 @pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """paropt in this process: exit code, stdout, stderr."""
+    from paropt.cli.main import run
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            run([str(argument) for argument in arguments])
+        told = capsys.readouterr()
+        return int(ended.value.code or 0), told.out, told.err
+
+    return call
+
+
+@pytest.fixture
 def workshop(database_url: str, tmp_path: Path) -> Iterator[Workshop]:
     shop = Workshop(database_url, tmp_path / "shop")
     yield shop

@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from paropt.cli.main import run
 from paropt.data import open_dataset
 from paropt.data.log.options import Options
 from paropt.data.prepare import prepare, prepare_demo
@@ -39,19 +38,6 @@ def log(tmp_path: Path) -> Path:
     path = tmp_path / "log.tsv"
     path.write_text("\n".join([HEADER, *LINES]) + "\n")
     return path
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """paropt in this process: exit code, stdout, stderr."""
-
-    def call(*words: str | Path) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            run([str(word) for word in words])
-        streams = capsys.readouterr()
-        return int(ended.value.code or 0), streams.out, streams.err
-
-    return call
 
 
 def test_the_table(run_paropt: Callable[..., object], log: Path) -> None:

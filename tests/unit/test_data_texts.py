@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from paropt.data import Dataset
-from paropt.data.features import collect, texts
+from paropt.data.features import collect, encoders, texts
 from paropt.data.features.texts import Cache, write_text_vectors
 from paropt.data.log.options import Options
 from paropt.data.prepare import prepare
@@ -104,7 +104,7 @@ def test_numbers_that_are_none_are_refused(tmp_path: Path) -> None:
         def encode(self, some: Sequence[str]) -> NDArray[np.float32]:
             return np.full((len(some), 3), np.nan, np.float32)
 
-    with pytest.raises(DataError, match="the encoder gives numbers beyond float16"):
+    with pytest.raises(DataError, match="encoder gives numbers beyond float16"):
         written(tmp_path, Broken())
 
 
@@ -122,7 +122,7 @@ def made(folder: Path, **options: Any) -> Dataset:
 def test_texts_of_a_table_become_vectors_of_items(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(collect, "SentenceEncoder", lambda name: Letters())
+    monkeypatch.setattr(collect, "encoder_of", lambda name: Letters())
     dataset = made(tmp_path, text_vectors=("title",))
     field = dataset.fields("items")["title_vector"]
     assert (field.kind, field.size, field.missing) == ("vector", 3, 1)
@@ -134,7 +134,7 @@ def test_texts_of_a_table_become_vectors_of_items(
 
 def test_a_missing_extra_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(DataError, match=r"pip install 'paropt\[text\]'$"):
+    with pytest.raises(DataError, match=r"pip install 'paropt\[text\]'; or say"):
         made(tmp_path, text_vectors=("title",))
 
 
@@ -147,7 +147,7 @@ def test_a_missing_extra_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Mon
     reason="the extra text is not installed",
 )
 def test_a_real_encoder_finds_what_means_the_same(tmp_path: Path) -> None:
-    encoder = texts.SentenceEncoder()
+    encoder = encoders.SentenceEncoder()
     words = ["a red hat", "headgear of crimson colour", "an essay on tax law"]
     path = tmp_path / "rows.npy"
     write_text_vectors(path, "title", words, encoder, tmp_path, lambda line: None)
@@ -157,4 +157,4 @@ def test_a_real_encoder_finds_what_means_the_same(tmp_path: Path) -> None:
     assert len(encoder.key) == len(hashlib.sha256().hexdigest())
     with pytest.raises(DataError, match="cannot be loaded"):
         (tmp_path / "empty").mkdir()
-        texts.SentenceEncoder(str(tmp_path / "empty")).encode(["a"])
+        encoders.SentenceEncoder(str(tmp_path / "empty")).encode(["a"])

@@ -1,4 +1,4 @@
-"""What ``prepare`` keeps beside events: tables of items and users, vectors of items."""
+"""What ``prepare`` keeps beside events: tables of items and users, vectors of both."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from paropt.data.encoding import Index
 from paropt.data.events import Events
-from paropt.data.features.fields import KINDS, Kind, Texts, array_path
+from paropt.data.features.encoders import Encoder, encoder_of
+from paropt.data.features.fields import KINDS, FieldOf, Kind, Texts, array_path
+from paropt.data.features.made_from import check_made_from, forget_writer
 from paropt.data.features.tables import Fields, TableField, Told, described, lifted, read_tables
-from paropt.data.features.texts import Encoder, SentenceEncoder, write_text_vectors
+from paropt.data.features.texts import write_text_vectors
 from paropt.data.features.vectors import VectorFile, write_vectors
 from paropt.data.log.columns import Column
 from paropt.data.log.options import Options
@@ -62,11 +64,13 @@ def keep_beside(
     from_events: Fields,
     note: Note,
     text_cache: Path | None = None,
+    mark: str = "",
 ) -> Beside:
     """All tables and vectors that ``options`` name, for the ids of ``items`` and of ``users``.
 
     ``users`` are the name of their column and their ids; ``from_events`` are fields of items that
-    came with the events; ``text_cache`` keeps what was encoded of texts.
+    came with the events; ``text_cache`` keeps what was encoded of texts; ``mark`` is that of the
+    training events (:func:`paropt.data.features.made_from.training_mark`).
 
     Raises:
         DataError: something of it cannot be used.
@@ -80,6 +84,7 @@ def keep_beside(
         items,
         told(options),
         note,
+        lambda path, fields: forget_writer(fields),
     )
     for name in from_events:
         if name in of_items:
@@ -99,20 +104,32 @@ def keep_beside(
             users[1],
             told(options),
             note,
+            lambda path, fields: check_made_from(path, fields, mark, note),
         )
-    large = _vectors(options, key, items, of_items, note)
-    if options.text_vectors:
-        large |= _text_vectors(options, of_items, large, text_cache, note)
-    kinds = described(of_items) | dict.fromkeys(large, "vector")
+    large: dict[FieldOf, dict[str, Write]] = {
+        "items": _vectors(options, key, items, of_items, note),
+        "users": {},
+    }
+    tables: dict[FieldOf, Fields] = {"items": of_items, "users": of_users}
+    wanted: dict[FieldOf, Sequence[str]] = {
+        "items": options.text_vectors,
+        "users": options.user_text_vectors,
+    }
+    for of, names in wanted.items():
+        if names:
+            texts = TextFields(of, names, tables[of], options.text_encoder)
+            large[of] |= _text_vectors(texts, large[of], text_cache, note)
+    kinds = described(of_items) | dict.fromkeys(large["items"], "vector")
     meta: dict[str, Any] = {"features": kinds}
     if of_users:
-        meta["user_features"] = described(of_users)
+        meta["user_features"] = described(of_users) | dict.fromkeys(large["users"], "vector")
     arrays: dict[str, NDArray[Any]] = {}
-    for name, kept in of_items.items():
-        arrays |= kept.named("items", name)
-    for name, kept in of_users.items():
-        arrays |= kept.named("users", name)
-    return Beside(arrays, {array_path("items", name, "rows"): w for name, w in large.items()}, meta)
+    paths: dict[str, Write] = {}
+    for of, fields in tables.items():
+        for name, kept in fields.items():
+            arrays |= kept.named(of, name)
+        paths |= {array_path(of, name, "rows"): write for name, write in large[of].items()}
+    return Beside(arrays, paths, meta)
 
 
 def _vectors(
@@ -130,30 +147,44 @@ def _vectors(
     return large
 
 
+@dataclass(frozen=True)
+class TextFields:
+    """Texts ``names`` among the ``fields`` of items or users, and the encoder's name."""
+
+    of: FieldOf
+    names: Sequence[str]
+    fields: Fields
+    encoder: str | None
+
+    @property
+    def option(self) -> str:
+        return "--text-vectors" if self.of == "items" else "--user-text-vectors"
+
+
 def _text_vectors(
-    options: Options, of_items: Fields, others: Mapping[str, Write], cache: Path | None, note: Note
+    texts: TextFields, others: Mapping[str, Write], cache: Path | None, note: Note
 ) -> dict[str, Write]:
-    encoder = SentenceEncoder(options.text_encoder)
+    encoder = encoder_of(texts.encoder)
     found: dict[str, Write] = {}
-    for name in options.text_vectors:
-        kept = of_items.get(name)
+    for name in texts.names:
+        kept, option = texts.fields.get(name), f"{texts.option} {name}"
         if kept is None or kept.kind != "text":
-            has = [other for other, field in of_items.items() if field.kind == "text"]
+            has = [other for other, field in texts.fields.items() if field.kind == "text"]
             raise DataError(
-                f"--text-vectors {name}: items have no text {name!r} (they have"
+                f"{option}: {texts.of} have no text {name!r} (they have"
                 f" {', '.join(has) or 'none'}); --kind {name}=text makes a column one"
             )
-        if f"{name}_vector" in {*of_items, *others}:
-            raise DataError(f"--text-vectors {name}: items have a feature '{name}_vector' already")
-        found[f"{name}_vector"] = _of_texts(name, kept, encoder, cache, note)
+        if f"{name}_vector" in {*texts.fields, *others}:
+            raise DataError(f"{option}: {texts.of} have a feature '{name}_vector' already")
+        found[f"{name}_vector"] = _of_texts(name, kept, texts.of, encoder, cache, note)
     return found
 
 
 def _of_texts(
-    name: str, kept: TableField, encoder: Encoder, cache: Path | None, note: Note
+    name: str, kept: TableField, of: FieldOf, encoder: Encoder, cache: Path | None, note: Note
 ) -> Write:
     texts = Texts(kept.arrays["bytes"], kept.arrays["offsets"], kept.arrays["missing"])
-    return lambda path: write_text_vectors(path, name, texts, encoder, cache, note)
+    return lambda path: write_text_vectors(path, name, texts, encoder, cache, note, of)
 
 
 def _of_file(file: VectorFile, key: str, items: pa.Array, note: Note) -> Write:

