@@ -41,6 +41,18 @@ def full_cross_entropy(
     return loss
 
 
+def above_average(
+    h: Tensor, table: Tensor, targets: Tensor, weights: Tensor | None = None
+) -> Tensor:
+    """How much the target's logit is above the catalogue's mean, on average.
+
+    Its ε-fold beside cross-entropy is cross-entropy with labels smoothed by ε (arXiv 1512.00567,
+    section 7): −(1 − ε) s⁺ − ε mean(s) + lse.
+    """
+    average = h.float() @ table.float().mean(0)
+    return mean(positive_logits(h, table, targets).flatten() - average, weights)
+
+
 def chunk_rows(n_items: int, device: torch.device) -> int:
     """Tokens whose logits are computed at once."""
     if device.type != "cpu":

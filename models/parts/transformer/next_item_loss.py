@@ -24,6 +24,9 @@ def loss_params(similarity: str, temperature: float) -> tuple[Param, ...]:
               "over the catalogue, or over negatives; sampled-softmax of cosines is InfoNCE",
               choices=("cross-entropy", "sampled-softmax", "gbce", "bce"),
               source="arXiv 2309.07602; 2308.07192 (gbce)"),
+        Param("label_smoothing", "float", 0.0,
+              "share of a target that cross-entropy spreads over the catalogue evenly",
+              low=0, high=1, high_open=True, source="arXiv 1512.00567"),
         Param("similarity", "str", similarity, "what a logit is: a dot product, or a cosine",
               choices=("dot", "cosine"), source=HSTU),
         Param("temperature", "float", temperature, "divides logits",
@@ -71,6 +74,11 @@ def check_loss(params: Mapping[str, Any]) -> None:
     least = {"mixed": 2, "exposure": BUCKETS}.get(kind, 1)
     if n_sample < least:
         raise ValueError(f"negatives {kind} needs n_sample of at least {least}, not {n_sample}")
+    if params["label_smoothing"] and params["loss"] != "cross-entropy":
+        raise ValueError(
+            f"label_smoothing {params['label_smoothing']:g} is one of cross-entropy, and loss is "
+            f"{params['loss']}; set it to 0, or loss to cross-entropy"
+        )
     if params["margin"] and params["similarity"] != "cosine":
         raise ValueError(
             f"margin {params['margin']:g} is one of cosines, and similarity is "
@@ -120,6 +128,8 @@ class NextItemLoss(nn.Module):
         scaled = h / self.params["temperature"]
         if self.kind == "cross-entropy":
             loss = losses.full_cross_entropy(scaled, table, right, weights)
+            if smoothing := self.params["label_smoothing"]:
+                loss = loss + smoothing * losses.above_average(scaled, table, right, weights)
         else:
             loss = self._sampled(scaled, table, weights, drawn, places)
         return loss if not self.triplet else (1 - self.triplet) * loss + self.triplet * triplet

@@ -24,6 +24,7 @@ from models.parts.contract import (
 from models.parts.items.params import ITEM_PARAMS, check_items, item_fields, known_by_more
 from models.parts.items.tower import IdTable, ItemTower, LookedUp, make_items
 from models.parts.transformer.actions import ACTION_PARAMS, Actions, action_needs, check_actions
+from models.parts.transformer.augmenting import AUGMENT_PARAMS, augmented
 from models.parts.transformer.dropout import Dropout
 from models.parts.transformer.moe import MoE
 from models.parts.transformer.negatives import Targets, session_items
@@ -72,7 +73,7 @@ TRAINING_PARAMS: tuple[Param, ...] = (
 )
 
 
-EVENT_PARAMS: tuple[Param, ...] = (*ACTION_PARAMS, *TIME_PARAMS, *ITEM_PARAMS)
+EVENT_PARAMS: tuple[Param, ...] = (*ACTION_PARAMS, *TIME_PARAMS, *ITEM_PARAMS, *AUGMENT_PARAMS)
 
 
 def size_params(
@@ -140,6 +141,7 @@ class SequenceModel(Model, ABC):
             self.build(dim)
             self.actions = Actions(params, catalogue.facts, dim)
             self.clock = TimeFeatures(params["time_features"], dim)
+            self.hidden = IdTable(1, dim) if params.get("augment_mask") else None
         finally:
             torch.set_rng_state(state)
         self.drop = Dropout(params["dropout"])
@@ -159,13 +161,21 @@ class SequenceModel(Model, ABC):
     def layers(self, h: Tensor, batch: SequenceBatch, layout: Unpadding) -> Tensor:
         """Tokens [T, d] from embeddings to outputs."""
 
-    def states(self, batch: SequenceBatch, known: LookedUp | None = None) -> tuple[Tensor, Tensor]:
+    def states(
+        self,
+        batch: SequenceBatch,
+        known: LookedUp | None = None,
+        hidden: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Vectors [n_targets, d] and items [n_targets] of the positions with a target; ``known``
-        are the items to be read."""
+        are the items to be read, and ``hidden`` [B, L] are not to be."""
         known = known or self.items.looked_up(whole=True)
         layout = Unpadding(batch.lengths, batch.items.shape[1])
         items, targets = layout.pack(batch.items), layout.pack(batch.targets)
-        h = known.rows(items) * self.params["dim"] ** 0.5 + self.positions(layout.position)
+        x = known.rows(items)
+        if hidden is not None and self.hidden is not None:
+            x = torch.where(layout.pack(hidden)[:, None], self.hidden.weight, x)
+        h = x * self.params["dim"] ** 0.5 + self.positions(layout.position)
         h = self.clock.add(self.actions.add_input(h, batch, layout), batch, layout)
         h = self.layers(self.drop(h), batch, layout)
         wanted = targets >= 0
@@ -179,7 +189,8 @@ class SequenceModel(Model, ABC):
     def loss(self, batch: SequenceBatch) -> Tensor:
         whole = self.next_item.whole
         known = self.items.looked_up(whole and self.outputs is None)
-        h, items = self.states(batch, known)
+        batch, hidden = augmented(batch, self.params)
+        h, items = self.states(batch, known, hidden)
         targets = self._targets(batch, items)
         others = self.similarity.draw(items, self.catalogue.n_items)
         drawn = self.next_item.draw(targets)
