@@ -112,6 +112,7 @@ __all__ = [
     "use_of",
 ]
 
+STATISTICS = "stats."  # what names of items' statistics begin with (batches/statistics.py)
 DEFAULT_EPOCHS = 10  # of a model that declares no n_epochs
 
 
@@ -259,10 +260,15 @@ def lacks(needs: Needs, facts: Facts) -> str:
 
 
 def _unfit(name: str, kinds: Kinds, known: Mapping[str, Field], what: str, option: str) -> str:
+    if name not in known and name.startswith(STATISTICS):
+        there = [one for one in known if one.startswith(STATISTICS)]
+        hint = did_you_mean(name, there, f"there are {', '.join(there) or 'none'}")
+        return f"reads {what} {name!r}, which is no statistic of the training events; {hint}"
     if name not in known:
+        there = [one for one in known if not one.startswith(STATISTICS)]
         if kinds == ("vector",):
             option = f"--item-vectors {name}=FILE"
-        has = f"which the data lack (they have {', '.join(known) or 'none'})"
+        has = f"which the data lack (they have {', '.join(there) or 'none'})"
         return f"reads {what} {name!r}, {has}; prepare them with {option}"
     kind = known[name].kind
     if not kinds or kind in kinds:

@@ -14,7 +14,8 @@ ITEM_PARAMS: tuple[Param, ...] = (
         "features",
         "names",
         (),
-        "categories and numbers of items that their vectors are made of",
+        "categories and numbers of items that their vectors are made of; also what training says "
+        "of them, as stats.events",
     ),
     Param("vectors", "names", (), "vectors of items (of texts, say) that theirs are made of"),
     Param(

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from paropt.training.batches.statistics import statistics
 from paropt.training.registry import Bags, Catalogue, Facts, Field, Table, Vectors
 
 if TYPE_CHECKING:
@@ -38,18 +39,27 @@ def catalogue(view: View) -> Catalogue:
     support = torch.from_numpy(np.array(view.support(), dtype=np.int64))
     items = _table(view, "items", view.n_items)
     users = _table(view, "users", view.n_users)
-    single = [f.name for f in items.fields.values() if f.kind in ("number", "category")]
+    stored = view.dataset.fields("items").values()
+    single = [f.name for f in stored if f.kind in ("number", "category")]
     return Catalogue(facts(view), support, Features(single, view), items, users)
 
 
 def _fields(view: View, of: FieldOf) -> dict[str, Field]:
     stored = view.dataset.fields(of).values()
-    return {s.name: Field(s.name, s.kind, s.size, s.vocabulary) for s in stored}
+    fields = {s.name: Field(s.name, s.kind, s.size, s.vocabulary) for s in stored}
+    more = statistics(view) if of == "items" else ()
+    return fields | {name: Field(name, "number") for name in more if name not in fields}
 
 
 def _table(view: View, of: FieldOf, n_rows: int) -> Table:
     stored = view.dataset.fields(of)
-    return Table(_fields(view, of), lambda field: READ[field.kind](stored[field.name], n_rows))
+
+    def read(field: Field) -> Any:
+        if field.name in stored:
+            return READ[field.kind](stored[field.name], n_rows)
+        return torch.from_numpy(statistics(view)[field.name](n_rows))
+
+    return Table(_fields(view, of), read)
 
 
 class Features(Mapping[str, Tensor]):
