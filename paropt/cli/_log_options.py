@@ -24,6 +24,7 @@ FORMATS = (
     "recbole",
     "tianchi",
     "taobao",
+    "tencent-gr",
 )
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -94,6 +94,11 @@ def _name_lists(
     help="Vectors of items: .npy (with ids: NAME=FILE,IDS), Parquet, JSON lines; repeatable.",
 )
 @click.option(
+    "--numpy-pickles",
+    is_flag=True,
+    help="Read vectors that are pickled numpy arrays; no code of a pickle is run.",
+)
+@click.option(
     "--text-vectors",
     metavar="COLUMN,…",
     callback=_columns,

@@ -372,7 +372,8 @@ class Content:
     """All that a dataset directory will hold.
 
     ``fields`` are the arrays of :mod:`paropt.data.features.fields` but for the columns of events,
-    by path; ``large`` writes those of them that are too large for memory.
+    by path; ``large`` writes those of them that are too large for memory. Splits are asked for one
+    by one, and may be made only then.
     """
 
     splits: Mapping[str, SplitArrays]
@@ -381,14 +382,12 @@ class Content:
     meta: Mapping[str, Any]
     large: Mapping[str, Write] = field(default_factory=dict)
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Every array by its path in the directory, without ``.npy``."""
-        of_splits: dict[str, NDArray[Any]] = {
-            f"splits/{split}/{name}": array
-            for split, arrays in self.splits.items()
-            for name, array in arrays.named().items()
-        }
-        return of_splits | dict(self.fields)
+    def arrays(self) -> Iterator[tuple[str, NDArray[Any]]]:
+        """Every array with its path in the directory, without ``.npy``."""
+        for split in self.splits:
+            for name, array in self.splits[split].named().items():
+                yield f"splits/{split}/{name}", array
+        yield from self.fields.items()
 
 
 def check_out(out: Path, overwrite: bool) -> None:
@@ -434,22 +433,22 @@ def write_dataset(out: Path, content: Content, overwrite: bool) -> Dataset:
 
 def _fill(path: Path, content: Content) -> None:
     path.chmod(0o777 & ~_umask())
-    arrays = content.arrays()
     digests: dict[str, str] = {}
+    names: list[str] = []
     for name, write in content.large.items():
         missing = write(path / f"{name}.npy")
-        arrays[name.removesuffix("rows") + "missing"] = missing
+        names.append(_save(path, name.removesuffix("rows") + "missing", missing))
         digests[name] = digest_of(path / f"{name}.npy")
-    for name, array in arrays.items():
-        file = path / f"{name}.npy"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        np.save(file, array, allow_pickle=False)
+    for name, array in content.arrays():
+        names.append(_save(path, name, array))
     table = pa.table({"id": content.items})
     pa.parquet.write_table(table, path / "items.parquet", compression="zstd")
     files = {file: (path / file).stat().st_size for file in _files(path)}
     rules = content.meta["rules"]
-    named: list[tuple[str, NDArray[Any] | str]] = [*arrays.items(), *digests.items()]
-    named.sort(key=lambda pair: pair[0])
+    named = (
+        (name, digests[name] if name in digests else _map_array(path / f"{name}.npy"))
+        for name in sorted([*names, *digests])
+    )
     meta = {
         "format": FORMAT,
         "fingerprint": fingerprint(rules, content.items, named),
@@ -460,6 +459,13 @@ def _fill(path: Path, content: Content) -> None:
     (path / "meta.json").write_text(text + "\n", encoding="utf-8")
     for file in [*(path / name for name in files), path / "meta.json"]:
         _flush(file)
+
+
+def _save(path: Path, name: str, array: NDArray[Any]) -> str:
+    file = path / f"{name}.npy"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    np.save(file, array, allow_pickle=False)
+    return name
 
 
 def _files(path: Path) -> list[str]:

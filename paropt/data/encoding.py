@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,15 +82,35 @@ def index_users(splits: Mapping[str, Events], ids: pa.Array) -> Index:
 
 
 def _index(splits: Mapping[str, tuple[Ints, Ints]], ids: pa.Array, what: str) -> Index:
-    train = _by_first_time([splits["train"]], ids)
-    full = _by_first_time([splits["train_full"]], ids)
+    first = {name: first_times([part], len(ids)) for name, part in splits.items()}
+    return index_by_first_times(first, ids, what)
+
+
+NEVER = np.iinfo(np.int64).max
+
+
+def first_times(parts: Iterable[tuple[Ints, Ints]], n: int) -> Ints:
+    """When each code [n] is first there, by (codes, times) of parts; ``NEVER`` if it isn't."""
+    first = np.full(n, NEVER)
+    for codes, times in parts:
+        np.minimum.at(first, codes, times)
+    return first
+
+
+def index_by_first_times(first: Mapping[str, Ints], ids: pa.Array, what: str) -> Index:
+    """An index from when each code [codes] is first there, by split.
+
+    Raises:
+        DataError: ``train`` has some that ``train_full`` lacks.
+    """
+    train, full = _in_order(first["train"], ids), _in_order(first["train_full"], ids)
     lacking = np.setdiff1d(train, full)
     if len(lacking):
         raise DataError(
             f"train has {len(lacking)} {what} that train_full lacks;"
             " train and valid must be parts of train_full"
         )
-    seen = _by_first_time(list(splits.values()), ids)
+    seen = _in_order(np.minimum.reduce(list(first.values())), ids)
     in_full = np.concatenate([train, full[~np.isin(full, train)]])
     code_of = np.concatenate([in_full, seen[~np.isin(seen, full)]])
     index_of = np.full(len(ids), -1, np.int32)
@@ -98,12 +118,8 @@ def _index(splits: Mapping[str, tuple[Ints, Ints]], ids: pa.Array, what: str) ->
     return Index(index_of, code_of, len(train), len(full))
 
 
-def _by_first_time(parts: list[tuple[Ints, Ints]], ids: pa.Array) -> Ints:
-    never = np.iinfo(np.int64).max
-    first = np.full(len(ids), never)
-    for codes, times in parts:
-        np.minimum.at(first, codes, times)
-    present = np.flatnonzero(first < never)
+def _in_order(first: Ints, ids: pa.Array) -> Ints:
+    present = np.flatnonzero(first < NEVER)
     return present[by_time_and_id(first[present], ids.take(pa.array(present)))]
 
 

@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from paropt import __version__
 from paropt.data.dataset import SPLITS, Content, Dataset, check_out, write_dataset
 from paropt.data.demo import demo_log
 from paropt.data.encoding import (
@@ -38,7 +37,7 @@ from paropt.data.log.ends import other_end, span, stragglers, tenth
 from paropt.data.log.funnel import Funnel, Step, deciding, equal_times, warnings
 from paropt.data.log.ids import encode_ids
 from paropt.data.log.long_short import WORDS, cut_parts, divided, split_users
-from paropt.data.log.options import Note, Options, Recipe, as_written, check_parts, make_recipe
+from paropt.data.log.options import Note, Options, Recipe, check_parts, make_recipe
 from paropt.data.log.rows import none_left, sifted
 from paropt.data.log.rules import PART
 from paropt.data.log.split_files import SplitFiles
@@ -47,6 +46,8 @@ from paropt.data.log.times import odd_span, to_milliseconds, to_numbers, to_orde
 from paropt.data.log.visits import settle_users
 from paropt.data.reading.arrow import as_text
 from paropt.data.reading.read import Place, read_columns, skipped
+from paropt.data.summary import described, summary
+from paropt.data.tencent_gr import prepare as tencent_gr
 from paropt.errors import DataError
 
 # the names that split columns use
@@ -99,6 +100,10 @@ def prepare(
     Raises:
         DataError: the input cannot be used; nothing is written then.
     """
+    if options is not None and options.format == tencent_gr.NAME:
+        if given or len(events) != 1:
+            raise DataError(f"--format {tencent_gr.NAME} takes one directory, and nothing else")
+        return tencent_gr.prepare_tencent(events[0], out, options, overwrite, note)
     check_out(out, overwrite)
     said: list[str] = []
 
@@ -390,29 +395,19 @@ def _content(
         for name, column in kept.items()
         if column.vocabulary is not None
     }
-    summaries = {name: _summary(name, array, index, recipe) for name, array in arrays.items()}
+    summaries = {
+        name: summary(name, array, index, recipe.has_times) for name, array in arrays.items()
+    }
     equal = equal_times(splits["train_full"]) if _time_decides(recipe) else None
     if users is not None:
         fields["users"] = pack_ids(log.users.take(pa.array(users.code_of)))
-    meta = {
-        "paropt": __version__,
-        "protocol": recipe.rules.protocol,
-        "has_times": recipe.has_times,
-        "format_name": recipe.format.name,
-        "sources": [layout.path.name for layout in recipe.layouts],
-        "log": as_written(recipe),
-        "rules": recipe.rules.as_json() | {"split_elsewhere": recipe.is_split},
-        "items": {"all": len(items), "train": index.n_train, "train_full": index.n_train_full},
-        "splits": summaries,
-        "funnel": funnel.as_json(),
-        "equal_times": equal,
-        "warnings": [
-            *warnings(funnel.steps, summaries, equal, recipe.rules.protocol == "long-short"),
-            *stragglers(recipe, log.events),
-        ],
-        "columns": {name: column.kind for name, column in kept.items()},
-        **beside.meta,
-    }
+    by_parts = recipe.rules.protocol == "long-short"
+    told = [
+        *warnings(funnel.steps, summaries, equal, by_parts),
+        *stragglers(recipe, log.events),
+    ]
+    kinds = {name: column.kind for name, column in kept.items()}
+    meta = described(recipe, index, summaries, funnel, equal, told, kinds) | dict(beside.meta)
     if users is not None:
         known = {"train": users.n_train, "train_full": users.n_train_full}
         meta["users"] = {"all": len(users.code_of), **known, "key": recipe.options.user_key}
@@ -452,25 +447,3 @@ def _time_decides(recipe: Recipe) -> bool:
     """Whether nothing but the time says in which order a session's events are."""
     ordered = recipe.schema.order_column is not None or recipe.schema.rows_in_order
     return recipe.has_times and not ordered
-
-
-def _summary(name: str, split: SplitArrays, index: Index, recipe: Recipe) -> dict[str, Any]:
-    n_known = index.n_train if name in ("train", "valid") else index.n_train_full
-    return {
-        "events": len(split.items),
-        "sessions": len(split.offsets) - 1,
-        "items": len(np.unique(split.items)),
-        "targets": int(split.targets.sum()),
-        "known_targets": int(np.count_nonzero(split.items[split.targets] < n_known)),
-        "pairs": _pairs(split, len(index.code_of)),
-        "longest": int(np.diff(split.offsets).max(initial=0)),
-        "first": int(split.times.min()) if recipe.has_times and len(split.times) else None,
-        "last": int(split.times.max()) if recipe.has_times and len(split.times) else None,
-    }
-
-
-def _pairs(split: SplitArrays, n_items: int) -> int:
-    """How many different pairs of a session and an item there are."""
-    session = np.repeat(np.arange(len(split.offsets) - 1), np.diff(split.offsets))
-    pairs = np.sort(session * n_items + split.items)
-    return len(pairs) and 1 + int(np.count_nonzero(np.diff(pairs)))

@@ -151,7 +151,7 @@ def test_other_mistakes_are_refused_in_a_sentence(tmp_path: Path) -> None:
         "look=cut.jsonl": "lines 1 to 2048 are no JSON objects with an id and a list",
         "look=twice.jsonl": "item a has two vectors",
         "look=bare.npy": "bare.npy has no ids: put them beside it in bare.ids.txt",
-        "look=evil.pkl": "is a pickle, which paropt never loads",
+        "look=evil.pkl": "is a pickle; save it as .npy",
         "look=gone.npy": "gone.npy: No such file",
         "emb_7_32=look.npy": "the name 'emb_7_32' says 32 dimensions and the vectors have 3",
         "look": "'look' is not NAME=FILE or NAME=FILE,IDS",

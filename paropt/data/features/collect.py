@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +143,7 @@ def _vectors(
             raise DataError(f"--item-vectors: {error}") from None
         if file.name in of_items or file.name in large:
             raise DataError(f"--item-vectors {file.name}: items have that feature already")
+        file = replace(file, pickled=options.numpy_pickles)
         large[file.name] = _of_file(file, key, items, note)
     return large
 

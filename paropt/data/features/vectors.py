@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from paropt.data.features.tables import opened
 from paropt.data.reading.layouts import DAMAGED, damaged, one_line
+from paropt.data.reading.pickles import NUMPY_OPTION, read_pickle
 from paropt.errors import DataError
 
 Note = Callable[[str], None]
@@ -42,11 +43,12 @@ Chunk = tuple[list[str], NDArray[Any] | None]
 
 @dataclass(frozen=True)
 class VectorFile:
-    """``--item-vectors NAME=FILE`` or ``NAME=FILE,IDS``."""
+    """``--item-vectors NAME=FILE`` or ``NAME=FILE,IDS``; ``pickled``: a pickle may be read."""
 
     name: str
     path: Path
     ids: Path | None = None
+    pickled: bool = False
 
     @classmethod
     def parse(cls, text: str) -> VectorFile:
@@ -79,7 +81,12 @@ def read_vectors(file: VectorFile, key: str) -> Iterator[Chunk]:
         elif magic.startswith(b"PAR1"):
             yield from _from_parquet(path, file.name, key)
         elif magic[:1] == b"\x80" or path.suffix in (".pkl", ".pickle"):
-            raise DataError(f"{path} is a pickle, which paropt never loads; save it as .npy")
+            if not file.pickled:
+                raise DataError(
+                    f"{path} is a pickle; save it as .npy, or say {NUMPY_OPTION}, which reads numpy"
+                    " arrays by id out of it and runs nothing"
+                )
+            yield from _from_pickle(path)
         else:
             yield from _from_json(path, file.name, key)
 
@@ -90,6 +97,24 @@ def _magic(path: Path) -> bytes:
             return file.read(6)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from None
+
+
+def _from_pickle(path: Path) -> Iterator[Chunk]:
+    """A dict of arrays by id."""
+    content = read_pickle(path, numpy_arrays=True)
+    if not isinstance(content, dict) or not content:
+        raise DataError(f"{path} holds no dict of vectors by id")
+    entries = iter(content.items())
+    while some := list(itertools.islice(entries, LINES)):
+        ids = [str(one) for one, _ in some]
+        try:
+            rows = [value.numbers() for _, value in some]
+        except (AttributeError, ValueError):
+            raise DataError(f"{path} holds other than arrays of floats by id") from None
+        odd = [one for one, row in zip(ids, rows, strict=True) if row.shape != rows[0].shape]
+        if odd or rows[0].ndim != 1:
+            raise DataError(f"{path}: vectors differ in length: that of item {(odd or ids)[0]}")
+        yield ids, np.stack(rows)
 
 
 def _id_file(path: Path) -> Path:

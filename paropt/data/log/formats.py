@@ -250,6 +250,13 @@ _ALL = [
         signature=frozenset({"user_id", "item_id", "category_id", "behavior", "ts"}),
         first_line=r"\d+,\d+,\d+,(pv|fav|cart|buy),\d{9,10}",
     ),
+    Format(
+        "tencent-gr",
+        "the directory of the 2025 Tencent ads competition",  # paropt.data.tencent_gr reads it
+        Schema("user_id", "item_id", "timestamp", time_format="s"),
+        LEAVE_ONE_OUT,
+        source="what public solutions of the competition read; a user's last click is predicted",
+    ),
 ]
 FORMATS: dict[str, Format] = {format.name: format for format in _ALL}
 

@@ -66,6 +66,7 @@ class Options:
     item_features_header: tuple[tuple[str, ...], ...] = ()
     item_columns: tuple[str, ...] = ()
     item_vectors: tuple[str, ...] = ()
+    numpy_pickles: bool = False
     text_vectors: tuple[str, ...] = ()
     text_encoder: str | None = None
     user_features: tuple[Path, ...] = ()
