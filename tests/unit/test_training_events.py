@@ -207,5 +207,7 @@ def test_forms_of_events() -> None:
 
 def test_a_catalogue_reads_nothing_that_is_not_asked_for(tmp_path: Path) -> None:
     about = catalogue(made(tmp_path).view("search"))
-    with pytest.raises(ValueError, match="there is no category 'genre': it is none of stats.events, "):
+    with pytest.raises(
+        ValueError, match=r"there is no category 'genre': it is none of stats.events, "
+    ):
         about.items.codes("genre")
