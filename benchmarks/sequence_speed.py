@@ -7,7 +7,8 @@ Without --data only the parts are timed. DIR is as for sequence_quality.py. PYTH
 environment with `rectools[torch]`, whose SASRec and HSTU train on the same events, sizes and
 threads in turn with ours (rectools_peer.py), as often as --turns says: an epoch of ML-1M takes it
 minutes. CHECKOUT is one of pmixer/SASRec.pytorch outside this repository, whose SASRec is timed
-beside "sasrec, one negative", its loss. Alternating runs, medians.
+beside "sasrec, one negative", its loss. Alternating runs, medians. Seconds of the clock, and in
+brackets those of the processor: on a machine that others use, too, these say more.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from sequence_quality import prepared, write_log
@@ -42,10 +44,27 @@ ONE = "sasrec, one negative"
 MODELS = {
     "sasrec": ("sasrec", {}),
     "hstu": ("hstu", {"time_mode": "query"}),
+    "hstu, attention in PyTorch": ("hstu", {"time_mode": "query", "attention_kernel": "torch"}),
     "sasrec, 8 experts": ("sasrec", {"experts": 8}),
     ONE: ("sasrec", {"loss": "bce", "n_sample": 1, "negative_sharing": "position"}),
 }
 PEERS = ("sasrec", "hstu")  # of these RecTools has its own
+
+
+class Took(NamedTuple):
+    """Seconds of the clock, and of the processor where they are known."""
+
+    clock: float
+    processor: float | None
+
+    def __str__(self) -> str:
+        return f"{self.clock:.2f} s" + (f" ({self.processor:.2f})" if self.processor else "")
+
+
+def medians(took: list[Took]) -> Took:
+    processor = [one.processor for one in took if one.processor is not None]
+    clock = statistics.median(one.clock for one in took)
+    return Took(clock, statistics.median(processor) if processor else None)
 
 
 def alternate(ways: dict[str, Callable[[], Tensor]], runs: int) -> dict[str, float]:
@@ -112,11 +131,11 @@ def epochs(args: argparse.Namespace) -> None:
             for name, (model, more) in MODELS.items()
             if name in args.models
         }
-        seconds: dict[str, list[float]] = {name: [] for name in fits}
+        took: dict[str, list[Took]] = {name: [] for name in fits}
         running = {name: fit.epochs() for name, fit in fits.items()}
         log = Path(folder) / "log.tsv"
         write_log(args.data, args.set, log)
-        peers: dict[tuple[str, str], list[float]] = {}
+        peers: dict[tuple[str, str], list[Took]] = {}
         if args.rectools:
             peers |= {("RecTools", name): [] for name in PEERS if name in fits}
         if args.pmixer and ONE in fits:
@@ -127,29 +146,31 @@ def epochs(args: argparse.Namespace) -> None:
             # one epoch more than runs: the first warms up
             for _ in range((args.runs + 1 + turn) // args.turns):
                 for name, going in running.items():
-                    seconds[name].append(next(going).train_seconds)
-    for name, values in seconds.items():
-        median = statistics.median(values[1:])
+                    began = time.process_time()
+                    trained = next(going).train_seconds
+                    took[name].append(Took(trained, time.process_time() - began))
+    for name, ours in took.items():
+        mine = medians(ours[1:])
         beside = ""
         for (who, model), told in peers.items():
             if model == name:
-                peer = statistics.median(told)
-                beside += f"; {who} {peer:.2f} s, ratio {peer / median:.1f}"
-        print(f"{args.set} {name}: {median:.2f} s per epoch{beside}", flush=True)
+                peer = medians(told)
+                beside += f"; {who} {peer}, ratio {peer.clock / mine.clock:.1f}"
+        print(f"{args.set} {name}: {mine} per epoch{beside}", flush=True)
 
 
-def _rectools(args: argparse.Namespace, log: Path, name: str) -> list[float]:
-    """Seconds of RecTools' second epoch."""
+def _rectools(args: argparse.Namespace, log: Path, name: str) -> list[Took]:
+    """RecTools' second epoch."""
     program = Path(__file__).with_name("rectools_peer.py")
     words = [log, name, 2, DROPOUT[args.set], args.threads]
     command = [args.rectools, program, *words]
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=True)
-    seconds: list[float] = json.loads(done.stdout.splitlines()[-1])["seconds"]
-    return seconds[1:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    return [Took(*both) for both in zip(told["seconds"][1:], told["cpu_seconds"][1:], strict=True)]
 
 
-def _pmixer(args: argparse.Namespace, log: Path) -> list[float]:
-    """Seconds of its second epoch: from that one's first line on its output to the third's."""
+def _pmixer(args: argparse.Namespace, log: Path) -> list[Took]:
+    """Its second epoch: from that one's first line on its output to the third's."""
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(args.pmixer / "python", folder, dirs_exist_ok=True)
         with log.open() as events, Path(folder, "data", "log.txt").open("w") as out:
@@ -182,7 +203,7 @@ def _pmixer(args: argparse.Namespace, log: Path) -> list[float]:
                 if line.startswith(f"loss in epoch {len(begins) + 2} "):
                     begins.append(time.perf_counter())
                 if len(begins) == 2:
-                    return [begins[1] - begins[0]]
+                    return [Took(begins[1] - begins[0], None)]
         finally:
             os.killpg(peer.pid, signal.SIGKILL)  # and the processes that draw its batches
             peer.wait()

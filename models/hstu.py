@@ -104,6 +104,14 @@ class HSTU(SequenceModel):
             choices=("max", "visible"),
             source=PAPER,
         ),
+        Param(
+            "attention_kernel",
+            "str",
+            "auto",
+            "auto: on a CPU, kernels that this machine's C compiler makes, if it has one, "
+            "elsewhere PyTorch; torch: PyTorch alone",
+            choices=("auto", "torch"),
+        ),
         *loss_params(similarity="cosine", temperature=0.05),
         *EVENT_PARAMS,
         *MOE_PARAMS,

@@ -45,8 +45,13 @@ def batch_of(lengths: list[int]) -> SequenceBatch:
 
 def attend(params: dict[str, Any], lengths: list[int]) -> Pointwise:
     layout = Unpadding(torch.tensor(lengths), max(lengths))
-    full = {"max_length": MOST, "time_buckets": 30, "time_mode": "event", **params}
-    return Pointwise(full, batch_of(lengths), layout)
+    full = {
+        "max_length": MOST,
+        "time_buckets": 30,
+        "time_mode": "event",
+        "attention_kernel": "auto",
+    }
+    return Pointwise(full | params, batch_of(lengths), layout)
 
 
 def gradients(
@@ -136,7 +141,7 @@ def test_large_scores_and_what_is_no_number(native: Kernels) -> None:
 
 
 def test_what_is_left_to_pytorch(native: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other precisions, heads narrower than a register, and long rows."""
+    """Other precisions, heads narrower than a register, long rows, and what is asked for."""
     monkeypatch.setattr(pointwise, "kernels", lambda: native)
     monkeypatch.setattr(native, "pointwise", None)
     params = {"relative_bias": "none", "normaliser": "max"}
@@ -149,5 +154,7 @@ def test_what_is_left_to_pytorch(native: Kernels, monkeypatch: pytest.MonkeyPatc
         q, v = drawn(1, 7, d).to(kind), drawn(1, 7, d_v).to(kind)
         with torch.autocast("cpu", torch.bfloat16, enabled=kind == torch.bfloat16):
             assert attend(params, [4, 3])(q, q, v, 1, None).shape == (7, d_v)
+    x = drawn(1, 6, 16)
+    assert attend(params | {"attention_kernel": "torch"}, [3, 3])(x, x, x, 1, None).shape == x.shape
     with pytest.raises(TypeError):
-        attend(params, [3, 3])(drawn(1, 6, 16), drawn(1, 6, 16), drawn(1, 6, 16), 1, None)
+        attend(params, [3, 3])(x, x, x, 1, None)

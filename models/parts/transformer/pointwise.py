@@ -53,6 +53,8 @@ class Pointwise:
     # -- as the tokens lie ------------------------------------------------------------------
 
     def _native(self, q: Tensor, k: Tensor, v: Tensor, heads: int) -> Kernels | None:
+        if self.params["attention_kernel"] == "torch":
+            return None
         if self.layout.width > LONGEST or not Kernels.take(*(x[:, :0] for x in (q, k, v))):
             return None
         native = kernels()
