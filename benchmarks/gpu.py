@@ -50,6 +50,16 @@ SASREC = {"dim": 64, "blocks": 2, "heads": 1, "max_length": 200, "dropout": 0.1,
 SEQUENCE_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "sasrec": ("sasrec", SASREC),
     "hstu": ("hstu", {k: SASREC[k] for k in ("dim", "blocks", "max_length", "batch_size")}),
+    "hstu, triton": (
+        "hstu",
+        {k: SASREC[k] for k in ("dim", "blocks", "max_length", "batch_size")}
+        | {"attention_kernel": "triton"},
+    ),
+    "hstu, triton, 4 heads": (
+        "hstu",
+        {"dim": 80, "heads": 4, "v_mult": 2.0, "normaliser": "visible", "time_mode": "query"}
+        | {"blocks": 2, "max_length": 200, "batch_size": 128, "attention_kernel": "triton"},
+    ),
     "sasrec+moe": ("sasrec", {**SASREC, "experts": 8, "top_k": 2}),
 }
 
@@ -362,6 +372,21 @@ def sequence_equal(bench: Bench) -> Iterator[tuple[str, Any]]:
         yield f"{name} gradient", float((x - y).norm() / x.norm())
 
 
+def sequence_repeat(bench: Bench) -> Iterator[tuple[str, Any]]:
+    """One batch's gradients twice on the device: how many of their numbers differ."""
+    log = Log.make(400, 300, 20.0)
+    for name, (kind, params) in SEQUENCE_MODELS.items():
+        given = {**params, "batch_size": 64, "max_length": 100}
+        found = []
+        for _ in range(2):
+            torch.manual_seed(1)
+            model = build(kind, given, log.catalogue(), seed=1).to(bench.device).eval()
+            model.loss(sequence_batches(log, model, bench.device)[0]).backward()
+            grads = [p.grad.cpu().flatten() for p in model.parameters() if p.grad is not None]
+            found.append(torch.cat(grads))
+        yield f"{name} numbers that differ", int((found[0] != found[1]).sum())
+
+
 def sequence_speed(bench: Bench) -> Iterator[tuple[str, Any]]:
     """Seconds per epoch of ML-1M's size (6,040 users, 3,416 items, mean 165), fp32 and bf16."""
     log = Log.make(3416, bench.size(6040, 200), 165.0)
@@ -388,6 +413,7 @@ CHECKS: dict[str, Callable[[Bench], Iterator[tuple[str, Any]]]] = {
     "gru4rec-packed": gru4rec_packed,
     "ranking-large": ranking_large,
     "sequence-equal": sequence_equal,
+    "sequence-repeat": sequence_repeat,
     "sequence-speed": sequence_speed,
 }
 

@@ -109,8 +109,9 @@ class HSTU(SequenceModel):
             "str",
             "auto",
             "auto: on a CPU, kernels that this machine's C compiler makes, if it has one, "
-            "elsewhere PyTorch; torch: PyTorch alone",
-            choices=("auto", "torch"),
+            "elsewhere PyTorch; torch: PyTorch alone; triton: on a GPU, kernels in Triton for "
+            "heads of at most 128 channels, elsewhere as auto",
+            choices=("auto", "torch", "triton"),
         ),
         *loss_params(similarity="cosine", temperature=0.05),
         *EVENT_PARAMS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from models.hstu import HSTU
 from models.parts.contract import Catalogue, Facts, SequenceBatch
+from models.parts.transformer import pointwise
 from models.parts.transformer.pointwise import causal_weight, pointwise_attention
 from models.parts.transformer.positions import (
     RelativeBias,
@@ -113,6 +115,17 @@ def test_block_by_hand(normaliser: str) -> None:
         gated = norm(torch.cat(heads)) * projected[i][:8]
         y = x[i] + block.merge.weight @ gated + block.merge.bias
         torch.testing.assert_close(found[i], y, rtol=1e-4, atol=1e-5)
+
+
+def test_triton_is_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU it is as auto; where it is wanted and missing, that is said."""
+    batch = batch_of([0, 3_000, 60_000])
+    with torch.no_grad():
+        found = [hstu(attention_kernel=kind).encode(batch) for kind in ("auto", "triton")]
+    assert torch.equal(*found)
+    monkeypatch.setitem(sys.modules, "triton", None)
+    with pytest.raises(ValueError, match=r"needs the package triton.*set attention_kernel to auto"):
+        pointwise.triton_kernels()
 
 
 # -- time --------------------------------------------------------------------------------------

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -23,8 +25,8 @@ from models.parts.transformer.unpadding import Unpadding
 class Pointwise:
     """(SiLU(QKᵀ + rab) / N)·V over a batch's tokens, each seeing its row up to itself.
 
-    What all blocks need of the batch is worked out once. On a CPU with kernels of its own nothing
-    is padded.
+    What all blocks need of the batch is worked out once. On a CPU with kernels of its own, and by
+    ``attention_kernel=triton`` on a GPU, nothing is padded.
     """
 
     def __init__(self, params: Mapping[str, Any], batch: SequenceBatch, layout: Unpadding) -> None:
@@ -34,20 +36,27 @@ class Pointwise:
         asked = batch.query_times if params["time_mode"] == "query" else batch.times
         self.since = asked[:, : layout.width]
         self.times = batch.times[:, : layout.width]
+        longest = params["max_length"] if params["normaliser"] == "max" else 0
+        self.normaliser = float(longest)  # 0: what a query sees
         self._packed_buckets: Tensor | None = None
 
     def __call__(
         self, q: Tensor, k: Tensor, v: Tensor, heads: int, bias: RelativeBias | None
     ) -> Tensor:
         """Queries and keys [T, H·d], values [T, H·d_v] → [T, H·d_v]."""
+        position = None if bias is None else bias.position
+        time = None if bias is None else bias.time
+        found: Tensor
+        if self.params["attention_kernel"] == "triton" and q.is_cuda:
+            module = triton_kernels()
+            if max(q.shape[1], v.shape[1]) // heads <= module.WIDEST:
+                found = _ByTriton.apply(q, k, v, position, time, self._sequences, heads, module)
+                return found
         native = self._native(q, k, v, heads)
         if native is None:
             return self._padded(q, k, v, heads, bias)
-        position = None if bias is None else bias.position
-        time = None if bias is None else bias.time
-        normaliser = self.params["max_length"] if self.params["normaliser"] == "max" else 0
-        how = _How(native, self._triangles, heads, self._buckets(native), float(normaliser))
-        found: Tensor = _Packed.apply(q, k, v, position, time, how)
+        how = _How(native, self._triangles, heads, self._buckets(native), self.normaliser)
+        found = _Packed.apply(q, k, v, position, time, how)
         return found
 
     # -- as the tokens lie ------------------------------------------------------------------
@@ -75,6 +84,17 @@ class Pointwise:
             cells = bucket_cells(self.params["time_buckets"])
             self._packed_buckets = native.time_buckets(since, times, self._triangles, *cells)
         return self._packed_buckets
+
+    # -- on a GPU, as the tokens lie --------------------------------------------------------
+
+    @cached_property
+    def _sequences(self) -> Any:
+        layout, device = self.layout, self.times.device
+        since, times = (layout.pack(x).contiguous() for x in (self.since, self.times))
+        cells = (x.to(device) for x in bucket_cells(self.params["time_buckets"]))
+        return triton_kernels().Sequences(
+            layout.bounds, layout.width, self.normaliser, since, times, *cells
+        )
 
     # -- padded -----------------------------------------------------------------------------
 
@@ -145,6 +165,44 @@ class _Packed(Function):
         if back is not None and position is not None:
             back = F.pad(back.flip(0), (0, len(position) - len(back)))
         return dq, dk, dv, back, dtime, None
+
+
+def triton_kernels() -> ModuleType:
+    """:mod:`models.kernels.pointwise_triton`, imported when wanted: PyTorch for a CPU comes
+    without Triton.
+
+    Raises:
+        ValueError: Triton is not there.
+    """
+    try:
+        return importlib.import_module("models.kernels.pointwise_triton")
+    except ImportError as error:
+        raise ValueError(
+            f"attention_kernel triton needs the package triton, and it cannot be imported "
+            f"({error}); set attention_kernel to auto"
+        ) from error
+
+
+class _ByTriton(Function):
+    """The same on a GPU, by :mod:`models.kernels.pointwise_triton`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, position: Tensor | None, time: Tensor | None,
+        rows: Any, heads: int, module: ModuleType,
+    ) -> Tensor:  # fmt: skip
+        ctx.rows, ctx.heads, ctx.module = rows, heads, module
+        q, k, v = (x if x.stride(1) == 1 else x.contiguous() for x in (q, k, v))
+        ctx.save_for_backward(q, k, v, position, time)
+        out: Tensor = module.forward(q, k, v, position, time, rows, heads)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad = grads[0].contiguous()
+        found = ctx.module.backward(grad, *ctx.saved_tensors, ctx.rows, ctx.heads)
+        return (*found, None, None, None)
 
 
 def pointwise_attention(
