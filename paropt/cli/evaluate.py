@@ -31,6 +31,14 @@ FILE = click.Path(path_type=Path)
     help="Event files that are a test set as they are: nothing is split, cleaned or left out.",
 )
 @click.option(
+    "--with",
+    "others",
+    multiple=True,
+    type=DIRECTORY,
+    metavar="MODEL",
+    help="Average its scores too: another seed, or an earlier epoch; repeatable.",
+)
+@click.option(
     "--split",
     type=click.Choice(["search", "full"]),
     show_default="the model's own",
@@ -42,6 +50,7 @@ def evaluate(
     more: tuple[Path, ...],
     data: Given,
     test: tuple[Path, ...],
+    others: tuple[Path, ...],
     split: str | None,
     as_json: bool,
     log: dict[str, Any] | None = None,
@@ -56,12 +65,13 @@ def evaluate(
     \b
     paropt evaluate shop --data data/shop --at 1,5,10,20
     paropt evaluate shop --test monday.tsv tuesday.tsv
+    paropt evaluate shop --with shop-seed-2 --with shop-seed-3 --data data/shop
     """
     from paropt.training import train_and_test
     from paropt.training.evaluation.choose_objective import more_metrics
 
     _check_usage(data, test, more, split)
-    judging["also"] = more_metrics(judging["also"])
+    judging |= {"also": more_metrics(judging["also"]), "others": others}
     if not test:
         show(
             train_and_test.test(directory, directory_of(data), split=split, note=say, **judging),

@@ -31,6 +31,14 @@ SHOWN = 3  # sessions that are named where nothing of them is known
     metavar="FILE",
     help="Events of sessions: TSV, CSV, JSON lines or Parquet.",
 )
+@click.option(
+    "--with",
+    "others",
+    multiple=True,
+    type=DIRECTORY,
+    metavar="DIR",
+    help="Average this model's scores too: another seed, or an earlier epoch; repeatable.",
+)
 @click.option("--top", type=click.IntRange(min=1), default=20, help="Items for each session.")
 @click.option("--filter-seen", is_flag=True, help="Leave out the items of the session.")
 @click.option(
@@ -58,6 +66,7 @@ SHOWN = 3  # sessions that are named where nothing of them is known
 def recommend(
     directory: Path,
     file: Path,
+    others: tuple[Path, ...],
     top: int,
     filter_seen: bool,
     want: tuple[str, ...],
@@ -90,10 +99,10 @@ def recommend(
     asked.refuse_strangers(header.item_ids)
     called = _names(header, names_from, items, options.item_key or asked.item_key)
 
+    from paropt.training.saved_model.ensemble import load_models
     from paropt.training.saved_model.recommending import known_sessions, recommend
-    from paropt.training.saved_model.saved import load_model
 
-    saved = load_model(directory, device)
+    saved = load_models([directory, *others], device)
     known = known_sessions(asked, saved, options.user_key, want)
     for note in known.notes:
         say(note)

@@ -38,6 +38,12 @@ if TYPE_CHECKING:
     help="Where training ends.",
 )
 @click.option("--save", type=DIRECTORY, metavar="DIR", help="Save the model in a new directory.")
+@click.option(
+    "--keep-last",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="With --save: keep the last N epochs too, each as a model in DIR-epoch-E.",
+)
 @tensorboard_option
 @judging_options
 def train(
@@ -49,6 +55,7 @@ def train(
     epochs: int | None,
     threads: int | None,
     save: Path | None,
+    keep_last: int | None,
     tensorboard: Path | None,
     as_json: bool,
     **judging: Any,
@@ -61,6 +68,10 @@ def train(
     """
     from paropt.training import train_and_test
 
+    if keep_last and save is None:
+        raise click.UsageError(
+            "--keep-last says which epochs are saved beside the last; say --save"
+        )
     given = {"split": split, "seed": seed, "epochs": epochs, "threads": threads}
     request, provenance = _request(params, model, given, judging)
     directory = directory_of(data)
@@ -69,6 +80,7 @@ def train(
             request,
             directory,
             save=save,
+            keep_last=keep_last or 0,
             tensorboard=tensorboard,
             on_epoch=on_epoch,
             on_progress=on_progress,

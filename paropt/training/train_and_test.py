@@ -28,8 +28,9 @@ from paropt.training.evaluation.ranking import Evaluation, evaluate
 from paropt.training.fitting.fit import Fit
 from paropt.training.metrics import DEFAULT
 from paropt.training.registry import Needs, complete_params, lacks, stages_of
+from paropt.training.saved_model.ensemble import load_models
 from paropt.training.saved_model.recommending import file_events
-from paropt.training.saved_model.saved import SavedModel, check_place, load_model, save_model
+from paropt.training.saved_model.saved import LastEpochs, SavedModel, check_place, save_model
 from paropt.training.semantics import DEFAULT_SEED
 from paropt.training.tensorboard import EventFile, of_training, require, where
 
@@ -125,6 +126,7 @@ def train(
     data: str | Path,
     *,
     save: Path | None = None,
+    keep_last: int = 0,
     tensorboard: Path | None = None,
     on_epoch: Callable[[EpochReport, int], None] = lambda epoch, epochs: None,
     on_progress: OnProgress | None = None,
@@ -135,6 +137,7 @@ def train(
 
     ``on_epoch`` takes each epoch and how many there will be; ``note`` remarks; ``provenance`` is
     the paramfile's, and kept with the saved model. ``tensorboard`` gets a new folder of events.
+    ``keep_last`` epochs are saved beside ``save`` too.
 
     Raises:
         ParoptError: whatever of it cannot be done.
@@ -142,6 +145,7 @@ def train(
     began = time.perf_counter()
     if save is not None:
         check_place(save)
+    kept = LastEpochs(save, keep_last) if save is not None and keep_last else None
     events = _events(tensorboard, note)
     if request.threads is not None:
         torch.set_num_threads(request.threads)
@@ -176,6 +180,8 @@ def train(
     for last in fit.epochs():
         speeds.append(last.events_per_second or 0.0)
         on_epoch(last, fit.n_epochs)
+        if kept is not None:
+            kept.save(fit, last.epoch, _as_judged(last, objective, protocol, view, provenance))
         if events is not None:
             events.write(last, fit.learning_rate)
     if last is None:
@@ -215,16 +221,28 @@ def train(
         **_standing(last, objective),
     )
     if save is not None:
-        facts = {
-            "epoch": last.epoch,
-            "metrics": last.metrics,
-            "metric": objective.metric,
-            **protocol.to_json(),
-            "protocol": view.dataset.protocol,
-            "paramfile": dict(provenance or {}),
-        }
-        save_model(save, fit, facts)
+        save_model(save, fit, _as_judged(last, objective, protocol, view, provenance))
+        if kept is not None:
+            note(f"the last {len(kept.places)} epochs: {', '.join(map(str, kept.places))}")
     return outcome
+
+
+def _as_judged(
+    report: EpochReport,
+    objective: Objective,
+    protocol: EvaluationProtocol,
+    view: View,
+    provenance: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """What a saved model says of how it was judged."""
+    return {
+        "epoch": report.epoch,
+        "metrics": report.metrics,
+        "metric": objective.metric,
+        **protocol.to_json(),
+        "protocol": view.dataset.protocol,
+        "paramfile": dict(provenance or {}),
+    }
 
 
 def _events(directory: Path | None, note: Callable[[str], None]) -> EventFile | None:
@@ -248,9 +266,12 @@ def test(
     metric: str | None = None,
     ties: Ties | None = None,
     filter_seen: bool | None = None,
+    others: Sequence[Path] = (),
     note: Callable[[str], None] = lambda message: None,
 ) -> RunResult:
     """Test a saved model on the evaluation split of a view, its own by default.
+
+    With ``others`` it is all of them as one.
 
     On data that it was not trained on, items are matched by their ids. It is judged as it was in
     its training, unless something else is said.
@@ -261,7 +282,8 @@ def test(
     began = time.perf_counter()
     if threads is not None:
         torch.set_num_threads(threads)
-    saved = load_model(directory, device)
+    saved = load_models([directory, *others], device)
+    note_ensemble(len(others), note)
     dataset = open_dataset(data)
     name = split or saved.meta["split"]
     view = dataset.view(name)
@@ -321,9 +343,12 @@ def test_files(
     metric: str | None = None,
     ties: Ties | None = None,
     filter_seen: bool | None = None,
+    others: Sequence[Path] = (),
     note: Callable[[str], None] = lambda message: None,
 ) -> list[RunResult]:
-    """Test a saved model on files that are test sets as they are; an outcome for each.
+    """Test a saved model, or several as one, on files that are test sets as they are.
+
+    There is an outcome for each file.
 
     They are read as the log that the model was trained on, but for what ``options`` say. Every
     event after a session's first is predicted, or the last one only if the model is of data that
@@ -334,7 +359,8 @@ def test_files(
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    saved = load_model(directory, device)
+    saved = load_models([directory, *others], device)
+    note_ensemble(len(others), note)
     objective = objective_of(metric, [saved.meta["model"]], at)
     usual = EvaluationProtocol.of_data(str(saved.meta.get("protocol")))
     stored = EvaluationProtocol.from_json({**usual.to_json(), **saved.meta})
@@ -397,6 +423,12 @@ def _outcome(
         floor=None,
         **_standing(found, objective),
     )
+
+
+def note_ensemble(others: int, note: Callable[[str], None]) -> None:
+    """Say that it is more than one model."""
+    if others:
+        note(f"the mean of {others + 1} models' standardised scores")
 
 
 def _why(asked: bool | None, dataset: Dataset) -> str:

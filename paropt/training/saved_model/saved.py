@@ -121,6 +121,26 @@ def save_model(
         raise DataError(f"{directory} cannot be written: {error.strerror or error}") from None
 
 
+class LastEpochs:
+    """A training's last ``count`` epochs, each a saved model beside ``directory``."""
+
+    def __init__(self, directory: Path, count: int) -> None:
+        self.directory, self.count = directory, count
+        self.places: list[Path] = []
+
+    def save(self, fit: Fit, epoch: int, provenance: Mapping[str, Any]) -> None:
+        """Keep this epoch, and no more than ``count``.
+
+        Raises:
+            DataError: its directory exists or cannot be written.
+        """
+        place = self.directory.with_name(f"{self.directory.name}-epoch-{epoch}")
+        save_model(place, fit, provenance)
+        self.places.append(place)
+        if len(self.places) > self.count:
+            shutil.rmtree(self.places.pop(0), ignore_errors=True)
+
+
 def _fill(path: Path, fit: Fit, provenance: Mapping[str, Any]) -> None:
     model, view = fit.model, fit.view
     items = path / "items.parquet"
