@@ -25,6 +25,7 @@ Results go to stdout and everything else to stderr, so that `--json` can be pipe
 |---|---|
 | `PAROPT_HOME` | where paropt keeps its database, prepared logs and checkpoints |
 | `PAROPT_STORAGE` | as `--storage` of every verb; [more](storage.md) |
+| `PAROPT_REDIS_URL` | as `--to` of `paropt embed`; [more](embed.md) |
 | `PAROPT_DATASET` | the data, where `--data` and the space name none |
 | `PAROPT_OUTAGE` | seconds for which a database that does not answer is waited for (600) |
 
@@ -33,7 +34,7 @@ Results go to stdout and everything else to stderr, so that `--json` can be pipe
 | 0 | done; an interrupted `launch` that handed its trials back too |
 | 1 | it cannot be done: one sentence on stderr says why, and what to do |
 | 2 | the command line is wrong |
-| 3 | the database cannot be reached |
+| 3 | the database, or Redis, cannot be reached |
 """
 
 

@@ -57,8 +57,12 @@ class CheckpointError(TrainingError):
     """A checkpoint that is cut short, tampered with, or of another training."""
 
 
+class VectorsError(ParoptError):
+    """Vectors that cannot be written where they are to go."""
+
+
 class StorageUnreachable(ParoptError):
-    """No answer from PostgreSQL."""
+    """No answer from PostgreSQL, or from Redis."""
 
     exit_code = EXIT_STORAGE
 

@@ -58,7 +58,7 @@ def named_data(given: Given, note: Note = silent) -> Path:
         raise DataError(f"--data is empty; {_WHAT_DATA_IS}")
     places = list(map(Path, words))
     first = places[0]
-    if len(places) == 1 and (_is_prepared(first) or (words == [DEMO] and not first.exists())):
+    if len(places) == 1 and is_dataset(words[0]):
         if options is not None:
             raise DataError(
                 f"--data {first} is prepared already, so options on how a log is read do not"
@@ -70,8 +70,14 @@ def named_data(given: Given, note: Note = silent) -> Path:
             note(f"--data {DEMO} is the directory of that name here, not the demo set")
         return first
     for place in places:
-        _check_file(place)
+        check_file(place)
     return prepared(places, note, options)
+
+
+def is_dataset(word: str) -> bool:
+    """Whether ``--data`` names a dataset directory, or the demo set, and no event files."""
+    place = Path(word)
+    return _is_prepared(place) or (word == DEMO and not place.exists())
 
 
 def _words_of(given: Given) -> tuple[list[str], Options | None]:
@@ -139,7 +145,7 @@ def _is_prepared(place: Path) -> bool:
     return above or not is_parquet_directory(place)
 
 
-def _check_file(place: Path) -> None:
+def check_file(place: Path) -> None:
     if _is_prepared(place):
         raise DataError(
             f"--data takes one dataset directory or event files, and {place} is a directory "

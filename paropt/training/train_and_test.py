@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from paropt.data.dataset import VIEWS, Dataset, View, open_dataset
 from paropt.data.log.options import Options
 from paropt.data.log.sessions_file import read_asked
 from paropt.errors import DataError, ParamError
-from paropt.training.batches.catalogue import facts
-from paropt.training.batches.events import EventArrays, Events, known_events
+from paropt.training.batches.events import EventArrays, Events
 from paropt.training.evaluation.baselines import floors_of
 from paropt.training.evaluation.choose_objective import objective_of
 from paropt.training.evaluation.epochs import EpochReport
@@ -27,7 +24,8 @@ from paropt.training.evaluation.protocol import EvaluationProtocol, Ties
 from paropt.training.evaluation.ranking import Evaluation, evaluate
 from paropt.training.fitting.fit import Fit
 from paropt.training.metrics import DEFAULT
-from paropt.training.registry import Needs, complete_params, lacks, stages_of
+from paropt.training.registry import complete_params, stages_of
+from paropt.training.saved_model.dataset_events import foreign, is_own, split_events
 from paropt.training.saved_model.ensemble import load_models
 from paropt.training.saved_model.recommending import file_events
 from paropt.training.saved_model.saved import LastEpochs, SavedModel, check_place, save_model
@@ -288,15 +286,10 @@ def test(
     name = split or saved.meta["split"]
     view = dataset.view(name)
     trained = VIEWS[saved.meta["split"]][0]
-    events: EventArrays = dataset.split(view.test.name, trained)
-    own = dataset.fingerprint == saved.meta["fingerprint"]
+    events = split_events(saved, dataset, view.test.name)
+    own = is_own(saved, dataset)
     if not own:
-        note(
-            f"{data} is not what {directory} was trained on "
-            f"({dataset.fingerprint[:12]}, not {saved.meta['fingerprint'][:12]}); "
-            "items are matched by their ids"
-        )
-        events = _recoded(dataset.split(view.test.name), dataset, saved)
+        note(foreign(saved, dataset, directory))
     elif (saved.meta["split"], name) == ("full", "search"):
         note(f"{directory} was trained on train_full, which holds the targets of valid: no test")
     objective = objective_of(metric, [saved.meta["model"]], at)
@@ -490,39 +483,3 @@ def _standing(found: EpochReport | Evaluation, objective: Objective) -> dict[str
         "conservative": dict(report.conservative),
         "stderr": dict(report.stderr),
     }
-
-
-def _recoded(split: EventArrays, dataset: Dataset, saved: SavedModel) -> Events:
-    """The split as the model numbers items, users and codes; items unknown to it lie beyond.
-
-    Raises:
-        DataError: the model knows none of its items, or the data lack what the model reads.
-    """
-    theirs = pa.array(dataset.item_ids(), pa.string())
-    found = pc.index_in(theirs, value_set=pa.array(saved.item_ids, pa.string()))
-    index = pc.fill_null(found, saved.n_items).to_numpy(zero_copy_only=False).astype(np.int32)
-    if (index == saved.n_items).all():
-        raise DataError(
-            f"the model knows none of the {len(theirs):,} items of {dataset.path}: they are written"
-            f" as {theirs[0].as_py()!r} there, and as {str(saved.item_ids[0])!r} in the model;"
-            " is this its data?"
-        )
-    knowledge, needs = saved.knowledge, saved.knowledge.needs
-    kinds = {name: (kept.kind,) for name, kept in knowledge.columns.items()}
-    of_events = Needs(columns=kinds, user_index=needs.who)
-    if lacking := lacks(of_events, facts(dataset.view("search"))):
-        raise DataError(f"{saved.meta['model']} {lacking}")
-    columns = {
-        name: np.append(knowledge.encoded(name, _words(kept.vocabulary)), np.int32(-1))
-        for name, kept in dataset.fields("events").items()
-        if name in needs.columns and kept.kind == "category"
-    }
-    users = None
-    if needs.who:
-        users = np.append(knowledge.users(_words(dataset.user_ids())), np.int32(-1))
-    events = known_events(split, dataset.n_items("test"), needs)
-    return events.recode(index, columns, users)
-
-
-def _words(words: Iterable[str]) -> pa.Array:
-    return pa.array(list(words), pa.string())

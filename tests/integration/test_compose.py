@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def test_version_18_keeps_its_data_in_the_volume(services: dict[str, Any]) -> No
 def test_passwords_come_from_the_environment_and_are_required(services: dict[str, Any]) -> None:
     for service in services.values():
         for name, value in service["environment"].items():
-            if "PASSWORD" in name:
+            if "PASSWORD" in name or name == "REDISCLI_AUTH":
                 assert re.fullmatch(r"\$\{POSTGRES_PASSWORD:\?[^}]+\}", value)
         url = make_url(service["environment"].get("PAROPT_STORAGE", "postgresql://db"))
         assert url.password is None
@@ -62,8 +63,30 @@ def test_passwords_come_from_the_environment_and_are_required(services: dict[str
 
 def test_nothing_is_open_to_the_network(services: dict[str, Any]) -> None:
     ports = {name: s["ports"] for name, s in services.items() if "ports" in s}
-    assert list(ports) == ["dashboard"]
+    assert list(ports) == ["dashboard", "redis"]
     assert _substituted(ports["dashboard"][0]) == "127.0.0.1:8080:8080"
+    assert _substituted(ports["redis"][0]) == "127.0.0.1:6379:6379"
+
+
+def test_redis_starts_with_its_password_in_no_list_of_processes(services: dict[str, Any]) -> None:
+    redis = services["redis"]
+    assert redis["profiles"] == ["redis"], "only who embeds needs it"
+    shell, option, script = redis["command"]
+    # in place of the server: what it would be started with, and its settings
+    script = script.replace("$$", "$").replace("exec redis-server", "echo").replace("/tmp/", "./")
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [shell, option, script],
+            cwd=folder,
+            env={"PATH": "/usr/bin:/bin", "REDISCLI_AUTH": "s3cret"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout == "./redis.conf --appendonly yes\n"
+        settings = Path(folder) / "redis.conf"
+        assert settings.read_text() == "requirepass s3cret\n"
+        assert settings.stat().st_mode & 0o077 == 0
 
 
 def test_worker_has_gpus_scales_and_is_given_time(services: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -79,6 +79,21 @@ class Events:
             users=None if self.users is None else self.users[begin:end],
         )
 
+    def choose(self, sessions: Ints) -> Events:
+        """The sessions of an index [n], in its order."""
+        begins, sizes = self.offsets[sessions], np.diff(self.offsets)[sessions]
+        offsets = np.concatenate(([0], np.cumsum(sizes)))
+        at = np.repeat(begins - offsets[:-1], sizes) + np.arange(offsets[-1])
+        return replace(
+            self,
+            items=self.items[at],
+            times=self.times[at],
+            targets=self.targets[at],
+            offsets=offsets,
+            columns={name: column[at] for name, column in self.columns.items()},
+            users=None if self.users is None else self.users[sessions],
+        )
+
     def with_queries(self, wanted: Mapping[str, float] | None = None) -> Events:
         """One more event at the end of each session, the only target: what comes next.
 
@@ -130,6 +145,23 @@ class EventArrays(Protocol):
     def columns(self) -> Mapping[str, NDArray[Any]]: ...
     @property
     def users(self) -> NDArray[np.int32] | None: ...
+
+
+def together(parts: Sequence[Events]) -> Events:
+    """All sessions of all parts, one part after the other."""
+    sizes = np.concatenate([np.diff(part.offsets) for part in parts])
+    users = [part.users for part in parts if part.users is not None]
+    return Events(
+        items=np.concatenate([part.items for part in parts]),
+        times=np.concatenate([part.times for part in parts]),
+        targets=np.concatenate([part.targets for part in parts]),
+        offsets=np.concatenate(([0], np.cumsum(sizes))),
+        columns={
+            name: np.concatenate([part.columns[name] for part in parts])
+            for name in parts[0].columns
+        },
+        users=np.concatenate(users) if len(users) == len(parts) else None,
+    )
 
 
 def known_events(split: EventArrays, n_items: int, needs: Needs = NOTHING) -> Events:

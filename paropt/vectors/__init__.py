@@ -1,0 +1,1 @@
+"""Vectors of users and items, written where other programs read them: Redis, or files."""
