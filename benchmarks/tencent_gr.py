@@ -36,6 +36,7 @@ ITEM_SPARSE = [
 ]
 USER_SPARSE = ["103", "104", "105", "109"]
 USER_ARRAY = ["106", "107", "108", "110"]
+STRIDE = 4  # places on a ring that an exposure may be beyond the one before
 BLOCK = 5000  # users that are made at once
 BEGIN = 1_740_000_000  # seconds
 Ints = NDArray[np.int64]
@@ -43,7 +44,8 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is made; ``mean`` events per user, ``cold`` the share of items without events.
+    """How much is made; ``mean`` events per user, ``cold`` the share of items without events,
+    ``offered`` that of the others that are candidates, as the cold ones are.
 
     ``vectors`` are (id, dimensions); the first is a pickle in the competition's layout, as
     ``emb_81_32.pkl`` is there, unless ``pickled`` is False. ``asked`` users are in the prediction.
@@ -54,6 +56,7 @@ class Sizes:
     clusters: int = 12
     mean: float = 40.0
     cold: float = 0.05
+    offered: float = 0.5
     asked: int = 100
     vectors: tuple[tuple[int, int], ...] = ((81, 32),)
     pickled: bool = True
@@ -155,8 +158,8 @@ def _walks(
     )
     size = np.array([len(members) for members in world.on_ring])
     start = (random.random(len(at)) ** 2 * size[ring]).astype(np.int64)  # some are more popular
-    step = np.arange(len(user)) - at[walk]
-    place = (start[walk] + step) % size[ring[walk]]
+    steps = np.cumsum(random.integers(1, STRIDE + 1, len(user)))
+    place = (start[walk] + steps - steps[at][walk]) % size[ring[walk]]
     base = np.concatenate(([0], np.cumsum(size)))[ring[walk]]
     items = np.concatenate(list(world.on_ring))[base + place]
     return items, (likes[user] == ring[walk][:, None]).any(1)
@@ -291,11 +294,11 @@ def _write_prediction(folder: Path, world: World, write: _LineWriter) -> None:
 
 
 def candidates(world: World) -> Ints:
-    """Re-indexed ids of what may be shown: half of the items, and all without events."""
+    """Re-indexed ids of what may be shown: some of the items, and all without events."""
     random = np.random.default_rng((world.sizes.seed, 7))
     cold = np.ones(world.sizes.items, bool)
     cold[np.concatenate(list(world.on_ring))] = False
-    return 1 + np.flatnonzero(cold | (random.random(world.sizes.items) < 0.5))
+    return 1 + np.flatnonzero(cold | (random.random(world.sizes.items) < world.sizes.offered))
 
 
 def _before_last_click(block: Block) -> tuple[Block, Ints]:
@@ -379,7 +382,7 @@ def main() -> None:
     parser.add_argument("--layout", choices=list(WRITE), default="competition")
     for name, kind in (("users", int), ("items", int), ("clusters", int), ("mean", float)):
         parser.add_argument(f"--{name}", type=kind, default=getattr(Sizes(), name))
-    for name, kind in (("cold", float), ("asked", int), ("seed", int)):
+    for name, kind in (("cold", float), ("offered", float), ("asked", int), ("seed", int)):
         parser.add_argument(f"--{name}", type=kind, default=getattr(Sizes(), name))
     parser.add_argument("--vectors", type=_vectors, default=Sizes().vectors, metavar="81:32,82:64")
     given = vars(parser.parse_args())

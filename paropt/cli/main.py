@@ -41,6 +41,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "evaluate": ("evaluate", "Test a saved model."),
     "recommend": ("recommend", "Next items for the sessions of a file."),
     "embed": ("embed", "Write every user's vector, or every item's, to Redis or to files."),
+    "predict": ("predict", "Vectors for the ads competition: users and candidates."),
     "memory": ("memory", "Show or reset what a saved model remembers."),
     "check": ("check", "Check that everything paropt needs works here."),
     "completion": ("completion", "Print what makes a shell complete paropt's words."),
