@@ -102,7 +102,10 @@ class Catalogue:
 
     ``support`` [n_items] int64 counts each item's events in that split. ``items`` and ``users``
     have the fields that the model needs (:meth:`Model.needs`); row i is that of item or user i.
-    ``features`` holds all numbers and codes of items, one tensor [n_items] per name.
+    ``features`` holds all numbers and codes of items, one tensor [n_items] per name. ``unseen`` are
+    the ``n_unseen`` items of the data that this training never saw, with the same fields and codes:
+    nothing may be learnt of them, but a model that knows items by more than their ids can rank them
+    (:meth:`Model.add_items`).
     """
 
     facts: Facts
@@ -110,6 +113,8 @@ class Catalogue:
     features: Mapping[str, Tensor] = field(default_factory=dict)
     items: Table = field(default_factory=Table)
     users: Table = field(default_factory=Table)
+    unseen: Table = field(default_factory=Table)
+    n_unseen: int = 0
 
     @property
     def n_items(self) -> int:

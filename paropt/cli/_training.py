@@ -61,6 +61,12 @@ def judging_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "the paramfile's or the model's, or standard",
             "the paramfile's or the model's, or filtered if the data are leave-one-out",
         ),
+        click.option(
+            "--cold-items",
+            is_flag=True,
+            help="Also rank targets that training never saw, by what is known of their items; they "
+            "are counted by themselves.",
+        ),
         click.option("--json", "as_json", is_flag=True, help="Print JSON."),
     ]
     for option in reversed(options):
@@ -82,6 +88,8 @@ def show(outcome: RunResult, as_json: bool) -> None:
         values = [f"{of[metric]:.4f}" if metric in of else "–" for of in columns.values()]
         click.echo(_row(metric.ljust(first), values, widths))
     _show_standing(outcome)
+    if outcome.cold is not None:
+        _show_cold(outcome.cold)
     best = ""
     if outcome.best_epoch is not None and outcome.best_epoch != outcome.epochs:
         best = f" (best: epoch {outcome.best_epoch})"
@@ -108,6 +116,24 @@ def _show_standing(outcome: RunResult) -> None:
         click.echo(f"{outcome.metric} {value_words(found, value)}")
     for line in cautions(found, objective):
         click.echo(f"Warning: {line}", err=True)
+
+
+def _show_cold(cold: Mapping[str, Any]) -> None:
+    """The targets that training never saw, apart from the others."""
+    if not cold["targets"]:
+        click.echo("\nno target is of an item that training never saw")
+        return
+    click.echo(
+        f"\ncold items: {cold['targets']:,} more targets, of {cold['items']:,} items that training "
+        f"never saw, each among all {cold['candidates']:,} items"
+    )
+    width = max(len(name) for name in cold["metrics"])
+    for name, value in cold["metrics"].items():
+        spread = f" ± {cold['stderr'][name]:.4f}" if name in cold["stderr"] else ""
+        worse = ""
+        if name in cold["conservative"]:
+            worse = f"  ({cold['conservative'][name]:.4f} with ties against the target)"
+        click.echo(f"{name.ljust(width)}  {value:10.4f}{spread}{worse}")
 
 
 def _row(name: str, cells: Any, widths: list[int]) -> str:

@@ -70,7 +70,7 @@ def evaluate(
     from paropt.training import train_and_test
     from paropt.training.evaluation.choose_objective import more_metrics
 
-    _check_usage(data, test, more, split)
+    _check_usage(data, test, more, split, judging["cold_items"])
     judging |= {"also": more_metrics(judging["also"]), "others": others}
     if not test:
         show(
@@ -78,6 +78,7 @@ def evaluate(
             as_json,
         )
         return
+    del judging["cold_items"]
     files = [*test, *more]
     options = options_of(log or {})
     found = train_and_test.test_files(directory, files, options, note=say, **judging)
@@ -91,11 +92,17 @@ def evaluate(
 
 
 def _check_usage(
-    data: Given, test: tuple[Path, ...], more: tuple[Path, ...], split: str | None
+    data: Given,
+    test: tuple[Path, ...],
+    more: tuple[Path, ...],
+    split: str | None,
+    cold_items: bool,
 ) -> None:
     if bool(data) == bool(test):
         raise click.UsageError("give either --data DIR or --test FILE")
     if more and not test:
         raise click.UsageError(f"unexpected extra argument ({more[0]}); files follow --test")
+    if test and cold_items:
+        raise click.UsageError("--cold-items is of a dataset; leave it out with --test")
     if test and split:
         raise click.UsageError("--split is of a dataset; leave it out with --test")

@@ -12,6 +12,8 @@ import click
 from paropt.cli._log_options import options_of, reading_options
 from paropt.cli._study import say
 from paropt.cli._training import DIRECTORY
+from paropt.data.features.item_files import ItemFiles
+from paropt.data.features.vectors import VectorFile
 
 if TYPE_CHECKING:
     from paropt.training.saved_model.header import Header
@@ -60,6 +62,25 @@ SHOWN = 3  # sessions that are named where nothing of them is known
     metavar="FILE",
     help="A table of items for --names, by --item-key.",
 )
+@click.option(
+    "--item-features",
+    multiple=True,
+    type=FILE,
+    metavar="FILE",
+    help="Tables of items that the model may not know, which it then ranks and reads as well.",
+)
+@click.option(
+    "--item-vectors",
+    multiple=True,
+    metavar="NAME=FILE[,IDS]",
+    help="Vectors of such items, for one of the model's vectors.",
+)
+@click.option(
+    "--item-features-key", show_default="as in the model's own log", help="Their column of ids."
+)
+@click.option(
+    "--list-separator", metavar="TEXT", help="What separates several values in a table's text."
+)
 @reading_options
 @click.option("--device", default="cpu", metavar="cpu|cuda|cuda:0", help="Where to run.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per session.")
@@ -72,6 +93,10 @@ def recommend(
     want: tuple[str, ...],
     names_from: str | None,
     items: Path | None,
+    item_features: tuple[Path, ...],
+    item_vectors: tuple[str, ...],
+    item_features_key: str | None,
+    list_separator: str | None,
     device: str,
     as_json: bool,
     **given: Any,
@@ -80,12 +105,14 @@ def recommend(
 
     The file is read as the log that the model was trained on: its columns, header, times and kinds
     of events are remembered. Without times the rows are taken to be in order. A session of which
-    the model knows nothing gets the most popular items.
+    the model knows nothing gets the most popular items. A model that was trained with features or
+    vectors of items takes items that it never saw, from files like those that prepare was given.
 
     \b
     paropt recommend shop --sessions live.tsv --top 20
     paropt recommend shop --sessions live.csv --session-key visitor --items items.csv --names title
     paropt recommend ads --sessions live.csv --want click
+    paropt recommend shop --sessions live.csv --item-features new.csv --item-vectors look=new.npy
     """
     from paropt.data.log.sessions_file import read_asked
     from paropt.training.saved_model.header import read_header
@@ -96,20 +123,37 @@ def recommend(
     read = [*header.meta.get("facts", {}).get("columns", {}), options.user_key]
     further = [name for name in (*read, header.meta.get("user_key")) if name]
     asked = read_asked(file, options, header.log, further)
-    asked.refuse_strangers(header.item_ids)
+    more = _item_files(item_features, item_vectors, item_features_key, list_separator)
+    if more and others:
+        raise click.UsageError(
+            "--item-features and --item-vectors are for one model, without --with"
+        )
+    if not more:
+        asked.refuse_strangers(header.item_ids)
     called = _names(header, names_from, items, options.item_key or asked.item_key)
 
     from paropt.training.saved_model.ensemble import load_models
+    from paropt.training.saved_model.new_items import with_new_items
     from paropt.training.saved_model.recommending import known_sessions, recommend
 
-    saved = load_models([directory, *others], device)
-    known = known_sessions(asked, saved, options.user_key, want)
-    for note in known.notes:
-        say(note)
-    _say_empty(known.empty)
-    show = _Show(called, as_json)
-    for found in recommend(saved, known, top, filter_seen):
-        show(found)
+    with with_new_items(load_models([directory, *others], device), more, say) as saved:
+        known = known_sessions(asked, saved, options.user_key, want)
+        for note in known.notes:
+            say(note)
+        _say_empty(known.empty)
+        show = _Show(called, as_json)
+        for found in recommend(saved, known, top, filter_seen):
+            show(found)
+
+
+def _item_files(
+    tables: tuple[Path, ...], vectors: tuple[str, ...], key: str | None, separator: str | None
+) -> ItemFiles:
+    try:
+        files = [VectorFile.parse(text) for text in vectors]
+    except ValueError as error:
+        raise click.UsageError(f"--item-vectors {error}") from None
+    return ItemFiles(tables, files, key, separator)
 
 
 def _names(

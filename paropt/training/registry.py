@@ -291,6 +291,7 @@ def build(name: str, params: Mapping[str, Any], catalogue: Catalogue, seed: int)
         catalogue,
         items=catalogue.items.only(needs.items),
         users=catalogue.users.only(needs.users),
+        unseen=catalogue.unseen.only(needs.items),
     )
     return model_class(name)(complete, catalogue, seed)
 

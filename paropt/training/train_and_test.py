@@ -15,16 +15,18 @@ from paropt.data.dataset import VIEWS, Dataset, View, open_dataset
 from paropt.data.log.options import Options
 from paropt.data.log.sessions_file import read_asked
 from paropt.errors import DataError, ParamError
+from paropt.training.batches.catalogue import catalogue
 from paropt.training.batches.events import EventArrays, Events
 from paropt.training.evaluation.baselines import floors_of
 from paropt.training.evaluation.choose_objective import objective_of
+from paropt.training.evaluation.cold import check_cold, evaluate_cold
 from paropt.training.evaluation.epochs import EpochReport
 from paropt.training.evaluation.objective import Objective, flattered, interval
 from paropt.training.evaluation.protocol import EvaluationProtocol, Ties
 from paropt.training.evaluation.ranking import Evaluation, evaluate
 from paropt.training.fitting.fit import Fit
 from paropt.training.metrics import DEFAULT
-from paropt.training.registry import complete_params, stages_of
+from paropt.training.registry import Model, complete_params, stages_of
 from paropt.training.saved_model.dataset_events import foreign, is_own, split_events
 from paropt.training.saved_model.ensemble import load_models
 from paropt.training.saved_model.recommending import file_events
@@ -59,13 +61,15 @@ class TrainRequest:
     metric: str | None = None
     ties: Ties | None = None
     filter_seen: bool | None = None
+    cold_items: bool = False
 
 
 @dataclass(frozen=True)
 class RunResult:
     """What ``train --json`` and ``evaluate --json`` print; see docs/json.md.
 
-    ``floor`` is None where the model was trained on other data than it is tested on.
+    ``floor`` is None where the model was trained on other data than it is tested on; ``cold`` are
+    the targets that training never saw, where they were asked for.
     """
 
     model: str
@@ -97,6 +101,7 @@ class RunResult:
     conservative: dict[str, float] = field(default_factory=dict)
     stderr: dict[str, float] = field(default_factory=dict)
     candidates: str = "all"
+    cold: dict[str, Any] | None = None
 
 
 UNSAID = ("adapt_params", "[]")  # in GRU4Rec's own lines of parameters: Adagrad has none
@@ -172,6 +177,8 @@ def train(
         ties=protocol.ties,
         filter_seen=protocol.filter_seen,
     )
+    if request.cold_items:
+        check_cold(fit.model, catalogue(view))
     fit.on_progress = on_progress
     last: EpochReport | None = None
     speeds = []
@@ -216,6 +223,7 @@ def train(
         loss=last.loss,
         saved=str(save) if save else None,
         extra=dict(last.extra),
+        cold=_cold(fit.model, view, protocol, request.at) if request.cold_items else None,
         **_standing(last, objective),
     )
     if save is not None:
@@ -265,6 +273,7 @@ def test(
     ties: Ties | None = None,
     filter_seen: bool | None = None,
     others: Sequence[Path] = (),
+    cold_items: bool = False,
     note: Callable[[str], None] = lambda message: None,
 ) -> RunResult:
     """Test a saved model on the evaluation split of a view, its own by default.
@@ -289,6 +298,11 @@ def test(
     events = split_events(saved, dataset, view.test.name)
     own = is_own(saved, dataset)
     if not own:
+        if cold_items:
+            raise DataError(
+                f"{data} is not what {directory} was trained on, so its codes are others: "
+                "--cold-items is for the model's own data"
+            )
         note(foreign(saved, dataset, directory))
     elif (saved.meta["split"], name) == ("full", "search"):
         note(f"{directory} was trained on train_full, which holds the targets of valid: no test")
@@ -297,9 +311,8 @@ def test(
     note(f"judged with {protocol.words()}")
     found = _judged(saved, events, at, also, objective, protocol)
     _check_known(found, directory, str(data))
-    floor = None
+    floor, judged = None, View(view.name, dataset, dataset.split(trained), view.test)
     if own:
-        judged = View(view.name, dataset, dataset.split(trained), view.test)
         floor = floors_of(
             [saved.meta["model"]], judged, at, protocol.ties, protocol.filter_seen, also, objective
         )
@@ -320,8 +333,17 @@ def test(
         device=str(saved.model.device),
         epochs=saved.meta["epoch"],
         floor=floor,
+        cold=_cold(saved.model, judged, protocol, at) if cold_items else None,
         **_standing(found, objective),
     )
+
+
+def _cold(
+    model: Model, view: View, protocol: EvaluationProtocol, at: Sequence[int]
+) -> dict[str, Any]:
+    """The view's targets that its training never saw, judged by themselves."""
+    split = view.dataset.split(view.test.name, view.train.name)
+    return evaluate_cold(model, split, catalogue(view), protocol, at).to_json()
 
 
 def test_files(

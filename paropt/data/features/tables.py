@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, cast
@@ -43,12 +43,16 @@ PACKED_BYTES = 256 << 20  # of a vocabulary, whose entries all take the room of 
 
 @dataclass(frozen=True)
 class Told:
-    """What the user says of tables: kinds of columns, what separates values, what goes."""
+    """What the user says of tables: kinds of columns, what separates values, what goes.
+
+    ``only`` are the columns that are read; None: all of them.
+    """
 
     kinds: Mapping[str, Kind] = field(default_factory=dict)
     separator: str = ""
     skip_bad_rows: bool = False
     drop_missing: bool = False
+    only: Container[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -117,11 +121,7 @@ def _read_table(
 ) -> Fields:
     what = option.removeprefix("--").partition("-")[0]
     table, place, kinds = _load(path, header, key, told.skip_bad_rows, note)
-    if key not in table.column_names:
-        raise DataError(
-            f"{path} has no column {key!r} (it has {', '.join(table.column_names)});"
-            f" name its ids with {option}-key"
-        )
+    _require_key(table, path, key, option)
     if told.drop_missing:
         table, place = _with_ids(table, key, place, note)
     codes, vocabulary = encode_ids(table.column(key), key, place, as_text=True)
@@ -135,10 +135,29 @@ def _read_table(
     fields = {
         name: encode_field(table.column(name), name, rows, told, place)
         for name in table.column_names
-        if name != key
+        if name != key and (told.only is None or name in told.only)
     }
     _say(path, what, len(table), rows, fields, note)
     return fields
+
+
+def ids_of(path: Path, key: str, option: str) -> pa.Array:
+    """The ids in a table's column ``key``, each once.
+
+    Raises:
+        DataError: it cannot be read, or has no such column.
+    """
+    table, place, _ = _load(path, (), key, False, lambda _: None)
+    _require_key(table, path, key, option)
+    return encode_ids(table.column(key), key, place, as_text=True)[1]
+
+
+def _require_key(table: pa.Table, path: Path, key: str, option: str) -> None:
+    if key not in table.column_names:
+        raise DataError(
+            f"{path} has no column {key!r} (it has {', '.join(table.column_names)});"
+            f" name its ids with {option}-key"
+        )
 
 
 def _say(path: Path, what: str, n_rows: int, rows: pa.Array, fields: Fields, note: Note) -> None:

@@ -37,11 +37,13 @@ def facts(view: View) -> Facts:
 def catalogue(view: View) -> Catalogue:
     """The items, and the users, that a model of the view's training split knows."""
     support = torch.from_numpy(np.array(view.support(), dtype=np.int64))
-    items = _table(view, "items", view.n_items)
-    users = _table(view, "users", view.n_users)
+    n_items, n_all = view.n_items, view.dataset.n_items("test")
+    items = _table(view, "items", slice(0, n_items))
+    users = _table(view, "users", slice(0, view.n_users))
+    unseen = _table(view, "items", slice(n_items, n_all))
     stored = view.dataset.fields("items").values()
-    single = [f.name for f in stored if f.kind in ("number", "category")]
-    return Catalogue(facts(view), support, Features(single, view), items, users)
+    features = Features([f.name for f in stored if f.kind in ("number", "category")], view)
+    return Catalogue(facts(view), support, features, items, users, unseen, n_all - n_items)
 
 
 def _fields(view: View, of: FieldOf) -> dict[str, Field]:
@@ -51,13 +53,13 @@ def _fields(view: View, of: FieldOf) -> dict[str, Field]:
     return fields | {name: Field(name, "number") for name in more if name not in fields}
 
 
-def _table(view: View, of: FieldOf, n_rows: int) -> Table:
+def _table(view: View, of: FieldOf, rows: slice) -> Table:
     stored = view.dataset.fields(of)
 
     def read(field: Field) -> Any:
         if field.name in stored:
-            return READ[field.kind](stored[field.name], n_rows)
-        return torch.from_numpy(statistics(view)[field.name](n_rows))
+            return READ[field.kind](stored[field.name], rows)
+        return torch.from_numpy(statistics(view)[field.name](rows.stop)[rows])
 
     return Table(_fields(view, of), read)
 
@@ -82,7 +84,7 @@ class Features(Mapping[str, Tensor]):
         return len(self._names)
 
 
-# -- reading a field's first rows --------------------------------------------------------------
+# -- reading some of a field's rows -------------------------------------------------------------
 
 
 def _copied(values: NDArray[Any]) -> Tensor:
@@ -90,34 +92,34 @@ def _copied(values: NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.array(values))
 
 
-def _codes(stored: StoredField, n_rows: int) -> Tensor:
-    return _copied(stored.array()[:n_rows]).long()
+def _codes(stored: StoredField, rows: slice) -> Tensor:
+    return _copied(stored.array()[rows]).long()
 
 
-def _numbers(stored: StoredField, n_rows: int) -> Tensor:
-    return _copied(stored.array()[:n_rows])
+def _numbers(stored: StoredField, rows: slice) -> Tensor:
+    return _copied(stored.array()[rows])
 
 
-def _bags(stored: StoredField, n_rows: int) -> Bags:
-    offsets = _copied(stored.array("offsets")[: n_rows + 1])
-    codes = _copied(stored.array("codes")[: int(offsets[-1])]).long()
-    return Bags(codes, offsets, _copied(stored.array("missing")[:n_rows]))
+def _bags(stored: StoredField, rows: slice) -> Bags:
+    offsets = _copied(stored.array("offsets")[rows.start : rows.stop + 1])
+    codes = _copied(stored.array("codes")[int(offsets[0]) : int(offsets[-1])]).long()
+    return Bags(codes, offsets - offsets[0], _copied(stored.array("missing")[rows]))
 
 
-def _texts(stored: StoredField, n_rows: int) -> Any:
-    return stored.texts()[:n_rows]
+def _texts(stored: StoredField, rows: slice) -> Any:
+    return stored.texts()[rows]
 
 
-def _vectors(stored: StoredField, n_rows: int) -> Vectors:
-    rows = stored.array("rows")
+def _vectors(stored: StoredField, rows: slice) -> Vectors:
+    given = stored.array("rows")[rows]
 
     def read(index: Tensor) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(rows[index.numpy()]))
+        return torch.from_numpy(np.ascontiguousarray(given[index.numpy()]))
 
-    return Vectors(rows.shape[1], _copied(stored.array("missing")[:n_rows]), read)
+    return Vectors(given.shape[1], _copied(stored.array("missing")[rows]), read)
 
 
-READ: Mapping[str, Callable[[StoredField, int], Any]] = {
+READ: Mapping[str, Callable[[StoredField, slice], Any]] = {
     "category": _codes,
     "number": _numbers,
     "categories": _bags,

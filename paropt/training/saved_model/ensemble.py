@@ -15,7 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from paropt.errors import DataError
-from paropt.training.registry import Model, Needs, SequenceBatch, model_class, scores_itself
+from paropt.training.registry import (
+    Model,
+    Needs,
+    SequenceBatch,
+    Table,
+    model_class,
+    scores_itself,
+)
 from paropt.training.saved_model.saved import SavedModel, load_model
 
 _LEAST = 1e-12  # a model that gives all items one score adds nothing
@@ -36,6 +43,10 @@ class Ensemble(Model):
     @property
     def max_length(self) -> int | None:
         return self._models()[0].max_length
+
+    def add_items(self, items: Table, count: int) -> None:
+        for member in self._models():
+            member.add_items(items, count)
 
     def _models(self) -> list[Model]:
         return [member for member in self.members if isinstance(member, Model)]

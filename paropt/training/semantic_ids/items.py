@@ -63,7 +63,7 @@ def item_vectors(dataset: Dataset, name: str) -> ItemVectors:
     fields = dataset.fields("items")
     if name not in fields or fields[name].kind != "vector":
         raise DataError(f"{dataset.path}: {_no_vectors(name, fields)}")
-    vectors: Vectors = READ["vector"](fields[name], dataset.n_items("test"))
+    vectors: Vectors = READ["vector"](fields[name], slice(0, dataset.n_items("test")))
     n_trained = dataset.n_items("train")
     there = (~vectors.missing).nonzero()[:, 0]
     trained, others = there[there < n_trained], there[there >= n_trained]
