@@ -38,7 +38,15 @@ class Sequences(NamedTuple):
 
 
 @jit
-def _rows(at: Any, begin: Any, length: Any, stride: Any, channels: Any, d: Any, index: Any) -> Any:
+def _rows(
+    at: tl.tensor,
+    begin: tl.tensor,
+    length: tl.tensor,
+    stride: tl.tensor,
+    channels: tl.tensor,
+    d: tl.tensor,
+    index: tl.tensor,
+) -> tl.tensor:
     """Rows ``index`` of a head's tokens, zero beyond its sequence and its width."""
     where = (begin + index)[:, None] * stride + channels[None, :]
     return tl.load(at + where, (index < length)[:, None] & (channels < d)[None, :], 0.0)
@@ -46,8 +54,15 @@ def _rows(at: Any, begin: Any, length: Any, stride: Any, channels: Any, d: Any, 
 
 @jit
 def _bucket(
-    since: Any, times: Any, first: Any, edge: Any, begin: Any, length: Any, i: Any, j: Any
-) -> Any:
+    since: tl.tensor,
+    times: tl.tensor,
+    first: tl.tensor,
+    edge: tl.tensor,
+    begin: tl.tensor,
+    length: tl.tensor,
+    i: tl.tensor,
+    j: tl.tensor,
+) -> tl.tensor:
     asked = tl.load(since + begin + i, i < length, 0)
     then = tl.load(times + begin + j, j < length, 0)
     apart = tl.abs((asked[:, None] - then[None, :]).to(tl.float32))
@@ -57,22 +72,22 @@ def _bucket(
 
 @jit
 def _weights(
-    q: Any,
-    k: Any,
-    position: Any,
-    time: Any,
-    since: Any,
-    times: Any,
-    first: Any,
-    edge: Any,
-    normaliser: Any,
-    begin: Any,
-    length: Any,
-    i: Any,
-    j: Any,
+    q: tl.tensor,
+    k: tl.tensor,
+    position: tl.tensor,
+    time: tl.tensor,
+    since: tl.tensor,
+    times: tl.tensor,
+    first: tl.tensor,
+    edge: tl.tensor,
+    normaliser: tl.tensor,
+    begin: tl.tensor,
+    length: tl.tensor,
+    i: tl.tensor,
+    j: tl.tensor,
     PLACED: tl.constexpr,
     TIMED: tl.constexpr,
-) -> Any:
+) -> tl.tensor:
     """Scores, σ of them, and mask over normaliser of a tile."""
     s = tl.dot(q, tl.trans(k), input_precision="ieee")
     seen = (j[None, :] <= i[:, None]) & (i < length)[:, None]
@@ -86,30 +101,30 @@ def _weights(
 
 @jit
 def _forward(
-    out: Any,
-    q: Any,
-    k: Any,
-    v: Any,
-    position: Any,
-    time: Any,
-    since: Any,
-    times: Any,
-    first: Any,
-    edge: Any,
-    bounds: Any,
-    q_row: Any,
-    k_row: Any,
-    v_row: Any,
-    normaliser: Any,
-    heads: Any,
-    d: Any,
-    d_v: Any,
+    out: tl.tensor,
+    q: tl.tensor,
+    k: tl.tensor,
+    v: tl.tensor,
+    position: tl.tensor,
+    time: tl.tensor,
+    since: tl.tensor,
+    times: tl.tensor,
+    first: tl.tensor,
+    edge: tl.tensor,
+    bounds: tl.tensor,
+    q_row: tl.tensor,
+    k_row: tl.tensor,
+    v_row: tl.tensor,
+    normaliser: tl.tensor,
+    heads: tl.tensor,
+    d: tl.tensor,
+    d_v: tl.tensor,
     BLOCK: tl.constexpr,
     D: tl.constexpr,
     D_V: tl.constexpr,
     PLACED: tl.constexpr,
     TIMED: tl.constexpr,
-) -> Any:
+) -> tl.tensor:
     task = tl.program_id(1)
     head = task % heads
     begin = tl.load(bounds + task // heads)
@@ -135,36 +150,36 @@ def _forward(
 
 @jit
 def _backward_queries(
-    dq: Any,
-    dposition: Any,
-    dtime: Any,
-    skewed: Any,
-    grad: Any,
-    q: Any,
-    k: Any,
-    v: Any,
-    position: Any,
-    time: Any,
-    since: Any,
-    times: Any,
-    first: Any,
-    edge: Any,
-    bounds: Any,
-    q_row: Any,
-    k_row: Any,
-    v_row: Any,
-    normaliser: Any,
-    heads: Any,
-    d: Any,
-    d_v: Any,
-    longest: Any,
-    kinds: Any,
+    dq: tl.tensor,
+    dposition: tl.tensor,
+    dtime: tl.tensor,
+    skewed: tl.tensor,
+    grad: tl.tensor,
+    q: tl.tensor,
+    k: tl.tensor,
+    v: tl.tensor,
+    position: tl.tensor,
+    time: tl.tensor,
+    since: tl.tensor,
+    times: tl.tensor,
+    first: tl.tensor,
+    edge: tl.tensor,
+    bounds: tl.tensor,
+    q_row: tl.tensor,
+    k_row: tl.tensor,
+    v_row: tl.tensor,
+    normaliser: tl.tensor,
+    heads: tl.tensor,
+    d: tl.tensor,
+    d_v: tl.tensor,
+    longest: tl.tensor,
+    kinds: tl.tensor,
     BLOCK: tl.constexpr,
     D: tl.constexpr,
     D_V: tl.constexpr,
     PLACED: tl.constexpr,
     TIMED: tl.constexpr,
-) -> Any:
+) -> tl.tensor:
     """dq of a block of queries, and its part of the biases' gradients: a row of ``dposition`` and
     of ``dtime`` of its own. A tile's diagonals are columns of it as ``skewed`` lays it down."""
     task = tl.program_id(1)
@@ -208,40 +223,40 @@ def _backward_queries(
                 bucket = tl.where(part > 0, bucket, -1)
                 low = tl.min(tl.where(bucket < 0, kinds, bucket))
                 for b in range(low, tl.max(bucket) + 1):
-                    at = dtime + program * kinds + b
-                    tl.store(at, tl.load(at) + tl.sum(tl.where(bucket == b, g, 0.0)))
+                    sum_of_b = dtime + program * kinds + b
+                    tl.store(sum_of_b, tl.load(sum_of_b) + tl.sum(tl.where(bucket == b, g, 0.0)))
         where = (begin + i)[:, None] * heads * d + head * d + c[None, :]
         tl.store(dq + where, sum, (i < length)[:, None] & (c < d)[None, :])
 
 
 @jit
 def _backward_keys(
-    dk: Any,
-    dv: Any,
-    grad: Any,
-    q: Any,
-    k: Any,
-    v: Any,
-    position: Any,
-    time: Any,
-    since: Any,
-    times: Any,
-    first: Any,
-    edge: Any,
-    bounds: Any,
-    q_row: Any,
-    k_row: Any,
-    v_row: Any,
-    normaliser: Any,
-    heads: Any,
-    d: Any,
-    d_v: Any,
+    dk: tl.tensor,
+    dv: tl.tensor,
+    grad: tl.tensor,
+    q: tl.tensor,
+    k: tl.tensor,
+    v: tl.tensor,
+    position: tl.tensor,
+    time: tl.tensor,
+    since: tl.tensor,
+    times: tl.tensor,
+    first: tl.tensor,
+    edge: tl.tensor,
+    bounds: tl.tensor,
+    q_row: tl.tensor,
+    k_row: tl.tensor,
+    v_row: tl.tensor,
+    normaliser: tl.tensor,
+    heads: tl.tensor,
+    d: tl.tensor,
+    d_v: tl.tensor,
     BLOCK: tl.constexpr,
     D: tl.constexpr,
     D_V: tl.constexpr,
     PLACED: tl.constexpr,
     TIMED: tl.constexpr,
-) -> Any:
+) -> tl.tensor:
     task = tl.program_id(1)
     head = task % heads
     begin = tl.load(bounds + task // heads)
