@@ -40,6 +40,7 @@ bench: $(BIN)/.paropt-dev  ## the benchmarks in their short forms, some minutes;
 	$(BIN)/python benchmarks/prepare_speed.py --events 1000000
 	$(BIN)/python benchmarks/study_overhead.py --trials 300 --timed 10
 	$(BIN)/python benchmarks/load.py --slots 1,4 --history 100 --seconds 5
+	$(BIN)/python benchmarks/embed_speed.py --vectors 50000 --rounds 1
 
 lint: $(BIN)/.paropt-dev
 	$(BIN)/ruff check .

@@ -188,7 +188,11 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
             say(f"{done:,} of {total:,} vectors")
 
     with bar:
-        yield tell
+        try:
+            yield tell
+        except KeyboardInterrupt:
+            say("ended; the same command goes on where this one was")
+            raise
 
 
 def _show(done: Embedded, as_json: bool) -> None:

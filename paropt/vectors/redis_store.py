@@ -218,6 +218,7 @@ class RedisStore:
             if value != self._sample.values[row]
         ]
         if other:
+            self._set({"done": 0})  # so that none of them is taken for written
             raise VectorsError(
                 f"{len(other)} of {len(rows)} vectors that were read back from {self.place} are not"
                 f" what was written ({_text(other[0])}): it evicts keys, or another program writes"
