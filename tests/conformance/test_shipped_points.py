@@ -6,16 +6,27 @@ import random
 from pathlib import Path
 
 import pytest
+import tencent_gr as made
 
 from paropt.search.space.file import read_space
 from paropt.search.space.parameter import Parameter
 from paropt.search.space.paramfiles import read_paramfile
-from paropt.training.registry import Facts, complete_params, names
+from paropt.training.registry import Facts, Field, complete_params, names
 
 ROOT = Path(__file__).parents[2]
 SPACES = sorted((ROOT / "paramspaces").glob("*.json"))
 PARAMFILES = sorted((ROOT / "paramfiles").glob("*.json"))
-FACTS = Facts(n_items=1000, n_sessions=1000, n_events=10_000, longest=100, has_times=True)
+FEATURES = [Field(name, "category", 9) for name in made.ITEM_SPARSE]
+FACTS = Facts(
+    n_items=1000,
+    n_sessions=1000,
+    n_events=10_000,
+    longest=100,
+    has_times=True,
+    # what the ads competition's data have
+    columns={"action_type": Field("action_type", "category", 3, ("0", "1", "2"))},
+    items={field.name: field for field in [*FEATURES, Field("emb_81_32", "vector", 32)]},
+)
 
 
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
@@ -36,7 +47,7 @@ def test_any_point_of_a_space_is_accepted(path: Path) -> None:
     assert models == set(space.models)
 
 
-@pytest.mark.parametrize("name", ["sasrec", "sasrec_moe", "hstu", "hstu_moe", "all"])
+@pytest.mark.parametrize("name", ["sasrec", "sasrec_moe", "hstu", "hstu_moe", "hstu_ads", "all"])
 def test_a_start_point_leaves_nothing_open(name: str) -> None:
     """So that the published points are tried as published, not with something drawn beside."""
     space = read_space(ROOT / "paramspaces" / f"{name}.json")
