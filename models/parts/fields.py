@@ -61,6 +61,11 @@ class Needs:
         """Whether batches are to say whose session it is."""
         return self.user_index or bool(self.users)
 
+    @property
+    def given(self) -> list[str]:
+        """The columns of targets that ranking reads, so that a request has to say them."""
+        return [name for name in self.wanted if name not in self.loss_only]
+
 
 @dataclass(frozen=True)
 class Bags:

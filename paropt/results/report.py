@@ -214,7 +214,7 @@ def _standing(one: Judged, objective: Objective) -> dict[str, Any]:
     """What the numbers stand on; ``tied`` and ``conservative`` are of the seed with most ties."""
     worst = max(one.reports, key=lambda report: report.tied or 0.0)
     found = judged(one.mean, one.reports[0], objective)
-    kept = ("targets", "unknown", "sessions", "with_misses")
+    kept = ("targets", "unknown", "sessions", "with_misses", "given")
     return {
         **{key: found[key] for key in kept},
         "tied": worst.tied,

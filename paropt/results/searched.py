@@ -71,6 +71,7 @@ class TrialFacts:
     their item; ``with_misses`` is the value that counts these as misses. ``tied`` is the share of
     targets with the score of another item; ``conservative`` metrics count these against.
     ``stage`` names the part of the training that the best epoch is of, where there are several.
+    ``given`` are columns of the targets themselves that the model was told.
     """
 
     trial: int
@@ -95,6 +96,7 @@ class TrialFacts:
     tied: float | None = None
     conservative: Mapping[str, float] | None = None
     stage: str | None = None
+    given: Sequence[str] | None = None
 
     @classmethod
     def of(cls, record: Record, objective: Objective) -> TrialFacts:

@@ -334,6 +334,7 @@ def test(
         epochs=saved.meta["epoch"],
         floor=floor,
         cold=_cold(saved.model, judged, protocol, at) if cold_items else None,
+        extra=_told(saved),
         **_standing(found, objective),
     )
 
@@ -411,6 +412,12 @@ def _file_events(
     return events
 
 
+def _told(saved: SavedModel) -> dict[str, Any]:
+    """What the model is told of each target itself."""
+    given = saved.knowledge.needs.given
+    return {"given": given} if given else {}
+
+
 def _outcome(
     saved: SavedModel,
     found: Evaluation,
@@ -436,6 +443,7 @@ def _outcome(
         device=str(saved.model.device),
         epochs=saved.meta["epoch"],
         floor=None,
+        extra=_told(saved),
         **_standing(found, objective),
     )
 

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from paropt.errors import ParamError
+from paropt.search.study.summary import judged
 from paropt.training import metrics
 from paropt.training.evaluation import epochs
 from paropt.training.evaluation.bootstrap import standard_errors
 from paropt.training.evaluation.epochs import EpochReport
 from paropt.training.evaluation.objective import Objective, flattered, interval
 from paropt.training.evaluation.protocol import EvaluationProtocol
+from paropt.training.evaluation.words import cautions
 
 MRR = Objective("mrr@20")
 RANKS = np.array([1.0, 4.0, 30.0])
@@ -129,6 +131,16 @@ def test_left_out_targets_as_misses() -> None:
     assert MRR.with_misses(0.75, 1932, 9155) == pytest.approx(0.75 * 1932 / 11087)
     assert Objective("avg_rank", "minimize").with_misses(3.0, 5, 5) is None
     assert MRR.with_misses(0.0, 0, 0) is None
+
+
+def test_what_a_model_is_told_of_its_targets_is_said() -> None:
+    lucky = EpochReport(1, {"mrr@20": 0.4}, targets=5000, extra={"given": ["act"]})
+    found = judged(0.4, lucky, MRR)
+    assert found["given"] == ["act"]
+    (line,) = cautions(found, MRR)
+    assert "was told each target's own act, as a request would say" in line
+    assert cautions({"targets": 5000, "extra": {"given": ["act"]}}, MRR) == [line]
+    assert not cautions(judged(0.4, EpochReport(1, {"mrr@20": 0.4}, targets=5000), MRR), MRR)
 
 
 def test_an_epoch_survives_the_wire_and_the_database() -> None:

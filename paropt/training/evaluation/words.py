@@ -59,4 +59,10 @@ def cautions(found: Found, objective: Objective, *, ranked_by: str = "") -> list
             f"{tied:.1%} of the targets tie with another item; counted against them, "
             f"{objective.metric} is {worst:.4f}{ranked_by}"
         )
+    given = found.get("given") or (found.get("extra") or {}).get("given")
+    if given:
+        lines.append(
+            f"the model was told each target's own {' and '.join(given)}, as a request would say "
+            "what is wanted; models that are not told have a harder task"
+        )
     return lines

@@ -248,6 +248,8 @@ class Fit:
         extra = self.model.end_epoch(self.epoch)
         if (memory := facts_of(self.model)) is not None:
             extra = {**extra, "memory": memory.to_json()}
+        if given := self.model.needs(self.params).given:
+            extra = {**extra, "given": given}
         judged = self.judged = self._judge()
         losses = torch.cat(self.losses).double().cpu()
         weights = torch.tensor(self._steps.weights, dtype=torch.float64)

@@ -33,8 +33,7 @@ def wanted_values(saved: SavedModel, want: Sequence[str]) -> dict[str, float]:
 
 def unsaid(saved: SavedModel, wanted: Mapping[str, float]) -> list[str]:
     """What to say of columns of the next event that the model reads and nobody named."""
-    needs = saved.knowledge.needs
-    missing = [c for c in needs.wanted if c not in needs.loss_only and c not in wanted]
+    missing = [column for column in saved.knowledge.needs.given if column not in wanted]
     return [
         f"the model reads which {column} is wanted next, and nobody says: it is unknown; "
         f"--want {example} names one"
