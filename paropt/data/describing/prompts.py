@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -64,14 +66,14 @@ class Source:
 
     def item_fields(self, item: int) -> dict[str, str]:
         """An item's fields as text, without those that it lacks."""
-        found = {name: _value(field, item) for name, field in self.told.items()}
+        found = {name: ", ".join(words[item]) for name, words in self.told.items()}
         return {name: text[:FIELD_LETTERS] for name, text in found.items() if text}
 
     @cached_property
-    def told(self) -> Mapping[str, StoredField]:
-        """The fields of items that words can tell."""
+    def told(self) -> Mapping[str, list[list[str]]]:
+        """What words can tell of items: each field's words, by item."""
         fields = self.dataset.fields("items")
-        return {name: field for name, field in fields.items() if field.kind != "vector"}
+        return {name: _words(field) for name, field in fields.items() if field.kind != "vector"}
 
     # -- users ----------------------------------------------------------------------------------
 
@@ -99,10 +101,8 @@ class Source:
 
     def history(self, user: int) -> list[str]:
         """The titles of a user's last items, latest first, each once."""
-        assert self.titles is not None
-        texts = self.titles.texts()
         newest = dict.fromkeys(reversed(self.histories.get(user, ())))
-        told = (texts[item] for item in newest)
+        told = (", ".join(self._titles[item]) for item in newest)
         return [text[:TITLE_LETTERS] for text in _some(told, self.last)]
 
     def mostly(self, user: int) -> list[str]:
@@ -110,10 +110,18 @@ class Source:
         if self.kinds is None:
             return []
         counts = Counter(
-            word for item in self.histories.get(user, ()) for word in _words(self.kinds, item)
+            word for item in self.histories.get(user, ()) for word in self._kinds[item]
         )
         best = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
         return [f"{word} ({count})" for word, count in best[:5]]
+
+    @cached_property
+    def _titles(self) -> list[list[str]]:
+        return [] if self.titles is None else _words(self.titles)
+
+    @cached_property
+    def _kinds(self) -> list[list[str]]:
+        return [] if self.kinds is None else _words(self.kinds)
 
     def from_history(self, user: int) -> str | None:
         """A user's text without a language model: the same for the same events."""
@@ -123,32 +131,26 @@ class Source:
         return " ".join(parts) or None
 
 
-def _some(texts: Iterator[str | None], count: int) -> Iterator[str]:
-    left = count
-    for text in texts:
-        if text and left > 0:
-            left -= 1
-            yield text
+def _some(texts: Iterator[str], count: int) -> Iterator[str]:
+    """The first ``count`` that are not empty."""
+    return itertools.islice((text for text in texts if text), count)
 
 
-def _value(field: StoredField, row: int) -> str:
+def _words(field: StoredField) -> list[list[str]]:
+    """The words of a field for every item: categories by name; a text or number is one word."""
     if field.kind == "text":
-        return field.texts()[row] or ""
+        return [[text] if text else [] for text in field.texts()]
     if field.kind == "number":
-        value = float(field.array()[row])
-        return "" if np.isnan(value) else f"{value:g}"
-    return ", ".join(_words(field, row))
-
-
-def _words(field: StoredField, row: int) -> list[str]:
+        numbers = field.array().tolist()
+        return [[] if math.isnan(number) else [f"{number:g}"] for number in numbers]
     if field.kind == "category":
-        codes = [int(field.array()[row])]
-    elif field.kind == "categories":
-        begin, end = field.array("offsets")[row : row + 2]
-        codes = field.array("codes")[begin:end].tolist()
+        codes, offsets = field.array(), np.arange(len(field.array()) + 1)
     else:
-        return [_value(field, row)]
-    return [field.vocabulary[code] for code in codes if code >= 0]
+        codes, offsets = field.array("codes"), field.array("offsets")
+    vocabulary = list(field.vocabulary)
+    names = [vocabulary[code] if code >= 0 else "" for code in codes.tolist()]
+    cut = (names[begin:end] for begin, end in itertools.pairwise(offsets.tolist()))
+    return [[name for name in some if name] for some in cut]
 
 
 # -- prompts -------------------------------------------------------------------------------------
