@@ -75,6 +75,28 @@ def test_losses_by_the_size_of_the_catalogue(items: int, losses: list[str]) -> N
     assert space.start, "points to start from survive"
 
 
+def test_what_is_known_of_items_is_searched() -> None:
+    known = {"features": ("brand", "price"), "vectors": ("title_vector",)}
+    space, said = composed(**known)
+    assert "items by their ids alone, and with brand, price, title_vector" in said
+    found = {p.name: list(p.choices) for p in space.parameters if "sasrec" in p.when_text()}
+    assert found["features"] == ["none", "brand+price"]
+    assert found["vectors"] == ["none", "title_vector"]
+    of_sasrec = [point for point in space.start if point["model"] == "sasrec"]
+    items = [
+        {name: point.get(name) for name in ("features", "vectors", "id_init")}
+        for point in of_sasrec
+    ]
+    ids = {"features": "none", "vectors": "none", "id_init": None}
+    assert items[:2] == [ids, {**ids, "vectors": "title_vector", "id_init": "zero"}]
+    assert all(one == ids for one in items[2:])
+    assert {"gru4rec", "hstu"} <= set(space.models)
+    only, _ = composed(features=("brand",))
+    (begins,) = [p for p in only.parameters if p.name == "id_init" and "sasrec" in p.when_text()]
+    assert "features" in begins.when_text()
+    assert not [p for p in composed()[0].parameters if p.name in ("features", "vectors")]
+
+
 def test_sizes_by_the_amount_of_data() -> None:
     def range_of(name: str, **facts: Any) -> Any:
         space, _ = composed(**facts)

@@ -40,6 +40,10 @@ MANY_EVENTS = 3_000_000
 MANY_EVENTS_EPOCHS = 10
 # An epoch should be ten batches at the least, or Adam sees too few gradients to go by.
 BATCHES = 10
+# Less of a field than this share of the items tells few of them apart from what has none of it.
+KNOWN = 0.5
+# A category of which most items have one of their own is another id of theirs.
+OWN_VALUES = 0.5
 COVERED = 0.95  # of the events should lie in histories that fit into max_length
 
 COUNTING = ("session_knn", "markov", "item_knn")
@@ -54,7 +58,8 @@ class DataFacts:
     """What the rules look at, of the split ``train``.
 
     ``typical`` and ``covering``: half, and 95 %, of the events are in histories of that length or
-    shorter.
+    shorter. ``features`` and ``vectors`` are what is known of items beside their ids, and of most
+    of them.
     """
 
     items: int
@@ -64,6 +69,8 @@ class DataFacts:
     covering: int
     has_times: bool
     whole_histories: bool
+    features: tuple[str, ...] = ()
+    vectors: tuple[str, ...] = ()
 
 
 def facts_of(dataset: Dataset) -> DataFacts:
@@ -82,6 +89,21 @@ def facts_of(dataset: Dataset) -> DataFacts:
         covering=covering,
         has_times=dataset.has_times,
         whole_histories=dataset.protocol != "time",
+        features=_known_fields(dataset, ("category", "categories", "number")),
+        vectors=_known_fields(dataset, ("vector",)),
+    )
+
+
+def _known_fields(dataset: Dataset, kinds: Sequence[str]) -> tuple[str, ...]:
+    """The fields of items, of these kinds, that most items have and that are no ids themselves."""
+    n_items = dataset.n_items("test")
+    return tuple(
+        name
+        for name, field in dataset.fields("items").items()
+        if field.kind in kinds
+        and "+" not in name  # it joins names in a parameter
+        and field.missing <= (1 - KNOWN) * n_items
+        and not (field.kind == "category" and field.size > OWN_VALUES * n_items)
     )
 
 
@@ -205,7 +227,14 @@ def _says_sizes(models: Sequence[str], facts: DataFacts) -> list[str]:
     return reasons
 
 
-_RANGES = (_says_losses, _says_sizes)
+def _says_items(models: Sequence[str], facts: DataFacts) -> list[str]:
+    known = [*facts.features, *facts.vectors]
+    if not known or not {"sasrec", "hstu"} & set(models):
+        return []
+    return [f"items by their ids alone, and with {', '.join(known)}"]
+
+
+_RANGES = (_says_losses, _says_sizes, _says_items)
 
 
 def _softmax(facts: DataFacts) -> str:
@@ -264,7 +293,29 @@ def _sequences(model: str, facts: DataFacts) -> Source:
     if facts.events >= MANY_EVENTS:
         source["fixed"][EPOCHS] = MANY_EVENTS_EPOCHS
     _keep_losses(source, _softmax(facts))
+    _search_items(source, facts)
     return _inside(source)
+
+
+def _search_items(source: Source, facts: DataFacts) -> None:
+    """What items are made of: in each start point their ids alone, and in one more, the first,
+    also all vectors, from which they begin (else all features)."""
+    if not (facts.features or facts.vectors):
+        return
+    search, start = source["search"], source["start"]
+    alone: dict[str, Any] = {}
+    rich: dict[str, Any] = {}
+    for name, known in (("features", facts.features), ("vectors", facts.vectors)):
+        if known:
+            joined = "+".join(known)
+            search[name] = _choice(["none", joined])
+            alone[name], rich[name] = "none", joined
+    first = "vectors" if facts.vectors else "features"
+    search["id_init"] = _choice(["normal", "zero"]) | {"when": {first: rich[first]}}
+    beginning = {**alone, first: rich[first], "id_init": "zero"}
+    first_point = dict(start[0])
+    source["start"] = [{**first_point, **alone}, {**first_point, **beginning}]
+    source["start"] += [{**point, **alone} for point in start[1:]]
 
 
 def _read(name: str) -> Source:
