@@ -100,10 +100,10 @@ def prepare(
     Raises:
         DataError: the input cannot be used; nothing is written then.
     """
-    if options is not None and options.format == tencent_gr.NAME:
+    if tencent_gr.is_asked(events, options, note):
         if given or len(events) != 1:
             raise DataError(f"--format {tencent_gr.NAME} takes one directory, and nothing else")
-        return tencent_gr.prepare_tencent(events[0], out, options, overwrite, note)
+        return tencent_gr.prepare_tencent(events[0], out, options or Options(), overwrite, note)
     check_out(out, overwrite)
     said: list[str] = []
 

@@ -47,28 +47,32 @@ def summary(name: str, split: SplitArrays, index: Index, has_times: bool) -> dic
     """A split in numbers."""
     n_known = index.n_train if name in ("train", "valid") else index.n_train_full
     timed = has_times and len(split.times)
+    n_items, pairs = _items_and_pairs(split, len(index.code_of))
     return {
         "events": len(split.items),
         "sessions": len(split.offsets) - 1,
-        "items": int(np.count_nonzero(np.bincount(split.items))),
+        "items": n_items,
         "targets": int(split.targets.sum()),
         "known_targets": int(np.count_nonzero(split.items[split.targets] < n_known)),
-        "pairs": _pairs(split, len(index.code_of)),
+        "pairs": pairs,
         "longest": int(np.diff(split.offsets).max(initial=0)),
         "first": int(split.times.min()) if timed else None,
         "last": int(split.times.max()) if timed else None,
     }
 
 
-def _pairs(split: SplitArrays, n_items: int) -> int:
-    """How many different pairs of a session and an item there are."""
-    found, begin, n_sessions = 0, 0, len(split.offsets) - 1
+def _items_and_pairs(split: SplitArrays, n_items: int) -> tuple[int, int]:
+    """How many different items there are, and different pairs of a session and an item."""
+    seen, pairs = np.zeros(n_items, bool), 0
+    begin, n_sessions = 0, len(split.offsets) - 1
     while begin < n_sessions:
         end = int(np.searchsorted(split.offsets, split.offsets[begin] + _BLOCK, "right")) - 1
         end = min(max(end, begin + 1), n_sessions)
         offsets = split.offsets[begin : end + 1]
+        items = split.items[offsets[0] : offsets[-1]]
         session = np.repeat(np.arange(end - begin), np.diff(offsets))
-        pairs = np.sort(session * n_items + split.items[offsets[0] : offsets[-1]])
-        found += len(pairs) and 1 + int(np.count_nonzero(np.diff(pairs)))
+        different = np.sort(session * n_items + items)
+        pairs += len(items) and 1 + int(np.count_nonzero(np.diff(different)))
+        seen[items] = True
         begin = end
-    return found
+    return int(np.count_nonzero(seen)), pairs

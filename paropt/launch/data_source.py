@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from paropt.data.log.options import Options, Recipe
 
 DEMO = "demo"
+_DIRECTORIES = "tencent-gr"  # not made on the way: tens of gigabytes
 KEPT = 2  # raised when `prepare` makes something else of the same files
 
 Note = Callable[[str], None]
@@ -58,6 +59,11 @@ def named_data(given: Given, note: Note = silent) -> Path:
         raise DataError(f"--data is empty; {_WHAT_DATA_IS}")
     places = list(map(Path, words))
     first = places[0]
+    if options is not None and options.format == _DIRECTORIES:
+        raise DataError(
+            f"--format {_DIRECTORIES} is of a directory that is prepared once, which takes a while:"
+            f" 'paropt prepare --format {_DIRECTORIES} {first} --out DIR', then --data DIR"
+        )
     if len(places) == 1 and is_dataset(words[0]):
         if options is not None:
             raise DataError(

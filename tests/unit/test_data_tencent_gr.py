@@ -23,6 +23,7 @@ from paropt.data.prepare import prepare
 from paropt.data.reading.pickles import read_pickle
 from paropt.data.tencent_gr.json_lines import in_bulk, one_by_one
 from paropt.errors import DataError
+from paropt.launch.data_source import EventFiles, named_data
 from paropt.training.batches.catalogue import catalogue
 
 SIZES = made.Sizes(
@@ -350,10 +351,20 @@ def test_vectors_are_chosen_and_pickles_asked_for(competition: Path, tmp_path: P
     assert fields(numpy_pickles=True) == {"emb_81_8", "emb_82_4"}
     assert fields(item_vectors=("82",)) == {"emb_82_4"}
     assert fields(item_vectors=("none",)) == set()
-    with pytest.raises(DataError, match=r"is a pickle; save it as .npy, or say --numpy-pickles"):
+    with pytest.raises(DataError, match=r"emb_81_8.pkl is a pickle; say --numpy-pickles, which"):
         fields(item_vectors=("81",))
     with pytest.raises(DataError, match=r"no such vectors \(it has 81, 82\)"):
         fields(item_vectors=("83",))
+
+
+def test_a_directory_of_it_is_recognised(competition: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    found = prepare([competition], tmp_path / "out", note=said.append)
+    assert found.meta["format_name"] == "tencent-gr"
+    assert said[0].startswith("format: tencent-gr (the directory of the 2025 Tencent ads")
+    given = EventFiles((str(competition),), Options(format="tencent-gr"))
+    with pytest.raises(DataError, match="is of a directory that is prepared once"):
+        named_data(given)
 
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))

@@ -40,6 +40,13 @@ class Directory:
     vectors: Mapping[int, VectorFiles] = field(default_factory=dict)
 
 
+def is_one(path: Path) -> bool:
+    """Whether a directory is unmistakably one of the competition's."""
+    return (path / "indexer.pkl").is_file() and (
+        (path / "seq.jsonl").is_file() or (path / "seq").is_dir()
+    )
+
+
 def look_into(path: Path) -> Directory:
     """The layout of a directory.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from paropt.data.tencent_gr.features import fields_of, read_dict, read_folder, t
 from paropt.data.tencent_gr.indexer import Indexer, read_indexer
 from paropt.data.tencent_gr.json_lines import read_json_lines
 from paropt.data.tencent_gr.last_click import ACTIONS, Cuts, Splits, cut, first_events, index_items
-from paropt.data.tencent_gr.layout import Directory, VectorFiles, look_into
+from paropt.data.tencent_gr.layout import Directory, VectorFiles, is_one, look_into
 from paropt.data.tencent_gr.parquet import read_parquet
 from paropt.data.tencent_gr.sequences import Sequences, Tally, joined, named_once
 from paropt.errors import DataError
@@ -42,6 +42,15 @@ NAME = "tencent-gr"
 VECTOR_BYTES = 2 << 30  # of vectors that are kept without being asked for
 _APPLY = ("format", "item_vectors", "numpy_pickles")
 _TARGET = "the last event of action_type 1"
+
+
+def is_asked(events: Sequence[Path], options: Options | None, note: Note) -> bool:
+    """Whether the competition's format was named, or a directory of it is all that was given."""
+    named = options.format if options else None
+    if named is None and len(events) == 1 and is_one(events[0]):
+        note(f"format: {NAME} ({FORMATS[NAME].title}); --format names another")
+        return True
+    return named == NAME
 
 
 def prepare_tencent(
@@ -120,6 +129,11 @@ def _chosen(
             except ValueError as error:
                 raise DataError(f"--item-vectors: {error}") from None
         elif text.isdecimal() and int(text) in found:
+            if _is_refused(found[int(text)], options):
+                raise DataError(
+                    f"{found[int(text)].path} is a pickle; say {NUMPY_OPTION}, which reads numpy"
+                    " arrays by id out of it and runs nothing"
+                )
             chosen.append(_file(found[int(text)], options))
         else:
             has = ", ".join(map(str, found)) or "none"
@@ -130,9 +144,13 @@ def _chosen(
     return chosen
 
 
+def _is_refused(vectors: VectorFiles, options: Options) -> bool:
+    return vectors.path.suffix == ".pkl" and not options.numpy_pickles
+
+
 def _kept(vectors: VectorFiles, indexer: Indexer, options: Options, say: Note) -> bool:
     """Whether vectors are kept without being asked for."""
-    if vectors.path.suffix == ".pkl" and not options.numpy_pickles:
+    if _is_refused(vectors, options):
         say(f"{vectors.path.name} is left out: {NUMPY_OPTION} reads it, without running anything")
         return False
     size = 2 * vectors.dim * indexer.n_items
@@ -177,7 +195,8 @@ def _content(
     items = ids.take(pa.array(index.code_of))
     beside = _beside(directory, sequences, items, users, say)
     large = {file.name: _writer(file, _original(indexer, index), say) for file in chosen if indexer}
-    summaries = {name: summary(name, split, index, True) for name, split in splits.items()}
+    # one split at a time is in memory
+    summaries = {name: summary(name, splits[name], index, True) for name in splits}
     funnel = _funnel(sequences, cuts)
     recipe = _recipe(directory, options)
     told = warnings(funnel.steps, summaries, None)
