@@ -14,7 +14,7 @@ from paropt.data.log.options import Options
 from paropt.data.prepare import prepare
 from paropt.errors import DataError
 from paropt.training.batches.catalogue import catalogue, facts
-from paropt.training.batches.statistics import statistics
+from paropt.training.batches.statistics import of_new_items, statistics
 from paropt.training.fitting.fit import Fit
 from paropt.training.registry import complete_params
 from paropt.training.saved_model.saved import load_model, save_model
@@ -104,6 +104,14 @@ def test_a_model_reads_them_as_features_and_keeps_them(view: View, tmp_path: Pat
         expected = torch.from_numpy(statistics(view)[name](view.n_items))
         assert torch.equal(kept.numbers(name), expected)
     assert set(kept.fields) == set(names)
+
+
+def test_an_item_new_to_a_saved_model_has_those_of_no_event(view: View) -> None:
+    support = torch.from_numpy(view.support())
+    for name, read in statistics(view).items():
+        found = of_new_items(name, torch.from_numpy(read(view.n_items)), support, 2)
+        expected = torch.from_numpy(read(view.n_items + 2)[-2:])
+        torch.testing.assert_close(found, expected, equal_nan=True, rtol=1e-5, atol=1e-6)
 
 
 def test_other_names_are_refused_with_those_that_there_are(view: View) -> None:

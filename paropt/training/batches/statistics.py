@@ -10,7 +10,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from paropt.training.registry import STATISTICS
 
@@ -42,6 +44,20 @@ def statistics(view: View) -> Mapping[str, Read]:
                 if "+" not in f"{name}{value}":  # it joins names in a parameter
                     found[f"{name}.{value}"] = partial(_share, view, name, code)
     return {STATISTICS + name: read for name, read in found.items()}
+
+
+def of_new_items(name: str, known: Tensor, support: Tensor, count: int) -> Tensor:
+    """A statistic of items without an event [count], as those of the view are, from what a saved
+    model has of the items that it knows: ``known`` [n_items], with their ``support``."""
+    kind = name.removeprefix(STATISTICS)
+    if kind in ("events", "quantile"):
+        return torch.zeros(count)
+    if kind in ("recency", "age"):
+        return torch.full((count,), torch.nan)
+    # each share is (its own + PRIOR · mean) / (events + PRIOR)
+    weight = support.double() + PRIOR
+    mean = float((known.double() * weight).sum() / weight.sum())
+    return torch.full((count,), mean)
 
 
 def _counts(items: NDArray[Any], n_rows: int) -> NDArray[np.int64]:

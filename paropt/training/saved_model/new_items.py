@@ -26,7 +26,8 @@ from paropt.data.features.item_files import ItemFiles
 from paropt.data.features.tables import Fields, TableField, Told, ids_of, read_tables
 from paropt.data.features.vectors import VectorFile, read_vectors, write_vectors
 from paropt.errors import DataError, ModelError
-from paropt.training.registry import Bags, Field, Table, Vectors
+from paropt.training.batches.statistics import of_new_items
+from paropt.training.registry import STATISTICS, Bags, Field, Table, Vectors
 from paropt.training.saved_model.known_data import index_of
 from paropt.training.saved_model.saved import SavedModel
 
@@ -65,8 +66,7 @@ def with_new_items(saved: SavedModel, files: ItemFiles, note: Note) -> Iterator[
         read |= _from_vectors(fields, files, key, ids, Path(folder), note)
         for name, field in fields.items():
             if name not in read:
-                note(f"no file says {name!r} of them, which the model reads, so it is unknown")
-                read[name] = _nothing(field, len(ids))
+                read[name] = _unsaid(saved, field, len(ids), note)
         table = Table(fields, lambda field: read[field.name])
         saved.model.add_items(table, len(ids))
         try:
@@ -122,6 +122,15 @@ def _in_codes(field: Field, given: TableField, note: Note) -> Any:
     part = {name: torch.from_numpy(np.array(values)) for name, values in given.arrays.items()}
     translated = torch.from_numpy(codes[given.arrays["codes"]]).long()
     return Bags(translated, part["offsets"], part["missing"])
+
+
+def _unsaid(saved: SavedModel, field: Field, n: int, note: Note) -> Any:
+    """What no file says: of what training counts there is nothing to count."""
+    if field.name.startswith(STATISTICS):
+        about = saved.model.catalogue
+        return of_new_items(field.name, about.items.numbers(field.name), about.support, n)
+    note(f"no file says {field.name!r} of them, which the model reads, so it is unknown")
+    return _nothing(field, n)
 
 
 def _nothing(field: Field, n: int) -> Any:
