@@ -6,7 +6,9 @@ A model is an ``nn.Module`` that derives from :class:`Model`. It declares its pa
 * returns a loss for a batch (:meth:`Model.loss`), and paropt differentiates, clips, steps the
   optimiser and moves the learning rate; or
 * owns its steps (:meth:`Model.run_steps`), because its speed lives there; or
-* counts (:meth:`Model.count`, with the plan "counting"): it sees the training split once, whole.
+* counts (:meth:`Model.count`, with the plan "counting"): it sees the training split once, whole; or
+* returns a loss for a batch of items (:meth:`Model.item_loss`, with the plan "items"): it learns
+  from what is known of them, and from no sequence.
 
 For ranking it gives a vector per target position (:meth:`Model.encode`) and one table of items
 (:meth:`Model.item_table`), or scores every item itself (:meth:`Model.score`); a model that is
@@ -47,7 +49,7 @@ __all__ = [
     "Vectors",
 ]
 
-PlanKind = Literal["session-parallel", "sequences", "counting"]
+PlanKind = Literal["session-parallel", "sequences", "counting", "items"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +291,17 @@ class Model(nn.Module):
         """The mean loss of a batch's targets, a scalar with a graph."""
         raise NotImplementedError(f"{type(self).__name__} has neither loss() nor run_steps()")
 
+    def item_loss(self, items: Tensor) -> Tensor:
+        """The mean loss of a batch of items [B] int64, a scalar with a graph (plan "items").
+
+        An epoch has each of :meth:`training_items` once, in an order that follows from the seed.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no item_loss()")
+
+    def training_items(self) -> Tensor:
+        """With the plan "items": those to train on [n] int64; all with events, by default."""
+        return self.catalogue.support.nonzero().squeeze(1)
+
     def count(self, events: TrainingEvents) -> None:
         """Learn all of the training split in one pass; called once, with the plan "counting".
 
@@ -420,6 +433,16 @@ class Model(nn.Module):
         """By name, what needs no training in the task of :meth:`evaluate`: metrics as it gives
         them, to stand beside the model's wherever those are shown."""
         return {}
+
+    @classmethod
+    def floors_with(
+        cls,
+        params: Mapping[str, Any],
+        catalogue: Catalogue,
+        batches: Iterable[SequenceBatch],
+    ) -> Mapping[str, Mapping[str, float | Tensor]]:
+        """:meth:`floors` of a model with these (complete) parameters, where they depend on them."""
+        return cls.floors(catalogue, batches)
 
     @property
     def max_length(self) -> int | None:

@@ -9,58 +9,117 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from paropt.cli._study import say
-from paropt.cli._training import DIRECTORY
+from paropt.cli._training import DIRECTORY, progress
+from paropt.errors import ParamError
 
 if TYPE_CHECKING:
+    from paropt.training.semantic_ids.learn import Method
     from paropt.training.semantic_ids.neighbours import Neighbours
     from paropt.training.semantic_ids.report import Report
 
-PREPARE = ("none", "centre", "pca", "whiten")
+PREPARE = ("centre", "pca", "whiten")
 
 
 @click.command("semantic-ids")
 @click.argument("directory", metavar="DIR", type=DIRECTORY)
 @click.option("--vectors", required=True, metavar="NAME", help="The vectors: a feature of items.")
 @click.option(
-    "--levels", type=click.IntRange(min=1, max=8), default=3, help="Codes that an item gets."
+    "--method",
+    type=click.Choice(["rq-kmeans", "rq-vae"]),
+    default="rq-kmeans",
+    help="Residual k-means, or a trained autoencoder: the model rqvae.",
 )
-@click.option("--codes", type=click.IntRange(min=2), default=256, help="Different codes per level.")
+@click.option(
+    "--levels",
+    type=click.IntRange(min=1, max=8),
+    show_default="3",
+    help="Codes that an item gets.",
+)
+@click.option(
+    "--codes", type=click.IntRange(min=2), show_default="256", help="Different codes per level."
+)
 @click.option(
     "--prepare",
     type=click.Choice(PREPARE),
-    default="pca",
-    help="What is done to the vectors first: nothing, centred, projected, whitened.",
+    show_default="pca",
+    help="What is done to the vectors first: centred, projected too, whitened too.",
 )
 @click.option(
     "--dims",
     type=click.IntRange(min=0),
-    default=64,
-    help="Directions that pca and whiten keep at most; 0: all that vary.",
+    show_default="64",
+    help="Directions that pca and whiten keep at most; 0: all.",
 )
-@click.option("--seed", type=int, default=42, help="Of all that's random.")
+@click.option(
+    "--params", metavar="FILE|K=V,…", help="Of rq-vae: a paramfile of rqvae, or parameters."
+)
+@click.option(
+    "--seed", type=int, show_default="the paramfile's, or 42", help="Of all that's random."
+)
+@click.option("--device", default="cpu", metavar="cpu|cuda|cuda:0", help="Where rq-vae trains.")
 @click.option("--name", default="sid", help="The features become NAME_1, NAME_2, …")
 @click.option("--overwrite", is_flag=True, help="Replace features that were added by this name.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def semantic_ids(directory: Path, as_json: bool, **given: Any) -> None:
+def semantic_ids(
+    directory: Path,
+    vectors: str,
+    method: Method,
+    params: str | None,
+    seed: int | None,
+    device: str,
+    name: str,
+    overwrite: bool,
+    as_json: bool,
+    **values: Any,
+) -> None:
     """Add codes of items' vectors to a dataset, as features of items.
 
     \b
     paropt semantic-ids data/shop --vectors title_vector
     paropt semantic-ids data/shop --vectors title_vector --levels 4 --codes 64 --name words
+    paropt semantic-ids data/shop --vectors title_vector --method rq-vae --params n_epochs=200
 
     What is learned is learned from items with events in training; all items with a vector get
     codes. NAME_1 is the first code, NAME_2 the first two as one, and so on. A model that reads
     features of items reads them by these names.
     """
+    from paropt.training.semantic_ids.learn import Told
     from paropt.training.semantic_ids.make import SemanticIdsRequest, make_semantic_ids
+    from paropt.training.semantics import DEFAULT_SEED
 
-    report = make_semantic_ids(SemanticIdsRequest(**given), directory, say)
+    if params and method != "rq-vae":
+        raise ParamError(f"--params are of --method rq-vae, not of {method}")
+    given, of_file = _parameters(params)
+    given |= {key: value for key, value in values.items() if value is not None}
+    chosen = next(s for s in (seed, of_file, DEFAULT_SEED) if s is not None)
+    request = SemanticIdsRequest(vectors, method, given, chosen, name, overwrite, device)
+    with progress() as (on_epoch, on_progress):
+        report = make_semantic_ids(request, directory, Told(say, on_epoch, on_progress))
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=1, ensure_ascii=False))
         return
     _show(report)
     added = ", ".join(f"{level.feature} ({level.prefixes:,} values)" for level in report.levels)
     say(f"added to {directory}: {added}")
+
+
+def _parameters(params: str | None) -> tuple[dict[str, Any], int | None]:
+    """What ``--params`` says, and a paramfile's seed."""
+    from paropt.search.space import shipped
+    from paropt.search.space.paramfiles import read_paramfile
+    from paropt.training.train_and_test import parse_params
+
+    if params is None:
+        return {}, None
+    if "=" in params and not Path(params).exists():
+        return dict(parse_params(params)), None
+    path = shipped.find_paramfile(params)
+    if path is None:
+        raise ParamError(shipped.missing(params, "paramfile"))
+    file = read_paramfile(path)
+    if file.model != "rqvae":
+        raise ParamError(f"{params} is a paramfile of model {file.model!r}, not 'rqvae'")
+    return dict(file.params), file.provenance.get("seed")
 
 
 def _show(report: Report) -> None:

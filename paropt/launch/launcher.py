@@ -255,6 +255,7 @@ def _compute_floor(opened: OpenedStudy) -> None:
                     protocol.filter_seen,
                     definition.also,
                     definition.objective,
+                    opened.study.space.constants,
                 )
             )
 

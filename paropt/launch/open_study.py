@@ -165,6 +165,7 @@ def _create(
         evaluation=protocol.to_json(),
         data_path=str(dataset.path.resolve()),
         fingerprint=dataset.fingerprint,
+        added=_added(space, dataset),
         semantics=SEMANTICS,
         seed=request.seed,
         sampler=request.sampler,
@@ -273,6 +274,13 @@ def _check_needs(space: Space, dataset: Dataset) -> None:
     check_needs(space, dataset)
 
 
+def _added(space: Space, dataset: Dataset) -> dict[str, str]:
+    """Digests of what was added to the data since, and the space reads."""
+    from paropt.search.setup.check_needs import items_read
+
+    return dataset.digests(items_read(space)) if dataset.added else {}
+
+
 def _metric_of(request: LaunchRequest, recorded: StudyDefinition) -> str | None:
     """What ``--metric`` means for the models of a study that there is."""
     from paropt.search.space.file import from_json
@@ -346,6 +354,7 @@ def matching_data(name: str, definition: Any, given: Given | None, note: Note = 
             f"study {name!r} has the data fingerprint {definition.fingerprint[:12]}, and {place} "
             f"has {dataset.fingerprint[:12]}; give the study's data with --data DIR"
         )
+    definition.check_added({added: one.digest for added, one in dataset.added.items()})
     return dataset.path
 
 

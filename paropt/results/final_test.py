@@ -306,7 +306,10 @@ def _baselines(train: _FinalTraining, plan: FinalPlan) -> dict[str, Sample]:
     names = names_at(sorted({*AT, *definition.at}), [*definition.also, *objective.names])
     models = list(dict.fromkeys(entry.model for entry in plan.entries))
     view = open_dataset(train.opened.data).view(plan.view)
-    return baseline_samples(models, view, names, train.protocol, objective)
+    params: dict[str, Any] = {}
+    for entry in reversed(plan.entries):  # the first one's, where they differ
+        params |= entry.params
+    return baseline_samples(models, view, names, train.protocol, objective, params)
 
 
 __all__ = ["FinalRequest", "Look", "latest", "latest_report", "run"]

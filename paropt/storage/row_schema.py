@@ -318,6 +318,7 @@ DEFINITION = Members(
         "versions": Every(TEXT, dict),
         "heartbeat": number(0.01, 1e6),
         "plan": Unless({}, PLAN),
+        "added": Every(NAME, dict),
     },
 )
 

@@ -55,7 +55,7 @@ try:
         TrainingEvents,
         Vectors,
     )
-    from models.parts.quantising.preparation import HOWS, How, chunks, mean_and_spread
+    from models.parts.quantising.preparation import How, chunks, mean_and_spread, varied
     from models.parts.quantising.quality import (
         Quantiser,
         codes_of,
@@ -64,6 +64,7 @@ try:
         use_of,
     )
     from models.parts.quantising.residual import fit_residual_kmeans
+    from models.parts.quantising.threads import one_thread
 except ModuleNotFoundError as error:
     if error.name is None or not error.name.startswith("models"):
         raise
@@ -72,7 +73,6 @@ except ModuleNotFoundError as error:
     raise _foreign(_where or "nowhere") from error
 
 __all__ = [
-    "HOWS",
     "Bags",
     "Catalogue",
     "Facts",
@@ -105,11 +105,13 @@ __all__ = [
     "mean_and_spread",
     "model_class",
     "names",
+    "one_thread",
     "own_metrics",
     "scores_itself",
     "sharing_of",
     "stages_of",
     "use_of",
+    "varied",
 ]
 
 STATISTICS = "stats."  # what names of items' statistics begin with (batches/statistics.py)
@@ -201,6 +203,9 @@ def _check_learns(name: str, found: type[Model]) -> None:
     if found.PLAN == "counting":
         if found.count is Model.count:
             raise ModelError(f"model {name!r} has no count(), so it cannot learn")
+    elif found.PLAN == "items":
+        if found.item_loss is Model.item_loss:
+            raise ModelError(f"model {name!r} has no item_loss(), so it cannot learn")
     elif found.loss is Model.loss and not hasattr(found, "run_steps"):
         raise ModelError(f"model {name!r} has neither loss() nor run_steps(), so it cannot learn")
 

@@ -217,6 +217,7 @@ def train(
             protocol.filter_seen,
             request.also,
             objective,
+            fit.params,
         ),
         best_epoch=fit.best_epoch,
         stage=last.stage if fit.stages else None,
@@ -313,9 +314,9 @@ def test(
     _check_known(found, directory, str(data))
     floor, judged = None, View(view.name, dataset, dataset.split(trained), view.test)
     if own:
-        floor = floors_of(
-            [saved.meta["model"]], judged, at, protocol.ties, protocol.filter_seen, also, objective
-        )
+        rules = protocol.ties, protocol.filter_seen
+        asked = at, *rules, also, objective, saved.meta["params"]
+        floor = floors_of([saved.meta["model"]], judged, *asked)
     return RunResult(
         model=saved.meta["model"],
         metrics=found.metrics,

@@ -47,6 +47,9 @@ def test_models_keep_the_contract(name: str, params: dict[str, Any]) -> None:
     results = check_model(name, params)
     assert failures(results) == []
     skipped = [result.message for result in results if result.status == "skipped"]
+    if registry.judges_itself(name) and name in registry.names():  # the task ranks no items
+        assert set(skipped) == {"the model has neither encode() nor score()"}
+        return
     counts = ["the model counts, and nothing in it is random"] if registry.counts(name) else []
     assert skipped == counts
 

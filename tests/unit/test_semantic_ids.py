@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,21 @@ from click.testing import CliRunner
 
 from paropt.cli.main import cli
 from paropt.data.dataset import Dataset, open_dataset
-from paropt.errors import ParoptError
+from paropt.errors import CheckpointError, ParoptError
+from paropt.search.setup.check_needs import items_read
+from paropt.search.setup.check_space import checked
+from paropt.search.space.file import from_json
+from paropt.search.study.definition import StudyDefinition
+from paropt.training.evaluation.epochs import EpochReport
+from paropt.training.fitting.fit import Fit
 from paropt.training.made_up import ITEMS, made_up_data
 from paropt.training.registry import Needs
+from paropt.training.semantic_ids.learn import Told
 from paropt.training.semantic_ids.make import SemanticIdsRequest, make_semantic_ids
 
 NEEDS = Needs(items={"picture": ("vector",), "title": ("text",)})
-REQUEST = SemanticIdsRequest("picture", levels=2, codes=5, dims=4)
+VALUES = {"levels": 2, "codes": 5, "dims": 4}
+REQUEST = SemanticIdsRequest("picture", params=VALUES)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +95,7 @@ def test_a_learned_code_is_the_same_again_and_another_seed_gives_others(data: Pa
     digests = [open_dataset(data).digests(["sid_1"])["sid"]]
     for seed in (42, 43):
         torch.manual_seed(seed)
-        again = SemanticIdsRequest("picture", levels=2, codes=5, dims=4, seed=seed, overwrite=True)
+        again = replace(REQUEST, seed=seed, overwrite=True)
         make_semantic_ids(again, data)
         digests.append(open_dataset(data).digests(["sid_1"])["sid"])
 
@@ -115,19 +124,17 @@ def test_a_changed_code_is_noticed(data: Path) -> None:
         ({"vectors": "pictures"}, "'pictures' is no feature of items, .* did you mean 'picture'"),
         ({"vectors": "title"}, "'title' is a text, not vectors; the vectors are picture"),
         ({"codes": 500}, "codes 500 is more than the 23 training items .* fewer --codes"),
-        ({"levels": 0}, "levels 0 is below 1"),
+        ({"levels": 0}, "levels must be at least 1, not 0"),
         ({"name": ""}, "the features need a name"),
-        ({"name": "kind", "levels": 1}, None),
+        ({"latent": 4}, "rq-kmeans has no parameter 'latent'; --method rq-vae may have it"),
     ],
 )
 def test_bad_input_leaves_the_dataset_as_it_was(
-    data: Path, given: dict[str, Any], said: str | None
+    data: Path, given: dict[str, Any], said: str
 ) -> None:
     before = files(data)
-    request = SemanticIdsRequest(**({"vectors": "picture", "codes": 5} | given))
-    if said is None:  # no fault
-        make_semantic_ids(request, data)
-        return
+    vectors, name = given.pop("vectors", "picture"), given.pop("name", "sid")
+    request = SemanticIdsRequest(vectors, params=VALUES | given, name=name)
 
     with pytest.raises(ParoptError, match=said):
         make_semantic_ids(request, data)
@@ -188,3 +195,109 @@ def test_the_verb_prints_a_report(data: Path) -> None:
     assert f"{report['tuples']} different tuples for 23 items" in told.stdout
     assert "added to" in told.stderr
     assert "sid_2" in told.stderr
+
+
+VAE = SemanticIdsRequest(
+    "picture", "rq-vae", VALUES | {"hidden": (8,), "latent": 4, "n_epochs": 4}, name="vae"
+)
+
+
+def digest_of(data: Path, name: str) -> str:
+    return open_dataset(data).added[name].digest
+
+
+def test_an_rq_vae_that_was_cut_off_goes_on_and_gives_the_same_codes(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PAROPT_HOME", str(tmp_path / "home"))
+    before = torch.get_num_threads()
+    said: list[str] = []
+    seen: list[int] = []
+
+    def cut_off(epoch: EpochReport, epochs: int) -> None:
+        if epoch.epoch == 2:
+            raise KeyboardInterrupt
+
+    made_before = files(data)
+    with pytest.raises(KeyboardInterrupt):
+        make_semantic_ids(VAE, data, Told(on_epoch=cut_off))
+    assert files(data) == made_before
+    assert len(list((tmp_path / "home" / "semantic-ids").iterdir())) == 1
+    told = Told(said.append, lambda epoch, epochs: seen.append(epoch.epoch))
+    torch.set_num_threads(2)
+    try:
+        report = make_semantic_ids(VAE, data, told)
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [3, 4]
+    assert said == ["goes on after epoch 2 of 4, where it was cut off"]
+    assert list((tmp_path / "home" / "semantic-ids").iterdir()) == []
+    resumed = digest_of(data, "vae")
+
+    make_semantic_ids(replace(VAE, overwrite=True), data)
+    assert digest_of(data, "vae") == resumed
+    assert report.made["held_out"] == 0.0  # it learned from all training items
+    assert report.trained == 23
+
+
+def test_a_damaged_checkpoint_begins_anew(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PAROPT_HOME", str(tmp_path / "home"))
+
+    def cut_off(epoch: EpochReport, epochs: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_semantic_ids(VAE, data, Told(on_epoch=cut_off))
+    (left,) = (tmp_path / "home" / "semantic-ids").iterdir()
+    left.write_bytes(left.read_bytes()[:-5])
+    said: list[str] = []
+    seen: list[int] = []
+    make_semantic_ids(VAE, data, Told(said.append, lambda epoch, epochs: seen.append(epoch.epoch)))
+
+    assert seen == [1, 2, 3, 4]
+    assert "begins anew" in said[0]
+
+
+def test_who_reads_the_codes_notices_that_they_changed(data: Path, tmp_path: Path) -> None:
+    make_semantic_ids(REQUEST, data)
+    reading = {"features": "sid_2", "dim": 8, "heads": 1, "n_epochs": 1}
+    fits = [fit_of(data, params) for params in (reading, reading | {"features": "none"})]
+    for number, fit in enumerate(fits):
+        list(fit.epochs())
+        fit.save(tmp_path / f"{number}.ckpt")
+    assert fits[0].identity()["added"] == {"sid": digest_of(data, "sid")}
+    assert fits[1].identity()["added"] == {}
+
+    make_semantic_ids(replace(REQUEST, seed=43, overwrite=True), data)
+
+    with pytest.raises(CheckpointError, match="its added is"):
+        fit_of(data, reading).resume(tmp_path / "0.ckpt")
+    assert fit_of(data, reading | {"features": "none"}).resume(tmp_path / "1.ckpt") == 1
+
+
+def fit_of(data: Path, params: dict[str, Any]) -> Fit:
+    return Fit("sasrec", params, open_dataset(data).view("search"), seed=1)
+
+
+def test_a_study_goes_on_only_with_the_codes_that_it_reads(data: Path) -> None:
+    make_semantic_ids(REQUEST, data)
+    dataset = open_dataset(data)
+    source = {
+        "model": "sasrec",
+        "search": {"features": {"type": "categorical", "choices": ["none", "kind", "sid_1+kind"]}},
+    }
+    space = checked(from_json(source, "space.json"))
+    added = dataset.digests(items_read(space))
+    assert added == {"sid": digest_of(data, "sid")}
+    definition = StudyDefinition("s", space.to_json(), "mrr@20", [20], "", "f", added=added)
+    again = StudyDefinition.from_json(json.loads(json.dumps(definition.to_json())))
+
+    again.check_added(added | {"other": "of no interest"})
+    with pytest.raises(ParoptError, match="study 's' reads 'sid' of the data, which is made anew"):
+        again.check_added({"sid": "another"})
+    with pytest.raises(ParoptError, match="which is not there"):
+        again.check_added({})
+    plain = checked(from_json({"model": "sasrec", "fixed": {"features": "kind"}}, "space.json"))
+    assert dataset.digests(items_read(plain)) == {}

@@ -15,8 +15,9 @@ FITTING = 256  # vectors per code that centres are fitted to
 def assign(vectors: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     """The nearest of ``centres`` [k, d] for every vector [n, d]: its number [n], and the squared
     distance [n] float64."""
-    labels = torch.empty(len(vectors), dtype=torch.int64)
-    distances = torch.empty(len(vectors), dtype=torch.float64)
+    device = vectors.device
+    labels = torch.empty(len(vectors), dtype=torch.int64, device=device)
+    distances = torch.empty(len(vectors), dtype=torch.float64, device=device)
     lengths = centres.square().sum(1)
     for begin in range(0, len(vectors), CHUNK):
         part = vectors[begin : begin + CHUNK].double()
@@ -28,12 +29,15 @@ def assign(vectors: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def kmeans(vectors: Tensor, k: int, draw: torch.Generator) -> Tensor:
-    """Centres [k, d] float64 of vectors [n, d], n ≥ k; begun by k-means++ (Arthur & Vassilvitskii
+    """Centres [k, d] float64 of vectors [n, d]; begun by k-means++ (Arthur & Vassilvitskii
     2007), then Lloyd's rounds.
 
     Of more than 256 vectors per code a random part is looked at. A centre that is nobody's nearest
-    moves to the vector that is farthest from its own.
+    moves to the vector that is farthest from its own. Of fewer vectors than centres each is one,
+    and some are two.
     """
+    if len(vectors) <= k:
+        return vectors.double()[torch.arange(k) % len(vectors)]
     order = torch.randperm(len(vectors), generator=draw)[: FITTING * k]
     vectors = vectors[order]
     centres = plus_plus(vectors[: SEEDING * k].double(), k, draw)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from models.parts.fields import Vectors
 
-How = Literal["none", "centre", "pca", "whiten"]
+How = Literal["centre", "pca", "whiten"]
 HOWS: tuple[How, ...] = get_args(How)
 CHUNK = 4096  # vectors in memory at once, in float64
 SAMPLE = 1 << 16  # vectors that directions are found from; 4 per dimension where those are more
@@ -67,6 +67,12 @@ def mean_and_spread(vectors: Vectors, index: Tensor) -> tuple[Tensor, float]:
     return mean, spread / len(index)
 
 
+def varied(vectors: Vectors, index: Tensor) -> bool:
+    """Whether there is anything to tell the vectors of rows ``index`` [m], m > 0, apart by."""
+    mean, spread = mean_and_spread(vectors, index)
+    return spread > LEAST * float(mean.square().sum())
+
+
 def covariance_of(vectors: Vectors, index: Tensor, mean: Tensor) -> Tensor:
     """Covariance [dim, dim] float64 of the vectors of rows ``index``, evenly thinned out where
     they are very many."""
@@ -80,29 +86,27 @@ def covariance_of(vectors: Vectors, index: Tensor, mean: Tensor) -> Tensor:
 
 
 def fit_preparation(vectors: Vectors, index: Tensor, how: How, dims: int = 0) -> Preparation:
-    """A preparation fitted to the vectors of rows ``index`` [m].
+    """A preparation fitted to the vectors of rows ``index`` [m], m > 0.
 
-    ``none`` leaves them as they are, ``centre`` takes their mean away, ``pca`` keeps the ``dims``
-    directions with most variance (at most; 0: all that vary), ``whiten`` gives each of these
-    variance 1.
-
-    Raises:
-        ValueError: the vectors are all the same.
+    ``centre`` takes their mean away, ``pca`` keeps the ``dims`` directions with most variance as
+    well (0: all), ``whiten`` gives each of these variance 1 that has any. It has
+    :func:`prepared_dims` numbers.
     """
-    mean, spread = mean_and_spread(vectors, index)
-    if not spread > LEAST * float(mean.square().sum()):
-        raise ValueError(f"the vectors of all {len(index):,} items are the same")
-    if how in ("none", "centre"):
-        whole = torch.eye(vectors.dim, dtype=torch.float64)
-        ones = torch.ones(vectors.dim, dtype=torch.float64)
-        return Preparation(mean if how == "centre" else torch.zeros_like(mean), whole, ones)
+    mean, _ = mean_and_spread(vectors, index)
+    kept = prepared_dims(vectors.dim, how, dims)
+    ones = torch.ones(kept, dtype=torch.float64)
+    if how == "centre":
+        return Preparation(mean, torch.eye(kept, dtype=torch.float64), ones)
     variances, directions = torch.linalg.eigh(covariance_of(vectors, index, mean))
-    variances, directions = variances.flip(0), directions.flip(1)
-    rank = int((variances > LEAST * variances[0]).sum())
-    kept = min(dims or rank, rank)
-    basis = _signed(directions[:, :kept])
-    whitening = variances[:kept].rsqrt()
-    return Preparation(mean, basis, whitening if how == "whiten" else torch.ones_like(whitening))
+    variances, directions = variances.flip(0)[:kept], directions.flip(1)[:, :kept]
+    varies = variances > LEAST * variances[0]
+    whitening = torch.where(varies, variances.clamp(min=1e-30).rsqrt(), 1.0)
+    return Preparation(mean, _signed(directions), whitening if how == "whiten" else ones)
+
+
+def prepared_dims(dim: int, how: How, dims: int) -> int:
+    """How many numbers vectors of ``dim`` numbers have when they are prepared."""
+    return dim if how == "centre" or not dims else min(dims, dim)
 
 
 def _signed(directions: Tensor) -> Tensor:

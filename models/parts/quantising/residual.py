@@ -16,6 +16,7 @@ from models.parts.quantising.preparation import (
     Preparation,
     chunks,
     fit_preparation,
+    varied,
 )
 from models.parts.quantising.threads import one_thread
 
@@ -48,11 +49,8 @@ def fit_books(
 
     ``on_level`` is told each level as it is done, from 1.
 
-    Raises:
-        ValueError: there are more codes than vectors.
+    Codes beyond the number of vectors stand for nothing of their own.
     """
-    if codes > len(vectors):
-        raise ValueError(f"codes {codes} is more than the {len(vectors):,} vectors to learn from")
     draw = torch.Generator().manual_seed(seed)
     left, books = vectors.clone(), []
     for level in range(1, levels + 1):
@@ -101,11 +99,13 @@ def fit_residual_kmeans(
     Of more than 256 rows per code, a random part is learned from.
 
     Raises:
-        ValueError: fewer rows than codes, or see :func:`.preparation.fit_preparation`.
+        ValueError: fewer rows than codes, or all their vectors are the same.
     """
     if codes > len(index):
         raise ValueError(f"codes {codes} is more than the {len(index):,} vectors to learn from")
     with one_thread():
+        if not varied(vectors, index):
+            raise ValueError(f"the vectors of all {len(index):,} items are the same")
         preparation = fit_preparation(vectors, index, how, dims)
         draw = torch.Generator().manual_seed(seed)
         some = index[torch.randperm(len(index), generator=draw)[: FITTING * codes].sort().values]

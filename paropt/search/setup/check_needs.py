@@ -44,6 +44,20 @@ def check_needs(space: Space, dataset: Dataset) -> None:
             raise DataError(f"{error}{told}") from None
 
 
+def items_read(space: Space) -> set[str]:
+    """The fields of items that configurations of the space read, by name."""
+    found: set[str] = set()
+    for config, _ in _configurations(space):
+        model = str(config["model"])
+        params = {name: value for name, value in config.items() if name != "model"}
+        try:
+            complete = registry.complete_params(model, params)
+        except ParamError:
+            continue
+        found |= set(registry.model_class(model).needs(complete).items)
+    return found
+
+
 def _configurations(space: Space) -> Iterator[tuple[Config, Parameter | None]]:
     """Configurations to try, each with the parameter whose choice it is there for."""
     rng = random.Random(0)

@@ -45,6 +45,12 @@ class Space:
         return [parameter for parameter in self.parameters if parameter.searched]
 
     @property
+    def constants(self) -> dict[str, Any]:
+        """What every configuration has, by name, but for the model."""
+        fixed = [p for p in self.parameters if not p.searched and not p.when and p.name != "model"]
+        return {parameter.name: parameter.choices[0] for parameter in fixed}
+
+    @property
     def conditional(self) -> bool:
         """Whether some searched parameter is not always in force."""
         chosen = {parameter.name for parameter in self.searched}

@@ -38,6 +38,8 @@ class StudyDefinition:
     paropt 0.1. ``semantics`` is raised only when the
     same parameters would give other numbers. An empty ``sampler`` or ``pruner`` and a ``seed`` of
     None take what the study has, or the defaults for a new one. ``heartbeat`` is in seconds.
+    ``added`` are digests of what the space reads of what was added to the data since they were
+    prepared (semantic ids): the fingerprint says nothing of it.
     A ``plan`` (:mod:`paropt.search.study.plan`) makes it a study that searches nothing: it trains
     what the plan lists.
     """
@@ -59,6 +61,7 @@ class StudyDefinition:
     versions: Mapping[str, str] = field(default_factory=dict)
     heartbeat: float = HEARTBEAT
     plan: Mapping[str, Any] = field(default_factory=dict)
+    added: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def objective(self) -> Objective:
@@ -107,6 +110,7 @@ class StudyDefinition:
                     f"study {self.name!r} has the {words} {theirs!r}, not {ours!r}; "
                     "give it what it has, or launch under another name"
                 )
+        recorded.check_added(self.added)
         if self.protocol != recorded.protocol:
             raise StudyError(
                 f"study {self.name!r} is judged with {recorded.protocol.words()}, not "
@@ -132,6 +136,20 @@ class StudyDefinition:
                 "leave it out, or launch under another name"
             )
         return recorded
+
+    def check_added(self, added: Mapping[str, str]) -> None:
+        """Whether data have what was added to them and is read here, by digests.
+
+        Raises:
+            StudyError: it was made anew since, or isn't there.
+        """
+        for name, digest in self.added.items():
+            if added.get(name) != digest:
+                what = "made anew since" if name in added else "not there"
+                raise StudyError(
+                    f"study {self.name!r} reads {name!r} of the data, which is {what}; add it as it"
+                    " was, or launch under another name"
+                )
 
     def filled(self, sampler: Mapping[str, Any], pruner: Mapping[str, Any]) -> StudyDefinition:
         """A new study's definition: nothing left open."""

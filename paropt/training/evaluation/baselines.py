@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from paropt.training.evaluation.protocol import EvaluationProtocol, Ties
 from paropt.training.evaluation.ranking import ROWS, Evaluation, gains, own_evaluation
 from paropt.training.evaluation.session_knn import session_knn_ranks
 from paropt.training.metrics import of_ranks
-from paropt.training.registry import complete_params, judges_itself, model_class
+from paropt.training.registry import complete_params, declaration, judges_itself, model_class
 
 if TYPE_CHECKING:
     from paropt.data.dataset import View
@@ -32,16 +32,17 @@ def floors_of(
     filter_seen: bool = False,
     also: Sequence[str] = (),
     objective: Objective | None = None,
+    params: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Metrics of what needs no training, by name, in the task that the models are judged by.
 
     Popularity and co-occurrence where paropt ranks; what models bring along
-    (:meth:`Model.floors`) where they judge themselves.
+    (:meth:`Model.floors`) where they judge themselves, with ``params`` where these are theirs.
     """
     own = [model for model in models if judges_itself(model)]
     if not own:
         return floors(view, at, ties, filter_seen, also, objective)
-    brought = _brought_along(own, view, objective)
+    brought = _brought_along(own, view, objective, params or {})
     return {name: judged.metrics for name, judged in brought.items()}
 
 
@@ -51,6 +52,7 @@ def baseline_samples(
     names: Sequence[str],
     protocol: EvaluationProtocol,
     objective: Objective,
+    params: Mapping[str, Any] | None = None,
 ) -> dict[str, Sample]:
     """A sample of the metrics ``names`` of each baseline on the view's evaluation split.
 
@@ -60,7 +62,7 @@ def baseline_samples(
     own = [model for model in models if judges_itself(model)]
     if own:
         n = view.test.n_sessions
-        brought = _brought_along(own, view, objective)
+        brought = _brought_along(own, view, objective, params or {})
         judged = {name: one.sample(n) for name, one in brought.items()}
         return {name: sample for name, sample in judged.items() if sample is not None}
     rules = protocol.ties, protocol.filter_seen
@@ -77,16 +79,18 @@ def baseline_samples(
 
 
 def _brought_along(
-    models: Sequence[str], view: View, objective: Objective | None
+    models: Sequence[str], view: View, objective: Objective | None, params: Mapping[str, Any]
 ) -> dict[str, Evaluation]:
     """The floors of models that judge themselves, by name."""
     found = {}
     for model in models:
-        kind = model_class(model)
-        needs = kind.needs(complete_params(model, {}))
+        kind, declared = model_class(model), declaration(model)
+        own = {name: value for name, value in params.items() if name in declared}
+        complete = complete_params(model, own)
+        needs = kind.needs(complete)
         batches = evaluation(view.test, view.n_items, None, ROWS, needs=needs)
         with torch.no_grad():
-            floors_of_it = kind.floors(catalogue(view), batches)
+            floors_of_it = kind.floors_with(complete, catalogue(view), batches)
         for name, given in floors_of_it.items():
             found[name] = own_evaluation(name, given, batches, objective)
     return found

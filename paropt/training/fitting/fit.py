@@ -41,6 +41,7 @@ from paropt.training.fitting.steps import CountingSteps, LossSteps, OwnSteps, Pl
 from paropt.training.fitting.weights import load_everything, load_weights
 from paropt.training.metrics import CUTOFF, DEFAULT
 from paropt.training.registry import (
+    SessionParallelPlan,
     TrainingEvents,
     build,
     counts,
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
 CHECKPOINT_VERSION = 1
 RANGE_SECONDS = 0.3  # of work between two looks at stop()
 # what paropt 0.1 counted its best epoch by, and judged with, without saying so in a checkpoint
-_UNSAID = {"metric": DEFAULT, "evaluation": EvaluationProtocol().to_json()}
+_UNSAID = {"metric": DEFAULT, "evaluation": EvaluationProtocol().to_json(), "added": {}}
 OnProgress = Callable[[int, int, int, float], None]
 
 
@@ -229,7 +230,7 @@ class Fit:
         plan = self.plans.epoch(self.epoch)
         if isinstance(plan, TrainingEvents):
             return CountingSteps(self.model, plan)
-        if self.optimiser is None or not isinstance(plan, plans.SequenceBatches):
+        if self.optimiser is None or isinstance(plan, SessionParallelPlan):
             return OwnSteps(self.model, plan)
         done = (self.stages.epoch if self.stages else self.epoch) - 1
         first = done * self.plans.steps_per_epoch
@@ -336,6 +337,7 @@ class Fit:
             "seed": self.seed,
             "view": self.view.name,
             "fingerprint": self.view.fingerprint,
+            "added": self.view.dataset.digests(self.model.needs(self.params).items),
             "metric": self.objective.metric,
             "evaluation": self.protocol.to_json(),
         }

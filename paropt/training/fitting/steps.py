@@ -9,6 +9,7 @@ from torch import Tensor
 
 from paropt.errors import ModelError, TrainingError
 from paropt.training.batches import plans
+from paropt.training.batches.items import ItemBatches, TrainingItems
 from paropt.training.fitting.optimisers import Optimiser
 from paropt.training.registry import (
     Model,
@@ -20,7 +21,7 @@ from paropt.training.registry import (
 if TYPE_CHECKING:
     from paropt.data.dataset import View
 
-Plan = SessionParallelPlan | plans.SequenceBatches | TrainingEvents
+Plan = SessionParallelPlan | plans.SequenceBatches | TrainingEvents | ItemBatches
 
 
 class Steps(Protocol):
@@ -35,7 +36,9 @@ class Steps(Protocol):
 class OwnSteps:
     """Those of a model with ``run_steps``."""
 
-    def __init__(self, model: Model, plan: SessionParallelPlan | plans.SequenceBatches) -> None:
+    def __init__(
+        self, model: Model, plan: SessionParallelPlan | plans.SequenceBatches | ItemBatches
+    ) -> None:
         self.model, self.plan = model, plan
         self.weights = plan.n_valid if isinstance(plan, SessionParallelPlan) else plan.n_targets
 
@@ -48,7 +51,11 @@ class LossSteps:
     """Differentiate the loss of a batch, clip, step the optimiser, tell the model."""
 
     def __init__(
-        self, model: Model, batches: plans.SequenceBatches, optimiser: Optimiser, first: int
+        self,
+        model: Model,
+        batches: plans.SequenceBatches | ItemBatches,
+        optimiser: Optimiser,
+        first: int,
     ) -> None:
         """``first``: how many steps the epochs before had."""
         self.model, self.batches, self.optimiser, self.first = model, batches, optimiser, first
@@ -64,10 +71,12 @@ class LossSteps:
             losses.append(loss.detach())
         return torch.stack(losses).float()
 
-    def _loss(self, batch: SequenceBatch) -> Tensor:
-        device = batch.items.device
+    def _loss(self, batch: SequenceBatch | Tensor) -> Tensor:
+        items = batch if isinstance(batch, Tensor) else batch.items
         # weights, their gradients and the optimiser's state stay float32
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.half):
+        with torch.autocast(items.device.type, torch.bfloat16, enabled=self.half):
+            if isinstance(batch, Tensor):
+                return self.model.item_loss(batch)
             return self.model.loss(batch)
 
 
@@ -94,9 +103,13 @@ class Plans:
         self.schedule: SessionParallelPlan | None = None
         self.training: plans.TrainingSequences | None = None
         self.whole: TrainingEvents | None = None
+        self.items: TrainingItems | None = None
         if model.PLAN == "counting":
             self.whole = plans.training_events(view.train, view.n_items, device, needs)
             steps = int(bool((self.whole.offsets.diff() > 1).any()))
+        elif model.PLAN == "items":
+            self.items = TrainingItems(model.training_items(), batch_size, seed, device)
+            steps = self.items.n_batches
         elif model.PLAN == "session-parallel":
             if not self.own:
                 raise ModelError(f"{name} has no run_steps(), which its plan needs")
@@ -111,9 +124,10 @@ class Plans:
             )
             steps = self.training.n_batches
         if steps == 0:
-            raise TrainingError(
-                f"nothing to train on: no session of split {view.train.name!r} has two events"
-            )
+            lacking = f"no session of split {view.train.name!r} has two events"
+            if self.items is not None:
+                lacking = "no item has what the model reads"
+            raise TrainingError(f"nothing to train on: {lacking}")
         self.steps_per_epoch = steps
 
     def epoch(self, epoch: int) -> Plan:
@@ -122,5 +136,7 @@ class Plans:
             return self.whole
         if self.schedule is not None:
             return self.schedule
+        if self.items is not None:
+            return self.items.epoch(epoch)
         assert self.training is not None
         return self.training.epoch(epoch)

@@ -153,6 +153,7 @@ def _fill(path: Path, fit: Fit, provenance: Mapping[str, Any]) -> None:
         "split": view.name,
         "epoch": fit.epoch,
         "fingerprint": view.fingerprint,
+        "added": view.dataset.digests(model.needs(model.params).items),
         "semantics": SEMANTICS,
         "facts": facts_as_json(model.catalogue.facts),
         "log": view.dataset.meta.get("log"),

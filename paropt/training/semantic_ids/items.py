@@ -13,7 +13,7 @@ from paropt.data.dataset import Dataset
 from paropt.data.features.fields import StoredField
 from paropt.errors import DataError, did_you_mean
 from paropt.training.batches.catalogue import READ
-from paropt.training.registry import Vectors, chunks
+from paropt.training.registry import Vectors, chunks, varied
 
 TITLES = ("title", "name", "text", "description")  # texts that tell people which item it is
 
@@ -37,6 +37,11 @@ class ItemVectors:
     def coded(self) -> Tensor:
         """All items with a vector."""
         return torch.cat((self.trained, self.others))
+
+    @property
+    def same(self) -> bool:
+        """Whether all that is learned from is the same."""
+        return not varied(self.vectors, self.trained)
 
     def title_field(self) -> StoredField | None:
         """The texts by which people know items, if there are some."""

@@ -153,9 +153,11 @@ def advice(report: Report) -> list[str]:
             " differ: take more --levels or --codes"
         )
     if report.cosine["trained"] < FAINT:
+        longer = made["method"] == "rq-vae"
+        more = "train it longer (n_epochs), or" if longer else "--prepare pca if it whitens, or"
         said.append(
-            f"a vector and its codes have a cosine of {report.cosine['trained']:.2f}: take more"
-            " --levels or --codes, or --prepare pca where vectors are whitened"
+            f"a vector and its codes have a cosine of {report.cosine['trained']:.2f}: {more} take"
+            " more --levels or --codes"
         )
     return said
 
@@ -163,6 +165,6 @@ def advice(report: Report) -> list[str]:
 def _evener(made: Mapping[str, Any]) -> str:
     if made["method"] == "rq-vae":
         return "try --method rq-kmeans, or a lower learning_rate and more n_epochs"
-    if made["prepare"] in ("none", "centre"):
+    if made["prepare"] == "centre":
         return "take fewer --codes, or --prepare pca with 64 --dims or fewer"
     return f"take fewer --codes, or fewer --dims than {made['dims']:,}"
