@@ -38,11 +38,13 @@ class About:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
+    def to_text(self) -> dict[str, str]:
+        """:meth:`to_json` in words: "" for None."""
+        return {name: _text(value) for name, value in self.to_json().items()}
+
     def same_run(self, stored: Mapping[str, Any]) -> bool:
         """Whether what is stored was made of the same model and events, in the same order."""
-        return all(
-            _text(stored.get(name)) == _text(value) for name, value in self.to_json().items()
-        )
+        return all(_text(stored.get(name)) == text for name, text in self.to_text().items())
 
     def misfit(self, stored: Mapping[str, Any]) -> tuple[str, str] | None:
         """What is stored and what this is, where the two can't stand beside each other."""

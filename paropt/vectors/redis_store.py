@@ -63,7 +63,11 @@ class RedisStore:
         self._link = Link(self.place)
         self._ids = ids
         stored = self._stored()
-        settled = {**about.to_json(), "encoding": self.encoding, "ttl": self.ttl or 0}
+        settled: dict[str, Any] = {
+            **about.to_text(),
+            "encoding": self.encoding,
+            "ttl": self.ttl or 0,
+        }
         here = 0
         if stored:
             here = self._beside(about, stored, settled, note)

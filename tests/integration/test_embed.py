@@ -226,6 +226,23 @@ def run_elsewhere(shop: Path, server: RedisServer) -> dict[str, np.ndarray]:
         return vectors_in(client)
 
 
+def test_a_log_and_items_go_on_too(shop: Path, server: RedisServer, client: redis.Redis) -> None:
+    """Which have no split, that the one of a dataset could be told from."""
+
+    def end(done: int, total: int) -> None:
+        if done >= 25:
+            raise KeyboardInterrupt
+
+    log = Request(shop / "sasrec", shop / "log.tsv", Options())
+    items = Request(shop / "sasrec", what="items")
+    for request in (log, items):
+        settings = Settings(request.what, batch=5)
+        with pytest.raises(KeyboardInterrupt):
+            embed(request, open_place(server.url(), settings), print, end)
+        again = embed(request, open_place(server.url(), settings), print, lambda *_: None)
+        assert again.there == 20
+
+
 def test_what_is_gone_meanwhile_is_written_again(
     shop: Path, server: RedisServer, client: redis.Redis
 ) -> None:
