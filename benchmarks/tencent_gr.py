@@ -3,6 +3,7 @@
 ::
 
     python benchmarks/tencent_gr.py OUT [--layout competition|parquet] [--users 1000] [--items 600]
+    python benchmarks/tencent_gr.py OUT --score ANSWER
 
 No raw sample of the competition was at hand: the layouts are written from what several public
 solutions read. What is planted can be learnt. Items lie on rings, one per cluster; the cluster
@@ -12,13 +13,15 @@ on a ring of interest; clicks are where the interest is. Some items never occur 
 are among the candidates only.
 
 Beside the layout stands ``answers.jsonl``: the click that follows each sequence of
-``predict_seq.jsonl``.
+``predict_seq.jsonl``. With it an answer of ``paropt predict --top 10`` gets the competition's
+score, .31·HR@10 + .69·NDCG@10, over the users whose click is of a candidate.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -368,6 +371,26 @@ def _write_part(folder: Path, number: int, table: pa.Table) -> None:
     pa.parquet.write_table(table, folder / f"part-{number:05d}.parquet")
 
 
+def score(folder: Path, answer: Path) -> dict[str, float]:
+    """What ``top.jsonl`` of an answer is worth by ``answers.jsonl``."""
+    offered = {told["creative_id"] for told in _lines(folder / "predict_set.jsonl")}
+    clicks = {told["user"]: told["creative_id"] for told in _lines(folder / "answers.jsonl")}
+    gains = []
+    for told in _lines(answer / "top.jsonl"):
+        if clicks[told["user"]] in offered:
+            best = [int(one["creative_id"]) for one in told["items"][:10]]
+            there = clicks[told["user"]] in best
+            rank = best.index(clicks[told["user"]]) if there else 0
+            gains.append((there, there / math.log2(2 + rank)))
+    hits, ndcg = (sum(one) / len(gains) for one in zip(*gains, strict=True))
+    found = {"users": len(gains), "hr@10": hits, "ndcg@10": ndcg}
+    return found | {"score": 0.31 * hits + 0.69 * ndcg}
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 WRITE = {"competition": write_competition, "parquet": write_parquet}
 
 
@@ -385,9 +408,13 @@ def main() -> None:
     for name, kind in (("cold", float), ("offered", float), ("asked", int), ("seed", int)):
         parser.add_argument(f"--{name}", type=kind, default=getattr(Sizes(), name))
     parser.add_argument("--vectors", type=_vectors, default=Sizes().vectors, metavar="81:32,82:64")
+    parser.add_argument("--score", type=Path, metavar="ANSWER", help="of paropt predict --top 10")
     given = vars(parser.parse_args())
-    out, layout = given.pop("out"), given.pop("layout")
-    WRITE[layout](out, Sizes(**given))
+    out, layout, answer = given.pop("out"), given.pop("layout"), given.pop("score")
+    if answer:
+        print(json.dumps({k: round(v, 4) for k, v in score(out, answer).items()}))
+    else:
+        WRITE[layout](out, Sizes(**given))
 
 
 if __name__ == "__main__":

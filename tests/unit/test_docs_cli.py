@@ -16,7 +16,8 @@ from paropt.cli.main import VERBS, cli
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "cli.md").read_text("utf-8")
-EXAMPLES = re.findall(r"(?m)^(paropt [a-z]+ .*)$", "".join(PAGE.split("Examples:\n")[1:]))
+WALK = (DOCS / "ads.md").read_text("utf-8")
+EXAMPLES = re.findall(r"(?m)^(paropt [a-z]+ .*)$", "".join([*PAGE.split("Examples:\n")[1:], WALK]))
 
 
 def test_the_page_is_not_stale(monkeypatch: pytest.MonkeyPatch) -> None:

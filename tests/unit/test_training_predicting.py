@@ -100,6 +100,18 @@ def test_products_are_the_scores_that_recommend_gives(plain: Saved, tmp_path: Pa
     assert any(f"{told.left_out} candidates are unknown" in line for line in said)
     wanted = [[scores[user][str(indexer[o["creative_id"]])] for o in known] for user in users]
     assert np.allclose(query @ items.T, wanted, atol=1e-5)
+    clicks = {one["user"]: one["creative_id"] for one in lines(plain[1] / "answers.jsonl")}
+    gains = [0.0, 0.0, 0.0]
+    for user, row in zip(users, wanted, strict=True):
+        ids = [known[i]["creative_id"] for i in np.argsort(row)[::-1][:3]]
+        if clicks[user] in {one["creative_id"] for one in offered}:
+            rank = ids.index(clicks[user]) if clicks[user] in ids else None
+            gains[0] += 1
+            gains[1] += rank is not None
+            gains[2] += 0.0 if rank is None else 1 / np.log2(2 + rank)
+    scored = made.score(plain[1], tmp_path / "out")
+    assert scored["users"] == gains[0] > 0
+    assert scored["score"] == pytest.approx((0.31 * gains[1] + 0.69 * gains[2]) / gains[0])
     for top, row in zip(lines(tmp_path / "out" / "top.jsonl"), wanted, strict=True):
         best = np.argsort(row)[::-1][:3]
         assert [one["creative_id"] for one in top["items"]] == [
