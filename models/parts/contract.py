@@ -67,7 +67,8 @@ class Stage:
 
     It has at most ``epochs`` epochs (0: it is left out), and ends earlier when ``patience`` of them
     brought nothing better (0: never). It trains the parameters whose names are in ``trains``, or
-    begin with one of these and a dot; () means all. ``learning_rate``, ``schedule`` and ``warmup``
+    begin with one of these and a dot; () means all; those in ``leaves`` it doesn't in any case.
+    ``learning_rate``, ``schedule`` and ``warmup``
     are those of the parameters of these names where they are None.
     """
 
@@ -78,6 +79,7 @@ class Stage:
     schedule: str | None = None
     warmup: float | None = None
     patience: int = 0
+    leaves: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,7 +361,25 @@ class Model(nn.Module):
         """Numbers about the memory, to be shown with every epoch (the mean age of a row, say)."""
         return {}
 
+    def update_memory(self, batch: SequenceBatch) -> int:
+        """Remember what happened in a batch, all of whose events are new, in eval mode.
+
+        Called by request only (``recommend --update-memory``), without gradients. Returns how many
+        rows of the memory it moved.
+        """
+        return 0
+
+    @classmethod
+    def memory_bytes(cls, params: Mapping[str, Any], facts: Facts) -> int:
+        """The most bytes that :meth:`memory` takes on these data; 0 where it isn't known."""
+        return 0
+
     # -- ranking ----------------------------------------------------------------------------
+
+    @property
+    def scores_itself(self) -> bool:
+        """Whether ranking asks :meth:`score`, and not for vectors and a table."""
+        return type(self).score is not Model.score
 
     def encode(self, batch: SequenceBatch) -> Tensor:
         """One vector per target, in row-major order of ``batch.targets >= 0``: [n_targets, d].

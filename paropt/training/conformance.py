@@ -61,11 +61,12 @@ def check_model(
     params: Mapping[str, Any] | None = None,
     data: str | Path | None = None,
     only: str = "",
+    without: str = "",
 ) -> list[CheckResult]:
     """Run every check on a model, on its parameters' defaults but for ``params``.
 
     ``data`` is a dataset directory in place of the made-up log, which has what the model says it
-    needs. ``only`` runs the checks whose name contains it.
+    needs. ``only`` runs the checks whose name contains it, ``without`` those whose name doesn't.
 
     Raises:
         ModelError: there is no such model.
@@ -81,7 +82,9 @@ def check_model(
         registry.complete_params(name, kit.given, facts(kit.view))
         own = MEMORY_CHECKS if registry.model_class(name).MEMORY else ()
         checks = (*CHECKS, *own, *(MADE_UP_CHECKS if made_up else ()))
-        return [_run(check, kit) for check in checks if only in _name(check)]
+        names = {check: _name(check) for check in checks}
+        asked = [check for check, name in names.items() if only in name]
+        return [_run(check, kit) for check in asked if not without or without not in names[check]]
 
 
 def _name(check: Callable[[Kit], None]) -> str:

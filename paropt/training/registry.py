@@ -337,7 +337,7 @@ def stages_of(name: str, params: Mapping[str, Any]) -> tuple[Stage, ...]:
 
 def scores_itself(model: Model) -> bool:
     """Whether a model's scores are no product of vectors and a table."""
-    return type(model).score is not Model.score
+    return model.scores_itself
 
 
 def has_user_vectors(kind: type[Model]) -> bool:

@@ -46,6 +46,10 @@ def is_matrix(parameter: nn.Parameter, embeddings: set[int]) -> bool:
     return parameter.dim() >= 2 and not exempt
 
 
+def _scale(parameter: nn.Parameter) -> float:
+    return float(getattr(parameter, "rate_scale", 1.0))
+
+
 class Optimiser:
     """AdamW over the parameters that require gradients now, with clipping and a schedule.
 
@@ -67,11 +71,10 @@ class Optimiser:
         }
         trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.parameters = list(trained.values())
-        matrices = [p for p in self.parameters if is_matrix(p, embeddings)]
-        decayed = {id(p) for p in matrices}
+        decay = float(params.get("weight_decay", 0))
         groups = [
-            {"params": matrices, "weight_decay": float(params.get("weight_decay", 0))},
-            {"params": [p for p in self.parameters if id(p) not in decayed], "weight_decay": 0.0},
+            {"params": of_group, "weight_decay": decay if decayed else 0.0, "scale": scale}
+            for (scale, decayed), of_group in self._groups(embeddings).items()
         ]
         self.names = {id(p): n for n, p in trained.items()}
         self.adamw = torch.optim.AdamW(
@@ -81,6 +84,19 @@ class Optimiser:
             fused=all(p.is_floating_point() for p in self.parameters),
         )
 
+    def _groups(self, embeddings: set[int]) -> dict[tuple[float, bool], list[nn.Parameter]]:
+        """Parameters by what their rate is multiplied with and whether they decay.
+
+        A model gives a parameter a rate of its own by an attribute on it, ``rate_scale``.
+        """
+        scales = sorted({_scale(p) for p in self.parameters})
+        groups: dict[tuple[float, bool], list[nn.Parameter]] = {
+            (scale, decayed): [] for scale in scales for decayed in (True, False)
+        }
+        for p in self.parameters:
+            groups[_scale(p), is_matrix(p, embeddings)].append(p)
+        return groups
+
     def step(self, step: int, loss: Tensor) -> None:
         """Differentiate ``loss`` and move the parameters; ``step`` counts from the very first."""
         self.adamw.zero_grad(set_to_none=True)
@@ -88,7 +104,8 @@ class Optimiser:
         if self.clip > 0:
             nn.utils.clip_grad_norm_(self.parameters, self.clip)
         for group in self.adamw.param_groups:
-            group["lr"] = self.rate * multiplier(step, self.steps, self.warmup, self.schedule)
+            rate = self.rate * multiplier(step, self.steps, self.warmup, self.schedule)
+            group["lr"] = rate * group["scale"]
         self.adamw.step()
 
     def state(self) -> dict[str, Tensor]:

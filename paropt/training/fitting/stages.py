@@ -101,7 +101,8 @@ class Stages:
         for name, parameter in model.named_parameters():
             parts = [part for part in wanted if name == part or name.startswith(f"{part}.")]
             used |= set(parts)
-            parameter.requires_grad_(not wanted or bool(parts))
+            left = any(name == part or name.startswith(f"{part}.") for part in self.stage.leaves)
+            parameter.requires_grad_((not wanted or bool(parts)) and not left)
         if unused := [part for part in wanted if part not in used]:
             raise ModelError(
                 f"{type(model).__name__}: stage {self.stage.name!r} trains {unused[0]!r}, which "

@@ -1,0 +1,1 @@
+"""UR4Rec's retriever: texts, experts, router, proxies, memory, and its fusion with SASRec."""
