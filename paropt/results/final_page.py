@@ -157,6 +157,7 @@ def _test_blocks(found: Finished) -> Iterable[Block]:
     yield from _beaten(found)
     yield from _ahead_elsewhere(found)
     yield from stands_on(found.chosen, found.searched.objective)
+    yield from _cold(found)
     yield _looks(found)
     yield _of_what(found)
     yield from _picture(found)
@@ -251,6 +252,33 @@ def _judged(found: Finished) -> str:
     """How the test judges; reports of paropt 0.1 do not say it, and knew one way only."""
     protocol = EvaluationProtocol.from_json(found.test.get("evaluation", {}))
     return protocol.words()
+
+
+def _cold(found: Finished) -> Iterable[Block]:
+    """Targets that training never saw, apart from every other number."""
+    for role in found.roles:
+        cold = found.test[role].get("cold")
+        if not cold:
+            continue
+        shown = listed([f"{name} {number(cold['metrics'][name])}" for name in _shown(found, cold)])
+        worse = ""
+        if cold["conservative"]:
+            against = [number(cold["conservative"][name]) for name in _shown(found, cold)]
+            worse = f" ({listed(against)} with ties against the target)"
+        yield Paragraph(
+            [
+                f"Of {cold['targets']:,} more targets, of {cold['items']:,} items that training "
+                f"never saw, each among all {cold['candidates']:,} items, the {role} one has "
+                f"{shown}{worse}. They are in no other number here."
+            ]
+        )
+
+
+def _shown(found: Finished, cold: Json) -> list[str]:
+    """The study's metric if it is one of these, and recall as deep."""
+    own = [found.metric] if found.metric in cold["metrics"] else []
+    deepest = [name for name in cold["metrics"] if name.startswith("recall@")][-1:]
+    return list(dict.fromkeys([*own, *deepest]))
 
 
 def _looks(found: Finished) -> Paragraph:

@@ -206,8 +206,29 @@ def _numbers(one: Judged, sample: Sample | None, objective: Objective) -> dict[s
         "devices": sorted({str(owner.get("device")) for owner in one.owners}),
         "threads": threads.pop() if len(threads) == 1 else None,
         "metrics": metrics,
+        "cold": _cold(one),
         **_standing(one, objective),
     }
+
+
+def _cold(one: Judged) -> dict[str, Any] | None:
+    """Targets that training never saw, if the model ranked them: the mean of its seeds."""
+    found = [report.extra["cold"] for report in one.reports if report.extra.get("cold")]
+    if len(found) < len(one.reports):
+        return None
+    means = {
+        name: float(np.mean([cold["metrics"][name] for cold in found]))
+        for name in found[0]["metrics"]
+    }
+    return {**found[0], "metrics": means, "stderr": {}, "conservative": _worst(found, means)}
+
+
+def _worst(found: Sequence[Mapping[str, Any]], means: Mapping[str, float]) -> dict[str, float]:
+    """The mean of the metrics with ties counted against the target, where any seed has such."""
+    if not any(cold["conservative"] for cold in found):
+        return {}
+    each = [{**cold["metrics"], **cold["conservative"]} for cold in found]
+    return {name: float(np.mean([values[name] for values in each])) for name in means}
 
 
 def _standing(one: Judged, objective: Objective) -> dict[str, Any]:

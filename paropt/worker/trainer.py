@@ -246,7 +246,8 @@ class _TrainerFit:
 
     def _report(self, epoch: EpochReport) -> None:
         if epoch.metrics:  # else it was not judged, and there is nothing to tell
-            facts = replace(epoch, extra={**epoch.extra, **self._sample()}).to_json()
+            extra = {**epoch.extra, **self._sample(), **self._cold()}
+            facts = replace(epoch, extra=extra).to_json()
             self.history.append(facts)
             # told first: the decision to prune is made while the checkpoint is written
             self._tell("epoch", **facts)
@@ -270,6 +271,18 @@ class _TrainerFit:
             return {} if sample is None else {"values": sample.to_json()}
         ranks = rank_table(judged.ranks, judged.sessions, sessions, max(self.fit.at))
         return {"ranks": pack(ranks)}
+
+    def _cold(self) -> Message:
+        """What became of targets that training never saw, in a test, if the model can rank them."""
+        if not self.message.get("once") or self.fit.judged is None:
+            return {}
+        from paropt.training.batches.catalogue import catalogue
+        from paropt.training.evaluation.cold import cold_items_of
+
+        fit = self.fit
+        about, split = catalogue(fit.view), fit.view.test
+        found = cold_items_of(fit.model, split, about, fit.protocol, fit.at)
+        return {} if found is None else {"cold": found.to_json()}
 
     # -- checkpoints ------------------------------------------------------------------------
 

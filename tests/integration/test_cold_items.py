@@ -18,7 +18,7 @@ from paropt.data.log.options import Options
 from paropt.data.prepare import prepare
 from paropt.errors import ModelError
 from paropt.training.batches.catalogue import catalogue
-from paropt.training.evaluation.cold import evaluate_cold
+from paropt.training.evaluation.cold import cold_items_of, evaluate_cold
 from paropt.training.evaluation.protocol import EvaluationProtocol
 from paropt.training.evaluation.ranking import evaluate
 from paropt.training.fitting.fit import Fit
@@ -137,6 +137,7 @@ def test_a_saved_model_knows_unseen_items_as_the_fit_did(dataset: Dataset, saved
         for model in (fit.model, load_model(saved).model)
     ]
     assert found[0] == found[1]
+    assert cold_items_of(fit.model, view.test, about, protocol, (20,)) == found[0]
 
 
 def test_a_checkpoint_from_before_a_parameter_goes_on(dataset: Dataset, tmp_path: Path) -> None:
@@ -159,6 +160,8 @@ def test_ids_alone_are_refused(dataset: Dataset) -> None:
     protocol = EvaluationProtocol(False, "standard")
     with pytest.raises(ModelError, match="cannot rank items that training never saw: it knows"):
         evaluate_cold(model, dataset.split("test"), catalogue(dataset.view("full")), protocol, (3,))
+    split, about = dataset.split("test"), catalogue(dataset.view("full"))
+    assert cold_items_of(model, split, about, protocol, (3,)) is None
 
 
 # -- as commands -----------------------------------------------------------------------------------

@@ -253,6 +253,22 @@ def test_paramfiles_of_a_test_say_how_to_train_it_again(report: dict[str, Any]) 
     assert "--split without-valid --seed" in markdown.markdown(document(report))
 
 
+def test_targets_that_training_never_saw_are_in_a_paragraph_of_their_own(
+    report: dict[str, Any],
+) -> None:
+    assert "never saw" not in markdown.markdown(document(report))
+    cold = {"targets": 2010, "items": 1101, "sessions": 574, "candidates": 12784, "tied": 0.2}
+    cold |= {"metrics": {"recall@5": 0.1, "mrr@20": 0.02, "recall@20": 0.2}, "stderr": {}}
+    cold["conservative"] = {"recall@5": 0.05, "mrr@20": 0.01, "recall@20": 0.15}
+    report["test"]["chosen"]["cold"] = cold
+    assert (
+        "Of 2,010 more targets, of 1,101 items that training never saw, each among all 12,784 "
+        "items, the chosen one has mrr@20 0.0200 and recall@20 0.2000 (0.0100 and 0.1500 with ties "
+        "against the target). They are in no other number here."
+        in " ".join(markdown.markdown(document(report)).split())
+    )
+
+
 def test_plots_take_one_point_equal_values_and_gaps() -> None:
     one = [Series("a", [(1.0, 0.5)]), Series("empty", []), Series("gap", [(1.0, None), (2.0, 0.5)])]
     text = svg(Lines("name", "title", "x", "y", one, whole=True))

@@ -59,6 +59,23 @@ def check_cold(model: Model, about: Catalogue) -> None:
     model.add_items(about.unseen, 0)
 
 
+def cold_items_of(
+    model: Model,
+    split: EventArrays,
+    about: Catalogue,
+    protocol: EvaluationProtocol,
+    at: Sequence[int],
+) -> ColdItems | None:
+    """:func:`evaluate_cold`; None where the model cannot, or no target is one."""
+    if not about.n_unseen or not about.items.only(model.needs(model.params).items).fields:
+        return None
+    try:
+        found = evaluate_cold(model, split, about, protocol, at)
+    except ModelError:
+        return None
+    return found if found.targets else None
+
+
 def evaluate_cold(
     model: Model,
     split: EventArrays,
