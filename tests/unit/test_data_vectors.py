@@ -146,12 +146,16 @@ def test_other_mistakes_are_refused_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "twice.jsonl").write_text('{"ItemId": "a", "emb": [1.5]}\n' * 2)
     (tmp_path / "bare.npy").write_bytes(npy(tmp_path).read_bytes())
     (tmp_path / "evil.pkl").write_bytes(b"\x80\x04N.")
+    np.save(tmp_path / "short.npy", VECTORS)
+    (tmp_path / "short.ids.txt").write_text("a\nb\nc\nd\n")
+    (tmp_path / "short.npy").write_bytes((tmp_path / "short.npy").read_bytes()[:-5])
     cases = {
         "look=odd.jsonl": "vectors differ in length: 2 for item a, 3 for item b",
         "look=cut.jsonl": "lines 1 to 2048 are no JSON objects with an id and a list",
         "look=twice.jsonl": "item a has two vectors",
         "look=bare.npy": "bare.npy has no ids: put them beside it in bare.ids.txt",
         "look=evil.pkl": "is a pickle; save it as .npy",
+        "look=short.npy": "short.npy cannot be used: it is cut short: it should have 4 vectors",
         "look=gone.npy": "gone.npy: No such file",
         "emb_7_32=look.npy": "the name 'emb_7_32' says 32 dimensions and the vectors have 3",
         "look": "'look' is not NAME=FILE or NAME=FILE,IDS",

@@ -343,6 +343,15 @@ def test_a_vector_that_no_item_has_teaches_nothing() -> None:
 # -- what is refused -------------------------------------------------------------------------------
 
 
+def test_vectors_and_texts_among_features_are_told_their_place() -> None:
+    title = Field("title", "text")
+    facts = replace(FACTS, items={**FIELDS, "title": title})
+    with pytest.raises(ParamError, match="'words', which is a vector; name it in vectors"):
+        complete_params("sasrec", {"features": "words"}, facts)
+    with pytest.raises(ParamError, match="--text-vectors title, and name title_vector"):
+        complete_params("sasrec", {"features": "title"}, facts)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from models.parts.contract import Kinds, Param
+from models.parts.contract import Facts, Kinds, Param
 
 READ: Kinds = ("category", "categories", "number")
 
@@ -66,14 +66,23 @@ def item_fields(params: Mapping[str, Any]) -> dict[str, Kinds]:
     return read | {name: ("vector",) for name in params["vectors"]}
 
 
-def check_items(params: Mapping[str, Any]) -> None:
-    """Refuse items that would be made of nothing.
+def check_items(params: Mapping[str, Any], facts: Facts | None = None) -> None:
+    """Refuse items that would be made of nothing, and fields that have another place.
 
     Raises:
         ValueError: one clause with the parameters and what would fit.
     """
     if both := [name for name in params["vectors"] if name in params["features"]]:
         raise ValueError(f"features and vectors both name {both[0]!r}; name it in one of them")
+    for name in params["features"]:
+        kind = facts.items[name].kind if facts and name in facts.items else ""
+        if kind == "vector":
+            raise ValueError(f"features name {name!r}, which is a vector; name it in vectors")
+        if kind == "text":
+            raise ValueError(
+                f"features name {name!r}, which is a text; prepare the data with --text-vectors "
+                f"{name}, and name {name}_vector in vectors"
+            )
     if known_by_more(params):
         return
     if params["id_init"] != "normal":

@@ -105,7 +105,7 @@ def check_sequences(params: Mapping[str, Any], facts: Facts | None) -> None:
     Raises:
         ValueError: see above.
     """
-    check_items(params)
+    check_items(params, facts)
     check_loss(params)
     check_actions(params, facts)
     check_times(params, facts)

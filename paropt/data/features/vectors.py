@@ -159,7 +159,10 @@ def _from_npy(path: Path, id_path: Path) -> Iterator[Chunk]:
             size = max(1, CHUNK_BYTES // max(1, 4 * shape[1]))
             for begin in range(0, shape[0], size):
                 rows = min(size, shape[0] - begin)
-                read = np.frombuffer(file.read(rows * shape[1] * dtype.itemsize), dtype)
+                chunk = file.read(rows * shape[1] * dtype.itemsize)
+                if len(chunk) < rows * shape[1] * dtype.itemsize:
+                    raise ValueError(f"it is cut short: it should have {shape[0]:,} vectors")
+                read = np.frombuffer(chunk, dtype)
                 yield ids[begin : begin + rows], read.reshape(rows, shape[1])
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be used: {one_line(error)}") from None
