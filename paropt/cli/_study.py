@@ -248,7 +248,6 @@ def slot_options(function: Callable[..., Any]) -> Callable[..., Any]:
             metavar="DIR",
             help="Share it between machines to let any of them go on with any trial.",
         ),
-        tensorboard_option,
     ]
     for option in reversed(options):
         function = option(function)

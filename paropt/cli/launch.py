@@ -20,6 +20,7 @@ from paropt.cli._study import (
     say,
     slot_options,
     storage_option,
+    tensorboard_option,
 )
 
 
@@ -74,6 +75,7 @@ from paropt.cli._study import (
     help="Within two of these a lost worker's trial is taken over.",
 )
 @slot_options
+@tensorboard_option
 @storage_option
 @click.option("--listen", metavar="HOST:PORT", help="Open the embedded server to other machines.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

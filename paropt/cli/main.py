@@ -20,7 +20,7 @@ from paropt.errors import EXIT_FAILURE, ParoptError, did_you_mean
 VERBS: dict[str, tuple[str, str]] = {
     "prepare": ("prepare", "Turn event logs into a dataset directory."),
     "semantic-ids": ("semantic_ids", "Add codes of items' vectors to a dataset."),
-    "describe": ("describe", "Write texts about users or items, for their vectors."),
+    "describe": ("describe", "Write texts about the users or items of a dataset directory."),
     "space": ("space", "Show a parameter space as a table, or list paropt's own."),
     "models": ("models", "List the models, or one model's parameters."),
     "launch": ("launch", "Create or resume a study and run its trials."),
@@ -41,7 +41,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "evaluate": ("evaluate", "Test a saved model."),
     "recommend": ("recommend", "Next items for the sessions of a file."),
     "embed": ("embed", "Write every user's vector, or every item's, to Redis or to files."),
-    "predict": ("predict", "Vectors for the ads competition: users and candidates."),
+    "predict": ("predict", "Vectors for the ads competition: of users, and of the candidates."),
     "memory": ("memory", "Show or reset what a saved model remembers."),
     "check": ("check", "Check that everything paropt needs works here."),
     "completion": ("completion", "Print what makes a shell complete paropt's words."),

@@ -15,6 +15,7 @@ from paropt.cli._study import (
     say,
     slot_options,
     storage_option,
+    tensorboard_option,
 )
 
 
@@ -32,6 +33,7 @@ from paropt.cli._study import (
     show_default="where the study was launched with it",
 )
 @slot_options
+@tensorboard_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def worker(
     study: str,

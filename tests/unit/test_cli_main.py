@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from paropt.cli import main
+from paropt.cli._log_options import LogOption
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -31,6 +34,19 @@ def test_every_verb_is_there_with_its_own_help(verb: str) -> None:
     assert result.exit_code == 0, result.output
     first_line = main.VERBS[verb][1]
     assert first_line.rstrip(".") in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("verb", list(main.VERBS))
+def test_every_verb_takes_what_its_options_give(verb: str) -> None:
+    command = main.cli.get_command(click.Context(main.cli), verb)
+    assert command is not None
+    assert command.callback is not None
+    takes = inspect.signature(command.callback).parameters.values()
+    if any(one.kind is one.VAR_KEYWORD for one in takes):
+        return
+    own = [param for param in command.params if not isinstance(param, LogOption)]
+    given = {param.name for param in own if param.expose_value and param.name != "help"}
+    assert {one.name for one in takes} >= given
 
 
 def test_a_terminal_without_utf8_gets_its_output() -> None:
