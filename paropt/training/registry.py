@@ -394,6 +394,8 @@ def range_of(param: Param) -> str:
     """What a parameter may be, in words: "above 0", "0…1", "one of a, b"."""
     if param.choices:
         return ", ".join(map(str, param.choices))
+    if param.pattern == ".+":
+        return "a name"
     if param.pattern:
         return _NUMBER_PATTERN.sub("X", param.pattern).replace("|", ", ")
     if param.low is not None and param.high is not None and not (param.low_open or param.high_open):
