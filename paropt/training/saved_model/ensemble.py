@@ -38,7 +38,8 @@ class Ensemble(Model):
 
     @classmethod
     def needs(cls, params: Mapping[str, Any]) -> Needs:
-        return model_class(params["model"]).needs(params["params"])
+        of_each = dict(params)  # not parameters that a model declares
+        return model_class(of_each["model"]).needs(of_each["params"])
 
     @property
     def max_length(self) -> int | None:
