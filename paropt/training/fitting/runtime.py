@@ -148,6 +148,7 @@ def _first_line(error: Exception) -> str:
 def forget_peak(device: torch.device) -> None:
     """Let :func:`peak_memory` begin anew; on a CPU where the system can, which is Linux."""
     if device.type == "cuda":
+        torch.cuda.init()  # before a process has used its GPU there is nothing to reset
         torch.cuda.reset_peak_memory_stats(device)
         return
     with suppress(OSError):
