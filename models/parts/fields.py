@@ -99,12 +99,20 @@ class Vectors:
 
     ``missing`` [n] bool says which rows have none. In a saved model nothing is behind it
     (``present`` is False): there :meth:`models.parts.contract.Model.worked_out` gives what
-    ranking needs.
+    ranking needs. ``memo`` is for what was worked out of all rows and costs much: it is there
+    again when another model is built on the same data, for as long as these are open.
     """
 
-    def __init__(self, dim: int, missing: Tensor, read: Callable[[Tensor], Tensor] | None) -> None:
+    def __init__(
+        self,
+        dim: int,
+        missing: Tensor,
+        read: Callable[[Tensor], Tensor] | None,
+        memo: dict[Any, Any] | None = None,
+    ) -> None:
         """``read`` takes row numbers [m] int64 on the CPU and gives [m, dim] float16."""
         self.dim, self.missing, self._read = dim, missing, read
+        self.memo: dict[Any, Any] = {} if memo is None else memo
 
     def __len__(self) -> int:
         return len(self.missing)

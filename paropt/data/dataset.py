@@ -126,6 +126,8 @@ class Dataset:
     def __init__(self, path: Path, meta: dict[str, Any]) -> None:
         self.path = path
         self.meta = meta
+        self.memo: dict[Any, Any] = {}
+        """What trainings worked out of it and need again, for as long as it is open."""
 
     def __repr__(self) -> str:
         return f"Dataset({str(self.path)!r}, {self.fingerprint[:12]})"

@@ -334,6 +334,34 @@ def test_what_is_white_has_no_direction() -> None:
     torch.testing.assert_close(same.mean(1), torch.zeros(500).double(), rtol=0, atol=1e-3)
 
 
+def test_what_was_whitened_once_is_there_for_the_next_training() -> None:
+    reads: list[int] = []
+    rows = torch.randn(N, WIDE, generator=torch.Generator().manual_seed(4)).half()
+
+    def read(index: Tensor) -> Tensor:
+        reads.append(len(index))
+        return rows[index]
+
+    memo: dict[Any, Any] = {}
+
+    def about() -> Catalogue:
+        vectors = Vectors(WIDE, torch.zeros(N, dtype=torch.bool), read, memo)
+        only = Table({"words": FIELDS["words"]}, lambda _: vectors)
+        return Catalogue(FACTS, torch.ones(N, dtype=torch.int64), items=only)
+
+    given: dict[str, Any] = {"features": "none", "id_init": "zero"}
+    first, count = tower_of(make(about=about(), **given)).eval().all_items(), len(reads)
+    assert count > 0
+    again = make(about=about(), **given)
+    assert torch.equal(tower_of(again).eval().all_items(), first) and len(reads) == count
+    # weights of other data bring their own whitening, which leaves that of these data alone
+    other = {n: b.roll(1, 1) if "projection" in n else b for n, b in again.state_dict().items()}
+    third = make(about=about(), **given)
+    third.load_state_dict(other)
+    assert not torch.equal(tower_of(third).eval().all_items(), first)
+    assert torch.equal(tower_of(make(about=about(), **given)).eval().all_items(), first)
+
+
 def test_a_vector_that_no_item_has_teaches_nothing() -> None:
     vectors = Vectors(WIDE, torch.ones(N, dtype=torch.bool), torch.zeros(N, WIDE).__getitem__)
     mean, projection = fit_whitening(vectors, torch.arange(0), 4)

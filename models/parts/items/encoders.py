@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.parts.contract import Bags, Catalogue, Field, Table
+from models.parts.contract import Bags, Catalogue, Field, Table, Vectors
 from models.parts.items.whitening import fit_whitening, whitened
 
 FARTHEST = 10.0  # standard deviations from the mean: a price of a million teaches nothing more
@@ -144,8 +144,7 @@ class Vector(FieldEncoder):
         vectors = catalogue.items.vectors(field.name)
         mean, projection = torch.zeros(field.size), torch.zeros(field.size, dims)
         if vectors.present:
-            trained = (~vectors.missing & (catalogue.support > 0)).nonzero().squeeze(1)
-            mean, projection = fit_whitening(vectors, trained, dims)
+            mean, projection = (part.clone() for part in _whitening(vectors, catalogue, dims))
         self.register_buffer("mean", mean)
         self.register_buffer("projection", projection)
         self.weight = _weights(dims, dim)
@@ -153,12 +152,26 @@ class Vector(FieldEncoder):
 
     def read(self, table: Table) -> tuple[Tensor, Tensor]:
         vectors = table.vectors(self.name)
-        white = whitened(vectors, self.mean, self.projection)
+        known = vectors.memo.get("white")  # of the training before this one
+        if known is None or not all(map(torch.equal, known[0], (self.mean, self.projection))):
+            by = self.mean.cpu().clone(), self.projection.cpu().clone()
+            known = vectors.memo["white"] = by, whitened(vectors, *by)
+        white: Tensor = known[1]
         return white.to(self.mean.device), vectors.missing.to(self.mean.device)
 
     def forward(self, inputs: tuple[Tensor, Tensor], rows: Tensor | None) -> Tensor:
         white, missing = inputs if rows is None else (part[rows] for part in inputs)
         return white.float() @ self.weight + missing[:, None] * self.missing
+
+
+def _whitening(vectors: Vectors, catalogue: Catalogue, dims: int) -> tuple[Tensor, Tensor]:
+    """Fitted once for as long as the data are open."""
+    key = "whitening", dims
+    if key not in vectors.memo:
+        trained = (~vectors.missing & (catalogue.support > 0)).nonzero().squeeze(1)
+        vectors.memo[key] = fit_whitening(vectors, trained, dims)
+    found: tuple[Tensor, Tensor] = vectors.memo[key]
+    return found
 
 
 def make_encoder(

@@ -58,7 +58,11 @@ def _table(view: View, of: FieldOf, rows: slice) -> Table:
 
     def read(field: Field) -> Any:
         if field.name in stored:
-            return READ[field.kind](stored[field.name], rows)
+            found = READ[field.kind](stored[field.name], rows)
+            if field.kind == "vector":
+                key = view.train.name, of, field.name, rows.start
+                found.memo = view.dataset.memo.setdefault(key, {})
+            return found
         return torch.from_numpy(statistics(view)[field.name](rows.stop)[rows])
 
     return Table(_fields(view, of), read)
