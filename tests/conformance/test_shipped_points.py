@@ -18,12 +18,14 @@ SPACES = sorted((ROOT / "paramspaces").glob("*.json"))
 PARAMFILES = sorted((ROOT / "paramfiles").glob("*.json"))
 FEATURES = [Field(name, "category", 9) for name in made.ITEM_SPARSE]
 VECTORS = [Field("emb_81_32", "vector", 32), Field("vector", "vector", 64)]
+VECTORS += [Field(name, "vector", 384) for name in ("title_vector", "movie_title_vector")]
 FACTS = Facts(
     n_items=1000,
     n_sessions=1000,
     n_events=10_000,
     longest=100,
     has_times=True,
+    n_users=1000,
     # what the ads competition's data have
     columns={"action_type": Field("action_type", "category", 3, ("0", "1", "2"))},
     items={field.name: field for field in [*FEATURES, *VECTORS]},
@@ -49,7 +51,7 @@ def test_any_point_of_a_space_is_accepted(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["sasrec", "sasrec_moe", "hstu", "hstu_moe", "hstu_ads", "rqvae", "all"]
+    "name", ["sasrec", "sasrec_moe", "hstu", "hstu_moe", "hstu_ads", "rqvae", "ur4rec", "all"]
 )
 def test_a_start_point_leaves_nothing_open(name: str) -> None:
     """So that the published points are tried as published, not with something drawn beside."""

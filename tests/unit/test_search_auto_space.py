@@ -21,6 +21,7 @@ from paropt.search.setup.auto_space import (
     suited_space,
 )
 from paropt.search.setup.check_space import checked
+from paropt.search.setup.text_space import TextFacts
 from paropt.search.space import shipped
 from paropt.search.space.file import of_object, read_space
 from paropt.search.space.paramfiles import read_paramfile
@@ -95,6 +96,24 @@ def test_what_is_known_of_items_is_searched() -> None:
     (begins,) = [p for p in only.parameters if p.name == "id_init" and "sasrec" in p.when_text()]
     assert "features" in begins.when_text()
     assert not [p for p in composed()[0].parameters if p.name in ("features", "vectors")]
+
+
+def test_ur4rec_is_proposed_where_items_have_texts() -> None:
+    space, said = composed(texts=TextFacts(("title_vector",), (), True), typical=60)
+    assert space.models == [*COUNTING, "sasrec", "hstu", "ur4rec"]
+    assert "ur4rec: items have texts (title_vector)" in said
+    mine = [point for point in space.start if point["model"] == "ur4rec"]
+    assert {point["max_memory_size"] for point in mine} == {0, 10, 20}
+    texts = TextFacts(("title_vector", "plot_vector"), ("taste_vector",), False)
+    space, _ = composed(texts=texts, events=4_000_000)
+    fixed = {p.name: p.choices for p in space.parameters if p.count == 1}
+    assert fixed["item_text"] == (("title_vector", "plot_vector"),) or fixed["item_text"] == (
+        "title_vector+plot_vector",
+    )
+    assert fixed["memory_users"] == (0,)
+    assert "max_memory_size" not in {p.name for p in space.parameters}
+    (epochs,) = (p.choices for p in space.parameters if p.name == "pretrain_sasrec")
+    assert epochs == (10,)
 
 
 def test_sizes_by_the_amount_of_data() -> None:

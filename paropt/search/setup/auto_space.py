@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from paropt.errors import SpaceError
+from paropt.search.setup.text_space import UR4REC, TextFacts, suit_texts, text_facts
 from paropt.search.space import shipped
 from paropt.search.space.file import EPOCHS, of_object, parse_fixed, suggest
 
@@ -47,7 +48,7 @@ OWN_VALUES = 0.5
 COVERED = 0.95  # of the events should lie in histories that fit into max_length
 
 COUNTING = ("session_knn", "markov", "item_knn")
-MODELS = (*COUNTING, "gru4rec", "sasrec", "hstu")
+MODELS = (*COUNTING, "gru4rec", "sasrec", "hstu", UR4REC)
 
 Source = dict[str, Any]
 Entry = dict[str, Any]
@@ -71,6 +72,7 @@ class DataFacts:
     whole_histories: bool
     features: tuple[str, ...] = ()
     vectors: tuple[str, ...] = ()
+    texts: TextFacts = field(default_factory=TextFacts)
 
 
 def facts_of(dataset: Dataset) -> DataFacts:
@@ -91,6 +93,7 @@ def facts_of(dataset: Dataset) -> DataFacts:
         whole_histories=dataset.protocol != "time",
         features=_known_fields(dataset, ("category", "categories", "number")),
         vectors=_known_fields(dataset, ("vector",)),
+        texts=text_facts(dataset, KNOWN),
     )
 
 
@@ -188,6 +191,9 @@ def _models(facts: DataFacts) -> tuple[list[str], list[str]]:
             f"{' and '.join(models)}: {why}",
             "no hstu: the log has an order but no times, which its attention is about",
         ]
+    if facts.texts.items:
+        models = [*models, UR4REC]
+        reasons.append(f"{UR4REC}: items have texts ({', '.join(facts.texts.items)})")
     return models, reasons
 
 
@@ -290,9 +296,12 @@ def _sequences(model: str, facts: DataFacts) -> Source:
     _keep(
         search["max_length"], min((n for n in lengths if n >= facts.covering), default=max(lengths))
     )
+    _keep_losses(source, _softmax(facts))
+    if model == UR4REC:
+        suit_texts(source, facts.texts, MANY_EVENTS_EPOCHS if facts.events >= MANY_EVENTS else None)
+        return _inside(source)
     if facts.events >= MANY_EVENTS:
         source["fixed"][EPOCHS] = MANY_EVENTS_EPOCHS
-    _keep_losses(source, _softmax(facts))
     _search_items(source, facts)
     return _inside(source)
 
