@@ -59,6 +59,14 @@ def in_stage(trial: Mapping[str, Any]) -> str:
     return f" in {trial['stage']}" if trial.get("stages") and trial.get("stage") else ""
 
 
+def memory_words(memory: Mapping[str, Any]) -> str:
+    """What a model remembered in an epoch, as its report has it, on one line."""
+    says = memory.get("says") or {}
+    told = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in says.items()]
+    size = f"{memory['bytes'] / (1 << 20):,.1f} MiB"
+    return ", ".join([f"{memory['rows']:,} of at most {memory['most']:,} rows", size, *told])
+
+
 def command(*words: object) -> str:
     """A paropt command as one types it in a shell: what needs quotes has them."""
     return shlex.join(["paropt", *map(str, words)])

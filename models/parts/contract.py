@@ -350,7 +350,8 @@ class Model(nn.Module):
         parameter :attr:`MEMORY` says.
 
         It is data, not weights: a file of its own beside them, looked at and forgotten by
-        ``paropt memory``. It moves in training mode only; an evaluation leaves it as it is.
+        ``paropt memory``. It moves in training mode only; an evaluation leaves it as it is. Where
+        rows are of users, a tensor ``user`` [rows] int64 says of which.
         """
         return {}
 

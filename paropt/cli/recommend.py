@@ -81,6 +81,11 @@ SHOWN = 3  # sessions that are named where nothing of them is known
 @click.option(
     "--list-separator", metavar="TEXT", help="What separates several values in a table's text."
 )
+@click.option(
+    "--update-memory",
+    is_flag=True,
+    help="Let the model remember the sessions, after recommending; written back to DIR.",
+)
 @reading_options
 @click.option("--device", default="cpu", metavar="cpu|cuda|cuda:0", help="Where to run.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per session.")
@@ -97,6 +102,7 @@ def recommend(
     item_vectors: tuple[str, ...],
     item_features_key: str | None,
     list_separator: str | None,
+    update_memory: bool,
     device: str,
     as_json: bool,
     **given: Any,
@@ -128,6 +134,8 @@ def recommend(
         raise click.UsageError(
             "--item-features and --item-vectors are for one model, without --with"
         )
+    if update_memory and (more or others):
+        raise click.UsageError("--update-memory is of one model alone, with the items it knows")
     if not more:
         asked.refuse_strangers(header.item_ids)
     called = _names(header, names_from, items, options.item_key or asked.item_key)
@@ -144,6 +152,12 @@ def recommend(
         show = _Show(called, as_json)
         for found in recommend(saved, known, top, filter_seen):
             show(found)
+        if update_memory:
+            from paropt.training.saved_model.memory_rows import update
+
+            count = update(saved, directory, known)
+            of = f"of {len(known.ids):,} sessions; users that training never saw are not remembered"
+            say(f"the memory moved by {count:,} {of}")
 
 
 def _item_files(

@@ -44,6 +44,11 @@ if TYPE_CHECKING:
     metavar="N",
     help="With --save: keep the last N epochs too, each as a model in DIR-epoch-E.",
 )
+@click.option(
+    "--keep-stages",
+    is_flag=True,
+    help="With --save: keep the best of each stage too, as DIR-STAGE, and DIR-results.json.",
+)
 @tensorboard_option
 @judging_options
 def train(
@@ -56,6 +61,7 @@ def train(
     threads: int | None,
     save: Path | None,
     keep_last: int | None,
+    keep_stages: bool,
     tensorboard: Path | None,
     as_json: bool,
     **judging: Any,
@@ -72,6 +78,8 @@ def train(
         raise click.UsageError(
             "--keep-last says which epochs are saved beside the last; say --save"
         )
+    if keep_stages and save is None:
+        raise click.UsageError("--keep-stages says what is saved beside the model; say --save")
     given = {"split": split, "seed": seed, "epochs": epochs, "threads": threads}
     request, provenance = _request(params, model, given, judging)
     directory = directory_of(data)
@@ -81,6 +89,7 @@ def train(
             directory,
             save=save,
             keep_last=keep_last or 0,
+            keep_stages=keep_stages,
             tensorboard=tensorboard,
             on_epoch=on_epoch,
             on_progress=on_progress,

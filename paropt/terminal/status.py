@@ -13,7 +13,7 @@ from rich.text import Text
 
 from paropt.errors import StorageUnreachable
 from paropt.machine.signals import caught_signals
-from paropt.names import baseline, epoch_of, shown
+from paropt.names import baseline, epoch_of, memory_words, shown
 from paropt.storage.connect import Storage
 from paropt.storage.leases import Rhythm, Slots
 from paropt.terminal.columns import Column
@@ -116,6 +116,8 @@ def _headline(status: Mapping[str, Any]) -> list[str]:
     ]
     if status.get("why"):
         lines.append(shown(status["why"]))
+    if memory := (status["best"] or {}).get("memory"):
+        lines.append(f"the best one remembers {memory_words(memory)}")
     if left := status["seconds_left"]:
         lines.append(f"{duration(left)} of its time left")
     if unread := status.get("unread"):

@@ -15,7 +15,7 @@ from paropt.data.dataset import VIEWS, Dataset, View, open_dataset
 from paropt.data.log.options import Options
 from paropt.data.log.sessions_file import read_asked
 from paropt.errors import DataError, ParamError
-from paropt.training.batches.catalogue import catalogue
+from paropt.training.batches.catalogue import catalogue, facts
 from paropt.training.batches.events import EventArrays, Events
 from paropt.training.evaluation.baselines import floors_of
 from paropt.training.evaluation.choose_objective import objective_of
@@ -26,9 +26,10 @@ from paropt.training.evaluation.protocol import EvaluationProtocol, Ties
 from paropt.training.evaluation.ranking import Evaluation, evaluate
 from paropt.training.fitting.fit import Fit
 from paropt.training.metrics import DEFAULT
-from paropt.training.registry import Model, complete_params, stages_of
+from paropt.training.registry import Model, complete_params, model_class, stages_of
 from paropt.training.saved_model.dataset_events import foreign, is_own, split_events
 from paropt.training.saved_model.ensemble import load_models
+from paropt.training.saved_model.kept_stages import KeptStages
 from paropt.training.saved_model.recommending import file_events
 from paropt.training.saved_model.saved import LastEpochs, SavedModel, check_place, save_model
 from paropt.training.semantics import DEFAULT_SEED
@@ -37,6 +38,7 @@ from paropt.training.tensorboard import EventFile, of_training, require, where
 if TYPE_CHECKING:
     from paropt.training.fitting.fit import OnProgress
 
+MIB = 1 << 20
 LEAST_KNOWN = 0.05  # of the targets: a model that knows fewer is tested on other data than its own
 
 
@@ -130,6 +132,7 @@ def train(
     *,
     save: Path | None = None,
     keep_last: int = 0,
+    keep_stages: bool = False,
     tensorboard: Path | None = None,
     on_epoch: Callable[[EpochReport, int], None] = lambda epoch, epochs: None,
     on_progress: OnProgress | None = None,
@@ -140,7 +143,7 @@ def train(
 
     ``on_epoch`` takes each epoch and how many there will be; ``note`` remarks; ``provenance`` is
     the paramfile's, and kept with the saved model. ``tensorboard`` gets a new folder of events.
-    ``keep_last`` epochs are saved beside ``save`` too.
+    ``keep_last`` epochs are saved beside ``save`` too, and with ``keep_stages`` every stage.
 
     Raises:
         ParoptError: whatever of it cannot be done.
@@ -162,6 +165,9 @@ def train(
     note(f"judged with {protocol.words()}{_why(request.filter_seen, view.dataset)}")
     # test chooses no weights to hand over: each stage has the epochs that suited it on valid
     params = complete_params(request.model, request.params)
+    stages = KeptStages(save, stages_of(request.model, params)) if save and keep_stages else None
+    if most := model_class(request.model).memory_bytes(params, facts(view)):
+        note(f"its memory takes {most / MIB:,.1f} MiB at most")
     blind = request.split != "search" and bool(stages_of(request.model, params))
     fit = Fit(
         request.model,
@@ -187,6 +193,8 @@ def train(
         on_epoch(last, fit.n_epochs)
         if kept is not None:
             kept.save(fit, last.epoch, _as_judged(last, objective, protocol, view, provenance))
+        if stages is not None:
+            stages.after(fit, last, lambda r: _as_judged(r, objective, protocol, view, provenance))
         if events is not None:
             events.write(last, fit.learning_rate)
     if last is None:
@@ -229,6 +237,9 @@ def train(
     )
     if save is not None:
         save_model(save, fit, _as_judged(last, objective, protocol, view, provenance))
+        if stages is not None:
+            stages.write(last)
+            note(f"the stages: {', '.join(map(str, stages.places.values()))}; {stages.results}")
         if kept is not None:
             note(f"the last {len(kept.places)} epochs: {', '.join(map(str, kept.places))}")
     return outcome

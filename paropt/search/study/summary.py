@@ -55,7 +55,7 @@ def described(record: Record, objective: Objective) -> dict[str, Any]:
 # what a trial's value stands on, by the keys that described() has beside it
 JUDGED = (
     "interval", "with_misses", "targets", "unknown", "sessions", "tied", "conservative", "stage",
-    "given",
+    "given", "memory",
 )  # fmt: skip
 
 
@@ -74,7 +74,7 @@ def judged(value: float | None, report: EpochReport | None, objective: Objective
         found["with_misses"] = objective.with_misses(value, report.targets, report.unknown)
     found |= {key: getattr(report, key) for key in ("targets", "unknown", "sessions", "tied")}
     found |= {"conservative": dict(report.conservative) or None, "stage": report.stage}
-    found["given"] = report.extra.get("given")
+    found |= {key: report.extra.get(key) for key in ("given", "memory")}
     return found
 
 

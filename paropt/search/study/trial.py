@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy.engine import Connection
 
 from paropt.errors import StudyError
+from paropt.names import memory_words
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.history import History, Record
 from paropt.search.study.pruning import reason_to_prune
@@ -223,6 +224,8 @@ def reached(reports: Sequence[EpochReport], objective: Objective) -> dict[str, A
         found |= {"epoch": best[0], **report.metrics}
         told = {"targets": report.targets, "left_out": report.unknown, "stage": report.stage}
         found |= {key: value for key, value in told.items() if value is not None}
+        if memory := report.extra.get("memory"):
+            found["memory"] = memory_words(memory)
         if flattered(report):
             found["tied"] = f"{report.tied:.1%} of the targets have the score of another item"
     if seconds := [r.seconds for r in reports if r.seconds is not None]:
