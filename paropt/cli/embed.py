@@ -187,12 +187,12 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
             last = time.monotonic()
             say(f"{done:,} of {total:,} vectors")
 
-    with bar:
-        try:
+    try:
+        with bar:
             yield tell
-        except KeyboardInterrupt:
-            say("ended; the same command goes on where this one was")
-            raise
+    except KeyboardInterrupt:
+        say("ended; the same command goes on where this one was")
+        raise
 
 
 def _show(done: Embedded, as_json: bool) -> None:
