@@ -110,6 +110,9 @@ class Catalogue:
     the ``n_unseen`` items of the data that this training never saw, with the same fields and codes:
     nothing may be learnt of them, but a model that knows items by more than their ids can rank them
     (:meth:`Model.add_items`).
+
+    ``holders`` counts the training sessions that have each item ("item", [n_items] int64), and each
+    code of a categorical column of events (by its name, [size]); a saved model has none of it.
     """
 
     facts: Facts
@@ -119,6 +122,7 @@ class Catalogue:
     users: Table = field(default_factory=Table)
     unseen: Table = field(default_factory=Table)
     n_unseen: int = 0
+    holders: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def n_items(self) -> int:
@@ -444,6 +448,9 @@ class Model(nn.Module):
         A metric that is a mean may be given as the values [n] that it is the mean of: then it gets
         a confidence interval. They are one per target, in the order of the batches, or one per
         other unit (a user, say), always the same ones in the same order.
+
+        Raises:
+            ValueError: these are no data that it can be judged by; one clause.
         """
         return None
 

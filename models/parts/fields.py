@@ -47,6 +47,9 @@ class Needs:
         items: fields of the items' table, likewise; all that ``catalogue.items`` will have.
         users: fields of the users' table, likewise.
         user_index: whose session it is; batches carry ``users``. ``users`` implies it.
+        unknown_items: events of items that training never saw, which are left out otherwise. They
+            are numbered from ``n_items`` on, by a hash of their id: the same item has the same
+            number in any data.
     """
 
     columns: Mapping[str, Kinds] = field(default_factory=dict)
@@ -55,6 +58,7 @@ class Needs:
     items: Mapping[str, Kinds] = field(default_factory=dict)
     users: Mapping[str, Kinds] = field(default_factory=dict)
     user_index: bool = False
+    unknown_items: bool = False
 
     @property
     def who(self) -> bool:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from paropt.data.encoding import SplitArrays, unpack_ids
+from paropt.data.encoding import SplitArrays, stranger_numbers, unpack_ids
 from paropt.data.features.added import Added, additions
 from paropt.data.features.collect import Write
 from paropt.data.features.fields import FieldOf, StoredField, kind_of
@@ -78,6 +78,11 @@ class Split:
         """Further columns of the events [E] (``prepare --keep-column``), by name."""
         fields = self.dataset.fields("events").values()
         return {field.name: self._column(field) for field in fields}
+
+    def strangers(self, n_items: int) -> NDArray[np.int32]:
+        """A number for each item of the dataset from the index ``n_items`` on, which a model of
+        ``n_items`` doesn't know (:func:`paropt.data.encoding.stranger_numbers`)."""
+        return stranger_numbers(self.dataset.item_ids()[n_items:], n_items)
 
     def _column(self, field: StoredField) -> NDArray[Any]:
         values = self._map(f"column_{field.name}")

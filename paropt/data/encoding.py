@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -196,6 +197,17 @@ def _targets(
         targets = short_targets(columns[PART])
     targets[offsets[:-1]] = False
     return targets
+
+
+def stranger_numbers(ids: Iterable[str], n_items: int) -> NDArray[np.int32]:
+    """Numbers from ``n_items`` on for items that a model of ``n_items`` doesn't know [ids].
+
+    They follow from the id alone, so that an item has the same number in any data; two items may
+    share one, as in any hash of 31 bits.
+    """
+    room = np.iinfo(np.int32).max - n_items
+    hashes = np.fromiter((zlib.crc32(text.encode()) for text in ids), np.int64)
+    return (n_items + hashes % room).astype(np.int32)
 
 
 def pack_ids(ids: pa.Array) -> NDArray[Any]:

@@ -442,6 +442,8 @@ def _saved(kit: Kit) -> Path:
 def _recommend(kit: Kit) -> None:
     """a saved model recommends items it knows, best first."""
     kit.batch()  # skips a model that scores no items
+    if type(kit.model).item_table is Model.item_table and not registry.scores_itself(kit.model):
+        raise _Skipped("the model's vectors are not for items")
     saved = load_model(_saved(kit))
     ids = [str(item) for item in saved.item_ids]
     file = kit.folder / "sessions.tsv"

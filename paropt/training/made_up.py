@@ -6,14 +6,24 @@ import json
 import random
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from paropt.data.log.options import Options
+from paropt.data.log.rules import PART
 from paropt.data.prepare import prepare
 from paropt.training.registry import FieldKind, Kinds, Needs
 
 SESSIONS, ITEMS, DAYS, USERS = 160, 24, 8, 12
 START, DAY = 1_700_000_000, 86_400  # seconds
 DIM = 6  # of vectors
+# a fifth of the users for each of valid and test, and whatever is left of the shortest is short
+CUT: dict[str, Any] = {
+    "protocol": "long-short",
+    "long_share": 0.6,
+    "min_long": 1,
+    "min_short": 1,
+    "test_fraction": 0.2,
+}
 Value = Callable[[int], str]
 
 
@@ -32,7 +42,12 @@ def made_up_data(
     """
     needs = needs or Needs()
     source = random.Random(7)
-    columns = {name: _values(_kind(kinds, "category")) for name, kinds in needs.columns.items()}
+    cut = PART in needs.columns  # not a column of the log, but of what becomes of it
+    columns = {
+        name: _values(_kind(kinds, "category"))
+        for name, kinds in needs.columns.items()
+        if name != PART
+    }
     lines = ["\t".join(["SessionId", "ItemId", "Time", "UserId", *columns])]
     for session in range(sessions):
         item = source.randrange(items)
@@ -62,6 +77,7 @@ def made_up_data(
         min_support=1,
         min_session=1,
         keep_repeats=True,
+        **(CUT if cut else {}),
     )
     prepare([log], out, options=options)
     return out

@@ -115,6 +115,12 @@ __all__ = [
 ]
 
 STATISTICS = "stats."  # what names of items' statistics begin with (batches/statistics.py)
+# of prepare, for what it keeps by what it means
+OPTIONS = {
+    "part": "--protocol long-short",
+    "category": "--category-key COLUMN",
+    "behaviour": "--behaviour-key COLUMN",
+}
 DEFAULT_EPOCHS = 10  # of a model that declares no n_epochs
 
 
@@ -257,7 +263,8 @@ def lacks(needs: Needs, facts: Facts) -> str:
     )
     for kinds_by_name, known, what, option in asked:
         for name, kinds in kinds_by_name.items():
-            if reason := _unfit(name, kinds, known, what, option.format(name)):
+            way = OPTIONS.get(name, option.format(name))
+            if reason := _unfit(name, kinds, known, what, way):
                 return reason
     if needs.who and not facts.n_users:
         return "reads whose session it is, which the data don't say; prepare them with --user-key"

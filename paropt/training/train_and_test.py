@@ -412,7 +412,7 @@ def _file_events(
 ) -> Events:
     knowledge = saved.knowledge
     user_key = options.user_key or knowledge.user_key
-    further = [*knowledge.columns, *([user_key] if user_key else [])]
+    further = [*knowledge.sources.values(), *([user_key] if user_key else [])]
     asked = read_asked(path, options, saved.meta.get("log"), further)
     events, notes = file_events(asked, saved, options.user_key)
     for line in notes:

@@ -43,7 +43,8 @@ def catalogue(view: View) -> Catalogue:
     unseen = _table(view, "items", slice(n_items, n_all))
     stored = view.dataset.fields("items").values()
     features = Features([f.name for f in stored if f.kind in ("number", "category")], view)
-    return Catalogue(facts(view), support, features, items, users, unseen, n_all - n_items)
+    of_others = unseen, n_all - n_items, Holders(view)
+    return Catalogue(facts(view), support, features, items, users, *of_others)
 
 
 def _fields(view: View, of: FieldOf) -> dict[str, Field]:
@@ -86,6 +87,33 @@ class Features(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+
+class Holders(Mapping[str, Tensor]):
+    """How many training sessions hold each item, and each code of a column, counted when asked."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        columns = view.dataset.fields("events").values()
+        sizes = {column.name: column.size for column in columns if column.kind == "category"}
+        self._sizes = {**sizes, "item": view.n_items}
+        self._counted: dict[str, Tensor] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._counted:
+            train, size = self._view.train, self._sizes[name]
+            codes = np.asarray(train.items if name == "item" else train.columns[name])
+            session = np.repeat(np.arange(train.n_sessions), np.diff(train.offsets))
+            known = codes >= 0
+            pairs = np.unique(session[known] * np.int64(size) + codes[known])
+            self._counted[name] = torch.from_numpy(np.bincount(pairs % size, minlength=size))
+        return self._counted[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sizes)
+
+    def __len__(self) -> int:
+        return len(self._sizes)
 
 
 # -- reading some of a field's rows -------------------------------------------------------------

@@ -45,6 +45,10 @@ class Events:
             columns={name: column[kept] for name, column in self.columns.items()},
         )
 
+    def strangers(self, n_items: int) -> NDArray[np.int32]:
+        """Nothing: what a model doesn't know has its number here already."""
+        return np.zeros(0, np.int32)
+
     def recode(
         self,
         items: NDArray[np.int32],
@@ -130,7 +134,7 @@ def unknown_value(values: NDArray[Any]) -> Any:
 class EventArrays(Protocol):
     """The arrays of a split, as :class:`paropt.data.Split` has them.
 
-    ``columns`` and ``users`` are asked for only where a model needs them.
+    ``columns``, ``users`` and ``strangers`` are asked for only where a model needs them.
     """
 
     @property
@@ -145,6 +149,7 @@ class EventArrays(Protocol):
     def columns(self) -> Mapping[str, NDArray[Any]]: ...
     @property
     def users(self) -> NDArray[np.int32] | None: ...
+    def strangers(self, n_items: int) -> NDArray[np.int32]: ...
 
 
 def together(parts: Sequence[Events]) -> Events:
@@ -165,8 +170,12 @@ def together(parts: Sequence[Events]) -> Events:
 
 
 def known_events(split: EventArrays, n_items: int, needs: Needs = NOTHING) -> Events:
-    """The split's events whose item index is below ``n_items``, with the columns needed."""
+    """The split's events whose item index is below ``n_items``, with the columns needed; all of
+    them where items that training never saw are needed too."""
     items = np.asarray(split.items)
+    if needs.unknown_items and not isinstance(split, Events) and (items >= n_items).any():
+        numbers = np.concatenate([np.arange(n_items, dtype=np.int32), split.strangers(n_items)])
+        items = numbers[items]
     targets = np.asarray(split.targets)
     events = Events(
         items,
@@ -177,7 +186,7 @@ def known_events(split: EventArrays, n_items: int, needs: Needs = NOTHING) -> Ev
         users=split.users if needs.who else None,
     )
     known = items < n_items
-    if known.all():
+    if known.all() or needs.unknown_items:
         return events
     kept = events.take(known)
     asked = np.count_nonzero(_with_prefix(targets, events.offsets))

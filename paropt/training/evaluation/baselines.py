@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,13 @@ from paropt.training.evaluation.protocol import EvaluationProtocol, Ties
 from paropt.training.evaluation.ranking import ROWS, Evaluation, gains, own_evaluation
 from paropt.training.evaluation.session_knn import session_knn_ranks
 from paropt.training.metrics import of_ranks
-from paropt.training.registry import complete_params, declaration, judges_itself, model_class
+from paropt.training.registry import (
+    Needs,
+    complete_params,
+    declaration,
+    judges_itself,
+    model_class,
+)
 
 if TYPE_CHECKING:
     from paropt.data.dataset import View
@@ -78,6 +85,13 @@ def baseline_samples(
     }
 
 
+def _there(needs: Needs, view: View) -> Needs:
+    """What of these needs the data have: a model may do without, and then has no such floor."""
+    kept = view.dataset.fields("events")
+    columns = {name: kinds for name, kinds in needs.columns.items() if name in kept}
+    return replace(needs, columns=columns, wanted=tuple(n for n in needs.wanted if n in columns))
+
+
 def _brought_along(
     models: Sequence[str], view: View, objective: Objective | None, params: Mapping[str, Any]
 ) -> dict[str, Evaluation]:
@@ -87,7 +101,7 @@ def _brought_along(
         kind, declared = model_class(model), declaration(model)
         own = {name: value for name, value in params.items() if name in declared}
         complete = complete_params(model, own)
-        needs = kind.needs(complete)
+        needs = _there(kind.needs(complete), view)
         batches = evaluation(view.test, view.n_items, None, ROWS, needs=needs)
         with torch.no_grad():
             floors_of_it = kind.floors_with(complete, catalogue(view), batches)

@@ -158,7 +158,7 @@ def judge(
     model.eval()
     try:
         with torch.no_grad():
-            metrics = model.evaluate(batches)
+            metrics = _own_metrics(model, batches)
             if metrics is None:
                 _check_declared(model, {})
                 found = _ranked(model, batches, _names(at, also, objective), ties, filter_seen)
@@ -175,6 +175,13 @@ def judge(
             raise Diverged(f"the metric {name} is {value}")
     seconds = time.perf_counter() - began
     return replace(found, targets=batches.total, unknown=batches.unknown, seconds=seconds)
+
+
+def _own_metrics(model: Model, batches: QueryBatches) -> Mapping[str, float | Tensor] | None:
+    try:
+        return model.evaluate(batches)
+    except ValueError as error:
+        raise TrainingError(f"{type(model).__name__} cannot judge itself: {error}") from error
 
 
 def own_evaluation(

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from paropt.data.dataset import VIEWS, Dataset
+from paropt.data.encoding import stranger_numbers
 from paropt.errors import DataError
 from paropt.training.batches.catalogue import facts
 from paropt.training.batches.events import EventArrays, Events, known_events
@@ -47,7 +48,11 @@ def _recoded(split: EventArrays, dataset: Dataset, saved: SavedModel) -> Events:
     theirs = pa.array(dataset.item_ids(), pa.string())
     found = pc.index_in(theirs, value_set=pa.array(saved.item_ids, pa.string()))
     index = pc.fill_null(found, saved.n_items).to_numpy(zero_copy_only=False).astype(np.int32)
-    if (index == saved.n_items).all():
+    if saved.knowledge.needs.unknown_items:
+        unknown = index == saved.n_items
+        strange = theirs.filter(pa.array(unknown)).to_pylist()
+        index[unknown] = stranger_numbers(strange, saved.n_items)
+    if (index >= saved.n_items).all():
         raise DataError(
             f"the model knows none of the {len(theirs):,} items of {dataset.path}: they are written"
             f" as {theirs[0].as_py()!r} there, and as {str(saved.item_ids[0])!r} in the model;"

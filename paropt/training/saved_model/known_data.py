@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from paropt.data.log.rules import PART
 from paropt.training.batches.catalogue import Features
 from paropt.training.batches.events import NOTHING
 from paropt.training.registry import Bags, Catalogue, Facts, Field, Model, Needs, Table, Vectors
@@ -34,7 +35,9 @@ _TABLES = ("columns", "items", "users")
 class Knowledge:
     """What of new data a model can read: columns by name with the codes known, ids of users.
 
-    ``user_key`` is the column that users came from; None where each session is one.
+    ``user_key`` is the column that users came from; None where each session is one. ``sources``
+    are the columns' own names in the log that the model was trained on; a part (long or short) is
+    no column of a log.
     """
 
     needs: Needs = NOTHING
@@ -42,6 +45,7 @@ class Knowledge:
     known: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     user_ids: Sequence[str] = ()
     user_key: str | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     def encoded(self, name: str, values: pa.ChunkedArray) -> NDArray[Any]:
         """A column's values as training had them [n]: codes int32 or numbers float32."""
@@ -159,8 +163,8 @@ def catalogue_of(facts: Facts, tensors: Mapping[str, Tensor]) -> Catalogue:
     return Catalogue(facts, tensors["support"], features, items, users)
 
 
-def knowledge_of(model: Model, tensors: Mapping[str, Tensor], user_key: str | None) -> Knowledge:
-    """What a rebuilt model can read of new data."""
+def knowledge_of(model: Model, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Knowledge:
+    """What a rebuilt model can read of new data; ``meta`` is its ``model.json``."""
     needs, facts = model.needs(model.params), model.catalogue.facts
     known = {
         name.removeprefix("known/"): values.numpy()
@@ -168,7 +172,10 @@ def knowledge_of(model: Model, tensors: Mapping[str, Tensor], user_key: str | No
         if name.startswith("known/")
     }
     columns = {name: facts.columns[name] for name in needs.columns}
-    return Knowledge(needs, columns, known, _unpacked("words/ids", tensors), user_key)
+    log = meta.get("log") or {}
+    sources = {name: log.get(f"{name}_key") or name for name in columns if name != PART}
+    ids, user_key = _unpacked("words/ids", tensors), meta.get("user_key")
+    return Knowledge(needs, columns, known, ids, user_key, sources)
 
 
 def _table(of: str, fields: Mapping[str, Field], tensors: Mapping[str, Tensor]) -> Table:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
+from paropt.data.encoding import stranger_numbers
 from paropt.data.events import Events as RawEvents
 from paropt.data.log.sessions_file import Asked, read_asked
 from paropt.errors import ModelError
@@ -68,7 +69,7 @@ def read_sessions(path: Path, saved: SavedModel) -> Sessions:
         DataError, ModelError: the file cannot be used.
     """
     knowledge = saved.knowledge
-    further = [*knowledge.columns, *([knowledge.user_key] if knowledge.user_key else [])]
+    further = [*knowledge.sources.values(), *([knowledge.user_key] if knowledge.user_key else [])]
     return known_sessions(read_asked(path, None, saved.meta.get("log"), further), saved)
 
 
@@ -88,10 +89,11 @@ def known_sessions(
     """
     wanted = wanted_values(saved, want)
     events, notes = file_events(asked, saved, user_key)
-    kept = events.items < saved.n_items
+    known = events.items < saved.n_items
+    kept = known | saved.knowledge.needs.unknown_items
     events = replace(events, targets=np.zeros(len(kept), bool)).take(kept).with_queries(wanted)
     notes = [*notes, *unsaid(saved, wanted)]
-    return Sessions(asked.sessions, events, int(np.count_nonzero(~kept)), notes)
+    return Sessions(asked.sessions, events, int(np.count_nonzero(~known)), notes)
 
 
 def file_events(
@@ -99,7 +101,8 @@ def file_events(
 ) -> tuple[Events, list[str]]:
     """All events of a file as :func:`known_sessions` reads it, and what to say of it.
 
-    Every event is a target; items that the model does not know have the index ``n_items``.
+    Every event is a target; items that the model does not know have the index ``n_items``, or
+    numbers of their own (:func:`paropt.data.encoding.stranger_numbers`) where it reads them.
 
     Raises:
         DataError, ModelError: as :func:`known_sessions`.
@@ -111,9 +114,9 @@ def file_events(
     user_key = user_key or knowledge.user_key or asked.session_key
     there = asked.table.column_names
     columns = {
-        name: knowledge.encoded(name, asked.table.column(name))[raw.row]
-        for name in knowledge.columns
-        if name in there
+        name: knowledge.encoded(name, asked.table.column(source))[raw.row]
+        for name, source in knowledge.sources.items()
+        if source in there
     }
     user = None
     if knowledge.needs.who and user_key in there:
@@ -121,7 +124,12 @@ def file_events(
     raw = replace(raw, columns=columns, user=user)
     n_sessions = len(asked.sessions)
     known = pc.index_in(asked.items, value_set=pa.array(saved.item_ids, pa.string()))
-    items = pc.fill_null(known, saved.n_items).to_numpy(zero_copy_only=False)[raw.item]
+    items = pc.fill_null(known, saved.n_items).to_numpy(zero_copy_only=False)
+    if knowledge.needs.unknown_items:
+        items = np.where(
+            items < saved.n_items, items, stranger_numbers(asked.items.to_pylist(), saved.n_items)
+        )
+    items = items[raw.item]
     events = Events(
         items=items.astype(np.int32),
         times=raw.time.astype(np.int64),
@@ -149,7 +157,7 @@ def _check_times(asked: Asked, saved: SavedModel) -> None:
 
 def _lacking(asked: Asked, knowledge: Knowledge, user_key: str) -> list[str]:
     """What to say of the columns that the model reads and the file lacks."""
-    read = [*knowledge.columns, *([user_key] if knowledge.needs.who else [])]
+    read = [*knowledge.sources.values(), *([user_key] if knowledge.needs.who else [])]
     told = f"{asked.path} has no column {{!r}}, which the model reads, so it is unknown throughout"
     return [told.format(name) for name in read if name not in asked.table.column_names]
 

@@ -223,7 +223,7 @@ def load_model(directory: str | Path, device: str = "cpu") -> SavedModel:
         with runtime.memory_errors(on):
             model = _rebuild(meta, tensors).to(on)
             read_memory(directory, meta, model)
-            knowledge = knowledge_of(model, tensors, meta.get("user_key"))
+            knowledge = knowledge_of(model, tensors, meta)
     except (KeyError, TypeError, RuntimeError, ValueError, ModelError, ParamError) as error:
         why = str(error).splitlines()[0]
         raise DataError(

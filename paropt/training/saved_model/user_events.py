@@ -92,10 +92,11 @@ def users_of_log(saved: SavedModel, path: Path, options: Options) -> Users:
     """
     knowledge = saved.knowledge
     user_key = options.user_key or saved.meta.get("user_key")
-    further = [*knowledge.columns, *filter(None, (user_key, knowledge.user_key))]
+    further = [*knowledge.sources.values(), *filter(None, (user_key, knowledge.user_key))]
     asked = read_asked(path, options, saved.meta.get("log"), further)
     events, notes = file_events(asked, saved, options.user_key)
-    events = events.take(events.items < saved.n_items)
+    if not knowledge.needs.unknown_items:
+        events = events.take(events.items < saved.n_items)
     found = latest(_user_of_asked(asked, user_key), events, str(path))
     return replace(found, notes=notes)
 
