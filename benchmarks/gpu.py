@@ -35,7 +35,16 @@ from paropt.training.evaluation import ranks
 from paropt.training.fitting.optimisers import Optimiser
 from paropt.training.fitting.runtime import deterministic
 from paropt.training.fitting.steps import LossSteps
-from paropt.training.registry import Catalogue, Facts, Model, build
+from paropt.training.registry import (
+    Bags,
+    Catalogue,
+    Facts,
+    Field,
+    Model,
+    Table,
+    Vectors,
+    build,
+)
 
 RETAILROCKET = {
     "loss": "bpr-max", "final_act": "elu-0.5", "layers": 224, "batch_size": 80,
@@ -61,7 +70,33 @@ SEQUENCE_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         | {"blocks": 2, "max_length": 200, "batch_size": 128, "attention_kernel": "triton"},
     ),
     "sasrec+moe": ("sasrec", {**SASREC, "experts": 8, "top_k": 2}),
+    "sasrec, items of fields": (
+        "sasrec",
+        {**SASREC, "features": "kind+tags+price", "vectors": "look", "fuse": "mlp"},
+    ),
 }
+FIELDS = {
+    "kind": Field("kind", "category", 20),
+    "tags": Field("tags", "categories", 30),
+    "price": Field("price", "number"),
+    "look": Field("look", "vector", 64),
+}
+
+
+def items_of(count: int) -> Table:
+    """What is known of made-up items."""
+    draw = torch.Generator().manual_seed(2)
+    offsets = torch.arange(count + 1) * 3
+    missing = torch.arange(count) % 11 == 5
+    rows = torch.randn(count, 64, generator=draw).half()
+    read = {
+        "kind": torch.randint(-1, 20, (count,), generator=draw),
+        "tags": Bags(torch.randint(30, (3 * count,), generator=draw), offsets, missing & False),
+        "price": torch.rand(count, generator=draw).masked_fill(missing, torch.nan),
+        "look": Vectors(64, missing, rows.__getitem__),
+    }
+    return Table(FIELDS, lambda field: read[field.name])
+
 
 EQUAL: tuple[dict[str, Any], ...] = (
     {"loss": "cross-entropy", "logq": 1.0},
@@ -108,8 +143,9 @@ class Log:
     def catalogue(self) -> Catalogue:
         support = np.bincount(self.items, minlength=self.n_items)
         sizes = np.diff(self.offsets)
-        facts = Facts(self.n_items, len(sizes), len(self.items), int(sizes.max()), True)
-        return Catalogue(facts, torch.from_numpy(support))
+        counts = self.n_items, len(sizes), len(self.items), int(sizes.max())
+        facts = Facts(*counts, has_times=True, items=FIELDS)
+        return Catalogue(facts, torch.from_numpy(support), items=items_of(self.n_items))
 
 
 class Bench:

@@ -225,6 +225,12 @@ def test_a_step_works_every_item_out_once(tied: bool, monkeypatch: pytest.Monkey
     assert tied or set(done) == read
 
 
+def test_a_loss_has_its_gradient_outside_of_training_too() -> None:
+    model = make(loss="sampled-softmax").eval()
+    torch.autograd.backward(model.loss(batch_of([9, 7])))
+    assert all(parameter.grad is not None for parameter in model.items.parameters())
+
+
 # -- evaluation ------------------------------------------------------------------------------------
 
 

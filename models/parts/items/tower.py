@@ -124,7 +124,8 @@ class ItemTower(nn.Module):
 
     def looked_up(self, whole: bool) -> LookedUp:
         """What a step or an evaluation asks; ``whole``: it will need all items."""
-        if not self.training:
+        settled = self.worked_out is not None or self._n_added
+        if settled or not (self.training or torch.is_grad_enabled()):
             return WholeTable(self.all_items())
         return WholeTable(self.work_out(None)) if whole else TouchedRows(self)
 
