@@ -125,7 +125,7 @@ def test_a_changed_code_is_noticed(data: Path) -> None:
         ({"vectors": "title"}, "'title' is a text, not vectors; the vectors are picture"),
         ({"codes": 500}, "codes 500 is more than the 23 training items .* fewer --codes"),
         ({"levels": 0}, "levels must be at least 1, not 0"),
-        ({"name": ""}, "the features need a name"),
+        ({"name": "a+b"}, r"--name 'a\+b': features are called by letters"),
         ({"latent": 4}, "rq-kmeans has no parameter 'latent'; --method rq-vae may have it"),
     ],
 )

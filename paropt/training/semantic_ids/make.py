@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -54,8 +55,10 @@ def make_semantic_ids(
         TrainingError: an RQ-VAE that cannot be trained.
     """
     began = time.perf_counter()
-    if not request.name:
-        raise ParamError("the features need a name")
+    if not re.fullmatch(r"[\w.-]{1,100}", request.name):
+        raise ParamError(
+            f"--name {request.name!r}: features are called by letters, digits, '.', '_' and '-'"
+        )
     dataset = open_dataset(data)
     items = item_vectors(dataset, request.vectors)
     values = settled(request.method, request.vectors, request.params)
