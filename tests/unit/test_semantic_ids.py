@@ -301,3 +301,20 @@ def test_a_study_goes_on_only_with_the_codes_that_it_reads(data: Path) -> None:
         again.check_added({})
     plain = checked(from_json({"model": "sasrec", "fixed": {"features": "kind"}}, "space.json"))
     assert dataset.digests(items_read(plain)) == {}
+
+
+def test_the_page_shows_what_its_lines_print(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "semantic-ids.md").read_text("utf-8")
+    blocks = page.partition("## Try it")[2].partition("\n## ")[0].split("```")[1::2]
+    program, commands, shown = (block.partition("\n")[2] for block in blocks)
+    monkeypatch.chdir(tmp_path)
+    exec(program, {})
+    printed = ""
+    for line in commands.splitlines()[1:]:
+        done = CliRunner().invoke(cli, line.split()[1:])
+        assert done.exit_code == 0, done.output
+        printed = done.stdout
+
+    assert shown in printed
