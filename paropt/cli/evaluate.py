@@ -12,6 +12,7 @@ import click
 from paropt.cli._log_options import options_of
 from paropt.cli._study import DataVerb, data_option, directory_of, say
 from paropt.cli._training import DIRECTORY, judging_options, show
+from paropt.training.evaluation.protocol import CANDIDATES
 
 if TYPE_CHECKING:
     from paropt.launch.data_source import Given
@@ -44,6 +45,13 @@ FILE = click.Path(path_type=Path)
     show_default="the model's own",
     help="search: test on valid; full: test on test.",
 )
+@click.option(
+    "--candidates",
+    type=click.Choice(CANDIDATES),
+    default=CANDIDATES[0],
+    help="all items; or the target and 99 that are drawn, which is for comparison with old "
+    "numbers: --no-filter-seen lets items of the history be drawn.",
+)
 @judging_options
 def evaluate(
     directory: Path,
@@ -52,6 +60,7 @@ def evaluate(
     test: tuple[Path, ...],
     others: tuple[Path, ...],
     split: str | None,
+    candidates: str,
     as_json: bool,
     log: dict[str, Any] | None = None,
     **judging: Any,
@@ -71,10 +80,19 @@ def evaluate(
     from paropt.training.evaluation.choose_objective import more_metrics
 
     _check_usage(data, test, more, split, judging["cold_items"])
+    if candidates != CANDIDATES[0] and (test or judging["cold_items"]):
+        raise click.UsageError(f"--candidates {candidates} is of a dataset, and without cold items")
     judging |= {"also": more_metrics(judging["also"]), "others": others}
     if not test:
         show(
-            train_and_test.test(directory, directory_of(data), split=split, note=say, **judging),
+            train_and_test.test(
+                directory,
+                directory_of(data),
+                split=split,
+                candidates=candidates,
+                note=say,
+                **judging,
+            ),
             as_json,
         )
         return

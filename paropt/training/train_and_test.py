@@ -22,8 +22,9 @@ from paropt.training.evaluation.choose_objective import objective_of
 from paropt.training.evaluation.cold import check_cold, evaluate_cold
 from paropt.training.evaluation.epochs import EpochReport
 from paropt.training.evaluation.objective import Objective, flattered, interval
-from paropt.training.evaluation.protocol import EvaluationProtocol, Ties
+from paropt.training.evaluation.protocol import SAMPLED, EvaluationProtocol, Ties
 from paropt.training.evaluation.ranking import Evaluation, evaluate
+from paropt.training.evaluation.sampled import evaluate_sampled
 from paropt.training.fitting.fit import Fit
 from paropt.training.metrics import DEFAULT
 from paropt.training.registry import Model, complete_params, model_class, stages_of
@@ -286,6 +287,7 @@ def test(
     filter_seen: bool | None = None,
     others: Sequence[Path] = (),
     cold_items: bool = False,
+    candidates: str = "all",
     note: Callable[[str], None] = lambda message: None,
 ) -> RunResult:
     """Test a saved model on the evaluation split of a view, its own by default.
@@ -320,11 +322,17 @@ def test(
         note(f"{directory} was trained on train_full, which holds the targets of valid: no test")
     objective = objective_of(metric, [saved.meta["model"]], at)
     protocol = _protocol_of(saved, dataset).asked(filter_seen, ties)
+    protocol = replace(protocol, candidates=candidates)
     note(f"judged with {protocol.words()}")
-    found = _judged(saved, events, at, also, objective, protocol)
+    floor: dict[str, dict[str, float]] | None = None
+    judged = View(view.name, dataset, dataset.split(trained), view.test)
+    if candidates == SAMPLED:
+        note("a legacy evaluation: its numbers can't be compared with those of all items")
+        found, floor = _among_sampled(saved, events, at, also, objective, protocol)
+    else:
+        found = _judged(saved, events, at, also, objective, protocol)
     _check_known(found, directory, str(data))
-    floor, judged = None, View(view.name, dataset, dataset.split(trained), view.test)
-    if own:
+    if own and floor is None:
         rules = protocol.ties, protocol.filter_seen
         asked = at, *rules, also, objective, saved.meta["params"]
         floor = floors_of([saved.meta["model"]], judged, *asked)
@@ -340,6 +348,7 @@ def test(
         seed=saved.meta["seed"],
         split=name,
         ties=protocol.ties,
+        candidates=protocol.candidates,
         filter_seen=protocol.filter_seen,
         threads=torch.get_num_threads(),
         device=str(saved.model.device),
@@ -487,6 +496,26 @@ def _judged(
     protocol: EvaluationProtocol,
 ) -> Evaluation:
     return evaluate(
+        saved.model,
+        events,
+        saved.n_items,
+        at=at,
+        also=also,
+        objective=objective,
+        ties=protocol.ties,
+        filter_seen=protocol.filter_seen,
+    )
+
+
+def _among_sampled(
+    saved: SavedModel,
+    events: EventArrays,
+    at: Sequence[int],
+    also: Sequence[str],
+    objective: Objective,
+    protocol: EvaluationProtocol,
+) -> tuple[Evaluation, dict[str, dict[str, float]]]:
+    return evaluate_sampled(
         saved.model,
         events,
         saved.n_items,

@@ -13,14 +13,16 @@ from typing import Any, Literal, get_args
 
 Ties = Literal["standard", "conservative", "median"]
 TIES: tuple[Ties, ...] = get_args(Ties)
-CANDIDATES = ("all",)
+SAMPLED = "sampled-100"
+CANDIDATES = ("all", SAMPLED)
 
 
 @dataclass(frozen=True)
 class EvaluationProtocol:
     """``filter_seen``: the items of a target's own history are no candidates, but for the target.
     ``ties``: a target stands before those of the same score ("standard"), after them
-    ("conservative") or in their middle ("median"). ``candidates``: "all" items of training."""
+    ("conservative") or in their middle ("median"). ``candidates``: "all" items of training, or,
+    in a legacy evaluation, the target and 99 that are drawn ("sampled-100")."""
 
     filter_seen: bool = False
     ties: Ties = "standard"
@@ -49,4 +51,6 @@ class EvaluationProtocol:
     def words(self) -> str:
         """For people: ``history filtered, standard ties``."""
         seen = "history filtered" if self.filter_seen else "history not filtered"
+        if self.candidates == SAMPLED:
+            seen = "99 items drawn, " + ("none" if self.filter_seen else "some") + " of the history"
         return f"{seen}, {self.ties} ties"
