@@ -7,10 +7,11 @@
 
 No raw sample of the competition was at hand: the layouts are written from what several public
 solutions read. What is planted can be learnt. Items lie on rings, one per cluster; the cluster
-shows in the features 100 and 117 and in every vector. A user has two interests, which show in the
-features 103 and 106. Exposures walk along a ring for some steps, then another walk begins, mostly
-on a ring of interest; clicks are where the interest is. Some items never occur in a sequence: they
-are among the candidates only.
+shows in the features 100 and 117 and in every vector, the place on it in 111. A user has two
+interests, which show in the features 103 and 106, and a stride. Exposures walk along a ring by it
+for some steps, then another walk begins, mostly on a ring of interest; clicks are where the
+interest is. Who looks at pairs of neighbours sees no stride. Some items never occur in a sequence:
+they are among the candidates only.
 
 Beside the layout stands ``answers.jsonl``: the click that follows each sequence of
 ``predict_seq.jsonl``. With it an answer of ``paropt predict --top 10`` gets the competition's
@@ -39,7 +40,7 @@ ITEM_SPARSE = [
 ]
 USER_SPARSE = ["103", "104", "105", "109"]
 USER_ARRAY = ["106", "107", "108", "110"]
-STRIDE = 4  # places on a ring that an exposure may be beyond the one before
+STRIDE = 4  # the longest of users' strides: places on a ring from one exposure to the next
 BLOCK = 5000  # users that are made at once
 BEGIN = 1_740_000_000  # seconds
 Ints = NDArray[np.int64]
@@ -114,7 +115,7 @@ def make_world(sizes: Sizes) -> World:
     features = random.integers(1, 1 + max(2, n // 20), (n, len(ITEM_SPARSE)))
     features[random.random(features.shape) < 0.1] = 0
     told = np.where(random.random(n) < 0.9, ring, random.integers(0, sizes.clusters, n))
-    features[:, 0], features[:, 1] = 1 + told, 1 + ring // 3
+    features[:, 0], features[:, 1], features[:, 2] = 1 + told, 1 + ring // 3, 1 + place
     original = 900_000_001 + 7 * random.permutation(n)
     centres = random.standard_normal((sizes.clusters, 8)).astype(np.float32)
     return World(sizes, ring, place, on_ring, features, original, centres)
@@ -161,8 +162,9 @@ def _walks(
     )
     size = np.array([len(members) for members in world.on_ring])
     start = (random.random(len(at)) ** 2 * size[ring]).astype(np.int64)  # some are more popular
-    steps = np.cumsum(random.integers(1, STRIDE + 1, len(user)))
-    place = (start[walk] + steps - steps[at][walk]) % size[ring[walk]]
+    stride = random.integers(1, STRIDE + 1, len(likes))[user]
+    step = np.arange(len(user)) - at[walk]
+    place = (start[walk] + stride * step) % size[ring[walk]]
     base = np.concatenate(([0], np.cumsum(size)))[ring[walk]]
     items = np.concatenate(list(world.on_ring))[base + place]
     return items, (likes[user] == ring[walk][:, None]).any(1)
