@@ -340,7 +340,8 @@ def tables(args: argparse.Namespace, rows: Rows) -> None:
         view = open_dataset(args.sets / args.set).view(VIEWS[protocol])
         targets, support = targets_of(view), view.support()
         parts = {"all": np.ones(len(targets.items), bool)}
-        parts |= {f"≤ {few}": support[targets.items] <= few for few in RARE}
+        rare_ones = {f"≤ {few}": support[targets.items] <= few for few in RARE}
+        parts |= {name: mask for name, mask in rare_ones.items() if mask.any()}
         unknown = int(view.test.targets.sum()) - len(targets.items)
         print(f"\n{args.set}, {protocol}: {len(targets.items):,} targets, {unknown:,} unknown;")
         print(", ".join(f"{name}: {int(mask.sum()):,}" for name, mask in parts.items()), "\n")
