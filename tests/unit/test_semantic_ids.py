@@ -295,7 +295,7 @@ def test_a_study_goes_on_only_with_the_codes_that_it_reads(data: Path) -> None:
     again = StudyDefinition.from_json(json.loads(json.dumps(definition.to_json())))
 
     again.check_added(added | {"other": "of no interest"})
-    with pytest.raises(ParoptError, match="study 's' reads 'sid' of the data, which is made anew"):
+    with pytest.raises(ParoptError, match="study 's' reads 'sid' of the data, which was made anew"):
         again.check_added({"sid": "another"})
     with pytest.raises(ParoptError, match="which is not there"):
         again.check_added({})

@@ -145,9 +145,9 @@ class StudyDefinition:
         """
         for name, digest in self.added.items():
             if added.get(name) != digest:
-                what = "made anew since" if name in added else "not there"
+                what = "was made anew since" if name in added else "is not there"
                 raise StudyError(
-                    f"study {self.name!r} reads {name!r} of the data, which is {what}; add it as it"
+                    f"study {self.name!r} reads {name!r} of the data, which {what}; add it as it"
                     " was, or launch under another name"
                 )
 
