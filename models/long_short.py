@@ -38,7 +38,7 @@ from models.parts.long_short.stretches import (
     tokens_of,
 )
 from models.parts.long_short.tower import Tower
-from models.parts.transformer.moe import MoE
+from models.parts.transformer.moe import MoE, tell_steps
 from models.parts.transformer.similarity import Similarity
 
 MANY_ITEMS = 200_000  # for the items nearest to each user to be worth an evaluation's time
@@ -67,6 +67,7 @@ class LongShort(Model):
             torch.set_rng_state(state)
         self.similarity = Similarity()
         self.mixtures = [module for module in self.modules() if isinstance(module, MoE)]
+        tell_steps(self.mixtures, params, catalogue.facts)
 
     def _build(self) -> None:
         params, catalogue = self.params, self.catalogue

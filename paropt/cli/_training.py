@@ -15,7 +15,7 @@ from paropt.cli._judging import also_option, metric_option, protocol_options
 from paropt.names import baseline
 from paropt.training.evaluation.objective import Objective
 from paropt.training.evaluation.protocol import EvaluationProtocol
-from paropt.training.evaluation.words import cautions, coverage, value_words
+from paropt.training.evaluation.words import cautions, coverage, experts, value_words
 
 if TYPE_CHECKING:
     from paropt.training.evaluation.epochs import EpochReport
@@ -163,9 +163,10 @@ def progress() -> Iterator[tuple[Callable[[EpochReport, int], None], Callable[..
         if epoch.stage_epoch:
             stage = f"{epoch.stage} {epoch.stage_epoch}/{epoch.stage_epochs}  "
         loss = "" if epoch.loss is None else f"loss {epoch.loss:.4f}  "
+        told = f"{said}  " if (said := experts(epoch.extra)) else ""
         console.print(
             f"epoch {epoch.epoch}/{epochs}  {stage}{loss}{best}  "
-            f"{epoch.events_per_second:,.0f} events/s  {epoch.seconds:.1f} s",
+            f"{told}{epoch.events_per_second:,.0f} events/s  {epoch.seconds:.1f} s",
             highlight=False,
             soft_wrap=True,
         )

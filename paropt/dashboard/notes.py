@@ -62,6 +62,7 @@ def trial_note(record: Record, objective: Objective) -> str:
         "seconds per epoch": found.get("seconds_per_epoch", ""),
         "peak memory": f"{memory:,.0f} MiB" if memory is not None else "",
         "memory": found.get("memory", ""),
+        "experts": found.get("experts", ""),
         "device": f"{owner.get('device', '')} on {owner.get('host', '')}" if owner else "",
         "attempt": record.meta["attempt"] if record.meta["attempt"] > 1 else "",
         "why it ended": _why(record),

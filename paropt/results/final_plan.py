@@ -23,6 +23,7 @@ from paropt.search.space.parameter import Parameter
 from paropt.search.study.history import Record, best_first, key_of
 from paropt.search.study.plan import Candidate, FinalPlan
 from paropt.search.study.sampling import derived_seed
+from paropt.training.semantics import as_then
 
 if TYPE_CHECKING:
     from paropt.search.space.paramfiles import Paramfile
@@ -83,7 +84,8 @@ def _candidates(study: Study, best: Sequence[Record], top: int) -> list[Candidat
     for record in best:
         if len(found) == top:
             break
-        model, params = record.meta["model"], dict(record.meta["params"])
+        version = study.definition.versions.get("paropt")
+        model, params = record.meta["model"], as_then(record.meta["params"], version)
         fact = {"trial": record.number, "value": record.value, "epoch": record.end.get("epoch")}
         name = f"candidate {len(found) + 1}"
         entry = Candidate(name, model, params, int(record.meta["epochs"]), fact)

@@ -116,6 +116,8 @@ def _headline(status: Mapping[str, Any]) -> list[str]:
     ]
     if status.get("why"):
         lines.append(shown(status["why"]))
+    if told := (status["best"] or {}).get("experts"):
+        lines.append(f"the best one's {told}")
     if memory := (status["best"] or {}).get("memory"):
         lines.append(f"the best one remembers {memory_words(memory)}")
     if left := status["seconds_left"]:

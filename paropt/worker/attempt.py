@@ -15,6 +15,7 @@ from paropt.machine.devices import DeviceShare
 from paropt.search.study.study import Study
 from paropt.search.study.trial import Trial, TrialLost
 from paropt.training.evaluation.epochs import EpochReport
+from paropt.training.semantics import as_then
 from paropt.training.tensorboard import of_trial
 from paropt.worker.checkpoints import Checkpoints
 from paropt.worker.database_thread import Answer
@@ -163,7 +164,7 @@ class Attempt:
             "do": "fit",
             "trial": trial.number,
             "model": trial.model,
-            "params": trial.params,
+            "params": as_then(trial.params, definition.versions.get("paropt")),
             "seed": trial.seed,
             "epochs": trial.epochs,
             "data": slot.data,

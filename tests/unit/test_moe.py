@@ -131,6 +131,33 @@ def test_bias_selects_but_does_not_weigh() -> None:
     torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("steps", "given", "rate"),
+    [(8, 0, 0.02), (100, 0, 0.01), (100_000, 0, 0.001), (8, 0.3, 0.3)],
+)
+def test_the_automatic_rate_follows_from_the_steps(steps: int, given: float, rate: float) -> None:
+    layer = mixture(balance_rate=given)
+    layer.steps_per_epoch = steps
+    assert layer.rate == pytest.approx(rate)
+
+
+def test_a_hundred_steps_of_the_automatic_rate_spread_the_tokens() -> None:
+    """A router that prefers one expert by .4 for every token keeps it so at 0.001 a step."""
+    busiest = {}
+    for given in (0.001, 0.0):
+        layer = mixture(n_experts=4, top_k=1, balance_rate=given)
+        layer.steps_per_epoch = 20
+        with torch.no_grad():
+            layer.router.mul_(0.1)[2] += torch.ones(8) * 0.25
+        for step in range(100):
+            if step == 80:
+                layer.begin_epoch()
+            layer(torch.randn(64, 8) * 0.2 + 1)
+            layer.after_step()
+        busiest[given] = max(layer.end_epoch()["load"])
+    assert busiest[0.001] == 1.0 and busiest[0.0] < 0.5
+
+
 def test_bias_moves_towards_idle_experts_once_per_step() -> None:
     layer = mixture(balance="bias", balance_rate=0.1)
     x = torch.randn(50, 8)

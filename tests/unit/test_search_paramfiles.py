@@ -38,6 +38,24 @@ def test_json_round_trip(tmp_path: Path) -> None:
     assert paramfile.epochs == 7
 
 
+def test_a_default_that_has_changed_since_is_read_as_it_was(tmp_path: Path) -> None:
+    """0.1 moved the balancing bias by 0.001, or by nothing if told 0."""
+    moe = {"experts": 4, "balance": "bias"}
+    cases: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
+        (moe, "0.1.0", {**moe, "balance_rate": 0.001}),
+        (moe | {"balance_rate": 0.01}, "0.1.0", {**moe, "balance_rate": 0.01}),
+        (moe | {"balance_rate": 0}, "0.1.0", {**moe, "balance_rate": 0, "balance": "none"}),
+        (moe, "0.2.0", moe),
+        ({"experts": 4, "balance": "aux"}, "0.1.0", {"experts": 4, "balance": "aux"}),
+        (BPR_MAX, "0.1.0", BPR_MAX),
+    ]
+    for number, (params, version, expected) in enumerate(cases):
+        path = tmp_path / f"{number}.json"
+        stored = Paramfile("sasrec", params, PROVENANCE | {"versions": {"paropt": version}})
+        write_paramfile(stored, path)
+        assert read_paramfile(path).params == expected
+
+
 def test_theano(tmp_path: Path) -> None:
     params = run(formatted(Paramfile("gru4rec", BPR_MAX, PROVENANCE), "gru4rec-theano"))
     assert params["final_act"] == "elu-0.5"

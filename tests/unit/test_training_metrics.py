@@ -16,7 +16,7 @@ from paropt.training.evaluation.bootstrap import standard_errors
 from paropt.training.evaluation.epochs import EpochReport
 from paropt.training.evaluation.objective import Objective, flattered, interval
 from paropt.training.evaluation.protocol import EvaluationProtocol
-from paropt.training.evaluation.words import cautions
+from paropt.training.evaluation.words import cautions, experts
 
 MRR = Objective("mrr@20")
 RANKS = np.array([1.0, 4.0, 30.0])
@@ -199,3 +199,13 @@ def test_ten_equal_targets_of_a_session_say_no_more_than_one() -> None:
 
 def test_of_a_single_session_no_error_is_known() -> None:
     assert standard_errors({"m": np.ones(5)}, np.zeros(5, dtype=np.int64)) == {}
+
+
+def test_how_experts_work_is_said_in_a_line() -> None:
+    loads = (
+        {"load": [0.5, 0.3, 0.2, 0.0], "dead": 1},
+        {"load": [0.31, 0.23, 0.23, 0.23], "dead": 0},
+    )
+    assert experts({"experts": list(loads)}) == "experts: busiest 31–50 %, 1 of 8 dead"
+    assert experts({"experts": [loads[0]]}) == "experts: busiest 50 %, 1 of 4 dead"
+    assert experts({"similarity": {}}) == ""

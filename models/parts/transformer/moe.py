@@ -6,18 +6,21 @@ Dropless: every token reaches each of its top-k experts. Routing follows DeepSee
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.parts.contract import Param
+from models.parts.contract import Facts, Param
 from models.parts.transformer.blocks import SwiGLU
 
 _FLOOR = 0.05  # least divisor of a score under epoch_div: an idle expert gains at most 20×
 _MEMORY = 0.5  # of older epochs in epoch_div's activation share
+# of the balancing bias, where nobody says it: it may cross the range of the scores in an epoch, and
+# is that of arXiv 2408.15664 where that has a thousand steps
+_SLOWEST, _FASTEST = 0.001, 0.02
 _DEAD = 0.1  # of the mean load: an expert below is dead
 
 MOE_PARAMS: tuple[Param, ...] = (
@@ -64,8 +67,8 @@ MOE_PARAMS: tuple[Param, ...] = (
     Param(
         "balance_rate",
         "float",
-        0.001,
-        "step of the balancing bias",
+        0.0,
+        "step of the balancing bias; 0: 1 over the steps of an epoch, from 0.001 to 0.02",
         low=0,
         high=1,
         source="arXiv 2408.15664",
@@ -126,7 +129,7 @@ class MoE(nn.Module):
         n_shared: int = 0,
         gate: str = "sigmoid",
         balance: str = "bias",
-        balance_rate: float = 1e-3,
+        balance_rate: float = 0.0,
         aux_weight: float = 0.01,
     ) -> None:
         super().__init__()
@@ -144,6 +147,7 @@ class MoE(nn.Module):
         self.register_buffer("margin_sum", torch.zeros((), dtype=torch.float64))
         self.aux_loss: Tensor | float = 0.0
         self.step_load: Tensor | None = None
+        self.steps_per_epoch = 1000  # that 0, the automatic rate, goes by
         self.grouped = True  # False: the plain loop, which tests compare with
 
     @classmethod
@@ -230,11 +234,22 @@ class MoE(nn.Module):
     # -- balance ----------------------------------------------------------------------------
 
     def after_step(self) -> None:
-        """Move the bias towards idle experts: b += γ · sign(mean load − load)."""
+        """Move the bias towards idle experts: b += γ · sign(mean load − load).
+
+        The published γ = 0.001 is for hundreds of thousands of steps. In a few hundred it moves the
+        bias less than the scores of experts differ, and one expert keeps every token.
+        """
         if self.balance == "bias" and self.step_load is not None:
             load = self.step_load.float()
-            self.select_bias += self.balance_rate * torch.sign(load.mean() - load)
+            self.select_bias += self.rate * torch.sign(load.mean() - load)
         self.step_load = None
+
+    @property
+    def rate(self) -> float:
+        """The step of the bias."""
+        if self.balance_rate:
+            return self.balance_rate
+        return min(max(1 / self.steps_per_epoch, _SLOWEST), _FASTEST)
 
     def begin_epoch(self) -> None:
         for counter in (self.load, self.gate_sum, self.margin_sum):
@@ -258,6 +273,12 @@ class MoE(nn.Module):
             "top_gate": float(self.gate_sum / tokens),
             "margin": float(self.margin_sum / tokens),
         }
+
+
+def tell_steps(mixtures: Iterable[MoE], params: Mapping[str, Any], facts: Facts) -> None:
+    """Tell mixtures how many steps an epoch has: what an automatic balancing rate goes by."""
+    for mixture in mixtures:
+        mixture.steps_per_epoch = max(1, -(-facts.n_sessions // int(params["batch_size"])))
 
 
 def expert_width(hidden: int, mult: float) -> int:

@@ -26,7 +26,7 @@ from models.parts.items.tower import IdTable, ItemTower, LookedUp, make_items
 from models.parts.transformer.actions import ACTION_PARAMS, Actions, action_needs, check_actions
 from models.parts.transformer.augmenting import AUGMENT_PARAMS, augmented
 from models.parts.transformer.dropout import Dropout
-from models.parts.transformer.moe import MoE
+from models.parts.transformer.moe import MoE, tell_steps
 from models.parts.transformer.negatives import Targets, session_items
 from models.parts.transformer.next_item_loss import NextItemLoss, check_loss
 from models.parts.transformer.similarity import Similarity
@@ -148,6 +148,7 @@ class SequenceModel(Model, ABC):
         self.next_item = NextItemLoss(params, catalogue.support)
         self.similarity = Similarity()
         self.mixtures = [module for module in self.modules() if isinstance(module, MoE)]
+        tell_steps(self.mixtures, params, catalogue.facts)
 
     @classmethod
     def needs(cls, params: Mapping[str, Any]) -> Needs:

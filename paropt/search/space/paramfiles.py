@@ -17,6 +17,7 @@ from paropt.errors import SpaceError
 from paropt.files import write_text
 from paropt.search.space import json_with_lines
 from paropt.search.space.file import EPOCHS, final_act_of, suggest
+from paropt.training.semantics import as_then
 
 Format = Literal["json", "gru4rec-theano", "gru4rec-pytorch"]
 FORMATS: tuple[Format, ...] = ("json", "gru4rec-theano", "gru4rec-pytorch")
@@ -115,7 +116,9 @@ def _read_json(name: str, text: str) -> Paramfile:
             )
     if provenance.get("split") not in (None, *_SPLITS):
         origin.fail(("provenance", "split"), f'"split" should be one of {", ".join(_SPLITS)}')
-    return Paramfile(model, params, provenance)
+    versions = provenance.get("versions")
+    version = versions.get("paropt") if isinstance(versions, dict) else None
+    return Paramfile(model, as_then(params, version), provenance)
 
 
 def _plain(value: Any) -> bool:

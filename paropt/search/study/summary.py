@@ -13,6 +13,7 @@ from paropt.search.study.equal_spend import by_model
 from paropt.search.study.history import Record, best_first, counts
 from paropt.training.evaluation.epochs import EpochReport
 from paropt.training.evaluation.objective import Objective, flattered, interval
+from paropt.training.evaluation.words import experts
 
 if TYPE_CHECKING:
     import optuna
@@ -55,7 +56,7 @@ def described(record: Record, objective: Objective) -> dict[str, Any]:
 # what a trial's value stands on, by the keys that described() has beside it
 JUDGED = (
     "interval", "with_misses", "targets", "unknown", "sessions", "tied", "conservative", "stage",
-    "given", "memory",
+    "given", "memory", "experts",
 )  # fmt: skip
 
 
@@ -75,6 +76,7 @@ def judged(value: float | None, report: EpochReport | None, objective: Objective
     found |= {key: getattr(report, key) for key in ("targets", "unknown", "sessions", "tied")}
     found |= {"conservative": dict(report.conservative) or None, "stage": report.stage}
     found |= {key: report.extra.get(key) for key in ("given", "memory")}
+    found["experts"] = experts(report.extra) or None
     return found
 
 

@@ -20,6 +20,7 @@ from paropt.storage import trial_rows
 from paropt.training.evaluation import epochs
 from paropt.training.evaluation.epochs import EpochReport
 from paropt.training.evaluation.objective import Curve, Objective, flattered
+from paropt.training.evaluation.words import experts
 
 MIB = 1 << 20
 
@@ -224,6 +225,8 @@ def reached(reports: Sequence[EpochReport], objective: Objective) -> dict[str, A
         found |= {"epoch": best[0], **report.metrics}
         told = {"targets": report.targets, "left_out": report.unknown, "stage": report.stage}
         found |= {key: value for key, value in told.items() if value is not None}
+        if said := experts(report.extra):
+            found["experts"] = said.removeprefix("experts: ")
         if memory := report.extra.get("memory"):
             found["memory"] = memory_words(memory)
         if flattered(report):

@@ -39,6 +39,24 @@ def value_words(found: Found, value: float | None) -> str:
     return text
 
 
+def experts(extra: Mapping[str, Any]) -> str:
+    """How evenly experts work: ``experts 12–31 % busiest, 3 of 16 dead``; empty without any.
+
+    Busiest: the share of the tokens that the busiest expert of a mixture gets, from the mixture
+    where that is least to the one where it is most; an even share would be 100 % over the experts.
+    Dead: with less than a tenth of that.
+    """
+    mixtures = [mixture for mixture in extra.get("experts") or () if mixture.get("load")]
+    if not mixtures:
+        return ""
+    busiest = sorted(max(mixture["load"]) for mixture in mixtures)
+    least, most = (f"{100 * share:.0f}" for share in (busiest[0], busiest[-1]))
+    span = most if least == most else f"{least}–{most}"
+    count = sum(len(mixture["load"]) for mixture in mixtures)
+    dead = sum(int(mixture.get("dead", 0)) for mixture in mixtures)
+    return f"experts: busiest {span} %, {dead} of {count} dead"
+
+
 def cautions(found: Found, objective: Objective, *, ranked_by: str = "") -> list[str]:
     """Sentences about what a reader of the value must know; mostly none.
 
