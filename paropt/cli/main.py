@@ -42,7 +42,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "recommend": ("recommend", "Next items for the sessions of a file."),
     "embed": ("embed", "Write every user's vector, or every item's, to Redis or to files."),
     "predict": ("predict", "Vectors for the ads competition: of users, and of the candidates."),
-    "memory": ("memory", "Show or reset what a saved model remembers."),
+    "memory": ("memory", "Show, export or reset what a saved model remembers."),
     "check": ("check", "Check that everything paropt needs works here."),
     "completion": ("completion", "Print what makes a shell complete paropt's words."),
 }
