@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,19 +12,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 from numpy.typing import NDArray
 
-from paropt.data.features.vectors import VectorFile, read_vectors
+from paropt.data.features.item_files import ItemFiles
+from paropt.data.features.vectors import VectorFile
 from paropt.data.tencent_gr.candidates import Offered, reindexed
-from paropt.data.tencent_gr.features import table_of
+from paropt.data.tencent_gr.features import fields_of, table_of
 from paropt.data.tencent_gr.indexer import Indexer
 from paropt.errors import DataError
-from paropt.training.registry import Bags, Field, Table, Vectors
-from paropt.training.saved_model.known_data import index_of, numbers
+from paropt.training.registry import Field, Table
+from paropt.training.saved_model.new_items import from_vectors, in_codes, unsaid
 from paropt.training.saved_model.saved import SavedModel
 
 Note = Callable[[str], None]
+_NUMBER = "number"  # of a candidate among the unseen ones
 
 
 @dataclass(frozen=True)
@@ -100,91 +102,44 @@ def _add(
     note: Note,
 ) -> int:
     """Tell the model of items that it has never seen; how many it then has."""
-    fields = saved.model.needs(saved.model.params).items
-    declared = {name: saved.model.catalogue.facts.items[name] for name in fields}
-    told = _Told(offered, others, path, vectors)
-    try:
-        saved.model.add_items(told.table(declared, note), len(others))
-    except NotImplementedError as error:
-        note(f"{len(others):,} candidates are unknown to the model and left out: {error}")
+    fields = saved.model.catalogue.items.fields
+    if not fields:
+        note(
+            f"{len(others):,} candidates are unknown to the model and left out: it knows items by"
+            " their ids alone"
+        )
         return 0
+    note(f"{len(others):,} candidates are new to the model: it goes by what is said of them")
+    files = ItemFiles(vectors=tuple(vectors))
+    ids = offered.ids.take(pa.array(others)).to_pylist()
+    with tempfile.TemporaryDirectory(prefix="paropt-items-") as folder:
+        read = _told(fields, offered, others, path, note)
+        read |= from_vectors(fields, files, "anonymous_cid", ids, Path(folder), note)
+        for name, field in fields.items():
+            if name not in read:
+                read[name] = unsaid(saved, field, len(others), note)
+        saved.model.add_items(Table(fields, lambda field: read[field.name]), len(others))
     return len(others)
 
 
-@dataclass(frozen=True)
-class _Told:
-    """What a request tells of some of the candidates."""
-
-    offered: Offered
-    rows: NDArray[np.int64]
-    path: Path
-    vectors: Sequence[VectorFile]
-
-    def table(self, declared: Mapping[str, Field], note: Note) -> Table:
-        """The fields as the model's own, by its codes."""
-        plain = [name for name, field in declared.items() if field.kind != "vector"]
-        columns = self._columns() if plain else None
-        read: dict[str, Any] = {}
-        for name, field in declared.items():
-            if field.kind == "vector":
-                read[name] = self._vectors(field, note)
-            else:
-                read[name] = _encoded(field, self._column(columns, name))
-        lacking = [name for name in plain if columns is None or name not in columns.column_names]
-        if lacking:
-            note(f"{self.path} tells no {', '.join(lacking)}, which the model reads: unknown")
-        return Table(dict(declared), lambda field: read[field.name])
-
-    def _columns(self) -> pa.Table | None:
-        features = [self.offered.features[row] for row in self.rows.tolist()]
-        pairs = (
-            (str(i).encode(), json.dumps(told or {}).encode()) for i, told in enumerate(features)
-        )
-        return table_of(pairs, "candidate", self.path)
-
-    def _column(self, columns: pa.Table | None, name: str) -> pa.ChunkedArray:
-        if columns is None or name not in columns.column_names:
-            return pa.chunked_array([pa.nulls(len(self.rows), pa.string())])
-        return columns.column(name)
-
-    def _vectors(self, field: Field, note: Note) -> Vectors:
-        file = next((file for file in self.vectors if file.name == field.name), None)
-        found = np.zeros((len(self.rows), field.size), np.float16)
-        missing = np.ones(len(self.rows), bool)
-        if file is None:
-            note(
-                f"vectors {field.name} of unseen candidates are unknown; --item-vectors gives them"
-            )
-        else:
-            ids = self.offered.ids.take(pa.array(self.rows)).to_pylist()
-            place = {one: i for i, one in enumerate(ids)}
-            for names, rows in read_vectors(file, "anonymous_cid"):
-                if rows is None:
-                    continue
-                if rows.shape[1] != field.size:
-                    raise DataError(
-                        f"{file.path} has vectors of {rows.shape[1]} dimensions, and the model's"
-                        f" {field.name} has {field.size}"
-                    )
-                at = np.array([place.get(one, -1) for one in names], np.int64)
-                usable = (at >= 0) & np.isfinite(rows).all(1) & rows.any(1)
-                found[at[usable]], missing[at[usable]] = rows[usable], False
-            if missing.any():
-                note(f"{int(missing.sum()):,} unseen candidates have no vector {field.name}")
-        stored = torch.from_numpy(found)
-        return Vectors(field.size, torch.from_numpy(missing), lambda index: stored[index])
-
-
-def _encoded(field: Field, column: pa.ChunkedArray) -> Any:
-    if field.kind == "number":
-        return torch.from_numpy(np.array(numbers(column)))
-    if field.kind == "category":
-        return torch.from_numpy(index_of(column, field.vocabulary).astype(np.int64))
-    lists = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if not pa.types.is_list(lists.type):
-        lists = lists.cast(pa.list_(pa.string()))
-    codes = torch.from_numpy(index_of(lists.flatten(), field.vocabulary).astype(np.int64))
-    counts = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-    offsets = torch.from_numpy(np.concatenate(([0], np.cumsum(counts, dtype=np.int64))))
-    missing = lists.is_null().to_numpy(zero_copy_only=False)
-    return Bags(codes, offsets, torch.from_numpy(np.array(missing)))
+def _told(
+    fields: Mapping[str, Field],
+    offered: Offered,
+    rows: NDArray[np.int64],
+    path: Path,
+    note: Note,
+) -> dict[str, Any]:
+    """The model's fields that lines of candidates tell, in its codes."""
+    told = [(offered.features[row] or {}) for row in rows.tolist()]
+    if not any(told):
+        return {}
+    names = [str(number) for number in range(len(rows))]
+    pairs = (
+        (name.encode(), json.dumps(one).encode()) for name, one in zip(names, told, strict=True)
+    )
+    given = fields_of(table_of(pairs, _NUMBER, path), _NUMBER, pa.array(names), path)
+    return {
+        name: in_codes(fields[name], kept, note)
+        for name, kept in given.items()
+        if name in fields and kept.kind == fields[name].kind
+    }

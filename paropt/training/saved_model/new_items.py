@@ -63,10 +63,10 @@ def with_new_items(saved: SavedModel, files: ItemFiles, note: Note) -> Iterator[
     note(f"{len(ids):,} {are} new to the model: it goes by what the files say of them")
     with tempfile.TemporaryDirectory(prefix="paropt-items-") as folder:
         read: dict[str, Any] = _from_tables(fields, files, key, ids, note)
-        read |= _from_vectors(fields, files, key, ids, Path(folder), note)
+        read |= from_vectors(fields, files, key, ids, Path(folder), note)
         for name, field in fields.items():
             if name not in read:
-                read[name] = _unsaid(saved, field, len(ids), note)
+                read[name] = unsaid(saved, field, len(ids), note)
         table = Table(fields, lambda field: read[field.name])
         saved.model.add_items(table, len(ids))
         try:
@@ -101,10 +101,11 @@ def _from_tables(
     for path in files.tables:
         if not set(ids_of(path, key, "--item-features").to_pylist()).isdisjoint(ids):
             found |= read_tables([path], (), key, "--item-features", known, told, lambda _: None)
-    return {name: _in_codes(fields[name], given, note) for name, given in found.items()}
+    return {name: in_codes(fields[name], given, note) for name, given in found.items()}
 
 
-def _in_codes(field: Field, given: TableField, note: Note) -> Any:
+def in_codes(field: Field, given: TableField, note: Note) -> Any:
+    """A field of a table in the model's codes; what the model doesn't know of it is said."""
     if field.kind == "text":
         return Texts(*(given.arrays[part] for part in ("bytes", "offsets", "missing")))
     if field.kind == "number":
@@ -124,7 +125,7 @@ def _in_codes(field: Field, given: TableField, note: Note) -> Any:
     return Bags(translated, part["offsets"], part["missing"])
 
 
-def _unsaid(saved: SavedModel, field: Field, n: int, note: Note) -> Any:
+def unsaid(saved: SavedModel, field: Field, n: int, note: Note) -> Any:
     """What no file says: of what training counts there is nothing to count."""
     if field.name.startswith(STATISTICS):
         about = saved.model.catalogue
@@ -149,7 +150,7 @@ def _nothing(field: Field, n: int) -> Any:
 # -- vectors ---------------------------------------------------------------------------------------
 
 
-def _from_vectors(
+def from_vectors(
     fields: Mapping[str, Field],
     files: ItemFiles,
     key: str,
@@ -157,6 +158,11 @@ def _from_vectors(
     folder: Path,
     note: Note,
 ) -> dict[str, Any]:
+    """The fields that files of vectors have; they are written into ``folder`` and read there.
+
+    Raises:
+        DataError: a file cannot be used, or the model reads no such vectors.
+    """
     found = {}
     for number, file in enumerate(files.vectors):
         field = fields.get(file.name)
