@@ -27,8 +27,11 @@ FACTS = Facts(
     has_times=True,
     n_users=1000,
     # what the ads competition's data have
-    columns={"action_type": Field("action_type", "category", 3, ("0", "1", "2"))},
-    items={field.name: field for field in [*FEATURES, *VECTORS]},
+    columns={
+        "action_type": Field("action_type", "category", 3, ("0", "1", "2")),
+        **{name: Field(name, "category", 4) for name in ("category", "behaviour", "part")},
+    },
+    items={field.name: field for field in [*FEATURES, *VECTORS, Field("category", "category", 4)]},
 )
 
 
@@ -51,7 +54,8 @@ def test_any_point_of_a_space_is_accepted(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["sasrec", "sasrec_moe", "hstu", "hstu_moe", "hstu_ads", "rqvae", "ur4rec", "all"]
+    "name",
+    ["sasrec", "sasrec_moe", "hstu", "hstu_moe", "hstu_ads", "rqvae", "ur4rec", "longterm", "all"],
 )
 def test_a_start_point_leaves_nothing_open(name: str) -> None:
     """So that the published points are tried as published, not with something drawn beside."""

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from paropt.data import Dataset
+from paropt.data import Dataset, open_dataset
+from paropt.data.log.rules import PART
 from paropt.data.prepare import prepare
 from paropt.errors import SpaceError
 from paropt.search.setup.auto_space import (
@@ -25,6 +26,8 @@ from paropt.search.setup.text_space import TextFacts
 from paropt.search.space import shipped
 from paropt.search.space.file import of_object, read_space
 from paropt.search.space.paramfiles import read_paramfile
+from paropt.training.made_up import made_up_data
+from paropt.training.registry import Needs
 
 SHOP = DataFacts(
     items=5_000,
@@ -232,3 +235,16 @@ def test_a_wheel_holds_the_shipped_files() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
     included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     assert {"paropt", "models", "paramspaces", "paramfiles"} <= set(included)
+
+
+def test_data_cut_into_parts_get_the_model_that_reads_them(tmp_path: Path) -> None:
+    needs = Needs(columns={PART: (), "category": ()}, items={"category": ("category",)})
+    data = open_dataset(made_up_data(tmp_path / "data", sessions=60, needs=needs))
+    space, reasons = suited_space(data)
+    assert space.models == ["long_short"] and len(space.start) >= 1
+    assert reasons == [
+        "long_short: histories are cut into long and short parts",
+        "no behaviour: the data have no such column",
+    ]
+    given = space.complete(space.start[0], lambda parameter: parameter.nth(0))
+    assert given["behaviour"] is False and given["batch_size"] == 64

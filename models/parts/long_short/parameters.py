@@ -140,7 +140,7 @@ _LOSS = (
     Param(
         "negatives", "int", 1, "other users that BPR compares with", low=1, high=1024, source=SEED
     ),
-    Param("temperature", "float", 0.05, "divides cosines", low=0, low_open=True, high=100),
+    Param("temperature", "float", 0.01, "divides cosines", low=0, low_open=True, high=100),
     Param("next_items", "bool", True, "also report how often next items and categories are found"),
 )
 _MOE = (

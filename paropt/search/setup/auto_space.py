@@ -48,6 +48,7 @@ OWN_VALUES = 0.5
 COVERED = 0.95  # of the events should lie in histories that fit into max_length
 
 COUNTING = ("session_knn", "markov", "item_knn")
+LONG_SHORT = "long_short"
 MODELS = (*COUNTING, "gru4rec", "sasrec", "hstu", UR4REC)
 
 Source = dict[str, Any]
@@ -58,6 +59,7 @@ Entry = dict[str, Any]
 class DataFacts:
     """What the rules look at, of the split ``train``.
 
+    ``parts_lack``: columns that data cut into long and short parts lack; None of other data.
     ``typical`` and ``covering``: half, and 95 %, of the events are in histories of that length or
     shorter. ``features`` and ``vectors`` are what is known of items beside their ids, and of most
     of them.
@@ -73,6 +75,7 @@ class DataFacts:
     features: tuple[str, ...] = ()
     vectors: tuple[str, ...] = ()
     texts: TextFacts = field(default_factory=TextFacts)
+    parts_lack: tuple[str, ...] | None = None
 
 
 def facts_of(dataset: Dataset) -> DataFacts:
@@ -92,9 +95,17 @@ def facts_of(dataset: Dataset) -> DataFacts:
         has_times=dataset.has_times,
         whole_histories=dataset.protocol != "time",
         features=_known_fields(dataset, ("category", "categories", "number")),
+        parts_lack=_parts_lack(dataset),
         vectors=_known_fields(dataset, ("vector",)),
         texts=text_facts(dataset, KNOWN),
     )
+
+
+def _parts_lack(dataset: Dataset) -> tuple[str, ...] | None:
+    """Of data cut into long and short parts, the columns that they lack; None of others."""
+    if dataset.protocol != "long-short":
+        return None
+    return tuple(n for n in ("category", "behaviour") if n not in dataset.fields("events"))
 
 
 def _known_fields(dataset: Dataset, kinds: Sequence[str]) -> tuple[str, ...]:
@@ -153,6 +164,8 @@ def _yield_to(name: str, value: Any, source: Source) -> None:
 
 def compose(facts: DataFacts, model: str | None = None) -> tuple[Source, list[str]]:
     """The space as a JSON object, and why it is so; of one ``model`` if the user wants that."""
+    if facts.parts_lack is not None and model in (None, LONG_SHORT):
+        return _long_short(facts)
     trained, reasons = _models(facts)
     models = [*COUNTING, *trained]
     first = f"{', '.join(COUNTING)} first: they count, which takes seconds, and are hard to beat"
@@ -171,6 +184,18 @@ def compose(facts: DataFacts, model: str | None = None) -> tuple[Source, list[st
     whole = merged("model", sources)
     whole["note"] = f"Made for the data: {'; '.join(reasons)}."
     return whole, reasons
+
+
+def _long_short(facts: DataFacts) -> tuple[Source, list[str]]:
+    """Of the one model that reads long and short parts; no other is judged by the same thing."""
+    source = _read("longterm")
+    reasons = [f"{LONG_SHORT}: histories are cut into long and short parts"]
+    _keep(source["search"]["batch_size"], facts.sessions // BATCHES)
+    for column in facts.parts_lack or ():
+        source["fixed"][column] = False
+        reasons.append(f"no {column}: the data have no such column")
+    source["note"] = f"Made for the data: {'; '.join(reasons)}."
+    return {"model": LONG_SHORT, **_inside(source)}, reasons
 
 
 # -- the rules ------------------------------------------------------------------------------
