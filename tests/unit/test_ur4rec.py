@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.parts.contract import Field, Table, Vectors
 from models.parts.ur4rec.alternation import MOST, Alternation
 from models.parts.ur4rec.attention import FewKeys
 from models.parts.ur4rec.experts import Context, Mixture
 from models.parts.ur4rec.fusion import Fusion, fuse
 from models.parts.ur4rec.params import STAGES, UR4REC_PARAMS
-from models.parts.ur4rec.store import Store, bytes_of
-from models.ur4rec import BY_SASREC, UR4Rec
+from models.parts.ur4rec.store import Remembered, Store, bytes_of
+from models.ur4rec import BY_SASREC, RANKED_BY, UR4Rec
 from paropt.data.dataset import View, open_dataset
 from paropt.errors import DataError, ParamError
 from paropt.training import registry
 from paropt.training.batches import plans
-from paropt.training.batches.catalogue import facts
+from paropt.training.batches.catalogue import catalogue, facts
 from paropt.training.conformance import check_model
 from paropt.training.fitting.fit import Fit
 from paropt.training.fitting.memory import digest
@@ -253,6 +255,33 @@ def test_no_position_reads_what_was_remembered_later(view: View) -> None:
         assert torch.equal(*reads)
 
 
+def test_a_window_reads_nothing_that_was_remembered_of_later(view: View) -> None:
+    fit = fitted(view, pretrain_retriever=1, positions=1, retriever_dropout=0)
+    model, store = model_of(fit).eval(), model_of(fit).retriever.store
+    assert store is not None and model.retriever.memory is not None
+    torch.nn.init.ones_(model.retriever.memory.gate)
+    batch = fit.plans.training.epoch(1)[0] if fit.plans.training else None
+    assert batch is not None and batch.users is not None
+    times = batch.times
+
+    def read(seen: int) -> Tensor:
+        store.load({})
+        one = torch.ones_like(batch.users)
+        states = torch.ones(len(one), store.kept, 8)
+        found = {name: one for name in ("filled", "interactions", "updated_at", "updated_time")}
+        store.put(batch.users, Remembered(states, lately=states[:, 0], seen=one * seen, **found))
+        asked, _ = model._ask(batch, sample=False)
+        with torch.no_grad():
+            return model.retriever(asked, model._still(), move=True)[0]
+
+    store.load({})
+    asked, _ = model._ask(batch, sample=False)
+    with torch.no_grad():
+        nothing = model.retriever(asked, model._still(), move=True)[0]
+    assert torch.equal(read(int(times.max()) + 1), nothing)
+    assert not torch.equal(read(int(times[:, 0].min())), nothing), "what is older is read"
+
+
 def test_the_contract_is_kept_by_all_of_its_parts() -> None:
     given = NONE | {"pretrain_retriever": 1, "joint_finetune": 1, "fusion": "adaptive"}
     results = check_model("ur4rec", given | {"user_text": "none"}, without="choice")
@@ -376,6 +405,57 @@ def test_candidates_are_the_first_of_sasrecs_and_the_rest_stay_in_order(
     assert torch.equal(order[:, :5].sort(1).values, sasrec[:, :5].sort(1).values)
     assert not torch.equal(order[:, :5], sasrec[:, :5])
     assert torch.equal(order[:, 5:], sasrec[:, 5:])
+
+
+def vectors(rows: Tensor, missing: Tensor) -> Table:
+    """A table of one field of vectors."""
+    field = Field("wish_vector", "vector", rows.shape[1])
+
+    def read(index: Tensor) -> Tensor:
+        return rows[index].half()
+
+    return Table({field.name: field}, lambda of: Vectors(of.size, missing, read))
+
+
+def test_a_users_text_is_read_and_who_has_none_is_told_apart(view: View) -> None:
+    torch.manual_seed(5)
+    about = catalogue(view)
+    missing = torch.zeros(about.facts.n_users, dtype=torch.bool)
+    missing[2] = True
+    users = vectors(torch.randn(len(missing), 5), missing)
+    items = about.items.only(("title_vector",))
+    about = replace(about, users=users, items=items)
+    params = full(user_text="wish_vector", rank_by="retriever")
+    model = UR4Rec(params, about, 1).eval()
+    model.ranked_by.fill_(RANKED_BY["retriever"])
+    assert model.retriever.mixture.names == ["preference", "descriptions", "embeddings"]
+    fit = fitted(view, pretrain_retriever=1, epochs=1)
+    batch = queries(fit, view)[0].part(slice(0, 1), 1, torch.zeros(1, 1).long())
+
+    def asked(*of: int) -> tuple[Tensor, Tensor]:
+        same = torch.zeros(len(of), 1, dtype=torch.int64)
+        one = replace(batch, items=same, targets=same, times=same, query_times=same)
+        one = replace(one, lengths=torch.ones(len(of)).long(), users=torch.tensor(of))
+        with torch.no_grad():
+            found, _ = model._ask(one, sample=False)
+            return model.retriever(found, model._still(), move=False)
+
+    r, weights = asked(0, 1, 2, -1, 10_000)
+    assert (weights[:, 0] > 0).tolist() == [True, True, True, False, False]
+    assert len({tuple(row) for row in r.tolist()}) == 4, "both strangers are alike"
+    torch.testing.assert_close(r[3], r[4])
+    with torch.no_grad():
+        wishes = model.retriever.wishes
+        assert wishes is not None
+        null = wishes.norm(wishes.null[0])
+        torch.testing.assert_close(wishes.rows(torch.tensor([2]))[0], null)
+        kept = model.worked_out()
+    bare = replace(about, users=Table(users.fields, lambda of: Vectors(of.size, missing, None)))
+    again = UR4Rec(params, bare, 1).eval()
+    again.load_state_dict(model.state_dict())
+    again.load_worked_out(kept)
+    model = again
+    torch.testing.assert_close(asked(0, 1, 2, -1, 10_000)[0], r)
 
 
 # -- what cannot be ---------------------------------------------------------------------------

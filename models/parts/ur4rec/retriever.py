@@ -197,13 +197,14 @@ class Retriever(nn.Module):
         assert memory is not None and store is not None and users is not None
         store.to(users.device)
         start = store.get(users, anew=move)
+        if move:
+            # what is remembered of later than the window would tell it what it is to predict
+            start = start.only(start.seen <= asked.batch.times[:, 0])
         grid = asked.grid(torch.full_like(users, LONG_AGO), start.interactions)
         if not move:
             there = _right_aligned(start.states.shape[1], start.filled)
             there = there[:, None].expand(-1, grid.of.shape[1], -1)
             return memory.read(r, grid, start.states.to(r.dtype), there)
-        # what is remembered of later than the window would tell it what it is to predict
-        start = start.only(start.seen <= asked.batch.times[:, 0])
         moved = memory.move(z, grid, start, explicit)
         store.put(users, moved.after, anew=True)
         return memory.read(r, grid, moved.states, memory.visible(moved, start.filled))
