@@ -168,7 +168,7 @@ def train(
     params = complete_params(request.model, request.params)
     stages = KeptStages(save, stages_of(request.model, params)) if save and keep_stages else None
     if most := model_class(request.model).memory_bytes(params, facts(view)):
-        note(f"its memory takes {most / MIB:,.1f} MiB at most")
+        note(f"its memory takes {most / MIB:,.3g} MiB at most")
     blind = request.split != "search" and bool(stages_of(request.model, params))
     fit = Fit(
         request.model,

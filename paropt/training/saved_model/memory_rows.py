@@ -33,6 +33,8 @@ def export(saved: SavedModel, directory: Path, path: Path) -> int:
     memory = _memory(saved, directory)
     if path.exists():
         raise DataError(f"{path} exists; choose another file to export to, or remove it")
+    if not path.absolute().parent.is_dir():
+        raise DataError(f"{path} cannot be written: there is no folder {path.parent}")
     columns = {name: _column(saved, name, rows) for name, rows in memory.items()}
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
