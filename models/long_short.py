@@ -42,7 +42,7 @@ from models.parts.transformer.moe import MoE, tell_steps
 from models.parts.transformer.similarity import Similarity
 
 MANY_ITEMS = 200_000  # for the items nearest to each user to be worth an evaluation's time
-_CHUNK = 4096  # items whose vectors are made at once
+_NUMBERS = 1 << 24  # of the vectors of items that are made at once
 
 
 class LongShort(Model):
@@ -97,6 +97,7 @@ class LongShort(Model):
         return Needs(
             columns={name: ("category",) for name in names},
             wanted=tuple(names),
+            loss_only=tuple(names),  # of the short part: a request has none
             items=items,
             unknown_items=True,
         )
@@ -215,6 +216,7 @@ class LongShort(Model):
             return {}
         n_items = self.catalogue.n_items
         now = torch.stack([tokens.last.max() for tokens in judged.long]).max()
+        chunk = max(64, _NUMBERS // long.shape[1])
         categories = None
         if self.params["category"]:
             categories = self.catalogue.items.codes("category").to(long.device)
@@ -225,7 +227,7 @@ class LongShort(Model):
                 codes = torch.arange(some.start, some.stop, device=long.device)
                 return self._single(codes, None if categories is None else categories[some], now)
 
-            near = retrieval.nearest(long, of_items, n_items, _CHUNK)
+            near = retrieval.nearest(long, of_items, n_items, chunk)
             item = judged.wanted(None).known(n_items).hits(near)
         if self.params["category"]:
             size = self.catalogue.facts.columns["category"].size
@@ -234,7 +236,7 @@ class LongShort(Model):
                 codes = torch.arange(some.start, some.stop, device=long.device)
                 return self._single(torch.full_like(codes, -1), codes, now)
 
-            near = retrieval.nearest(long, of_categories, size, _CHUNK)
+            near = retrieval.nearest(long, of_categories, size, chunk)
             category = judged.wanted("category").known(size).hits(near)
         return retrieval.next_metrics(item=item, category=category)
 

@@ -43,7 +43,8 @@ class Needs:
         columns: columns of events by name, each with the kinds that will do (empty: any of them);
             batches carry them as ``columns[name]``.
         wanted: those of ``columns`` that batches carry for the targets too, as ``wanted[name]``.
-        loss_only: those of ``wanted`` that only the loss reads: a request needn't say them.
+        loss_only: those of ``wanted`` that only the loss, or the model's own evaluation, reads: a
+            request needn't say them.
         items: fields of the items' table, likewise; all that ``catalogue.items`` will have.
         users: fields of the users' table, likewise.
         user_index: whose session it is; batches carry ``users``. ``users`` implies it.

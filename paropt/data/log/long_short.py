@@ -38,6 +38,7 @@ def cut_parts(
     count("long part", option_text("min_long", rules.min_long), events)
     if rules.part_gap_ms:
         events = events.take(_late_enough(events, rules.part_gap_ms))
+        events = events.take(_per_event(events, _of_part(events, 1) > 0))
         count("gap", option_text("part_gap_ms", rules.part_gap_ms), events)
     enough = _of_part(events, 1) >= max(1, rules.min_short)
     events = events.take(_per_event(events, enough))
