@@ -184,6 +184,8 @@ def _from_json(path: Path, name: str, key: str) -> Iterator[Chunk]:
         with opened(path) as file:
             while lines := list(itertools.islice(file, LINES)):
                 table = pa.json.read_json(BytesIO(b"".join(lines)))
+                if table.column_names == [key]:  # of these, nothing has a vector
+                    table = table.append_column(name, pa.nulls(len(table), pa.list_(pa.float32())))
                 id_column, column = _columns(path, table.schema, name, key)
                 ids, vectors = table.column(id_column), table.column(column)
                 yield from _of_lists(path, ids.combine_chunks(), vectors.combine_chunks())
@@ -392,6 +394,8 @@ def _refuse_bad(file: VectorFile, tally: Tally, missing: NDArray[np.bool_]) -> N
             )
     if missing.all():
         why = "all of its vectors are zero" if tally["zero"] else "none of its ids is in the log"
+        if tally["none"]:
+            why = f"none of its ids that are in the log has a vector ({tally['none']:,} have none)"
         raise DataError(f"{file.path}: {why}")
 
 
