@@ -122,7 +122,7 @@ def test_both_layouts_of_the_same_data_are_the_same_dataset(
     assert {k: other.meta[k] for k in names} == {k: dataset.meta[k] for k in names}
     for split in ("train_full", "test", "train", "valid"):
         assert sequences(other, split) == sequences(dataset, split)
-        assert other.split(split).users.tolist() == dataset.split(split).users.tolist()  # type: ignore[union-attr]
+        assert np.array_equal(other.split(split).users, dataset.split(split).users)
 
 
 def test_what_is_known_of_items_and_users_comes_along(dataset: Dataset, competition: Path) -> None:
