@@ -1,8 +1,8 @@
 """UR4Rec in its parts beside SASRec, SASRec with the same text vectors, and the floors.
 
     python benchmarks/ur4rec_quality.py --data DIR --text title_vector --out ROWS.jsonl
-        [--seed 1 2 3] [--case sasrec words …] [--sasrec 20] [--retriever 10] [--joint 5]
-        [--params K=V,…] [--view full] [--threads 1]
+        [--user-text taste_vector] [--seed 1 2 3] [--case sasrec words …]
+        [--sasrec 20] [--retriever 10] [--joint 5] [--params K=V,…] [--view full] [--threads 1]
     python benchmarks/ur4rec_quality.py --out ROWS.jsonl --table
 
 DIR is a dataset directory that was split leave-one-out and has vectors of texts
@@ -25,6 +25,7 @@ weighted   fused, w = .5, log-probabilities;  z-score: unit variance;  learned, 
 joint      the joint stage after these, learned fusion
 no-experts no expert: SASRec's state goes to the proxies as it is
 no-memory  without a memory
+no-taste   without the users' texts (where --user-text names some)
 no-words   the retriever without texts: embeddings alone
 ========== ========================================================================================
 """
@@ -75,7 +76,8 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "adaptive": {"fusion": "adaptive"},
     "no-experts": {"fusion": "learned", "retriever_experts": "none"},
     "no-memory": {"fusion": "learned", "memory_users": 0},
-    "no-words": {"fusion": "learned", "item_text": "none"},
+    "no-taste": {"fusion": "learned", "user_text": "none"},
+    "no-words": {"fusion": "learned", "item_text": "none", "user_text": "none"},
 }
 CASES = ("sasrec", "words", "words0", *RANKINGS, "joint", *ABLATIONS)
 FLOORS = ("popularity", "co-occurrence", "session k-NN", "text k-NN")
@@ -113,12 +115,16 @@ class Bench:
         self.params = SIZES | args.params
         about = [dataset.fingerprint, args.view, args.text, self.params]
         about += [args.sasrec, args.retriever, args.joint]
+        if args.user_text != "none":
+            about.append(args.user_text)
         self.key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
         self.seconds: dict[str, list[float]] = {}
 
     def lacks(self, cases: Iterator[str] | tuple[str, ...], seed: int) -> list[str]:
         """Those of the wanted cases that aren't there yet."""
         wanted = [case for case in cases if case in (*self.args.case, *FLOORS)]
+        if self.args.user_text == "none":
+            wanted = [case for case in wanted if case != "no-taste"]
         return [case for case in wanted if not self.rows.has(case, seed, self.key)]
 
     # -- rows -------------------------------------------------------------------------------
@@ -231,8 +237,8 @@ class Bench:
 
     def stages(self, **epochs: int) -> dict[str, Any]:
         named = ("pretrain_sasrec", "pretrain_retriever", "joint_finetune", "end_to_end")
-        texts = {"item_text": self.args.text, "fusion": "learned"}
-        return texts | {name: epochs.get(name, 0) for name in named}
+        texts = {"item_text": self.args.text, "user_text": self.args.user_text}
+        return {"fusion": "learned"} | texts | {name: epochs.get(name, 0) for name in named}
 
     def seed(self, seed: int) -> None:
         """All cases of one seed."""
@@ -380,6 +386,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--text", default="title_vector", help="fields of vectors, joined by +")
+    parser.add_argument("--user-text", default="none", help="fields of users' vectors")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES))
