@@ -30,6 +30,7 @@ from models.sasrec import SASRec
 
 SASREC_PARAMS = tuple(param for param in SASRec.PARAMS if param.name != "n_epochs")
 OWN = ("retriever", "fusion")
+FUSION_EVERY = 4
 FUSED, BY_SASREC, BY_RETRIEVER = range(3)
 RANKED_BY = {"fused": FUSED, "sasrec": BY_SASREC, "retriever": BY_RETRIEVER}
 
@@ -149,8 +150,9 @@ class UR4Rec(SASRec):
         texts = self.retriever.table(embed(None))
         loss = losses.full_cross_entropy(self._retriever_logits(r), texts, targets)
         if self.fusion.learns:
-            # the fusion alone learns of this one
-            loss = loss + self._fused_loss(asked.query, table, r.detach(), texts.detach(), targets)
+            # the fusion alone learns of this one: few weights, for which some positions will do
+            h, r, targets = (x[::FUSION_EVERY] for x in (asked.query, r.detach(), targets))
+            loss = loss + self._fused_loss(h, table, r, texts.detach(), targets)
         return loss
 
     def _everything_loss(self, batch: SequenceBatch) -> Tensor:

@@ -39,7 +39,7 @@ RETRIEVER_PARAMS: tuple[Param, ...] = (
     Param(
         "positions",
         "float",
-        0.5,
+        0.4,
         "share of a batch's positions that the retriever is trained on",
         low=0,
         low_open=True,
