@@ -125,8 +125,9 @@ def _headline(status: Mapping[str, Any]) -> list[str]:
     if unread := status.get("unread"):
         lines.append(f"{unread} trial{'s' * (unread > 1)} more cannot be read")
     floors = [
-        f"{baseline(name)} {_number(m.get(status['metric']))}"
+        f"{baseline(name)} {_number(m[status['metric']])}"
         for name, m in status["floor"].items()
+        if status["metric"] in m
     ]
     if floors:
         lines.append(f"without training: {', '.join(floors)}")
