@@ -448,16 +448,16 @@ def lifted(
         numbers, codes_of_rows = np.zeros(0), values.astype(np.int64)
     found, varying = np.full(n, -1, np.int64), np.zeros(n, bool)
     for items, rows in parts:
-        known = codes_of_rows[rows] >= 0
-        pairs, counts = np.unique(
-            np.stack([items[known], codes_of_rows[rows][known]]), axis=1, return_counts=True
-        )
-        order = np.lexsort((pairs[1], -counts, pairs[0]))
-        of_items, first, different = np.unique(
-            pairs[0][order], return_index=True, return_counts=True
-        )
+        codes = codes_of_rows[rows]
+        known = codes >= 0
+        # one number per pair, as unique rows are sorted byte by byte
+        size = int(codes.max(initial=0)) + 1
+        pairs, counts = np.unique(items[known] * np.int64(size) + codes[known], return_counts=True)
+        item, code = np.divmod(pairs, size)
+        order = np.lexsort((code, -counts, item))
+        of_items, first, different = np.unique(item[order], return_index=True, return_counts=True)
         new = found[of_items] < 0
-        found[of_items[new]] = pairs[1][order][first[new]]
+        found[of_items[new]] = code[order][first[new]]
         varying[of_items[different > 1]] = True
     if vocabulary is not None:
         codes32 = found.astype(np.int32)
