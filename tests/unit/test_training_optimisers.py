@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from paropt.training.fitting.optimisers import Optimiser, multiplier
+from paropt.errors import TrainingError
+from paropt.training.fitting.optimisers import AdamW, Optimiser, multiplier
 
 
 @pytest.mark.parametrize(
@@ -99,3 +103,55 @@ def test_its_state_moves_to_another_one() -> None:
         o.step(4, m(torch.ones(1, 3)).square().sum())
     assert torch.equal(model.weight, other.weight)
     assert torch.equal(model.bias, other.bias)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.complex64])
+def test_it_moves_as_pytorchs_class_does(kind: torch.dtype) -> None:
+    """The same bits, of a parameter without a gradient in the first step as well."""
+    torch.manual_seed(1)
+    begin = [torch.randn(5, 3, dtype=kind), torch.randn(7)]
+    ours, theirs = ([nn.Parameter(tensor.clone()) for tensor in begin] for _ in range(2))
+    groups = [{"params": [p], "lr": 0.01, "weight_decay": 0.1 * k} for k, p in enumerate(ours)]
+    adamw = AdamW(groups, (0.9, 0.98))
+    peers = [{"params": [p], "weight_decay": 0.1 * k} for k, p in enumerate(theirs)]
+    peer = torch.optim.AdamW(peers, lr=0.01, betas=(0.9, 0.98), fused=kind == torch.float32)
+    for step in range(3):
+        for p, q in zip(ours, theirs, strict=True):
+            p.grad = None if step == 0 and p is ours[1] else torch.randn_like(p)
+            q.grad = None if p.grad is None else p.grad.clone()
+        adamw.step()
+        peer.step()
+    for p, q in zip(ours, theirs, strict=True):
+        assert torch.equal(p, q)
+        assert adamw.state[p].keys() == peer.state[q].keys()
+        assert all(torch.equal(adamw.state[p][key], peer.state[q][key]) for key in peer.state[q])
+
+
+def test_sparse_gradients_are_refused() -> None:
+    table = nn.Embedding(4, 2, sparse=True)
+    table(torch.tensor([1])).sum().backward()
+    adamw = AdamW([{"params": [table.weight], "lr": 0.1, "weight_decay": 0.0}], (0.9, 0.99))
+    with pytest.raises(TrainingError, match="no sparse gradients"):
+        adamw.step()
+
+
+TRAINS = """
+import sys
+from pathlib import Path
+from paropt.data.dataset import open_dataset
+from paropt.training.fitting.fit import Fit
+from paropt.training.made_up import made_up_data
+
+view = open_dataset(made_up_data(Path(sys.argv[1]), sessions=40)).view("search")
+for model, params in (("gru4rec", {"layers": "8"}), ("sasrec", {"dim": 8, "grad_clip": 1.0})):
+    next(iter(Fit(model, params, view, seed=1, epochs=1).epochs()))
+print(*[name for name in sys.modules if name in ("torch._dynamo", "torch._inductor")])
+"""
+
+
+def test_training_imports_no_compiler_of_pytorchs(tmp_path: Path) -> None:
+    """It takes two seconds of every process that trains."""
+    done = subprocess.run(
+        [sys.executable, "-c", TRAINS, tmp_path / "data"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout.split()) == (0, []), done.stderr

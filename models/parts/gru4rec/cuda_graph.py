@@ -114,10 +114,9 @@ def order_kept_by_hand() -> Iterator[None]:
     They sort the rows of every indexed write, which costs more than the step. Steps that name each
     row once, and sum what belongs together in a fixed order, need none of it.
     """
-    before = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(False)
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("default")
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before, warn_only=warn_only)
+        torch.set_deterministic_debug_mode(before)

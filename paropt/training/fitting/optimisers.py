@@ -7,11 +7,15 @@ A model that declares them gets ``learning_rate`` (1e-3), ``weight_decay`` (0), 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
+
+from paropt.errors import TrainingError
 
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 
@@ -50,6 +54,50 @@ def _scale(parameter: nn.Parameter) -> float:
     return float(getattr(parameter, "rate_scale", 1.0))
 
 
+class AdamW:
+    """torch.optim.AdamW's kernel and numbers without its class, whose making imports torch._dynamo:
+    two seconds of every process that trains.
+
+    ``param_groups`` are dicts of "params", "lr" and "weight_decay"; ``state`` has a parameter's
+    "step", "exp_avg" and "exp_avg_sq" once it has moved.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], betas: tuple[float, float]) -> None:
+        self.param_groups, self.betas = groups, betas
+        self.state: dict[nn.Parameter, dict[str, Tensor]] = defaultdict(dict)
+        self.fused = all(p.is_floating_point() for group in groups for p in group["params"])
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move the parameters that have gradients.
+
+        Raises:
+            TrainingError: a gradient is sparse.
+        """
+        for group in self.param_groups:
+            moved = [p for p in group["params"] if p.grad is not None]
+            grads = [p.grad for p in moved if p.grad is not None]
+            if any(grad.is_sparse for grad in grads):
+                raise TrainingError("AdamW has no sparse gradients; make the embedding a dense one")
+            states = [self.state[p] or self._begin(p) for p in moved]
+            adamw(
+                list(moved), grads, [s["exp_avg"] for s in states],
+                [s["exp_avg_sq"] for s in states], [], [s["step"] for s in states],
+                fused=self.fused, has_complex=any(p.is_complex() for p in moved), amsgrad=False,
+                beta1=self.betas[0], beta2=self.betas[1], lr=group["lr"],
+                weight_decay=group["weight_decay"], eps=1e-8, maximize=False,
+            )  # fmt: skip
+
+    def _begin(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        device = parameter.device if self.fused else torch.device("cpu")
+        begun = self.state[parameter] = {
+            "step": torch.zeros((), dtype=torch.float32, device=device),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
+        return begun
+
+
 class Optimiser:
     """AdamW over the parameters that require gradients now, with clipping and a schedule.
 
@@ -77,11 +125,9 @@ class Optimiser:
             for (scale, decayed), of_group in self._groups(embeddings).items()
         ]
         self.names = {id(p): n for n, p in trained.items()}
-        self.adamw = torch.optim.AdamW(
-            [group for group in groups if group["params"]],
-            lr=self.rate,
+        self.adamw = AdamW(
+            [{"lr": self.rate, **group} for group in groups if group["params"]],
             betas=(0.9, float(params.get("beta2", 0.999))),
-            fused=all(p.is_floating_point() for p in self.parameters),
         )
 
     def _groups(self, embeddings: set[int]) -> dict[tuple[float, bool], list[nn.Parameter]]:
@@ -99,7 +145,8 @@ class Optimiser:
 
     def step(self, step: int, loss: Tensor) -> None:
         """Differentiate ``loss`` and move the parameters; ``step`` counts from the very first."""
-        self.adamw.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None
         loss.backward()
         if self.clip > 0:
             nn.utils.clip_grad_norm_(self.parameters, self.clip)

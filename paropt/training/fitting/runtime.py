@@ -62,17 +62,19 @@ def deterministic(device: torch.device) -> Iterator[None]:
     An operation that has none fails on a CPU, and warns on a GPU, where such operations are many
     and a user's model should still train.
     """
-    before = torch.are_deterministic_algorithms_enabled()
-    before_warn = torch.is_deterministic_algorithms_warn_only_enabled()
+    before = torch.get_deterministic_debug_mode()
     memory: Any = torch.utils.deterministic
     fill = memory.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
+    # the same as use_deterministic_algorithms, which imports torch._inductor: two seconds of every
+    # process that trains. That compiles what a user's model may compile, and reads this
+    os.environ.setdefault("TORCHINDUCTOR_DETERMINISTIC", "1")
+    torch.set_deterministic_debug_mode("warn" if device.type == "cuda" else "error")
     # filling every new tensor guards against reading it unwritten; it costs a pass over memory
     memory.fill_uninitialized_memory = False
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before, warn_only=before_warn)
+        torch.set_deterministic_debug_mode(before)
         memory.fill_uninitialized_memory = fill
 
 
