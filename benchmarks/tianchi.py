@@ -111,12 +111,15 @@ def _train(data: Path, epochs: int) -> None:
     began = time.process_time()
     fit = Fit("long_short", {"n_epochs": epochs}, open_dataset(data).view("search"), seed=1)
     print(f"model built in {time.process_time() - began:.1f} s of the processor")
+    began = time.process_time()
     for report in fit.epochs():
         assert report.train_seconds is not None and report.evaluation_seconds is not None
-        memory = (report.peak_memory or 0) / 2**30
+        memory, used = (report.peak_memory or 0) / 2**30, time.process_time() - began
+        began += used
         print(
             f"epoch {report.epoch}: training {report.train_seconds:.1f} s, evaluation "
-            f"{report.evaluation_seconds:.1f} s, {memory:.2f} GiB at most"
+            f"{report.evaluation_seconds:.1f} s; {used:.1f} s of the processor, "
+            f"{memory:.2f} GiB at most"
         )
 
 
