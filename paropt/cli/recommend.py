@@ -12,10 +12,9 @@ import click
 from paropt.cli._log_options import options_of, reading_options
 from paropt.cli._study import say
 from paropt.cli._training import DIRECTORY
-from paropt.data.features.item_files import ItemFiles
-from paropt.data.features.vectors import VectorFile
 
 if TYPE_CHECKING:
+    from paropt.data.features.item_files import ItemFiles
     from paropt.training.saved_model.header import Header
     from paropt.training.saved_model.recommending import Recommendation
 
@@ -163,6 +162,9 @@ def recommend(
 def _item_files(
     tables: tuple[Path, ...], vectors: tuple[str, ...], key: str | None, separator: str | None
 ) -> ItemFiles:
+    from paropt.data.features.item_files import ItemFiles
+    from paropt.data.features.vectors import VectorFile
+
     try:
         files = [VectorFile.parse(text) for text in vectors]
     except ValueError as error:

