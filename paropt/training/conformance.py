@@ -36,6 +36,7 @@ from paropt.training.saved_model.saved import load_model, save_model
 
 Status = Literal["passed", "failed", "skipped"]
 
+FEW = 48  # sessions of the made-up log on which every choice is tried
 LEAK = 1e-3  # of the change that a changed event makes at its own position
 
 
@@ -79,6 +80,7 @@ def check_model(
         needs = registry.model_class(name).needs(complete)
         where = Path(data or made_up_data(Path(folder) / "data", needs=needs))
         kit = Kit(name, dict(params or {}), open_dataset(where).view("search"), Path(folder))
+        kit.made_up = made_up
         registry.complete_params(name, kit.given, facts(kit.view))
         own = MEMORY_CHECKS if registry.model_class(name).MEMORY else ()
         checks = (*CHECKS, *own, *(MADE_UP_CHECKS if made_up else ()))
@@ -122,6 +124,16 @@ class Kit:
     def __init__(self, name: str, given: dict[str, Any], view: View, folder: Path) -> None:
         self.name, self.given, self.view, self.folder = name, given, view, folder
         self.declared = registry.declaration(name)
+        self.made_up = False
+
+    def few(self) -> View:
+        """Data of the same kind for an epoch of a few steps."""
+        if not self.made_up:
+            return self.view
+        complete = registry.complete_params(self.name, self.given)
+        needs = registry.model_class(self.name).needs(complete)
+        made = made_up_data(self.folder / "few", sessions=FEW, needs=needs)
+        return open_dataset(made).view("search")
 
     def params(self, **more: Any) -> dict[str, Any]:
         """Few epochs of several steps, where the model has such parameters."""
@@ -222,10 +234,11 @@ def _declaration(kit: Kit) -> None:
 
 def _choices(kit: Kit) -> None:
     """every declared choice trains or is refused in a sentence."""
+    few = kit.few()
     for param in kit.declared.values():
         for value in _values(param):
             with _told(f"{param.name} = {value}"):
-                fit = kit.fit(**{param.name: value})
+                fit = kit.fit(view=few, **{param.name: value})
                 next(iter(fit.epochs()))
 
 
