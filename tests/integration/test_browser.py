@@ -118,12 +118,13 @@ def environment(module_database_url: str, browser: WebDriver) -> Iterator[dict[s
 
 
 @pytest.fixture(scope="module")
-def best(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The best trial of a study of two models on the demo data."""
+def best(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory, ring: Path) -> Any:
+    """The best trial of a study of two models; on the demo data, where pictures are taken."""
+    data = "demo" if SCREENSHOTS else str(ring)
     space = tmp_path_factory.mktemp("space") / "space.json"
     space.write_text(json.dumps(SPACE))
     command = [sys.executable, "-m", "paropt", "launch", "--json", "--study", "shop"]
-    command += ["--space", str(space), "--data", "demo", "--trials", str(TRIALS)]
+    command += ["--space", str(space), "--data", data, "--trials", str(TRIALS)]
     command += ["--devices", "cpu", "--per-device", str(SLOTS)]
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, cwd=space.parent, timeout=PATIENCE
