@@ -7,6 +7,7 @@ has a vector of its own, which is learned.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,16 +22,16 @@ FARTHEST = 10.0  # standard deviations from the mean: a price of a million teach
 STD = 0.02  # of weights to begin with, as those of ids
 
 
-class FieldEncoder(nn.Module):
+class FieldEncoder(nn.Module, ABC):
     """A part [rows, dim] of items' vectors."""
 
+    @abstractmethod
     def read(self, table: Table) -> Any:
         """Inputs of a table's rows, for :meth:`forward`; also of items that training never saw."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(self, inputs: Any, rows: Tensor | None) -> Tensor:
         """The parts of ``rows`` [m]; None: of all."""
-        raise NotImplementedError
 
 
 class _Coded(FieldEncoder):

@@ -6,6 +6,7 @@ often lack; matplotlib brings its own, and is what papers' plots are made with a
 
 from __future__ import annotations
 
+import importlib
 import io
 from typing import Any
 
@@ -36,7 +37,7 @@ def require() -> None:
         ParoptError: matplotlib is not installed.
     """
     try:
-        import matplotlib.figure  # noqa: F401  # whether it is there
+        importlib.import_module("matplotlib.figure")
     except ImportError as error:
         raise ParoptError(
             "PNG files need matplotlib: install it with pip install 'paropt[plot]', "
