@@ -25,7 +25,8 @@ also_option = click.option(
     "--also",
     multiple=True,
     metavar="NAME,…",
-    help="Metrics to report beside: mrr, avg_rank, coverage@k; repeatable.",
+    help="What to report beside: mrr, avg_rank, coverage@k, gini@k, novelty@k, popularity_lift@k, "
+    "parameters, model_bytes, latency_ms, peak_memory, seconds_per_epoch; repeatable.",
 )
 
 

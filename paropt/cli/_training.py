@@ -16,6 +16,7 @@ from paropt.names import baseline
 from paropt.training.evaluation.objective import Objective
 from paropt.training.evaluation.protocol import EvaluationProtocol
 from paropt.training.evaluation.words import cautions, coverage, experts, value_words
+from paropt.training.metrics import written
 
 if TYPE_CHECKING:
     from paropt.training.evaluation.epochs import EpochReport
@@ -85,7 +86,7 @@ def show(outcome: RunResult, as_json: bool) -> None:
     first = max(len(name) for name in outcome.metrics)
     click.echo(_row(" " * first, columns, widths))
     for metric in outcome.metrics:
-        values = [f"{of[metric]:.4f}" if metric in of else "–" for of in columns.values()]
+        values = [written(metric, of[metric]) if metric in of else "–" for of in columns.values()]
         click.echo(_row(metric.ljust(first), values, widths))
     _show_standing(outcome)
     if outcome.cold is not None:

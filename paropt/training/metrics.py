@@ -10,8 +10,11 @@ There is one right item per target, so with its rank r among the candidates
 ``avg_rank``   r                                         smaller is better
 =============  ========================================  ======================================
 
-and the metric is the mean over all targets. ``coverage@k`` is no mean over targets: the share of
-all items that is among the first k of at least one target.
+and the metric is the mean over all targets. Four say what is recommended, whatever is right
+(:mod:`paropt.training.evaluation.beyond` has their formulas): ``coverage@k``, ``gini@k``,
+``novelty@k`` and ``popularity_lift@k``.
+
+:data:`MEASURES` say what a model costs. They can be recorded and limited, not searched by.
 """
 
 from __future__ import annotations
@@ -33,7 +36,16 @@ Direction = Literal["maximize", "minimize"]
 CUT = ("recall", "mrr", "ndcg")  # reported at every cut-off
 ALIASES = {"hr": "recall", "hit": "recall"}
 UNCUT = ("mrr", "avg_rank")
-COVERAGE = "coverage"
+# of the first k of all targets together: which direction is better
+BEYOND: Mapping[str, Direction] = {
+    "coverage": "maximize",
+    "gini": "minimize",
+    "novelty": "maximize",
+    "popularity_lift": "minimize",
+}
+OF_MODELS = ("parameters", "model_bytes", "latency_ms")  # the same after every epoch
+OF_TRAININGS = ("peak_memory", "seconds_per_epoch")
+MEASURES = (*OF_MODELS, *OF_TRAININGS)  # less is better
 DEFAULT = "mrr@20"
 CUTOFF = 20  # always reported, whichever the metric is
 
@@ -58,9 +70,35 @@ def canonical(name: str, own: Iterable[str] = ()) -> str:
     word, cutoff = ALIASES.get(found[1].lower(), found[1].lower()), found[2]
     if cutoff is None and word in UNCUT:
         return word
-    if cutoff is not None and word in (*CUT, COVERAGE):
+    if cutoff is not None and word in (*CUT, *BEYOND):
         return f"{word}@{cutoff}"
+    if word in MEASURES and cutoff is None:
+        raise ParamError(
+            f"{word} is a measure, which --also records and --constraint limits; a metric to judge "
+            "by is mrr@20, say"
+        )
     raise ParamError(f"there is no metric {name!r}; {_hint(word, cutoff, own)}")
+
+
+def recorded(name: str, own: Iterable[str] = ()) -> str:
+    """As :func:`canonical`, of what may be recorded of a trial: a measure, too.
+
+    Raises:
+        ParamError: neither a metric nor a measure is called so.
+    """
+    return name.strip() if is_measure(name.strip()) else canonical(name, own)
+
+
+def is_measure(name: str) -> bool:
+    """Whether it says what a model costs."""
+    return name in MEASURES
+
+
+def written(name: str, value: float) -> str:
+    """A value for people: 0.1234, 1,234,567 parameters, 0.62 ms."""
+    if name in ("parameters", "model_bytes"):
+        return f"{value:,.0f}"
+    return f"{value:,.4g}" if is_measure(name) else f"{value:.4f}"
 
 
 def _hint(word: str, cutoff: str | None, own: Sequence[str]) -> str:
@@ -68,10 +106,12 @@ def _hint(word: str, cutoff: str | None, own: Sequence[str]) -> str:
         return f"the model reports {', '.join(own)}, and ranking recall@k, mrr@k, ndcg@k and others"
     if cutoff and word in UNCUT:
         return f"{word} has no cut-off"
-    close = closest(word, (*CUT, *ALIASES, COVERAGE, *UNCUT)) or "mrr"
+    close = closest(word, (*CUT, *ALIASES, *BEYOND, *UNCUT, *MEASURES)) or "mrr"
     meant = ALIASES.get(close, close)
-    meant = meant if meant in UNCUT and not cutoff else f"{meant}@{cutoff or CUTOFF}"
-    names = "recall@k (or hr@k, hit@k), mrr@k, ndcg@k, mrr, avg_rank and coverage@k"
+    uncut = meant in MEASURES or (meant in UNCUT and not cutoff)
+    meant = meant if uncut else f"{meant}@{cutoff or CUTOFF}"
+    beyond = ", ".join(f"{name}@k" for name in BEYOND)
+    names = f"recall@k (or hr@k, hit@k), mrr@k, ndcg@k, mrr, avg_rank, {beyond}"
     return f"did you mean {meant}? There are {names}"
 
 
@@ -82,8 +122,16 @@ def split(name: str) -> tuple[str, int | None]:
 
 
 def direction_of(name: str) -> Direction:
-    """Whether larger values of a ranking metric are better."""
-    return "minimize" if name == "avg_rank" else "maximize"
+    """Whether larger values of a ranking metric, or of a measure, are better."""
+    if name == "avg_rank" or is_measure(name):
+        return "minimize"
+    return BEYOND.get(split(name)[0], "maximize")
+
+
+def is_beyond(name: str) -> bool:
+    """Whether a metric is of what is recommended, whatever is right."""
+    word, cutoff = split(name)
+    return cutoff is not None and word in BEYOND
 
 
 def of_ranks(name: str) -> bool:

@@ -17,6 +17,7 @@ from paropt.data.log.sessions_file import read_asked
 from paropt.errors import DataError, ParamError
 from paropt.training.batches.catalogue import catalogue, facts
 from paropt.training.batches.events import EventArrays, Events
+from paropt.training.evaluation import measures
 from paropt.training.evaluation.baselines import floors_of
 from paropt.training.evaluation.choose_objective import objective_of
 from paropt.training.evaluation.cold import check_cold, evaluate_cold
@@ -26,7 +27,7 @@ from paropt.training.evaluation.protocol import SAMPLED, EvaluationProtocol, Tie
 from paropt.training.evaluation.ranking import Evaluation, evaluate
 from paropt.training.evaluation.sampled import evaluate_sampled
 from paropt.training.fitting.fit import Fit
-from paropt.training.metrics import DEFAULT
+from paropt.training.metrics import DEFAULT, OF_TRAININGS, picked
 from paropt.training.registry import Model, complete_params, model_class, stages_of
 from paropt.training.saved_model.dataset_events import foreign, is_own, split_events
 from paropt.training.saved_model.ensemble import load_models
@@ -188,9 +189,9 @@ def train(
         check_cold(fit.model, catalogue(view))
     fit.on_progress = on_progress
     last: EpochReport | None = None
-    speeds = []
+    reports: list[EpochReport] = []
     for last in fit.epochs():
-        speeds.append(last.events_per_second or 0.0)
+        reports.append(last)
         on_epoch(last, fit.n_epochs)
         if kept is not None:
             kept.save(fit, last.epoch, _as_judged(last, objective, protocol, view, provenance))
@@ -204,11 +205,11 @@ def train(
         last = fit.best_report  # of the weights that the training ended with
     outcome = RunResult(
         model=fit.name,
-        metrics=dict(last.metrics),
+        metrics=dict(last.metrics) | picked(measures.of_training(reports), request.also),
         targets=last.targets or 0,
         unknown=last.unknown or 0,
         seconds=time.perf_counter() - began,
-        events_per_second=float(np.mean(speeds)),
+        events_per_second=float(np.mean([r.events_per_second or 0.0 for r in reports])),
         params=fit.params,
         fingerprint=view.fingerprint,
         seed=request.seed,
@@ -301,6 +302,7 @@ def test(
         ParoptError: whatever of it cannot be done.
     """
     began = time.perf_counter()
+    _check_also(also)
     if threads is not None:
         torch.set_num_threads(threads)
     saved = load_models([directory, *others], device)
@@ -360,6 +362,12 @@ def test(
     )
 
 
+def _check_also(also: Sequence[str]) -> None:
+    """Refuse what only a training has."""
+    if named := [name for name in also if name in OF_TRAININGS]:
+        raise ParamError(f"--also {named[0]}: it is of a training, and nothing is trained here")
+
+
 def _cold(
     model: Model, view: View, protocol: EvaluationProtocol, at: Sequence[int]
 ) -> dict[str, Any]:
@@ -394,6 +402,7 @@ def test_files(
     Raises:
         ParoptError: whatever of it cannot be done.
     """
+    _check_also(also)
     if threads is not None:
         torch.set_num_threads(threads)
     saved = load_models([directory, *others], device)

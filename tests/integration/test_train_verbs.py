@@ -391,6 +391,7 @@ def test_metrics_of_ones_own_choice(paropt: Paropt, shop: Path) -> None:
     done = paropt(
         "train", "--params", PARAMS, "--epochs", "1", "--data", shop, "--at", "5", "--json",
         "--metric", "0.25*HIT@5+0.75*ndcg@10", "--also", "avg_rank,coverage@5",
+        "--also", "parameters,model_bytes,latency_ms,peak_memory,seconds_per_epoch",
     )  # fmt: skip
     said = json.loads(done.stdout)
     metrics = said["metrics"]
@@ -399,9 +400,22 @@ def test_metrics_of_ones_own_choice(paropt: Paropt, shop: Path) -> None:
     assert metrics[said["metric"]] == pytest.approx(value, abs=1e-15)
     assert 1 <= metrics["avg_rank"] <= 30
     assert 0 < metrics["coverage@5"] <= 1
+    assert metrics["model_bytes"] == 4 * metrics["parameters"] > 0
+    assert min(metrics["latency_ms"], metrics["peak_memory"], metrics["seconds_per_epoch"]) > 0
     assert said["metric"] in said["floor"]["cooccurrence"]
     with pytest.raises(ParamError, match="did you mean recall@20"):
         paropt("train", "--params", PARAMS, "--data", shop, "--metric", "recal")
+
+
+def test_a_test_has_no_seconds_per_epoch(
+    trained: tuple[Path, dict[str, Any]], shop: Path, paropt: Paropt
+) -> None:
+    evaluate = ("evaluate", trained[0], "--data", shop, "--json", "--also")
+    with pytest.raises(ParamError, match="nothing is trained here"):
+        paropt(*evaluate, "seconds_per_epoch")
+    said = json.loads(paropt(*evaluate, "parameters,gini@5").stdout)
+    assert said["metrics"]["parameters"] > 0
+    assert 0 <= said["metrics"]["gini@5"] < 1
 
 
 def test_a_test_on_what_was_trained_on_is_said(

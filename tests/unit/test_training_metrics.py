@@ -46,6 +46,7 @@ def test_formulas(name: str, value: float) -> None:
         ("mrr", "mrr"),
         ("Avg_Rank", "avg_rank"),
         ("coverage@20", "coverage@20"),
+        ("Popularity_Lift@5", "popularity_lift@5"),
         (" 0.31*hr@10 + 0.69*ndcg@10 ", "0.31*recall@10+0.69*ndcg@10"),
         ("hr@10+hit@10", "2*recall@10"),
         ("ndcg@10-1e-3*avg_rank", "ndcg@10-0.001*avg_rank"),
@@ -65,6 +66,8 @@ def test_a_metric_has_one_spelling(typed: str, name: str) -> None:
         ("ngcg@10", "did you mean ndcg@10"),
         ("precision@5", "recall@k"),
         ("avg_rank@5", "no cut-off"),
+        ("popularity_lft@5", "did you mean popularity_lift@5"),
+        ("latency_ms", "--constraint limits"),
         ("mrr@0", "not 'mrr@0'"),
         ("hr@10*0.3+mrr@5", "from '*0.3+mrr@5' on"),
         ("mrr@20+avg_rank", "opposite signs"),
@@ -83,6 +86,8 @@ def test_what_is_no_metric_is_refused_in_a_sentence(typed: str, told: str) -> No
 def test_directions() -> None:
     assert Objective.parse("mrr@20").larger
     assert not Objective.parse("avg_rank").larger
+    assert not Objective.parse("gini@10").larger
+    assert Objective.parse("novelty@10-popularity_lift@10").larger
     assert Objective.parse("ndcg@10-0.001*avg_rank").larger
     assert not Objective.parse("avg_rank-2*ndcg@10").larger
     own = {"log-loss": "minimize", "auc": "maximize"}

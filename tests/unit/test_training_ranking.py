@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from paropt.errors import Diverged, TrainingError
 from paropt.training.batches import plans
-from paropt.training.evaluation import ranking, ranks
+from paropt.training.evaluation import measures, ranking, ranks
 from paropt.training.evaluation.objective import Objective
 from paropt.training.evaluation.protocol import TIES
 from paropt.training.registry import Catalogue, Facts, Model, SequenceBatch
@@ -298,3 +299,38 @@ def test_coverage_is_the_share_of_items_that_anybody_is_shown() -> None:
     assert "coverage@1" not in found.stderr
     fresh = ranking.evaluate(Told(scores), split, 4, at=(1,), also=also, filter_seen=True)
     assert fresh.metrics["coverage@1"] == 3 / 4  # 1 after 0, 0 after 1, 3 after 2
+
+
+def test_what_is_recommended_is_told_by_counts_and_popularity() -> None:
+    """Shown at 2: 0 1, 0 1, 3 2, so c = 2 2 1 1; items have 8, 4, 2 and 2 of 16 events."""
+    scores = torch.tensor([[9.0, 8, 7, 1], [9, 8, 7, 1], [1, 2, 3, 4], [0, 0, 0, 0]])
+    model = Told(scores)
+    support = torch.tensor([8, 4, 2, 2])
+    model.catalogue = replace(model.catalogue, support=support)
+    split = split_of([[0, 1], [1, 2], [2, 0]])
+    also = ("gini@2", "novelty@2", "popularity_lift@2", "gini@9")
+    found = ranking.evaluate(model, split, 4, at=(1,), also=also).metrics
+    assert found["gini@2"] == pytest.approx((-3 * 1 - 1 * 1 + 1 * 2 + 3 * 2) / (4 * 6))
+    assert found["gini@9"] == 0  # everybody is shown all four
+    assert found["novelty@2"] == pytest.approx((2 * 1 + 2 * 2 + 1 * 3 + 1 * 3) / 6)
+    shown, histories = (2 * 8 + 2 * 4 + 2 + 2) / 6, (8 + 4 + 2) / 3
+    assert found["popularity_lift@2"] == pytest.approx(shown / histories - 1)
+    fresh = ranking.evaluate(model, split, 4, at=(1,), also=also, filter_seen=True).metrics
+    assert fresh["popularity_lift@2"] == pytest.approx((4 + 2 + 8 + 2 + 2 + 4) / 6 / histories - 1)
+    # of three candidates each all are shown at 9: 1 2 3, 0 2 3 and 0 1 3
+    assert fresh["gini@9"] == pytest.approx((-3 * 2 - 1 * 2 + 1 * 2 + 3 * 3) / (4 * 9))
+
+
+def test_latency_is_of_one_session_of_a_fixed_length() -> None:
+    class Asked(Told):
+        def encode(self, batch: SequenceBatch) -> Tensor:
+            asked.append((tuple(batch.items.shape), torch.get_num_threads()))
+            return super().encode(batch)
+
+    asked: list[tuple[tuple[int, ...], int]] = []
+    model = Asked(torch.eye(30))
+    batches = plans.evaluation(many_pairs(30, 5), 30, None, 64)  # fewer events than it takes
+    took = measures.latency_ms(model, batches)
+    assert set(asked) == {((1, measures.EVENTS), 1)}
+    assert len(asked) == measures.WARM_UP + measures.TIMED
+    assert took > 0

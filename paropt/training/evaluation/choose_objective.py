@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from paropt.errors import ParamError
 from paropt.training import registry
 from paropt.training.evaluation.objective import Objective
-from paropt.training.metrics import CUTOFF, Direction, canonical
+from paropt.training.metrics import CUTOFF, Direction, direction_of, recorded
 
 
 def objective_of(
@@ -47,10 +47,25 @@ def objective_of(
     return objective
 
 
-def more_metrics(names: Sequence[str]) -> list[str]:
-    """Metrics to report beside the objective, each once.
+def more_metrics(names: Sequence[str], models: Sequence[str] = ()) -> list[str]:
+    """Metrics and measures to report beside the objective, each once.
+
+    ``models`` may report metrics of their own.
 
     Raises:
         ParamError: there is no such metric.
     """
-    return list(dict.fromkeys(canonical(name) for text in names for name in text.split(",")))
+    own = _declared(models)
+    return list(dict.fromkeys(recorded(name, own) for text in names for name in text.split(",")))
+
+
+def directions(names: Iterable[str], models: Sequence[str] = ()) -> dict[str, Direction]:
+    """Of each of some metrics and measures whether more or less of it is better."""
+    own = _declared(models)
+    return {name: own.get(name) or direction_of(name) for name in names}
+
+
+def _declared(models: Sequence[str]) -> dict[str, Direction]:
+    """The metrics that models report of themselves."""
+    own = [registry.own_metrics(model) for model in models if registry.judges_itself(model)]
+    return {name: direction for of in own for name, direction in of.items()}

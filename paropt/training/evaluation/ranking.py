@@ -16,8 +16,10 @@ from torch import Tensor
 from paropt.errors import Diverged, ModelError, TrainingError
 from paropt.training.batches.events import EventArrays
 from paropt.training.batches.plans import Queries, QueryBatches, evaluation
+from paropt.training.evaluation.beyond import Recommended
 from paropt.training.evaluation.bootstrap import Sample, standard_errors
 from paropt.training.evaluation.epochs import EpochReport
+from paropt.training.evaluation.measures import of_model
 from paropt.training.evaluation.objective import NOTICEABLE, Objective
 from paropt.training.evaluation.protocol import Ties
 from paropt.training.evaluation.ranks import (
@@ -28,21 +30,20 @@ from paropt.training.evaluation.ranks import (
     _screened,
     count,
     count_scores,
-    exclude_items,
     products,
     scores_of,
     screens,
 )
 from paropt.training.evaluation.screening import RankScreen
 from paropt.training.metrics import (
-    COVERAGE,
     deepest,
     gain,
+    is_beyond,
+    is_measure,
     means,
     names_at,
     needs_all_ranks,
     of_ranks,
-    split,
 )
 from paropt.training.registry import Model, SequenceBatch, kernels, scores_itself
 
@@ -119,7 +120,7 @@ def evaluate(
     """Rank every target of ``split``, or let a model that has its own evaluation judge itself.
 
     ``filter_seen`` takes the items of the target's own history out of the candidates; ``also``
-    names metrics beside recall, mrr and ndcg at the cut-offs ``at``.
+    names metrics beside recall, mrr and ndcg at the cut-offs ``at``, and measures of the model.
 
     Raises:
         Diverged: a score or a metric is not finite.
@@ -127,15 +128,17 @@ def evaluate(
     """
     needs = model.needs(model.params)
     batches = evaluation(split, n_items, model.max_length, ROWS, model.device, needs)
-    return judge(
+    found = judge(
         model,
         batches,
         at=at,
         ties=ties,
         filter_seen=filter_seen,
-        also=also,
+        also=[name for name in also if not is_measure(name)],
         objective=objective,
     )
+    costs = of_model(model, batches, filter(is_measure, also))
+    return replace(found, metrics={**found.metrics, **costs})
 
 
 def judge(
@@ -251,20 +254,20 @@ def _ranked(
     model: Model, batches: QueryBatches, names: Sequence[str], ties: Ties, filter_seen: bool
 ) -> Evaluation:
     depth = math.inf if needs_all_ranks(names) else float(deepest(names))
-    cutoffs = [k for word, k in map(split, names) if word == COVERAGE and k]
-    covered = Covered(model.catalogue.n_items, model.device, cutoffs)
+    recommended = Recommended(model.catalogue.support, model.device, filter(is_beyond, names))
     all_of_them = ties != "standard" or batches.total <= FEW or scores_itself(model)
     stride = 1 if all_of_them else STRIDE
-    counts, sessions = _counts(model, batches, depth, stride, filter_seen, covered)
+    counts, sessions = _counts(model, batches, depth, stride, filter_seen, recommended)
     if not counts.complete and counts.tied(depth) > NOTICEABLE / 2:
         counts, sessions = _counts(model, batches, depth, 1, filter_seen, None)
     tied = counts.tied(depth)
     ranks = counts.ranks(ties, depth)
-    by_rank = [name for name in names if not name.startswith(COVERAGE)]
+    by_rank = [name for name in names if not is_beyond(name)]
+    beyond = recommended.metrics()
     conservative: dict[str, float] = {}
     if tied > NOTICEABLE and counts.complete:
-        conservative = means(counts.ranks("conservative", depth), by_rank) | covered.metrics()
-    found = means(ranks, by_rank) | covered.metrics()
+        conservative = means(counts.ranks("conservative", depth), by_rank) | beyond
+    found = means(ranks, by_rank) | beyond
     return Evaluation(found, 0, 0, 0.0, ranks, sessions, tied, conservative)
 
 
@@ -297,25 +300,27 @@ def _counts(
     depth: float,
     stride: int,
     filter_seen: bool,
-    covered: Covered | None,
+    recommended: Recommended | None,
 ) -> tuple[Counts, NDArray[np.int64]]:
     """Of every target how many beat it, exact up to ``depth``, and its session."""
     table, bias = (None, None) if scores_itself(model) else model.item_table()
     screen: RankScreen | None = None
     found, sessions = [], []
     for batch in queries(batches):
+        if recommended is not None:
+            recommended.remember(batch.histories, batches.store.items)
         wanted = batch.targets[batch.targets >= 0]
         exclude = seen_items(batch.histories, batches.store.items) if filter_seen else None
         sessions.append(_sessions(batch, batches.store.offsets))
         if table is None:
-            if covered is not None:
-                covered.add(scores_of(model, batch), exclude)
+            if recommended is not None:
+                recommended.add(scores_of(model, batch), exclude)
             scores = scores_of(model, batch)
             found.append(count_scores(scores, wanted, stride=stride, exclude=exclude))
             continue
         vectors = model.encode(batch)
-        if covered is not None:
-            covered.add(products(vectors.float(), table.float(), bias), exclude)
+        if recommended is not None:
+            recommended.add(products(vectors.float(), table.float(), bias), exclude)
         given = kernels() if screen is None else None
         if given is not None and screens(vectors, table, bias, depth):
             screen = RankScreen(given, table, bias, int(depth), vectors, wanted)
@@ -335,33 +340,6 @@ def _sessions(batch: Queries, offsets: Tensor) -> NDArray[np.int64]:
     begins = batch.histories[:, 0].contiguous()
     found: NDArray[np.int64] = (torch.searchsorted(offsets, begins, right=True) - 1).cpu().numpy()
     return found
-
-
-class Covered:
-    """Which items are among the first k of at least one target, for each of some cut-offs."""
-
-    def __init__(self, n_items: int, device: torch.device, cutoffs: Sequence[int]) -> None:
-        self.cutoffs = [min(k, n_items) for k in cutoffs]
-        self.names = [f"{COVERAGE}@{k}" for k in cutoffs]
-        self.seen = torch.zeros(len(cutoffs), n_items, dtype=torch.bool, device=device)
-
-    def add(self, chunks: Iterable[Tensor], exclude: tuple[Tensor, Tensor] | None) -> None:
-        """Take note of what scores [T, N], in chunks of rows, recommend."""
-        if not self.cutoffs:
-            return
-        begin = 0
-        for scores in chunks:
-            if exclude is not None:
-                exclude_items(scores, begin, *exclude)
-            begin += len(scores)
-            top = scores.topk(max(self.cutoffs), dim=1).indices
-            for row, k in enumerate(self.cutoffs):
-                self.seen[row, top[:, :k].reshape(-1)] = True
-
-    def metrics(self) -> dict[str, float]:
-        """The share of all items, by name."""
-        shares = self.seen.double().mean(1).tolist()
-        return dict(zip(self.names, shares, strict=True))
 
 
 def queries(batches: Iterable[SequenceBatch]) -> Iterator[Queries]:

@@ -25,7 +25,7 @@ from paropt.training.evaluation.objective import Objective
 from paropt.training.evaluation.protocol import SAMPLED, Ties
 from paropt.training.evaluation.ranking import ROWS, Evaluation, gains
 from paropt.training.evaluation.ranks import place, products, scores_of
-from paropt.training.metrics import COVERAGE, means, names_at
+from paropt.training.metrics import is_beyond, is_measure, means, names_at
 from paropt.training.registry import Model, scores_itself
 
 DRAWN = 99
@@ -59,7 +59,7 @@ def evaluate_sampled(
     if type(model).METRICS:
         raise ModelError(f"{type(model).__name__} judges itself, which needs no {SAMPLED}")
     asked = names_at(at, [*also, *(objective.names if objective else ())])
-    names = [name for name in asked if not name.startswith(COVERAGE)]
+    names = [name for name in asked if not is_beyond(name) and not is_measure(name)]
     model.eval()
     with torch.no_grad():
         found = list(_batches(model, batches, ties, filter_seen))

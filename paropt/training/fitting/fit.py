@@ -28,6 +28,7 @@ from torch import Tensor
 from paropt.errors import CheckpointError, Diverged
 from paropt.training.batches import plans
 from paropt.training.batches.catalogue import catalogue
+from paropt.training.evaluation import measures
 from paropt.training.evaluation.choose_objective import objective_of
 from paropt.training.evaluation.epochs import EpochReport
 from paropt.training.evaluation.objective import Objective
@@ -39,7 +40,7 @@ from paropt.training.fitting.optimisers import Optimiser
 from paropt.training.fitting.stages import Stages
 from paropt.training.fitting.steps import CountingSteps, LossSteps, OwnSteps, Plans, Steps
 from paropt.training.fitting.weights import load_everything, load_weights
-from paropt.training.metrics import CUTOFF, DEFAULT
+from paropt.training.metrics import CUTOFF, DEFAULT, is_measure
 from paropt.training.registry import (
     SessionParallelPlan,
     TrainingEvents,
@@ -69,7 +70,7 @@ class Fit:
     each. ``evaluate`` is after every epoch (True), after the last one only
     ("last"), or never; an epoch without an evaluation has no metrics, and patience needs them all.
     ``objective`` says which epoch is the best, which patience counts from; ``also`` names metrics
-    beside recall, mrr and ndcg at the cut-offs ``at``.
+    beside recall, mrr and ndcg at the cut-offs ``at``, and measures of the model.
 
     Raises:
         ParamError, ModelError: what cannot be built.
@@ -94,7 +95,9 @@ class Fit:
         evaluate: bool | Literal["last"] = True,
     ) -> None:
         self.name, self.view, self.seed = model, view, seed
-        self.at, self.also, self.evaluate = tuple(at), tuple(also), evaluate
+        self.at, self.evaluate = tuple(at), evaluate
+        self.also = tuple(name for name in also if not is_measure(name))
+        self._measured = tuple(filter(is_measure, also))
         self.objective = objective or objective_of(None, [model], self.at or (CUTOFF,))
         self.protocol = EvaluationProtocol(filter_seen, ties)
         self.device = runtime.usable_device(device)
@@ -105,6 +108,8 @@ class Fit:
             runtime.half_precision(self.model.params.get("precision", "fp32"), self.device)
             self.plans = Plans(model, self.model, view, seed, self.device)
         self.params = self.model.params
+        self.sizes = measures.sizes(self.model, self._measured)
+        self.latency: float | None = None  # in milliseconds, once it is asked for and measured
         self.counts = counts(model)
         self.stages = self._stages(epochs)
         declared = epochs_of(model, self.params)
@@ -257,7 +262,7 @@ class Fit:
         self.closed = True
         report = EpochReport(
             epoch=self.epoch,
-            metrics=judged.metrics,
+            metrics={**judged.metrics, **self._costs()} if judged.metrics else {},
             loss=None if self.counts else float((losses * weights).sum() / weights.sum()),
             seconds=self.train_seconds + judged.seconds,
             train_seconds=self.train_seconds,
@@ -277,6 +282,16 @@ class Fit:
         )
         self._remember(report)
         return report
+
+    def _costs(self) -> dict[str, float]:
+        """The measures of the model that are asked for; its weights do not change them."""
+        if self.counts:  # it is as large as what it has counted
+            self.sizes = measures.sizes(self.model, self._measured)
+        asked = "latency_ms" in self._measured
+        if asked and self.latency is None and self._queries is not None:
+            with runtime.RandomStream(self.seed, self.device).drawn():
+                self.latency = measures.latency_ms(self.model, self._queries)
+        return self.sizes if self.latency is None else {**self.sizes, "latency_ms": self.latency}
 
     def _judge(self) -> Evaluation:
         waits = self.evaluate == "last" and self.epoch < self.n_epochs
