@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP_ARGS ?=
 
-.PHONY: help demo test storage check lint types imports docs bench chaos clean
+.PHONY: help demo test extras storage check lint types imports docs bench chaos clean
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
 
@@ -25,6 +25,13 @@ demo: $(BIN)/.paropt  ## a real search on a synthetic shop, ending in a paramfil
 
 test: $(BIN)/.paropt-dev  ## the tests
 	$(BIN)/pytest -n 2 --dist loadfile
+
+$(BIN)/.paropt-extras: $(BIN)/.paropt-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev,extras]'
+	@touch $@
+
+extras: $(BIN)/.paropt-extras  ## the tests of what needs the extras: a real Ray, an object store, PgBouncer, …
+	$(BIN)/pytest tests/extras
 
 chaos: $(BIN)/.paropt-dev  ## the fault suite: 200 faults and more, some minutes
 	$(BIN)/python tests/chaos/run.py

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+import psycopg2
 from sqlalchemy import URL, Engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
@@ -16,6 +17,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from paropt.errors import ParoptError, StorageUnreachable
 from paropt.machine.address import address_for_others
 from paropt.storage.engine import open_engine
+from paropt.storage.pooler import refuse_transaction_pools
 
 if TYPE_CHECKING:
     from paropt.storage.embedded.server import EmbeddedServer
@@ -38,7 +40,14 @@ PASSING = (
     "unreachable",
     "too many clients",
     "remaining connection slots",
+    # PgBouncer's words
+    "server_login_retry",
+    "cannot connect to server",
+    "no more connections allowed",
+    "query_wait_timeout",
 )
+# what is heard of PgBouncer's "query_wait_timeout" is mostly the last of these
+POOL_IS_FULL = ("query_wait_timeout", "no more connections allowed", "closed the connection")
 
 
 class Storage:
@@ -242,12 +251,14 @@ def _probe(storage: Storage, wait: float) -> None:
     pause = 0.1
     while True:
         try:
+            if not storage.is_embedded:
+                refuse_transaction_pools(storage.url, storage.describe())
             with storage.engine().connect() as connection:
                 version = connection.execute(text("SHOW server_version_num")).scalar_one()
                 standby = connection.execute(text("SELECT pg_is_in_recovery()")).scalar_one()
             break
-        except DBAPIError as error:
-            said = str(error.orig)
+        except (DBAPIError, psycopg2.Error) as error:
+            said = str(error.orig if isinstance(error, DBAPIError) else error)
             left = deadline - time.monotonic()
             if left <= 0 or not any(sign in said for sign in PASSING):
                 raise StorageUnreachable(_explain(storage, said)) from None
@@ -292,6 +303,13 @@ def _explain(storage: Storage, said: str) -> str:
             f"{name} takes no connections of this user from this machine; "
             "add a line for it to the server's pg_hba.conf"
         )
+    if told := _explain_tls(name, url, said):
+        return told
+    if any(sign in said for sign in POOL_IS_FULL):
+        return (
+            f"{name} took the connection and closed it; its log says why (a PgBouncer does so when "
+            "its pool is full: raise its default_pool_size and max_client_conn, 4 per slot)"
+        )
     if "could not translate host name" in said:
         return f"the host {url.host!r} of --storage is not known here; check its name"
     if "too many clients" in said or "remaining connection slots" in said:
@@ -301,3 +319,25 @@ def _explain(storage: Storage, said: str) -> str:
             f"no PostgreSQL answers at {where}; start it, or check the host and port of --storage"
         )
     return f"{name} cannot be used: {first}"
+
+
+def _explain_tls(name: str, url: URL, said: str) -> str:
+    """The same for what goes wrong before PostgreSQL is spoken; empty if that is not it."""
+    if "does not match host name" in said:
+        return (
+            f"the certificate of {name} is not for the host {url.host!r}; name the host as the "
+            "certificate does, or give the server one for this name"
+        )
+    if "root certificate file" in said:
+        return (
+            f"{name} cannot be verified, because the file of the certificate authority is not "
+            "there; name it with &sslrootcert=FILE at the end of the URL"
+        )
+    if "certificate verify failed" in said:
+        return (
+            f"the certificate of {name} is not one of the certificate authority that "
+            "sslrootcert names, or has expired; correct one of the two"
+        )
+    if "server does not support SSL" in said:
+        return f"{name} does not speak TLS; turn it on there (ssl = on), or take sslmode out"
+    return ""

@@ -29,6 +29,7 @@ _SETTINGS = {
     "lock_timeout": f"{LOCK_TIMEOUT}s",
     "idle_in_transaction_session_timeout": f"{IDLE_TIMEOUT}s",
 }
+_SET = "; ".join(f"SET {name} = '{value}'" for name, value in _SETTINGS.items())
 
 
 def parse_url(url: str | URL) -> URL:
@@ -69,17 +70,30 @@ def engine_kwargs(application_name: str) -> dict[str, Any]:
         "pool_pre_ping": True,
         "pool_recycle": 1800,
         "pool_timeout": LOCK_TIMEOUT,
-        "connect_args": {
-            "application_name": application_name[:63],
-            "connect_timeout": CONNECT_TIMEOUT,
-            "keepalives": 1,
-            "keepalives_idle": 30,
-            "keepalives_interval": 10,
-            "keepalives_count": 3,
-            "tcp_user_timeout": 60_000,
-            "options": " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items()),
-        },
+        "pool_events": [(_set_session, "connect")],
+        "connect_args": connect_args(application_name),
     }
+
+
+def connect_args(application_name: str) -> dict[str, Any]:
+    """What libpq is told beside the URL."""
+    return {
+        "application_name": application_name[:63],
+        "connect_timeout": CONNECT_TIMEOUT,
+        "keepalives": 1,
+        "keepalives_idle": 30,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 60_000,
+    }
+
+
+def _set_session(connection: Any, record: object) -> None:
+    """The settings of a new connection: PgBouncer drops those that come with its beginning."""
+    before, connection.autocommit = connection.autocommit, True  # else a rollback undoes them
+    with connection.cursor() as cursor:
+        cursor.execute(_SET)
+    connection.autocommit = before
 
 
 def open_engine(url: str | URL, application_name: str = "paropt") -> Engine:
