@@ -20,6 +20,7 @@ from models.parts.contract import (
     Model,
     Param,
     PlanKind,
+    Rows,
     SequenceBatch,
     SessionParallelPlan,
 )
@@ -194,6 +195,13 @@ class Gru4Rec(Model):
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         self.training_steps().load(state)
+
+    def keyed_rows(self) -> dict[str, Rows]:
+        names = ["output", "bias", *(["embedding"] if self.embedding is not None else [])]
+        return {name: Rows() for name in names}
+
+    def optimiser_state(self) -> dict[str, Tensor]:
+        return self.training_steps().accumulators()
 
     def training_steps(self) -> TrainingSteps:
         """The training machinery, built anew where the parameters have moved to another device."""

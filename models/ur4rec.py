@@ -17,7 +17,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.parts.contract import Catalogue, Facts, Needs, Param, SequenceBatch, Stage, Table
+from models.parts.contract import (
+    Catalogue,
+    Facts,
+    Needs,
+    Param,
+    Rows,
+    SequenceBatch,
+    Stage,
+    Table,
+)
 from models.parts.items.tower import LookedUp
 from models.parts.transformer import losses
 from models.parts.transformer.unpadding import Unpadding
@@ -321,6 +330,9 @@ class UR4Rec(SASRec):
         super().add_items(items, count)
 
     # -- what is kept -----------------------------------------------------------------------
+
+    def keyed_rows(self) -> dict[str, Rows]:
+        raise NotImplementedError("its texts and its memory are of the users of its own data")
 
     def training_state(self) -> dict[str, Any]:
         store = self.retriever.store

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from models.parts.fields import Bags, Field, FieldKind, Kinds, Needs, Table, Vectors
 from models.parts.parameters import Param, ParamType
+from models.parts.rows import Rows
 
 __all__ = [
     "Bags",
@@ -41,6 +42,7 @@ __all__ = [
     "Param",
     "ParamType",
     "PlanKind",
+    "Rows",
     "SequenceBatch",
     "SessionParallelPlan",
     "Stage",
@@ -346,6 +348,23 @@ class Model(nn.Module):
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """The reverse of :meth:`training_state`."""
+
+    # -- going on: a training that begins with an older model's weights ----------------------
+
+    def keyed_rows(self) -> Mapping[str, Rows]:
+        """Those weights and buffers of the state dict that have a row per item, or per word of
+        the data, by name: in a model of newer data their rows are found again one by one, by the
+        items' ids and by the words. All others are taken over as they are.
+
+        Raises:
+            NotImplementedError: a training cannot begin with such a model; one clause.
+        """
+        raise NotImplementedError("it doesn't say which of its weights are of which item")
+
+    def optimiser_state(self) -> dict[str, Tensor]:
+        """The accumulators of an optimiser of the model's own, live, by "weight/accumulator": of
+        a weight with :meth:`keyed_rows`, row by row. Nothing where paropt has the optimiser."""
+        return {}
 
     # -- memory: what is remembered of users, say, and is no weight -------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +18,28 @@ if TYPE_CHECKING:
 
 @click.command(cls=DataVerb)
 @click.option(
-    "--params", required=True, metavar="FILE|NAME|K=V,…", help="A paramfile, or parameters."
+    "--params",
+    metavar="FILE|NAME|K=V,…",
+    help="A paramfile, or parameters; with --from those that differ from the model's.",
+)
+@click.option(
+    "--from",
+    "begin",
+    type=click.Path(path_type=Path),
+    metavar="MODEL",
+    help="Go on from a saved model: begin with its weights, on data that may be newer.",
+)
+@click.option(
+    "--keep-optimiser",
+    is_flag=True,
+    help="With --from: also with what its optimiser had gathered.",
 )
 @data_option("A dataset directory", required=True)
 @click.option("--model", show_default="the paramfile's, or gru4rec", help="The model.")
 @click.option(
     "--split",
     type=click.Choice(["search", "full", "without-valid"]),
-    show_default="the paramfile's, or search",
+    show_default="the paramfile's, that of --from, or search",
     help="search: train, tested on valid; full: train_full, tested on test; without-valid: train, "
     "tested on test (leave-one-out: trained on all but the last two events).",
 )
@@ -49,10 +64,17 @@ if TYPE_CHECKING:
     is_flag=True,
     help="With --save: keep the best of each stage too, as DIR-STAGE, and DIR-results.json.",
 )
+@click.option(
+    "--save-optimiser",
+    is_flag=True,
+    help="With --save: keep what the optimiser has gathered too, for --keep-optimiser.",
+)
 @tensorboard_option
 @judging_options
 def train(
-    params: str,
+    params: str | None,
+    begin: Path | None,
+    keep_optimiser: bool,
     data: tuple[str, ...],
     model: str | None,
     split: str | None,
@@ -62,6 +84,7 @@ def train(
     save: Path | None,
     keep_last: int | None,
     keep_stages: bool,
+    save_optimiser: bool,
     tensorboard: Path | None,
     as_json: bool,
     **judging: Any,
@@ -71,6 +94,7 @@ def train(
     \b
     paropt train --params paramfiles/gru4rec_retailrocket_bprmax_shared.json --data data/shop
     paropt train --params layers=100,loss=cross-entropy --data data/shop --split full --save shop
+    paropt train --from shop --data data/next --params n_epochs=3 --save shop-2
     """
     from paropt.training import train_and_test
 
@@ -80,8 +104,15 @@ def train(
         )
     if keep_stages and save is None:
         raise click.UsageError("--keep-stages says what is saved beside the model; say --save")
+    if save_optimiser and save is None:
+        raise click.UsageError("--save-optimiser says what is saved with the model; say --save")
+    if keep_optimiser and begin is None:
+        raise click.UsageError("--keep-optimiser takes up that of a saved model; say --from")
+    if params is None and begin is None:
+        raise click.UsageError("--params says what to train, or --from what to go on from")
     given = {"split": split, "seed": seed, "epochs": epochs, "threads": threads}
-    request, provenance = _request(params, model, given, judging)
+    request, provenance = _request(params, model, given, judging, begin)
+    request = replace(request, begin=begin, keep_optimiser=keep_optimiser)
     directory = directory_of(data)
     with progress() as (on_epoch, on_progress):
         outcome = train_and_test.train(
@@ -90,6 +121,7 @@ def train(
             save=save,
             keep_last=keep_last or 0,
             keep_stages=keep_stages,
+            save_optimiser=save_optimiser,
             tensorboard=tensorboard,
             on_epoch=on_epoch,
             on_progress=on_progress,
@@ -116,19 +148,26 @@ def _say_look(outcome: RunResult) -> None:
 
 
 def _request(
-    params: str, model: str | None, given: dict[str, Any], judging: dict[str, Any]
+    params: str | None,
+    model: str | None,
+    given: dict[str, Any],
+    judging: dict[str, Any],
+    begin: Path | None,
 ) -> tuple[Any, dict[str, Any]]:
-    """What the command line says, then the paramfile, then the defaults."""
+    """What the command line says, then the paramfile, then the model that it begins with, then the
+    defaults."""
     from paropt.search.space import shipped
     from paropt.search.space.paramfiles import read_paramfile
     from paropt.training.evaluation.choose_objective import more_metrics
+    from paropt.training.saved_model.header import read_header
     from paropt.training.train_and_test import TrainRequest, parse_params
 
     values: dict[str, Any]
     provenance: dict[str, Any] = {}
-    if "=" in params and not Path(params).exists():
-        values = dict(parse_params(params))
-        name = model or values.pop("model", "gru4rec")
+    earlier = read_header(begin).meta if begin else {}
+    if params is None or ("=" in params and not Path(params).exists()):
+        values = dict(parse_params(params)) if params else {}
+        name = model or values.pop("model", earlier.get("model", "gru4rec"))
     else:
         path = shipped.find_paramfile(params)
         if path is None:
@@ -137,9 +176,12 @@ def _request(
         if model is not None and model != file.model:
             raise ParamError(f"{params} is a paramfile of model {file.model!r}, not {model!r}")
         name, values, provenance = file.model, dict(file.params), dict(file.provenance)
+    if begin and name != earlier["model"]:
+        raise ParamError(f"{begin} is a {earlier['model']}, and a {name} can't go on from it")
     said = {key: value for key, value in given.items() if value is not None}
     keys = [*given, *(() if "epochs" in said else ("stages",))]
-    found = {key: provenance[key] for key in keys if provenance.get(key) is not None}
+    found = {key: earlier[key] for key in ("split",) if key in earlier}
+    found |= {key: provenance[key] for key in keys if provenance.get(key) is not None}
     judged = {key: value for key, value in judging.items() if value is not None}
     stored = {
         key: provenance[key] for key in ("metric", "ties", "filter_seen") if key in provenance

@@ -27,10 +27,12 @@ from paropt.training.batches import plans
 from paropt.training.batches.catalogue import catalogue, facts
 from paropt.training.evaluation.epochs import EpochReport
 from paropt.training.evaluation.ranking import ROWS, judge
+from paropt.training.fitting.earlier import Earlier
 from paropt.training.fitting.fit import Fit
 from paropt.training.fitting.memory import digest, facts_of
 from paropt.training.made_up import DAY, START, made_up_data
 from paropt.training.registry import Model, Param, SequenceBatch
+from paropt.training.saved_model.earlier import read_earlier
 from paropt.training.saved_model.recommending import read_sessions, recommend
 from paropt.training.saved_model.saved import load_model, save_model
 
@@ -82,7 +84,10 @@ def check_model(
         kit = Kit(name, dict(params or {}), open_dataset(where).view("search"), Path(folder))
         kit.made_up = made_up
         registry.complete_params(name, kit.given, facts(kit.view))
-        own = MEMORY_CHECKS if registry.model_class(name).MEMORY else ()
+        kind = registry.model_class(name)
+        own = MEMORY_CHECKS if kind.MEMORY else ()
+        if kind.keyed_rows is not Model.keyed_rows and not registry.counts(name):
+            own = (*own, *GOING_ON_CHECKS)
         checks = (*CHECKS, *own, *(MADE_UP_CHECKS if made_up else ()))
         names = {check: _name(check) for check in checks}
         asked = [check for check, name in names.items() if only in name]
@@ -132,8 +137,10 @@ class Kit:
             return self.view
         complete = registry.complete_params(self.name, self.given)
         needs = registry.model_class(self.name).needs(complete)
-        made = made_up_data(self.folder / "few", sessions=FEW, needs=needs)
-        return open_dataset(made).view("search")
+        place = self.folder / "few"
+        if not place.exists():
+            made_up_data(place, sessions=FEW, needs=needs)
+        return open_dataset(place).view("search")
 
     def params(self, **more: Any) -> dict[str, Any]:
         """Few epochs of several steps, where the model has such parameters."""
@@ -155,8 +162,15 @@ class Kit:
         """How many epochs a fit of this kit has."""
         return 1 if self.counts else 2
 
-    def fit(self, seed: int = 1, view: View | None = None, **more: Any) -> Fit:
-        return Fit(self.name, self.params(**more), view or self.view, seed=seed, epochs=2)
+    def fit(
+        self,
+        seed: int = 1,
+        view: View | None = None,
+        earlier: Earlier | None = None,
+        **more: Any,
+    ) -> Fit:
+        params, data = self.params(**more), view or self.view
+        return Fit(self.name, params, data, seed=seed, epochs=2, earlier=earlier)
 
     @cached_property
     def trained(self) -> tuple[Fit, list[EpochReport]]:
@@ -468,6 +482,19 @@ def _recommend(kit: Kit) -> None:
     _require(found.scores == sorted(found.scores, reverse=True), f"scores {found.scores}")
 
 
+def _going_on(kit: Kit) -> None:
+    """a training on other data begins with a saved model."""
+    try:
+        kit.model.keyed_rows()
+    except NotImplementedError:
+        return  # it says why it can't
+    earlier = read_earlier(_saved(kit))
+    fit = kit.fit(view=kit.few(), earlier=earlier)
+    carried = fit.carried
+    _require(carried is not None and carried.known > 0, "no item's rows were found again")
+    next(iter(fit.epochs()))
+
+
 def _small_data(kit: Kit) -> None:
     """data that is too small trains or is refused in a sentence."""
     _try(kit, "three-items", sessions=60, items=3)
@@ -502,6 +529,7 @@ CHECKS: tuple[Callable[[Kit], None], ...] = (
     _save,
     _recommend,
 )
+GOING_ON_CHECKS: tuple[Callable[[Kit], None], ...] = (_going_on,)  # of models that say how
 MEMORY_CHECKS: tuple[Callable[[Kit], None], ...] = (_memory,)  # of models that have one
 # these make up other data, which a model that needs data of its own cannot be asked to take
 MADE_UP_CHECKS: tuple[Callable[[Kit], None], ...] = (_small_data, _order_only)

@@ -26,10 +26,12 @@ from paropt.training.evaluation.objective import Objective, flattered, interval
 from paropt.training.evaluation.protocol import SAMPLED, EvaluationProtocol, Ties
 from paropt.training.evaluation.ranking import Evaluation, evaluate
 from paropt.training.evaluation.sampled import evaluate_sampled
+from paropt.training.fitting.earlier import Earlier
 from paropt.training.fitting.fit import Fit
 from paropt.training.metrics import DEFAULT, OF_TRAININGS, picked
 from paropt.training.registry import Model, complete_params, model_class, stages_of
 from paropt.training.saved_model.dataset_events import foreign, is_own, split_events
+from paropt.training.saved_model.earlier import read_earlier
 from paropt.training.saved_model.ensemble import load_models
 from paropt.training.saved_model.kept_stages import KeptStages
 from paropt.training.saved_model.recommending import file_events
@@ -49,7 +51,9 @@ class TrainRequest:
     """What is to be trained, and how it is judged. None: as :func:`train` finds it best.
 
     ``stages`` are the epochs of each stage, of a model that has some, where nothing may be chosen
-    by what the training is tested on.
+    by what the training is tested on. ``begin`` is a saved model of the same kind whose weights it
+    begins with, with ``keep_optimiser`` also its optimiser's state; ``params`` then are those that
+    differ from its own.
     """
 
     model: str
@@ -66,6 +70,8 @@ class TrainRequest:
     ties: Ties | None = None
     filter_seen: bool | None = None
     cold_items: bool = False
+    begin: Path | None = None
+    keep_optimiser: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,8 @@ class RunResult:
     """What ``train --json`` and ``evaluate --json`` print; see docs/json.md.
 
     ``floor`` is None where the model was trained on other data than it is tested on; ``cold`` are
-    the targets that training never saw, where they were asked for.
+    the targets that training never saw, where they were asked for; ``begun_from`` the model that
+    it began with.
     """
 
     model: str
@@ -106,6 +113,7 @@ class RunResult:
     stderr: dict[str, float] = field(default_factory=dict)
     candidates: str = "all"
     cold: dict[str, Any] | None = None
+    begun_from: dict[str, Any] | None = None
 
 
 UNSAID = ("adapt_params", "[]")  # in GRU4Rec's own lines of parameters: Adagrad has none
@@ -135,6 +143,7 @@ def train(
     save: Path | None = None,
     keep_last: int = 0,
     keep_stages: bool = False,
+    save_optimiser: bool = False,
     tensorboard: Path | None = None,
     on_epoch: Callable[[EpochReport, int], None] = lambda epoch, epochs: None,
     on_progress: OnProgress | None = None,
@@ -145,7 +154,8 @@ def train(
 
     ``on_epoch`` takes each epoch and how many there will be; ``note`` remarks; ``provenance`` is
     the paramfile's, and kept with the saved model. ``tensorboard`` gets a new folder of events.
-    ``keep_last`` epochs are saved beside ``save`` too, and with ``keep_stages`` every stage.
+    ``keep_last`` epochs are saved beside ``save`` too, and with ``keep_stages`` every stage;
+    ``save_optimiser``: with the model what its optimiser has gathered.
 
     Raises:
         ParoptError: whatever of it cannot be done.
@@ -157,6 +167,7 @@ def train(
     events = _events(tensorboard, note)
     if request.threads is not None:
         torch.set_num_threads(request.threads)
+    request, earlier = _taken_over(request)
     view = open_dataset(data).view(request.split)
     theirs = str((provenance or {}).get("fingerprint", view.fingerprint))
     if theirs != view.fingerprint:
@@ -184,7 +195,9 @@ def train(
         objective=objective,
         ties=protocol.ties,
         filter_seen=protocol.filter_seen,
+        earlier=earlier,
     )
+    _note_carried(fit, request, note)
     if request.cold_items:
         check_cold(fit.model, catalogue(view))
     fit.on_progress = on_progress
@@ -235,16 +248,38 @@ def train(
         saved=str(save) if save else None,
         extra=dict(last.extra),
         cold=_cold(fit.model, view, protocol, request.at) if request.cold_items else None,
+        begun_from=_begun_from(request, fit),
         **_standing(last, objective),
     )
     if save is not None:
-        save_model(save, fit, _as_judged(last, objective, protocol, view, provenance))
+        judged = _as_judged(last, objective, protocol, view, provenance)
+        save_model(save, fit, judged, optimiser=save_optimiser)
         if stages is not None:
             stages.write(last)
             note(f"the stages: {', '.join(map(str, stages.places.values()))}; {stages.results}")
         if kept is not None:
             note(f"the last {len(kept.places)} epochs: {', '.join(map(str, kept.places))}")
     return outcome
+
+
+def _taken_over(request: TrainRequest) -> tuple[TrainRequest, Earlier | None]:
+    """The model that the training begins with, and the request with its parameters."""
+    if request.begin is None:
+        return request, None
+    earlier = read_earlier(request.begin, request.keep_optimiser)
+    return replace(request, params={**earlier.params, **request.params}), earlier
+
+
+def _note_carried(fit: Fit, request: TrainRequest, note: Callable[[str], None]) -> None:
+    if fit.carried is not None:
+        note(f"it begins with {request.begin}: {fit.carried.words()}")
+
+
+def _begun_from(request: TrainRequest, fit: Fit) -> dict[str, Any] | None:
+    if fit.carried is None or fit.beginning is None:
+        return None
+    digest = fit.beginning.earlier.digest
+    return {"model": str(request.begin), "digest": digest, **fit.carried.to_json()}
 
 
 def _as_judged(

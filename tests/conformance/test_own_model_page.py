@@ -29,3 +29,8 @@ def test_each_example_keeps_the_contract(name: str) -> None:
     assert [f"{r.name}: {r.message}" for r in results if r.status == "failed"] == []
     skipped = {result.name for result in results if result.status == "skipped"}
     assert skipped == (SKIPS if name == "Successors" else set())
+
+
+def test_the_example_that_goes_on_does() -> None:
+    (result,) = check_model("own_models:GoingOn", {"dim": 8}, only="begins with a saved model")
+    assert (result.status, result.message) == ("passed", "")

@@ -202,10 +202,16 @@ class TrainingSteps:
         state: dict[str, Any] = {"step": self.done}
         for k, hidden in enumerate(self.hidden):
             state[f"hidden.{k}"] = hidden
-        for name, owner in self._optimisers().items():
-            for what, tensor in owner.state().items():
-                state[f"{name}.{what}"] = tensor
+        state |= {name.replace("/", "."): tensor for name, tensor in self.accumulators().items()}
         return state
+
+    def accumulators(self) -> dict[str, Tensor]:
+        """What the optimisers have gathered of each weight, live."""
+        return {
+            f"{name}/{what}": tensor
+            for name, owner in self._optimisers().items()
+            for what, tensor in owner.state().items()
+        }
 
     def load(self, state: Mapping[str, Any]) -> None:
         self.done = int(state["step"])

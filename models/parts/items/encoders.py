@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from models.parts.contract import Bags, Catalogue, Field, Table, Vectors
 from models.parts.items.whitening import fit_whitening, whitened
+from models.parts.rows import Rows, words_of
 
 FARTHEST = 10.0  # standard deviations from the mean: a price of a million teaches nothing more
 STD = 0.02  # of weights to begin with, as those of ids
@@ -33,6 +34,10 @@ class FieldEncoder(nn.Module, ABC):
     def forward(self, inputs: Any, rows: Tensor | None) -> Tensor:
         """The parts of ``rows`` [m]; None: of all."""
 
+    def keyed_rows(self) -> dict[str, Rows]:
+        """Its weights that have a row per word of the data."""
+        return {}
+
 
 class _Coded(FieldEncoder):
     """A vector per code that an item in training has, and one for missing at the end."""
@@ -47,8 +52,12 @@ class _Coded(FieldEncoder):
         place[seen] = torch.arange(len(seen))
         self.register_buffer("place", place, persistent=False)
         self.missing = len(seen)
+        self.keys = words_of(seen.tolist(), field.vocabulary)
         self.embedding = nn.Embedding(len(seen) + 1, dim)
         nn.init.normal_(self.embedding.weight, std=STD)
+
+    def keyed_rows(self) -> dict[str, Rows]:
+        return {"embedding.weight": Rows(self.keys)}
 
     def places(self, codes: Tensor) -> Tensor:
         return self.place[codes.to(self.place.device)]

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from models.parts.contract import Catalogue, Table
 from models.parts.items.encoders import STD, FieldEncoder, make_encoder
 from models.parts.items.params import known_by_more
+from models.parts.rows import Rows, within
 
 _ROWS = 1 << 16  # worked out at once where no gradients are wanted
 
@@ -86,6 +87,10 @@ class IdTable(nn.Embedding):
     def all_items(self) -> Tensor:
         """[n_items, dim]."""
         return self.weight
+
+    def keyed_rows(self) -> dict[str, Rows]:
+        """Of an older model's table, as :meth:`models.parts.contract.Model.keyed_rows` says it."""
+        return {"weight": Rows()}
 
 
 class ItemTower(nn.Module):
@@ -195,6 +200,15 @@ class ItemTower(nn.Module):
         if mode:
             self._cached = None
         return super().train(mode)
+
+    def keyed_rows(self) -> dict[str, Rows]:
+        """An item that the older model didn't know has no id yet, as one that is added."""
+        found: dict[str, Rows] = {}
+        if self.ids is not None:
+            found["ids.weight"] = Rows(new="zero")
+        for number, encoder in enumerate(self._fields()):
+            found |= within(f"encoders.{number}", encoder.keyed_rows())
+        return found
 
     def use_worked_out(self, table: Tensor) -> None:
         """Take these vectors for those of the catalogue, of which nothing can be read any more."""

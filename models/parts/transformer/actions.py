@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from models.parts.contract import Facts, Needs, Param, SequenceBatch
+from models.parts.rows import Rows, words_of
 from models.parts.transformer.unpadding import Unpadding
 
 NONE = "none"
@@ -107,6 +108,7 @@ class Actions(nn.Module):
         needs = action_needs(params)
         kept = facts.columns[self.column] if needs.columns else None
         size = kept.size + 1 if kept else 0  # the last row: unknown
+        self.keys = words_of(range(kept.size), kept.vocabulary) if kept else []
         self.input = self.scale = self.shift = None
         if kept and params["action_input"] == "add":
             self.input = _Codes(size, dim, std=0.02)
@@ -117,6 +119,11 @@ class Actions(nn.Module):
         if kept and (given := action_weights(params)):
             weights = torch.tensor([*(given.get(name, 1.0) for name in kept.vocabulary), 1.0])
         self.register_buffer("weights", weights, persistent=False)
+
+    def keyed_rows(self) -> dict[str, Rows]:
+        """Its weights, which have a row per action."""
+        parts = {"input": self.input, "scale": self.scale, "shift": self.shift}
+        return {f"{name}.weight": Rows(self.keys) for name, part in parts.items() if part}
 
     def add_input(self, h: Tensor, batch: SequenceBatch, layout: Unpadding) -> Tensor:
         """Tokens [T, d] with their own actions."""

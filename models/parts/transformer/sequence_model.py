@@ -18,11 +18,13 @@ from models.parts.contract import (
     Needs,
     Param,
     PlanKind,
+    Rows,
     SequenceBatch,
     Table,
 )
 from models.parts.items.params import ITEM_PARAMS, check_items, item_fields, known_by_more
 from models.parts.items.tower import IdTable, ItemTower, LookedUp, make_items
+from models.parts.rows import within
 from models.parts.transformer.actions import ACTION_PARAMS, Actions, action_needs, check_actions
 from models.parts.transformer.augmenting import AUGMENT_PARAMS, augmented
 from models.parts.transformer.dropout import Dropout
@@ -233,6 +235,12 @@ class SequenceModel(Model, ABC):
         if self.mixtures:
             found["experts"] = [mixture.end_epoch() for mixture in self.mixtures]
         return found
+
+    def keyed_rows(self) -> dict[str, Rows]:
+        found = within("items", self.items.keyed_rows())
+        if self.outputs is not None:
+            found |= within("outputs", self.outputs.keyed_rows())
+        return found | within("actions", self.actions.keyed_rows())
 
     # -- ranking ----------------------------------------------------------------------------
 

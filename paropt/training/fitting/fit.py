@@ -35,6 +35,7 @@ from paropt.training.evaluation.objective import Objective
 from paropt.training.evaluation.protocol import EvaluationProtocol, Ties
 from paropt.training.evaluation.ranking import ROWS, Evaluation, judge
 from paropt.training.fitting import checksummed_file, runtime
+from paropt.training.fitting.earlier import Beginning, Carried, Earlier
 from paropt.training.fitting.memory import facts_of
 from paropt.training.fitting.optimisers import Optimiser
 from paropt.training.fitting.stages import Stages
@@ -70,10 +71,12 @@ class Fit:
     each. ``evaluate`` is after every epoch (True), after the last one only
     ("last"), or never; an epoch without an evaluation has no metrics, and patience needs them all.
     ``objective`` says which epoch is the best, which patience counts from; ``also`` names metrics
-    beside recall, mrr and ndcg at the cut-offs ``at``, and measures of the model.
+    beside recall, mrr and ndcg at the cut-offs ``at``, and measures of the model. It begins with
+    the weights of ``earlier``, and :attr:`carried` says of how many items these are.
 
     Raises:
-        ParamError, ModelError: what cannot be built.
+        ParamError, ModelError: what cannot be built, or cannot begin with that model.
+        DataError: the data lack what the model reads.
         TrainingError: a split without a session of two events, or a device that is not there.
         OutOfMemory: the device is too small for the model.
     """
@@ -93,6 +96,7 @@ class Fit:
         ties: Ties = "standard",
         filter_seen: bool = False,
         evaluate: bool | Literal["last"] = True,
+        earlier: Earlier | None = None,
     ) -> None:
         self.name, self.view, self.seed = model, view, seed
         self.at, self.evaluate = tuple(at), evaluate
@@ -105,6 +109,7 @@ class Fit:
         self.random = runtime.RandomStream(seed, self.device)
         with self._on_own_ground():
             self.model = build(model, params, catalogue(view), seed).to(self.device)
+            self.beginning, self.carried = self._begun(earlier)
             runtime.half_precision(self.model.params.get("precision", "fp32"), self.device)
             self.plans = Plans(model, self.model, view, seed, self.device)
         self.params = self.model.params
@@ -134,6 +139,13 @@ class Fit:
         self.judged: Evaluation | None = None  # the last evaluation
         self._queries: plans.QueryBatches | None = None
         self._range = 1
+
+    def _begun(self, earlier: Earlier | None) -> tuple[Beginning | None, Carried | None]:
+        if earlier is None:
+            return None, None
+        ids = self.view.dataset.item_ids()[: self.view.n_items].tolist()
+        beginning = Beginning(earlier, self.model, ids)
+        return beginning, beginning.weights(self.model.catalogue)
 
     def _stages(self, epochs: int | Mapping[str, int] | None) -> Stages | None:
         stages = stages_of(self.name, self.params)
@@ -202,6 +214,8 @@ class Fit:
         own = hasattr(self.model, "run_steps")
         if stage != self.stage and not own and not self.counts:
             self.optimiser = Optimiser(self.model, params, horizon)
+        if self.beginning is not None and epoch == 1:
+            self.beginning.optimiser(self.optimiser)
         self.stage = stage
 
     def _train(self) -> bool:
@@ -355,6 +369,7 @@ class Fit:
             "added": self.view.dataset.digests(self.model.needs(self.params).items),
             "metric": self.objective.metric,
             "evaluation": self.protocol.to_json(),
+            "earlier": self.beginning.earlier.digest if self.beginning else None,
         }
         plain: dict[str, Any] = json.loads(json.dumps(identity))
         return plain
@@ -363,6 +378,10 @@ class Fit:
         declared = declaration(self.name).values()
         plain: dict[str, Any] = json.loads(json.dumps({p.name: p.default for p in declared}))
         return plain
+
+    def gathered(self) -> dict[str, Tensor]:
+        """What the optimiser knows of each weight, by "weight/accumulator"."""
+        return self.optimiser.state() if self.optimiser else self.model.optimiser_state()
 
     def save(self, path: str | Path) -> None:
         """Write a checkpoint, atomically; between two ranges, so also in the middle of an epoch.

@@ -4,6 +4,7 @@
 
     DIR/model.json          model, parameters, seed, split, epoch, fingerprint, versions, metrics
     DIR/model.safetensors   weights, and what of the data the model is built from, checksummed
+    DIR/optimiser.safetensors  what its optimiser had gathered, if asked (optimiser_state.py)
     DIR/memory.safetensors  what it remembers, if it has a memory (fitting/memory.py)
     DIR/items.parquet       row i holds the id of item i
 
@@ -48,6 +49,7 @@ from paropt.training.saved_model.known_data import (
     facts_of,
     knowledge_of,
 )
+from paropt.training.saved_model.optimiser_state import write_optimiser
 from paropt.training.semantics import SEMANTICS
 
 FORMAT = 1
@@ -99,9 +101,13 @@ def check_place(directory: str | Path) -> None:
 
 
 def save_model(
-    directory: str | Path, fit: Fit, provenance: Mapping[str, Any] | None = None
+    directory: str | Path,
+    fit: Fit,
+    provenance: Mapping[str, Any] | None = None,
+    optimiser: bool = False,
 ) -> None:
-    """Save the model as it is now in a new directory, written beside and renamed.
+    """Save the model as it is now in a new directory, written beside and renamed; on request with
+    what its ``optimiser`` has gathered.
 
     Raises:
         DataError: the directory exists or cannot be written.
@@ -113,6 +119,8 @@ def save_model(
         beside = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
         try:
             _fill(beside, fit, provenance or {})
+            if optimiser:
+                write_optimiser(beside, fit.gathered())
             beside.chmod(0o755)
             beside.rename(directory)
         finally:
@@ -160,6 +168,7 @@ def _fill(path: Path, fit: Fit, provenance: Mapping[str, Any]) -> None:
         "user_key": view.dataset.meta.get("users", {}).get("key"),
         "versions": versions(),
         "items_sha256": sha256(items),
+        **({"begun_from": _begun_from(fit)} if fit.beginning else {}),
         **provenance,
     }
     tensors = {f"weights/{name}": value for name, value in model.state_dict().items()}
@@ -170,6 +179,11 @@ def _fill(path: Path, fit: Fit, provenance: Mapping[str, Any]) -> None:
     write_memory(path, meta, model)
     text = json.dumps(meta, indent=1, ensure_ascii=False, sort_keys=True)
     (path / "model.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _begun_from(fit: Fit) -> dict[str, Any]:
+    assert fit.beginning is not None and fit.carried is not None
+    return {"digest": fit.beginning.earlier.digest, **fit.carried.to_json()}
 
 
 def _items(view: View) -> pa.Table:
