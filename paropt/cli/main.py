@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from paropt import __version__
 from paropt.errors import EXIT_FAILURE, ParoptError, did_you_mean
+from paropt.version import __version__
 
 # verb -> (module of paropt.cli, its line in `paropt --help`); the function has the verb's name,
 # with _ for -.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,6 @@ import click
 
 from paropt.cli._study import DataVerb, data_option, directory_of, say, tensorboard_option
 from paropt.cli._training import DIRECTORY, judging_options, progress, show
-from paropt.errors import ParamError
 
 if TYPE_CHECKING:
     from paropt.training.train_and_test import RunResult
@@ -96,6 +94,7 @@ def train(
     paropt train --params layers=100,loss=cross-entropy --data data/shop --split full --save shop
     paropt train --from shop --data data/next --params n_epochs=3 --save shop-2
     """
+    from paropt.search.space.training_requests import train_request
     from paropt.training import train_and_test
 
     if keep_last and save is None:
@@ -110,9 +109,9 @@ def train(
         raise click.UsageError("--keep-optimiser takes up that of a saved model; say --from")
     if params is None and begin is None:
         raise click.UsageError("--params says what to train, or --from what to go on from")
-    given = {"split": split, "seed": seed, "epochs": epochs, "threads": threads}
-    request, provenance = _request(params, model, given, judging, begin)
-    request = replace(request, begin=begin, keep_optimiser=keep_optimiser)
+    said = {"split": split, "seed": seed, "epochs": epochs, "threads": threads, **judging}
+    said |= {"begin": begin, "keep_optimiser": keep_optimiser}
+    request, provenance = train_request(params, model, said)
     directory = directory_of(data)
     with progress() as (on_epoch, on_progress):
         outcome = train_and_test.train(
@@ -145,48 +144,3 @@ def _say_look(outcome: RunResult) -> None:
         f"this was look {found} at the test set, which 'paropt final' counts; what is chosen by "
         "such numbers needs another test set"
     )
-
-
-def _request(
-    params: str | None,
-    model: str | None,
-    given: dict[str, Any],
-    judging: dict[str, Any],
-    begin: Path | None,
-) -> tuple[Any, dict[str, Any]]:
-    """What the command line says, then the paramfile, then the model that it begins with, then the
-    defaults."""
-    from paropt.search.space import shipped
-    from paropt.search.space.paramfiles import read_paramfile
-    from paropt.training.evaluation.choose_objective import more_metrics
-    from paropt.training.saved_model.header import read_header
-    from paropt.training.train_and_test import TrainRequest, parse_params
-
-    values: dict[str, Any]
-    provenance: dict[str, Any] = {}
-    earlier = read_header(begin).meta if begin else {}
-    if params is None or ("=" in params and not Path(params).exists()):
-        values = dict(parse_params(params)) if params else {}
-        name = model or values.pop("model", earlier.get("model", "gru4rec"))
-    else:
-        path = shipped.find_paramfile(params)
-        if path is None:
-            raise ParamError(shipped.missing(params, "paramfile"))
-        file = read_paramfile(path)
-        if model is not None and model != file.model:
-            raise ParamError(f"{params} is a paramfile of model {file.model!r}, not {model!r}")
-        name, values, provenance = file.model, dict(file.params), dict(file.provenance)
-    if begin and name != earlier["model"]:
-        raise ParamError(f"{begin} is a {earlier['model']}, and a {name} can't go on from it")
-    said = {key: value for key, value in given.items() if value is not None}
-    keys = [*given, *(() if "epochs" in said else ("stages",))]
-    found = {key: earlier[key] for key in ("split",) if key in earlier}
-    found |= {key: provenance[key] for key in keys if provenance.get(key) is not None}
-    judged = {key: value for key, value in judging.items() if value is not None}
-    stored = {
-        key: provenance[key] for key in ("metric", "ties", "filter_seen") if key in provenance
-    }
-    if "study" in provenance:  # paropt 0.1 filtered no study's history, and did not say so
-        stored.setdefault("filter_seen", False)
-    judged["also"] = tuple(more_metrics(judged.pop("also")))
-    return TrainRequest(name, values, **(found | said), **(stored | judged)), provenance

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from paropt import __version__
 from paropt.data.encoding import Index, SplitArrays
 from paropt.data.log.funnel import Funnel
 from paropt.data.log.options import Recipe, as_written
+from paropt.version import __version__
 
 _BLOCK = 1 << 22  # events whose pairs are counted at once
 

@@ -26,9 +26,10 @@ from paropt.machine.signals import caught_signals
 from paropt.machine.slot_files import slots_directory
 from paropt.names import command, quoted
 from paropt.terminal.launch_summary import print_ending
-from paropt.terminal.live import LiveView, make_live_view
+from paropt.terminal.live import LiveView
 from paropt.terminal.status import study_status
 from paropt.terminal.study_list import WIDE
+from paropt.terminal.views import make_live_view
 
 LOOK_SECONDS = 0.25  # between two looks at this machine's slots
 ASK_SECONDS = 1.0  # between two looks at the study

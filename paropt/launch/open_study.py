@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paropt import __version__
 from paropt.errors import DataError, ParoptError, StudyError
 from paropt.files import readable
 from paropt.launch.data_source import DEMO, Given, Note, demo_set, named_data, open_data, silent
@@ -20,6 +19,7 @@ from paropt.storage.leases import HEARTBEAT
 from paropt.storage.schema import create_tables
 from paropt.training.evaluation.protocol import EvaluationProtocol, Ties
 from paropt.training.metrics import CUTOFF
+from paropt.version import __version__
 
 if TYPE_CHECKING:
     from paropt.data import Dataset

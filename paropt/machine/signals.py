@@ -22,8 +22,14 @@ class Signals:
 
 @contextmanager
 def caught_signals(only: int | None = None) -> Iterator[Signals]:
-    """SIGINT and SIGTERM are counted instead of ending this process; after ``only`` they end it."""
+    """SIGINT and SIGTERM are counted instead of ending this process; after ``only`` they end it.
+
+    Off the main thread, which alone gets signals, nothing is caught.
+    """
     signals = Signals()
+    if threading.current_thread() is not threading.main_thread():
+        yield signals
+        return
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in numbers}
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from paropt.names import baseline, in_stage
-from paropt.terminal.frames import cut_to_fit, on_a_terminal, quiet_keys, summary
+from paropt.terminal.frames import cut_to_fit, quiet_keys, summary
 from paropt.terminal.standing import remarks
 
 ROOM_FOR_WORDS = 3  # lines for what slots have to say
@@ -40,14 +40,6 @@ class LiveView(Protocol):
     def __enter__(self) -> LiveView: ...
 
     def __exit__(self, *_: object) -> None: ...
-
-
-def make_live_view(metric: str) -> LiveView:
-    """The view for this process's stderr."""
-    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
-    if on_a_terminal(console):
-        return LiveScreen(console, metric)
-    return LiveLines(console, metric)
 
 
 # -- in words -------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from paropt import __version__
 from paropt.errors import VectorsError
 from paropt.vectors.about import About, Encoding
 from paropt.vectors.encodings import encoder
@@ -18,6 +17,7 @@ from paropt.vectors.redis_link import Link, packed
 from paropt.vectors.redis_place import RedisPlace
 from paropt.vectors.sample import Sample
 from paropt.vectors.store import Note, Written
+from paropt.version import __version__
 
 ASKED = 1000  # keys of one question
 WRITING, COMPLETE = "writing", "complete"

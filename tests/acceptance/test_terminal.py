@@ -37,7 +37,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 # what launch and worker do while 32 slots are at work
 WATCH_32 = """
-from paropt.terminal.live import make_live_view
+from paropt.terminal.views import make_live_view
 from paropt.machine.signals import caught_signals
 status = {
     "study": "gru4rec_bprmax_shared-retailrocket", "metric": "mrr@20", "budget": 1000,

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from paropt.terminal import live
+from paropt.terminal.views import make_live_view
 from paropt.worker.protocol import LineReader as ProtocolLines
 from paropt.worker.protocol import encode
 
@@ -182,7 +183,7 @@ def test_the_protocol_survives_chunks_noise_and_what_json_lacks() -> None:
 def test_names_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     """rich reads "[red]" as a colour, and turns ":fire:" into a picture even without markup."""
     odd = "[red]a:fire:b[/c]"
-    view = live.make_live_view("mrr@20")
+    view = make_live_view("mrr@20")
     assert isinstance(view, live.LiveLines)
     view.note(f"study {odd} goes on")
     assert capsys.readouterr().err[9:] == f"study {odd} goes on\n"

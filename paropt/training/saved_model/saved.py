@@ -30,7 +30,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from paropt import __version__
 from paropt.data.dataset import View
 from paropt.data.features.fields import StoredField
 from paropt.data.log.sessions_file import is_name
@@ -51,6 +50,7 @@ from paropt.training.saved_model.known_data import (
 )
 from paropt.training.saved_model.optimiser_state import write_optimiser
 from paropt.training.semantics import SEMANTICS
+from paropt.version import __version__
 
 FORMAT = 1
 

@@ -94,11 +94,20 @@ def users_of_log(saved: SavedModel, path: Path, options: Options) -> Users:
     user_key = options.user_key or saved.meta.get("user_key")
     further = [*knowledge.sources.values(), *filter(None, (user_key, knowledge.user_key))]
     asked = read_asked(path, options, saved.meta.get("log"), further)
-    events, notes = file_events(asked, saved, options.user_key)
-    if not knowledge.needs.unknown_items:
+    return users_of_asked(saved, asked, options.user_key)
+
+
+def users_of_asked(saved: SavedModel, asked: Asked, user_key: str | None = None) -> Users:
+    """The users of events that were read; ``user_key`` is by default that of the model's log.
+
+    Raises:
+        DataError, ModelError: the model can read none of them.
+    """
+    events, notes = file_events(asked, saved, user_key)
+    if not saved.knowledge.needs.unknown_items:
         events = events.take(events.items < saved.n_items)
-    found = latest(_user_of_asked(asked, user_key), events, str(path))
-    return replace(found, notes=notes)
+    ids = _user_of_asked(asked, user_key or saved.meta.get("user_key"))
+    return replace(latest(ids, events, str(asked.path)), notes=notes)
 
 
 def _user_of_asked(asked: Asked, user_key: str | None) -> pa.Array:
