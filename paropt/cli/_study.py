@@ -179,8 +179,8 @@ def data_option(
             "--data",
             multiple=True,
             type=click.Path(),
-            metavar="DIR|FILE",
-            help=f"{help}, or event files to prepare and keep; repeatable.",
+            metavar="DIR|FILE|URL",
+            help=f"{help}, or event files to prepare and keep; also by URL. Repeatable.",
             **settings,
         )
         return log_options(option(call), or_files)

@@ -340,10 +340,7 @@ def open_dataset(path: str | Path) -> Dataset:
             f"{path} has format version {meta.get('format')}, this paropt reads {FORMAT};"
             " prepare it again"
         )
-    files = dict(meta["files"])
-    for added in additions(meta).values():
-        files |= {f"{added.folder}/{name}": size for name, size in added.files.items()}
-    for relative, size in files.items():
+    for relative, size in files_of_meta(meta).items():
         try:
             found = (path / relative).stat().st_size
         except OSError:
@@ -353,6 +350,14 @@ def open_dataset(path: str | Path) -> Dataset:
                 f"{path / relative} has {found} bytes instead of {size}; prepare it again"
             )
     return Dataset(path, meta)
+
+
+def files_of_meta(meta: Mapping[str, Any]) -> dict[str, int]:
+    """The files of a dataset directory beside ``meta.json``, and how many bytes each has."""
+    files = dict(meta["files"])
+    for added in additions(meta).values():
+        files |= {f"{added.folder}/{name}": size for name, size in added.files.items()}
+    return files
 
 
 def _read_meta(path: Path) -> dict[str, Any]:

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paropt.errors import DataError, closest
 from paropt.files import readable
-from paropt.machine.file_locks import FileLock
+from paropt.launch.made_once import alone
 from paropt.machine.home import paropt_home
+from paropt.machine.remote import is_url, public
 
 if TYPE_CHECKING:
     from paropt.data import Dataset
@@ -57,6 +56,7 @@ def named_data(given: Given, note: Note = silent) -> Path:
     words, options = _words_of(given)
     if "" in words:
         raise DataError(f"--data is empty; {_WHAT_DATA_IS}")
+    words = [_here(word, note) for word in words]
     places = list(map(Path, words))
     first = places[0]
     if options is not None and options.format == _DIRECTORIES:
@@ -78,6 +78,21 @@ def named_data(given: Given, note: Note = silent) -> Path:
     for place in places:
         check_file(place)
     return prepared(places, note, options)
+
+
+def url_of(given: Given | None) -> str | None:
+    """The URL that ``--data`` names, as others may see it; None where it is no single URL."""
+    words = _words_of(given)[0] if given else []
+    return public(words[0]) if len(words) == 1 and is_url(words[0]) else None
+
+
+def _here(word: str, note: Note) -> str:
+    """A word of ``--data`` that is a place on this machine: what has a URL is fetched."""
+    if not is_url(word):
+        return word
+    from paropt.launch.remote_data import fetched
+
+    return str(fetched(word, note))
 
 
 def is_dataset(word: str) -> bool:
@@ -104,7 +119,7 @@ def demo_set() -> Path:
     from paropt.data.prepare import prepare_demo
 
     path = paropt_home() / "datasets" / DEMO
-    with _alone(path):
+    with alone(path):
         if not (path / "meta.json").exists():
             prepare_demo(path)
     return path
@@ -125,7 +140,7 @@ def prepared(files: Sequence[Path], note: Note = silent, options: Options | None
     recipe = make_recipe(files, {}, options, silent)
     name = f"{_stem(files[0])}-{_identity(files, options)[:10]}"
     path = paropt_home() / "datasets" / name
-    with _alone(path):
+    with alone(path):
         dataset = _kept(path)
         if dataset is None:
             note(f"preparing {shown}: {_reading(recipe)}")
@@ -206,45 +221,6 @@ def _kept(path: Path) -> Dataset | None:
         return open_data(path)
     shutil.rmtree(path, ignore_errors=True)
     return None
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Only one process of this machine at a time makes ``path``; leaves nothing but ``path``."""
-    lock = path.with_name(f"{path.name}.lock")
-    try:
-        held = _lock(lock)
-    except OSError as error:
-        raise DataError(
-            f"{path.parent} cannot be written ({error.strerror or error}); "
-            "set PAROPT_HOME to a place for paropt's files"
-        ) from None
-    try:
-        yield
-    except BaseException:
-        lock.unlink(missing_ok=True)
-        for folder in (path.parent, path.parent.parent):
-            with contextlib.suppress(OSError):  # it holds something
-                folder.rmdir()
-        raise
-    finally:
-        lock.unlink(missing_ok=True)
-        held.close()
-
-
-def _lock(path: Path) -> FileLock:
-    """Hold the lock of the file that has this name now: its last holder may have removed it."""
-    while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock = FileLock(path)
-        except FileNotFoundError:
-            continue
-        lock.exclude()
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(lock.fd), path.stat()):
-                return lock
-        lock.close()
 
 
 # -- in words -------------------------------------------------------------------------------

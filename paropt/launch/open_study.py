@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from paropt.errors import DataError, ParoptError, StudyError
 from paropt.files import readable
-from paropt.launch.data_source import DEMO, Given, Note, demo_set, named_data, open_data, silent
+from paropt.launch.data_source import (
+    DEMO,
+    Given,
+    Note,
+    demo_set,
+    named_data,
+    open_data,
+    silent,
+    url_of,
+)
+from paropt.launch.study_data import matching_data
 from paropt.names import allowed
 from paropt.search.space.pinning import pinned_words
 from paropt.storage.connect import Storage, check_storage, open_storage
@@ -163,7 +173,7 @@ def _create(
         at=sorted({CUTOFF, *objective.at}),
         also=_also(request, recorded),
         evaluation=protocol.to_json(),
-        data_path=str(dataset.path.resolve()),
+        data_path=_place(request, space, dataset),
         fingerprint=dataset.fingerprint,
         added=_added(space, dataset),
         semantics=SEMANTICS,
@@ -181,6 +191,12 @@ def _create(
     )
     note(f"judged by {_goal(objective)} on valid, {protocol.words()}{why}")
     return OpenedStudy(storage, study, dataset.path, known)
+
+
+def _place(request: LaunchRequest, space: Space, dataset: Dataset) -> str:
+    """Where others find the data: a URL where one was named, else the directory here."""
+    named = request.data or space.data or os.environ.get("PAROPT_DATASET")
+    return url_of(named) or str(dataset.path.resolve())
 
 
 def _protocol(
@@ -326,36 +342,6 @@ def check_semantics(name: str, recorded: int) -> None:
             f"study {name!r} was made with training semantics {recorded}, and this paropt has "
             f"{SEMANTICS}; use the version that made it, or launch under another name"
         )
-
-
-def matching_data(name: str, definition: Any, given: Given | None, note: Note = silent) -> Path:
-    """The dataset directory of a study, as it lies on this machine.
-
-    Raises:
-        StudyError: it isn't there, or another one is; both fingerprints are named.
-    """
-    place = named_data(given, note) if given else Path(definition.data_path)
-    if not given and not place.exists():
-        raise StudyError(
-            f"study {name!r} recorded its data in {place}, which is not on this machine; say where "
-            "it is with --data DIR"
-        )
-    try:
-        dataset = open_data(place)
-    except DataError as error:
-        if given:
-            raise
-        raise StudyError(
-            f"study {name!r} recorded its data in {definition.data_path}, which cannot be used "
-            f"here ({error}); say where it is with --data DIR"
-        ) from None
-    if dataset.fingerprint != definition.fingerprint:
-        raise StudyError(
-            f"study {name!r} has the data fingerprint {definition.fingerprint[:12]}, and {place} "
-            f"has {dataset.fingerprint[:12]}; give the study's data with --data DIR"
-        )
-    definition.check_added({added: one.digest for added, one in dataset.added.items()})
-    return dataset.path
 
 
 # -- parts ----------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ from typing import Any
 
 import psycopg2
 from sqlalchemy import URL
-from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 
 from paropt.errors import StorageUnreachable
 from paropt.storage.engine import connect_args
@@ -67,7 +66,7 @@ def _run(connection: Any, statement: str) -> Any:
 
 @contextlib.contextmanager
 def _session(url: URL) -> Iterator[Any]:
-    arguments = PGDialect_psycopg2().create_connect_args(url)[1]
+    arguments = url.get_dialect()().create_connect_args(url)[1]
     connection = psycopg2.connect(**{**arguments, **connect_args("paropt")})
     connection.autocommit = True  # a transaction for each statement
     try:
