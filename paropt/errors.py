@@ -7,7 +7,7 @@ A message is one sentence: what is wrong, which value, what to do. The command l
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 EXIT_OK = 0
 EXIT_FAILURE = 1
@@ -47,6 +47,14 @@ class TrainingError(ParoptError):
 
 class Diverged(TrainingError):
     """The loss or a score stopped being finite."""
+
+
+class OutsideLimits(TrainingError):
+    """The model is beyond a limit of its study; ``values`` are what it was measured to be."""
+
+    def __init__(self, message: str, values: Mapping[str, float]) -> None:
+        super().__init__(message)
+        self.values = dict(values)
 
 
 class OutOfMemory(TrainingError):

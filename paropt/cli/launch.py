@@ -49,6 +49,13 @@ from paropt.cli._study import (
 @click.option("--timeout", type=Duration(), metavar="2h", help="Wall-clock time to stop after.")
 @metric_option("mrr@20", "What to look for:")
 @also_option
+@click.option(
+    "--constraint",
+    multiple=True,
+    metavar="NAME<=N",
+    help="What the best trial must keep to: parameters, model_bytes, latency_ms, peak_memory, "
+    "seconds_per_epoch or any metric, at most (<=) or at least (>=); repeatable.",
+)
 @protocol_options("standard", "filtered if the data are leave-one-out")
 @click.option(
     "--fixed",

@@ -13,6 +13,7 @@ from paropt.search.study.history import Record
 from paropt.search.study.summary import judged
 from paropt.search.study.trial import reached
 from paropt.training.evaluation.objective import Objective
+from paropt.training.metrics import OF_MODELS, written
 
 
 def study_note(searched: Searched) -> str:
@@ -25,6 +26,11 @@ def study_facts(searched: Searched) -> dict[str, str]:
     return {
         "models": listed(searched.models),
         "searched for": f"{searched.metric}, {searched.evaluation}",
+        **(
+            {"constraints": ", ".join(searched.constraints["limits"])}
+            if searched.constraints
+            else {}
+        ),
         **{f"floor: {baseline(name)}": number(v) for name, v in searched.floors.items()},
         "state": ": ".join(filter(None, (_state(searched), searched.why))),
         "trials": str(searched.budget) if searched.budget else "no limit",
@@ -49,6 +55,7 @@ def _state(searched: Searched) -> str:
 def trial_note(record: Record, objective: Objective) -> str:
     """What one wants to know of a trial first, as a table of two columns."""
     metric, found = objective.metric, reached(record.reports, objective)
+    found |= record.end.get("measures", {})
     owner = record.owner
     memory = found.get("peak_memory_mib")
     cells: dict[str, Any] = {
@@ -61,6 +68,7 @@ def trial_note(record: Record, objective: Objective) -> str:
         "events/s": f"{found['events_per_second']:,.0f}" if "events_per_second" in found else "",
         "seconds per epoch": found.get("seconds_per_epoch", ""),
         "peak memory": f"{memory:,.0f} MiB" if memory is not None else "",
+        **{name: written(name, found[name]) for name in OF_MODELS if name in found},
         "memory": found.get("memory", ""),
         "experts": found.get("experts", ""),
         "device": f"{owner.get('device', '')} on {owner.get('host', '')}" if owner else "",

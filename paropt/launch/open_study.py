@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,7 @@ class LaunchRequest:
     timeout: float | None = None
     metric: str | None = None
     also: tuple[str, ...] = ()
+    constraint: tuple[str, ...] = ()
     filter_seen: bool | None = None
     ties: Ties | None = None
     fixed: tuple[str, ...] = ()
@@ -171,11 +173,12 @@ def _create(
         metric=objective.metric,
         direction=objective.direction,
         at=sorted({CUTOFF, *objective.at}),
-        also=_also(request, recorded),
+        also=_also(request, recorded, space.models),
         evaluation=protocol.to_json(),
         data_path=_place(request, space, dataset),
         fingerprint=dataset.fingerprint,
         added=_added(space, dataset),
+        constraints=_constraints(request, space.models),
         semantics=SEMANTICS,
         seed=request.seed,
         sampler=request.sampler,
@@ -189,7 +192,7 @@ def _create(
     study = Study.create(
         storage.url, definition, budget=budget, timeout=request.timeout, space=space
     )
-    note(f"judged by {_goal(objective)} on valid, {protocol.words()}{why}")
+    note(f"judged by {_goal(study.definition.objective)} on valid, {protocol.words()}{why}")
     return OpenedStudy(storage, study, dataset.path, known)
 
 
@@ -212,14 +215,25 @@ def _protocol(
     ), why if request.filter_seen is None else ""
 
 
-def _also(request: LaunchRequest, recorded: StudyDefinition | None) -> list[str]:
+def _also(
+    request: LaunchRequest, recorded: StudyDefinition | None, models: Sequence[str]
+) -> list[str]:
     from paropt.training.evaluation.choose_objective import more_metrics
 
-    return list(recorded.also) if recorded and not request.also else more_metrics(request.also)
+    if recorded and not request.also:
+        return list(recorded.also)
+    return more_metrics(request.also, models)
+
+
+def _constraints(request: LaunchRequest, models: Sequence[str]) -> list[str]:
+    from paropt.training.evaluation.choose_objective import limits_of
+
+    return [limit.text for limit in limits_of(request.constraint, models)]
 
 
 def _goal(objective: Objective) -> str:
-    return objective.metric if objective.larger else f"{objective.metric} (smaller is better)"
+    goal = objective.metric if objective.larger else f"{objective.metric} (smaller is better)"
+    return goal + "".join(f", {limit.text}" for limit in objective.limits)
 
 
 def _without_space(request: LaunchRequest, note: Note) -> OpenedStudy:
@@ -260,8 +274,7 @@ def _resume(request: LaunchRequest, storage: Storage, note: Note) -> OpenedStudy
     assert request.study is not None
     recorded = _recorded(storage, request.study)
     metric = _metric_of(request, recorded)
-    asked = recorded.protocol.asked(request.filter_seen, request.ties)
-    replace(recorded, evaluation=asked.to_json()).joined_to(recorded)
+    _like_recorded(request, recorded).joined_to(recorded)
     for given, said, has in (
         ("metric", metric, recorded.metric),
         ("seed", request.seed, recorded.seed),
@@ -281,6 +294,19 @@ def _resume(request: LaunchRequest, storage: Storage, note: Note) -> OpenedStudy
     study = Study.create(storage.url, recorded, budget=request.trials, timeout=request.timeout)
     note(f"judged by {_goal(recorded.objective)} on valid, {recorded.protocol.words()}")
     return OpenedStudy(storage, study, data, True)
+
+
+def _like_recorded(request: LaunchRequest, recorded: StudyDefinition) -> StudyDefinition:
+    """The study that there is, but for what the request says otherwise of how trials compare."""
+    from paropt.search.space.file import from_json
+
+    models = from_json(recorded.space).models if request.also or request.constraint else []
+    return replace(
+        recorded,
+        evaluation=recorded.protocol.asked(request.filter_seen, request.ties).to_json(),
+        also=_also(request, recorded, models),
+        constraints=_constraints(request, models),
+    )
 
 
 def _check_needs(space: Space, dataset: Dataset) -> None:
@@ -400,10 +426,11 @@ def _check_search(request: LaunchRequest, space: Space) -> Objective:
         StudyError: the sampler cannot draw from the space.
     """
     from paropt.search.study.sampling import check_sampler, complete_sampler
-    from paropt.training.evaluation.choose_objective import more_metrics, objective_of
+    from paropt.training.evaluation.choose_objective import limits_of, more_metrics, objective_of
 
     objective = objective_of(request.metric, space.models)
-    more_metrics(request.also)
+    more_metrics(request.also, space.models)
+    limits_of(request.constraint, space.models)
     check_sampler(space, complete_sampler(request.sampler))
     return objective
 

@@ -32,8 +32,9 @@ def export(
     """
     best = study.best(top)
     if not best:
+        within = " within its constraints" if study.definition.constraints else ""
         raise StudyError(
-            f"study {study.name!r} has no trial with a value yet; "
+            f"study {study.name!r} has no trial with a value{within} yet; "
             f"{quoted('launch', '--study', study.name)} goes on with it"
         )
     ending = "json" if format == "json" else "py"
@@ -73,9 +74,21 @@ def paramfile_of(definition: StudyDefinition, trial: Mapping[str, Any]) -> Param
             "seed": trial["seed"],
             "threads": owner.get("threads"),
             "device": owner.get("device_kind", owner.get("device")),
+            **_costs(definition, trial),
             **definition.protocol.to_json(),
             "fingerprint": definition.fingerprint,
             "semantics": definition.semantics,
             "versions": dict(definition.versions),
         },
     )
+
+
+def _costs(definition: StudyDefinition, trial: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the study asked for it: what the trial cost, and what it had to keep to."""
+    asked = [name for name in definition.recorded if name in trial["measures"]]
+    found: dict[str, Any] = {}
+    if asked:
+        found["measures"] = {name: trial["measures"][name] for name in asked}
+    if definition.constraints:
+        found["constraints"] = list(definition.constraints)
+    return found

@@ -157,6 +157,7 @@ class Searched:
     importances: Sequence[Importance] = ()
     spent: float = 0.0
     saved: float = 0.0
+    constraints: Json | None = None
 
     @property
     def models(self) -> list[str]:
@@ -214,6 +215,7 @@ class Searched:
             pruner=dict(definition.pruner),
             counts=summary["counts"],
             epochs=summary["epochs"],
+            constraints=summary["constraints"],
             floor=summary["floor"],
             runner_up=summary["runner_up"],
             unread=summary["unread"],

@@ -43,7 +43,7 @@ def points(study: Study) -> list[Point]:
     for record in sorted(ended, key=lambda r: (str(r.ended), r.number)):
         spent += record.seconds
         value, steady = (record.value, record.worth(objective)) if record.scored else (None, None)
-        best = objective.best([best, steady])
+        best = objective.best([best, steady if record.keeps(objective) else None])
         model = str(record.meta["model"])
         found.append(Point(record.number, record.outcome, model, value, steady, spent, best))
     return found

@@ -89,7 +89,8 @@ def _lead(searched: Searched) -> Iterable[Block]:
         yield from stands_on(asdict(searched.best[0]), searched.objective)
         yield from _runner_up(searched)
     else:
-        yield Paragraph(["No trial has a value yet. ", *_standing(searched)])
+        within = " within the constraints" if searched.constraints else ""
+        yield Paragraph([f"No trial has a value{within} yet. ", *_standing(searched)])
     if searched.state != "run":
         why = f": {searched.why}" if searched.why else ""
         resume = Code(command("resume", searched.name))
@@ -163,6 +164,8 @@ def summary(searched: Searched) -> Facts:
         ("data", [Code(searched.data), f", fingerprint {searched.fingerprint[:12]}"]),
         ("trials", _standing(searched)),
     ]
+    if searched.constraints:
+        rows.append(("constraints", _constraints(searched.constraints)))
     if searched.unread:
         told = f"{counted(searched.unread, 'trial')} more, which cannot be read"
         rows.append(("left out", [told]))
@@ -175,6 +178,14 @@ def summary(searched: Searched) -> Facts:
         ]
         rows.append(("spent", spent))
     return Facts(rows)
+
+
+def _constraints(found: Mapping[str, Any]) -> list[Words]:
+    text: list[Words] = []
+    for limit, count in found["limits"].items():
+        text += [", " if text else "", Code(limit), f" ({count} beyond)" if count else ""]
+    keeping = counted(found["keep"], "trial")
+    return [*text, f"; {keeping} with a value within, of which the best is chosen"]
 
 
 def _judged(searched: Searched) -> list[Words]:
@@ -190,6 +201,8 @@ def _standing(searched: Searched) -> list[Words]:
     others = [
         f"{counts[name]} {name}" for name in ("failed", "running", "waiting") if counts.get(name)
     ]
+    if beyond := counts.get("beyond"):
+        others.append(f"{beyond} ended beyond a constraint")
     return [*text, "".join(f", {other}" for other in others)]
 
 

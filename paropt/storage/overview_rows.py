@@ -82,6 +82,32 @@ def trials(connection: Connection, best_epochs: int) -> list[TrialRow]:
     ]
 
 
+class Beyond:
+    """Trials that are beyond a limit of their study, read when they are asked for."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def of(self, study: int) -> frozenset[int]:
+        """By their ids; those that failed by themselves are not among them."""
+        rows = self._connection.execute(
+            text(
+                "SELECT trial_id, value_json FROM trials JOIN trial_system_attributes a"
+                " USING (trial_id) WHERE study_id = :study AND starts_with(a.key, 'constraints:')"
+                " AND a.key <> ALL(CAST(:others AS text[]))"
+            ),
+            {"study": study, "others": ["constraints:oom", "constraints:diverged"]},
+        )
+        return frozenset(trial for trial, value in rows if _above_zero(value))
+
+
+def _above_zero(value: object) -> bool:
+    try:
+        return float(str(value)) > 0
+    except ValueError:
+        return False
+
+
 def _is_end(text: str) -> bool:
     return text[-1:] == "}" and text[:-1].isdecimal()
 

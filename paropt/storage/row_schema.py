@@ -233,6 +233,7 @@ END = Members(
         "epoch": optional(whole(1)),
         "by": optional(TEXT),
         "next": whole(),
+        "measures": Every(number(), dict),
     },
 )
 
@@ -319,6 +320,7 @@ DEFINITION = Members(
         "heartbeat": number(0.01, 1e6),
         "plan": Unless({}, PLAN),
         "added": Every(NAME, dict),
+        "constraints": Every(NAME),
     },
 )
 

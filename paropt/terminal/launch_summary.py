@@ -15,7 +15,7 @@ from paropt.search.study.equal_spend import LEAST_SPEND
 from paropt.search.study.study import Study
 from paropt.search.study.summary import Importance
 from paropt.terminal.live import best_line, progress_line
-from paropt.terminal.standing import objective_of, standing, tie_mark
+from paropt.terminal.standing import constraint_lines, objective_of, standing, tie_mark
 
 TOP = 5
 LEAST = 0.01  # of importance to be named
@@ -31,6 +31,8 @@ def print_ending(console: Console, status: Mapping[str, Any], study: Study) -> N
     say()
     say(f"{status['study']}: {progress_line(status)}")
     for line in best_line(status).split("; "):
+        say(line)
+    for line in constraint_lines(status):
         say(line)
     if status["best"] is None:
         return

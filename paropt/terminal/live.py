@@ -50,9 +50,13 @@ def trial_line(trial: Row, metric: str, status: Status | None = None) -> str:
     number = f"trial {trial['trial']}"
     if trial["value"] is not None:
         epochs = f"epoch {trial['epoch']} of {trial['epochs']}{in_stage(trial)}"
-        more = remarks(trial, status) if status else ""
+        more = "".join(f", {one}" for one in trial.get("beyond", ()))
+        more += remarks(trial, status) if status else ""
         return f"{number} {trial['state']}: {metric} {trial['value']:.4f} ({epochs}){more}"
     message = " ".join(str(trial["message"]).split())
+    if trial["why"] == "constraint":
+        when = f"after epoch {trial['epochs']}" if trial["epochs"] else "before training"
+        return f"{number} ended {when}: {message}"
     if trial["why"] == "lost":
         return f"{number} was lost and is taken over: {message}"
     return f"{number} failed ({trial['why']}): {message}"
@@ -65,6 +69,7 @@ def progress_line(status: Status) -> str:
     parts = [f"{done} done" + (f" of {budget}" if budget else "")]
     parts.append(f"{counts['pruned']} of them pruned")
     parts += [f"{counts[key]} {key}" for key in ("failed", "running", "waiting") if counts[key]]
+    parts += [f"{beyond} ended beyond a constraint"] if (beyond := counts.get("beyond")) else []
     return ", ".join(parts)
 
 
@@ -75,7 +80,7 @@ def best_line(status: Status) -> str:
         f"best {metric} {best['value']:.4f}, trial {best['trial']} epoch {best['epoch']}"
         f"{in_stage(best)}"
         if best
-        else "no trial has ended yet"
+        else _none_yet(status)
     )
     floors = [
         f"{baseline(name)} {values[metric]:.4f}"
@@ -84,6 +89,13 @@ def best_line(status: Status) -> str:
     ]
     missed = ": not passed yet" if best and status.get("below_floor") else ""
     return words + (f"; without training: {', '.join(floors)}{missed}" if floors else "")
+
+
+def _none_yet(status: Status) -> str:
+    counts = status["counts"]
+    if status.get("constraints") and counts["complete"] + counts["pruned"]:
+        return "no trial keeps to the constraints yet"
+    return "no trial has ended yet"
 
 
 def duration(seconds: float) -> str:

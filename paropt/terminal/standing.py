@@ -19,6 +19,21 @@ def objective_of(status: Status) -> Objective:
     return Objective(status["metric"], status.get("direction", "maximize"))
 
 
+def constraint_lines(status: Status) -> list[str]:
+    """The study's limits, and how many configurations are beyond each."""
+    found = status.get("constraints")
+    if not found:
+        return []
+    told = [
+        limit + (f" ({count} beyond)" if count else "") for limit, count in found["limits"].items()
+    ]
+    keep, done = found["keep"], status["counts"]["complete"] + status["counts"]["pruned"]
+    words = [f"constraints: {', '.join(told)}"]
+    if done:
+        words.append(f"{keep} of {done} trials with a value keep to them")
+    return ["; ".join(words)]
+
+
 def standing(status: Status) -> list[str]:
     """Targets and rules, the best value with its interval, and what a reader must know of it."""
     rules = EvaluationProtocol.from_json(status.get("evaluation", {})).words()

@@ -19,7 +19,7 @@ from paropt.storage.leases import Rhythm, Slots
 from paropt.terminal.columns import Column
 from paropt.terminal.frames import cut_to_fit, on_a_terminal, quiet_keys, summary
 from paropt.terminal.live import duration
-from paropt.terminal.standing import standing, tie_mark
+from paropt.terminal.standing import constraint_lines, standing, tie_mark
 from paropt.terminal.study_list import (
     WIDE,
     described_slots,
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 SHOWN_BEST = 10
 SHOWN_FAILED = 5
-COUNTED = ("complete", "pruned", "failed", "running", "waiting")
+COUNTED = {name: name for name in ("complete", "pruned", "failed", "running", "waiting")}
+COUNTED["beyond"] = "beyond a constraint"
 
 
 def study_status(storage: Storage, study: Study) -> dict[str, Any]:
@@ -107,7 +108,7 @@ def study_report(
 
 def _headline(status: Mapping[str, Any]) -> list[str]:
     counts = status["counts"]
-    listed = ", ".join(f"{counts[state]} {state}" for state in COUNTED if counts[state])
+    listed = ", ".join(f"{counts[n]} {words}" for n, words in COUNTED.items() if counts.get(n))
     lines = [
         f"{shown(status['study'])}: {status['activity']}, {done_of(status)} trials"
         + (f" ({listed})" if listed else ""),
@@ -131,7 +132,7 @@ def _headline(status: Mapping[str, Any]) -> list[str]:
     ]
     if floors:
         lines.append(f"without training: {', '.join(floors)}")
-    return lines + standing(status)
+    return lines + constraint_lines(status) + standing(status)
 
 
 def _best_table(metric: str, study: Study, count: int, width: int) -> RenderableType:
@@ -170,7 +171,7 @@ def _failures(study: Study, count: int, width: int) -> RenderableType:
         Column("message", gives=True, folded=True),
     )
     ended = [t for t in study.trials() if t["state"] in ("fail", "pruned")]
-    failed = [t for t in ended if t["value"] is None and t["why"] != "lost"]
+    failed = [t for t in ended if t["value"] is None and t["why"] not in ("lost", "constraint")]
     rows = [
         [str(trial["trial"]), str(trial["epochs"]), str(trial["why"]), str(trial["message"])]
         for trial in failed[-count:]

@@ -17,11 +17,10 @@ from paropt.data.log.sessions_file import read_asked
 from paropt.errors import DataError, ParamError
 from paropt.training.batches.catalogue import catalogue, facts
 from paropt.training.batches.events import EventArrays, Events
-from paropt.training.evaluation import measures
 from paropt.training.evaluation.baselines import floors_of
 from paropt.training.evaluation.choose_objective import objective_of
 from paropt.training.evaluation.cold import check_cold, evaluate_cold
-from paropt.training.evaluation.epochs import EpochReport
+from paropt.training.evaluation.epochs import EpochReport, costs
 from paropt.training.evaluation.objective import Objective, flattered, interval
 from paropt.training.evaluation.protocol import SAMPLED, EvaluationProtocol, Ties
 from paropt.training.evaluation.ranking import Evaluation, evaluate
@@ -218,7 +217,7 @@ def train(
         last = fit.best_report  # of the weights that the training ended with
     outcome = RunResult(
         model=fit.name,
-        metrics=dict(last.metrics) | picked(measures.of_training(reports), request.also),
+        metrics=dict(last.metrics) | picked(costs(reports), request.also),
         targets=last.targets or 0,
         unknown=last.unknown or 0,
         seconds=time.perf_counter() - began,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from paropt.errors import StorageUnreachable
 from paropt.machine.devices import DeviceShare
+from paropt.search.study.history import BEYOND
 from paropt.search.study.study import Study
 from paropt.search.study.trial import Trial, TrialLost
 from paropt.training.evaluation.epochs import EpochReport
@@ -42,8 +43,9 @@ class FitEnding:
 
     kind: Kind
     message: str = ""
-    failure: str = ""  # of a failed one: oom, diverged, params or error
+    failure: str = ""  # of a failed one: oom, diverged, constraint, params or error
     epoch: int = 0
+    measures: Mapping[str, float] = field(default_factory=dict)  # of a model beyond a limit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +174,8 @@ class Attempt:
             "device": slot.share.device.kind,
             "threads": slot.share.threads,
             "at": list(definition.at),
-            "also": list(definition.also),
+            "also": definition.recorded,
+            "constraints": list(definition.constraints),
             "metric": definition.metric,
             "direction": definition.direction,
             "evaluation": definition.protocol.to_json(),
@@ -231,9 +234,8 @@ class Attempt:
                 failure = str(message.get("kind", "error"))
                 if self.early_end:
                     return self._ended_early("")
-                return FitEnding(
-                    "failed", str(message.get("message")), failure, int(message.get("epoch") or 0)
-                )
+                why, epoch = str(message.get("message")), int(message.get("epoch") or 0)
+                return FitEnding("failed", why, failure, epoch, message.get("measures") or {})
             case "done" if self.early_end != "give up":
                 return FitEnding("done")
             case "done" | "stopped" | "yielded":
@@ -372,6 +374,8 @@ class Attempt:
         trial, message = self.trial, outcome.message
         if outcome.failure == "oom":
             return lambda: trial.out_of_memory(message)
+        if outcome.failure == BEYOND:
+            return lambda: trial.beyond(message, outcome.measures)
         if outcome.failure == "diverged":
             return lambda: trial.diverged(outcome.epoch, message)
         return lambda: trial.fail(outcome.failure, message)

@@ -23,7 +23,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paropt.errors import CheckpointError, Diverged, ModelError, OutOfMemory, ParamError
+from paropt.errors import (
+    CheckpointError,
+    Diverged,
+    ModelError,
+    OutOfMemory,
+    OutsideLimits,
+    ParamError,
+)
+from paropt.training.evaluation.limits import broken, read_stored
+from paropt.training.metrics import OF_MODELS, picked
 from paropt.worker.protocol import LineReader, Message, encode
 
 if TYPE_CHECKING:
@@ -149,6 +158,8 @@ def _train(parent: Parent, message: Message, views: dict[tuple[str, str], View])
         failed = {"kind": "oom", "message": _one_line(error)}
     except Diverged as error:
         failed = {"kind": "diverged", "message": str(error)}
+    except OutsideLimits as error:
+        failed = {"kind": "constraint", "message": str(error), "measures": error.values}
     except (ParamError, ModelError) as error:
         failed = {"kind": "params", "message": str(error)}
     except Exception as error:  # a bug in a user's model, too
@@ -169,6 +180,7 @@ class _TrainerFit:
         self.parent, self.message = parent, message
         self.trial: int = message["trial"]
         self.checkpoint = _path(message.get("checkpoint"))
+        self.limits = read_stored(message.get("constraints") or ())
         self.history: list[Message] = []
         self.complained = False
         self.fit = self._build(_open_view(message, views))
@@ -216,6 +228,8 @@ class _TrainerFit:
 
     def run(self) -> Iterator[int]:
         """Train to the end, a stop or a yield; yields the number of each epoch that is complete."""
+        if not self.fit.counts:
+            self._check(self.fit.sizes)  # what counts has no size before
         done, why = self._resume()
         epochs = self.fit.n_epochs
         self._tell("started", resumed_epoch=done, why_from_zero=why, epochs=epochs)
@@ -230,9 +244,15 @@ class _TrainerFit:
             for epoch in self.fit.epochs():
                 self._report(epoch)
                 yield epoch.epoch
+                self._check(picked(epoch.metrics, OF_MODELS))
                 if self.parent.asked:
                     break
         self._finish()
+
+    def _check(self, measures: dict[str, float]) -> None:
+        """Refuse a model that no training would bring within its limits."""
+        if beyond := broken(self.limits, measures):
+            raise OutsideLimits(", ".join(beyond), measures)
 
     def _finish(self) -> None:
         asked = self.parent.asked

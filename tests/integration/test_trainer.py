@@ -96,6 +96,18 @@ def test_a_fit_is_told_epoch_by_epoch(child: Child, dataset: Path) -> None:
     assert all(m["events_per_second"] > 0 and m["peak_memory"] > 0 for m in heard[1:4])
 
 
+def test_a_model_beyond_a_limit_is_not_trained(child: Child, dataset: Path) -> None:
+    asked = {"also": ["parameters", "latency_ms"]}
+    child.fit(dataset, **asked, constraints=["parameters<=10", "latency_ms<=1e9"])
+    (heard,) = child.hear_until("failed", "done")
+    assert (heard["kind"], heard["epoch"]) == ("constraint", 1)
+    assert heard["message"] == f"parameters {heard['measures']['parameters']:,.0f} is above 10"
+    child.fit(dataset, **asked, constraints=["parameters>=10", "latency_ms<=1e-9"])
+    heard = child.hear_until("failed", "done")[-1]
+    assert (heard["kind"], heard["epoch"]) == ("constraint", 2)
+    assert heard["measures"].keys() == {"parameters", "latency_ms"}
+
+
 def test_a_final_fit_is_judged_once_with_its_ranks(
     dataset: Path, child: Child, tmp_path: Path
 ) -> None:

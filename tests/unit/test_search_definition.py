@@ -62,7 +62,7 @@ def test_what_changes_numbers_is_refused(change: dict[str, Any], message: str) -
     ("stored", "message"),
     [
         ({}, "not made by paropt"),
-        ({"format": 99}, "of format 99, and this paropt reads up to 2"),
+        ({"format": 99}, "of format 99, and this paropt reads up to 3"),
         ({"format": 1, "name": "x"}, "damaged: it has no 'space'"),
         ({**STORED, "sampler": 5}, "it.sampler is 5, not an object"),
         ({**STORED, "metric": 3}, "it.metric is 3, not a name"),
@@ -74,6 +74,7 @@ def test_what_changes_numbers_is_refused(change: dict[str, Any], message: str) -
         ({**STORED, "plan": {"of": "x"}}, "it.plan has no 'number'"),
         ({**STORED, "space": "\n" * 99}, r"it.space is '(\\n)+…, not an object"),
         ({"format": True}, "not made by paropt"),
+        ({**STORED, "constraints": ["latency_ms<2"]}, "damaged: 'latency_ms<2' is no limit"),
     ],
 )
 def test_other_definitions_are_refused(stored: dict[str, Any], message: str) -> None:

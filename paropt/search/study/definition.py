@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any
 
-from paropt.errors import StudyError
+from paropt.errors import ParamError, StudyError
 from paropt.storage import row_schema
 from paropt.storage.leases import HEARTBEAT
+from paropt.training.evaluation.limits import Limit, read_stored
 from paropt.training.evaluation.objective import Objective
 from paropt.training.evaluation.protocol import EvaluationProtocol
 from paropt.training.metrics import Direction
 from paropt.training.semantics import DEFAULT_SEED
 
-FORMAT = 2  # 2 added how trials are judged; a paropt that reads 1 only would judge otherwise
+# 2 added how trials are judged, 3 limits; who reads less would judge, or choose, otherwise
+FORMAT = 3
 SHOWN = 12  # characters of a fingerprint in messages
 
 _NAMES = {
@@ -40,6 +43,8 @@ class StudyDefinition:
     None take what the study has, or the defaults for a new one. ``heartbeat`` is in seconds.
     ``added`` are digests of what the space reads of what was added to the data since they were
     prepared (semantic ids): the fingerprint says nothing of it.
+    ``constraints`` are the texts of what trials must keep to
+    (:mod:`paropt.training.evaluation.limits`).
     A ``plan`` (:mod:`paropt.search.study.plan`) makes it a study that searches nothing: it trains
     what the plan lists.
     """
@@ -62,11 +67,24 @@ class StudyDefinition:
     heartbeat: float = HEARTBEAT
     plan: Mapping[str, Any] = field(default_factory=dict)
     added: Mapping[str, str] = field(default_factory=dict)
+    constraints: list[str] = field(default_factory=list)
 
-    @property
+    @cached_property
     def objective(self) -> Objective:
         """What the study looks for."""
-        return Objective(self.metric, self.direction)
+        return Objective(self.metric, self.direction, self._limits())
+
+    def _limits(self) -> tuple[Limit, ...]:
+        try:
+            return read_stored(self.constraints)
+        except ParamError as error:
+            raise StudyError(f"the study's definition is damaged: {error}") from None
+
+    @property
+    def recorded(self) -> list[str]:
+        """The metrics and measures beside the objective that its trials report."""
+        named = [*self.also, *(limit.name for limit in self.objective.limits)]
+        return list(dict.fromkeys(named))
 
     @property
     def protocol(self) -> EvaluationProtocol:
@@ -74,7 +92,11 @@ class StudyDefinition:
         return EvaluationProtocol.from_json(self.evaluation)
 
     def to_json(self) -> dict[str, Any]:
-        return {"format": FORMAT, **asdict(self)}
+        found = {"format": FORMAT, **asdict(self)}
+        if not self.constraints:  # then it is what versions before wrote, and read
+            del found["constraints"]
+            found["format"] = 2
+        return found
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> StudyDefinition:
@@ -93,7 +115,9 @@ class StudyDefinition:
         known = {f.name for f in fields(cls)}
         if fault := row_schema.DEFINITION.fault(stored):
             raise StudyError(f"the study's definition is damaged: it{fault}")
-        return cls(**{key: value for key, value in stored.items() if key in known})
+        found = cls(**{key: value for key, value in stored.items() if key in known})
+        _ = found.objective  # its limits can be read
+        return found
 
     def joined_to(self, recorded: StudyDefinition) -> StudyDefinition:
         """The recorded definition, if this one may go on with it.
@@ -128,6 +152,12 @@ class StudyDefinition:
                     f"study {self.name!r} has the {key} {json.dumps(theirs)}, "
                     f"not {json.dumps(ours)}; leave it out, or launch under another name"
                 )
+        if self.constraints and self.constraints != recorded.constraints:
+            has = " and ".join(recorded.constraints) or "no constraint"
+            raise StudyError(
+                f"study {self.name!r} has {has}, not {' and '.join(self.constraints)}: what its "
+                "trials are compared by; leave --constraint out, or launch under another name"
+            )
         if difference := _difference(_plain(self.plan), _plain(recorded.plan)):
             raise StudyError(f"study {self.name!r} follows another plan: {difference}")
         if self.seed is not None and self.seed != recorded.seed:

@@ -63,6 +63,8 @@ def by_model(
 def _best(records: Sequence[Record], objective: Objective, spend: float) -> Reached | None:
     found = []
     for record, curve in _within(records, objective, spend):
+        if not record.keeps(objective):
+            continue
         best, steady = objective.best(curve), objective.steady(curve)
         if best is not None and steady is not None:
             found.append(Reached(record.number, best, steady))

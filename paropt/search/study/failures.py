@@ -10,6 +10,7 @@ from paropt.search.study.history import Record
 
 ALIKE = 5  # errors of one kind in a row that pause a study
 ALIKE_BY_PARAMS = 10  # the same for what depends on parameters, where the sampler can learn
+ALIKE_BEYOND = 50  # configurations in a row beyond a limit, which cost next to nothing
 MOST = 20  # failures in all before the share counts
 SHARE = 0.5  # of all trials that may fail
 
@@ -32,9 +33,11 @@ def alike(lineages: Sequence[Record], since: float, study: str) -> str | None:
     if not ended:
         return None
     last = max(reversed(ended), key=lambda record: record.ended_at)
+    ended.sort(key=lambda record: record.ended_at)
+    if last.outcome == "beyond" and len(ended) >= ALIKE_BEYOND:
+        return _none_keeps(ended[-ALIKE_BEYOND:], last, study)
     if not last.failed:
         return None
-    ended.sort(key=lambda record: record.ended_at)
     needed = ALIKE_BY_PARAMS if last.end.get("why") in _BY_PARAMS else ALIKE
     row = ended[-needed:]
     if len(row) == needed and all(r.failed and _cause(r) == _cause(last) for r in row):
@@ -44,6 +47,16 @@ def alike(lineages: Sequence[Record], since: float, study: str) -> str | None:
     if failed >= MOST and failed > SHARE * len(ended):
         return _sentence(f"{failed} of {len(ended)} trials failed", last, study)
     return None
+
+
+def _none_keeps(row: Sequence[Record], last: Record, study: str) -> str | None:
+    if any(record.outcome != "beyond" for record in row):
+        return None
+    return (
+        f"study {study!r} paused because its last {len(row)} configurations were all beyond a "
+        f"constraint, trial {last.number} with: {last.end.get('message')}; launch another study "
+        f"with a space that keeps to it, or {quoted('resume', study)} to try on"
+    )
 
 
 def _cause(record: Record) -> tuple[str, str]:

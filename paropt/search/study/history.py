@@ -20,12 +20,14 @@ from paropt.search.space.parameter import Parameter
 from paropt.storage import row_schema, trial_rows
 from paropt.training.evaluation import epochs
 from paropt.training.evaluation.epochs import EpochReport
+from paropt.training.evaluation.limits import keeps, scaled_excesses
 from paropt.training.evaluation.objective import Curve, Objective
 
 log = logging.getLogger(__name__)
 
 OPEN = ("RUNNING", "WAITING")
 LOST = "lost"  # why an attempt ended that another one continues
+BEYOND = "constraint"  # why a trial ended whose model is beyond a limit
 
 
 @contextlib.contextmanager
@@ -88,14 +90,14 @@ class Record:
 
     @property
     def failed(self) -> bool:
-        return not self.open and not self.scored and self.end.get("why") != LOST
+        return not self.open and not self.scored and self.end.get("why") not in (LOST, BEYOND)
 
     @property
     def outcome(self) -> str:
-        """complete, pruned, failed, running or waiting."""
+        """complete, pruned, failed, beyond (a limit, and so ended), running or waiting."""
         if self.open or self.scored:
             return self.state.lower()
-        return "failed"
+        return "beyond" if self.end.get("why") == BEYOND else "failed"
 
     @cached_property
     def reports(self) -> list[EpochReport]:
@@ -110,6 +112,18 @@ class Record:
     def best_report(self) -> EpochReport | None:
         """That of the epoch which gave an ended trial its value."""
         return self.report(self.end.get("epoch") or 0)
+
+    @cached_property
+    def values(self) -> dict[str, float]:
+        """What was recorded of it, by metric and measure; metrics are those of its best epoch, or
+        while it runs of its last."""
+        report = self.best_report or (self.reports[-1] if self.reports and self.open else None)
+        found = dict(report.metrics) if report else {}
+        return {**found, **epochs.costs(self.reports), **self.end.get("measures", {})}
+
+    def keeps(self, objective: Objective) -> bool:
+        """Whether it is within all limits; one that ended must have a value for each."""
+        return not objective.limits or keeps(objective.limits, self.values)
 
     @cached_property
     def seconds(self) -> float:
@@ -255,13 +269,29 @@ def counts(lineages: Iterable[Record]) -> dict[str, int]:
     """Configurations by what became of them."""
     found = dict.fromkeys(("complete", "pruned", "failed", "running", "waiting"), 0)
     for record in lineages:
-        found[record.outcome] += 1
+        found[record.outcome] = found.get(record.outcome, 0) + 1
     return found
 
 
+def constraint_attributes(
+    objective: Objective, values: Mapping[str, float], end: Mapping[str, Any]
+) -> dict[str, float]:
+    """What Optuna keeps of an ended trial's limits: above 0 where it is beyond one.
+
+    What was not measured is beyond, unless the trial ended before it could be.
+    """
+    if not objective.limits:
+        return {}
+    known = scaled_excesses(objective.limits, values)
+    if end.get("why") != BEYOND:
+        known = {limit.text: 1.0 for limit in objective.limits} | known
+    return {f"constraints:{limit}": value for limit, value in known.items()}
+
+
 def best_first(lineages: Iterable[Record], objective: Objective) -> list[Record]:
-    """Those with a value, best first by their worth; of equals the earlier one."""
-    scored = [record for record in lineages if record.scored]
+    """Those with a value and within the limits, best first by their worth; of equals the earlier
+    one."""
+    scored = [record for record in lineages if record.scored and record.keeps(objective)]
     return sorted(
         scored, key=lambda record: (-objective.key(record.worth(objective) or 0.0), record.number)
     )

@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from paropt.search.study.history import Record
+from paropt.search.study.history import Record, constraint_attributes
 from paropt.training.evaluation.objective import Objective
 
 _NAME = "memory"
@@ -88,10 +88,11 @@ class OptunaView:
         searched = record.meta["searched"]
         known = {label: self.distributions[label] for label in searched}
         state = TrialState[record.state]
+        attrs: dict[str, Any] = {}
         if record.failed and state is TrialState.PRUNED:
-            attrs: dict[str, Any] = {_CONSTRAINT: 1.0}
-        else:
-            attrs = {}
+            attrs = {_CONSTRAINT: 1.0}
+        elif not record.open and state is not TrialState.FAIL:
+            attrs = constraint_attributes(self.objective, record.values, record.end)
         curve = record.curve(self.objective)
         steps = {epoch: value for epoch, value in enumerate(curve, 1) if value is not None}
         return _trial(

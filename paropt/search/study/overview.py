@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,12 +40,14 @@ def overview(connection: Connection, *, parts: bool = False) -> Overview:
     for row in overview_rows.trials(connection, STEADY):
         by_study[row.study].append(row)
     now = overview_rows.now(connection)
+    beyond = overview_rows.Beyond(connection)
     for study, name, attributes in overview_rows.studies(connection):
         try:
             definition = StudyDefinition.from_json(attributes.get(trial_rows.DEFINITION, {}))
             if definition.plan and not parts:
                 continue
-            found.studies.append(_listed(name, definition, attributes, by_study[study], now))
+            out = beyond.of(study) if definition.constraints else frozenset()
+            found.studies.append(_listed(name, definition, attributes, by_study[study], out, now))
         except StudyError as error:
             found.damaged.append(f"study {name!r} cannot be shown: {error}")
     return found
@@ -56,10 +58,12 @@ def _listed(
     definition: StudyDefinition,
     attributes: StudyAttributes,
     rows: Sequence[TrialRow],
+    beyond: Container[int],
     now: float,
 ) -> dict[str, Any]:
     latest, unread = _latest(rows)
     scored = [row for row in latest if _outcome(row) in ("complete", "pruned")]
+    scored = [row for row in scored if row.id not in beyond]
     objective = definition.objective
     best = min(scored, key=lambda row: (-objective.key(_worth(row)), row.number), default=None)
     floor = attributes.get(trial_rows.FLOOR, {})
@@ -73,7 +77,7 @@ def _listed(
         "heartbeat": definition.heartbeat,
         "state": state.get("state", "run"),
         "why": state.get("failures") or state.get("message", ""),
-        "counts": _counts(latest),
+        "counts": _counts(latest, beyond),
         "budget": attributes.get(trial_rows.BUDGET),
         "seconds_left": seconds_left(attributes, now),
         "best": {"trial": best.number, "value": best.value} if best else None,
@@ -129,10 +133,13 @@ def _outcome(row: TrialRow) -> str:
     return row.state.lower() if has_value else "failed"
 
 
-def _counts(latest: Iterable[TrialRow]) -> dict[str, int]:
+def _counts(latest: Iterable[TrialRow], beyond: Container[int]) -> dict[str, int]:
     found = dict.fromkeys(OUTCOMES, 0)
     for row in latest:
-        found[_outcome(row)] += 1
+        outcome = _outcome(row)
+        if outcome == "failed" and row.id in beyond:
+            outcome = "beyond"
+        found[outcome] = found.get(outcome, 0) + 1
     return found
 
 

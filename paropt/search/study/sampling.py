@@ -139,8 +139,9 @@ class Sampler:
         return Proposal(None)
 
     def _informed(self, lineages: Sequence[Record]) -> bool:
-        scored = sum(record.scored for record in lineages)
-        return self.options["name"] == "tpe" and scored >= self._startup
+        # one beyond a limit has no value, and tells where not to look
+        telling = sum(record.scored or record.outcome == "beyond" for record in lineages)
+        return self.options["name"] == "tpe" and telling >= self._startup
 
     def _candidates(
         self, lineages: Sequence[Record], proposal: Proposal | None

@@ -12,8 +12,10 @@ from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.equal_spend import by_model
 from paropt.search.study.history import Record, best_first, counts
 from paropt.training.evaluation.epochs import EpochReport
+from paropt.training.evaluation.limits import broken
 from paropt.training.evaluation.objective import Objective, flattered, interval
 from paropt.training.evaluation.words import experts
+from paropt.training.metrics import MEASURES, picked
 
 if TYPE_CHECKING:
     import optuna
@@ -40,6 +42,8 @@ def described(record: Record, objective: Objective) -> dict[str, Any]:
         "model": record.meta["model"],
         "params": dict(record.meta["params"]),
         "metrics": dict(report.metrics) if report else {},
+        "measures": picked(record.values, MEASURES),
+        "beyond": broken(objective.limits, record.values),
         **judged(record.value, report, objective),
         "stages": objective.stages(record.reports, report) if report else {},
         "curve": list(curve),
@@ -120,13 +124,32 @@ def summary(
         "below_floor": below_floor(first.value, floor, objective) if first else [],
         "unread": unread,
         "epochs": spent(lineages, objective),
+        "constraints": constraints(lineages, objective),
+    }
+
+
+def constraints(lineages: Sequence[Record], objective: Objective) -> dict[str, Any] | None:
+    """What the study's limits did so far: by the text of each how many configurations are beyond
+    it, and how many with a value ``keep`` to all. None without limits."""
+    if not objective.limits:
+        return None
+    ended = [record for record in lineages if not record.open]
+    return {
+        "limits": {
+            limit.text: sum(bool(broken([limit], record.values)) for record in ended)
+            for limit in objective.limits
+        },
+        "keep": sum(record.scored and record.keeps(objective) for record in ended),
     }
 
 
 def _shown(best: Record | None, objective: Objective) -> dict[str, Any] | None:
     if best is None:
         return None
-    shown = ("trial", "value", "steady", "epoch", "stages", "params", "metrics", "model", "seed")
+    shown = (
+        "trial", "value", "steady", "epoch", "stages", "params", "metrics", "measures", "model",
+        "seed",
+    )  # fmt: skip
     found = described(best, objective)
     return {key: found[key] for key in (*shown, *JUDGED)}
 

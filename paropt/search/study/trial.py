@@ -13,12 +13,13 @@ from sqlalchemy.engine import Connection
 from paropt.errors import StudyError
 from paropt.names import memory_words
 from paropt.search.study.definition import StudyDefinition
-from paropt.search.study.history import History, Record
+from paropt.search.study.history import BEYOND, History, Record, constraint_attributes
 from paropt.search.study.pruning import reason_to_prune
 from paropt.search.study.state import Transaction
 from paropt.storage import trial_rows
 from paropt.training.evaluation import epochs
 from paropt.training.evaluation.epochs import EpochReport
+from paropt.training.evaluation.limits import broken
 from paropt.training.evaluation.objective import Curve, Objective, flattered
 from paropt.training.evaluation.words import experts
 
@@ -105,12 +106,15 @@ class Trial:
         return self.prune_reason is not None
 
     def _reason_to_prune(self) -> str | None:
+        objective = self._objective
         others = [  # of the same model: an epoch of another one is another amount of learning
             record
             for record in self._history.lineages()
-            if record.root != self.root and record.meta["model"] == self.model
+            if record.root != self.root
+            and record.meta["model"] == self.model
+            # what is beyond a limit sets no bar for those within
+            and not (objective.limits and broken(objective.limits, record.values))
         ]
-        objective = self._objective
         last = epochs.reports(self._curves)[-1]
 
         def staged(records: Iterable[Record]) -> list[Curve]:
@@ -147,6 +151,11 @@ class Trial:
         """The loss or the scores stopped being finite in ``epoch``; as :meth:`out_of_memory`."""
         self._end("PRUNED", "diverged", f"epoch {epoch}: {message}")
 
+    def beyond(self, message: str, measures: Mapping[str, float]) -> None:
+        """Its model is beyond a limit: recorded with what it was measured to be, so that the
+        sampler keeps away, and without a value, since it says nothing of the model's quality."""
+        self._end("PRUNED", BEYOND, message, measures)
+
     def fail(self, kind: str, message: str) -> None:
         """Anything else that ends a trial without a value ("params", "error", "crash", …)."""
         self._end("FAIL", kind, message)
@@ -170,13 +179,17 @@ class Trial:
 
     # -- inside a transaction -------------------------------------------------------------------
 
-    def _end(self, state: str, why: str, message: str) -> None:
+    def _end(
+        self, state: str, why: str, message: str, measures: Mapping[str, float] | None = None
+    ) -> None:
         best = self.best if why in ("complete", "pruned") else None
         if best is None and why in ("complete", "pruned"):
             raise StudyError(f"trial {self.number} reported no epoch, so it has no value")
         end: dict[str, Any] = {"why": why, "message": message, "by": self._token}
         if best:
             end["epoch"] = best[0]
+        if measures:
+            end["measures"] = dict(measures)
         with self._transaction() as connection:
             held = trial_rows.hold(connection, self.id)
             done = held.attrs.get(trial_rows.END, {}) if held else {}
@@ -186,6 +199,8 @@ class Trial:
             system: dict[str, Any] = {trial_rows.END: end}
             if why in ("oom", "diverged"):
                 system[f"constraints:{why}"] = 1.0
+            else:
+                system |= constraint_attributes(self._objective, self._values(end), end)
             if self._curves:  # reports may have found no database, and this call one again
                 trial_rows.set_curve(connection, self.id, self._curves, self._curve)
             trial_rows.set_attrs(connection, "system", self.id, system)
@@ -195,7 +210,16 @@ class Trial:
     def _shown(self, end: Mapping[str, Any]) -> dict[str, Any]:
         """What people see of an ended trial in the dashboard."""
         why = f"{end['why']}: {end['message']}" if end["message"] else end["why"]
-        return {"why": why, **self._reached()}
+        found = {"why": why, **self._reached(), **end.get("measures", {})}
+        if beyond := broken(self._objective.limits, self._values(end)):
+            found["beyond"] = ", ".join(beyond)
+        return found
+
+    def _values(self, end: Mapping[str, Any]) -> dict[str, float]:
+        """What was recorded of it at its end, by metric and measure."""
+        reports = epochs.reports(self._curves)
+        best = next((report.metrics for report in reports if report.epoch == end.get("epoch")), {})
+        return {**best, **epochs.costs(reports), **end.get("measures", {})}
 
     def _reached(self) -> dict[str, Any]:
         """What they see of it from its first epoch on."""

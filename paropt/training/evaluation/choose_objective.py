@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from paropt.errors import ParamError
 from paropt.training import registry
+from paropt.training.evaluation.limits import Limit, read_limits
 from paropt.training.evaluation.objective import Objective
-from paropt.training.metrics import CUTOFF, Direction, direction_of, recorded
+from paropt.training.metrics import CUTOFF, Direction, canonical, direction_of, is_measure, recorded
 
 
 def objective_of(
@@ -57,6 +58,35 @@ def more_metrics(names: Sequence[str], models: Sequence[str] = ()) -> list[str]:
     """
     own = _declared(models)
     return list(dict.fromkeys(recorded(name, own) for text in names for name in text.split(",")))
+
+
+def limits_of(texts: Sequence[str], models: Sequence[str]) -> tuple[Limit, ...]:
+    """What ``--constraint`` says, as far as all of the models report it.
+
+    Raises:
+        ParamError: it is no limit, two contradict each other, or a model reports no such metric.
+    """
+    limits = read_limits(texts, _declared(models))
+    for limit in limits:
+        silent = [model for model in models if not _reports(model, limit.name)]
+        if silent:
+            raise ParamError(
+                f"--constraint {limit.text}: {silent[0]} reports no {limit.name}, so that none of "
+                "its trials could keep to it"
+            )
+    return limits
+
+
+def _reports(model: str, name: str) -> bool:
+    if is_measure(name):
+        return True
+    if registry.judges_itself(model):
+        own = registry.own_metrics(model)
+        return name in own or not own
+    try:
+        return canonical(name) == name
+    except ParamError:
+        return False
 
 
 def directions(names: Iterable[str], models: Sequence[str] = ()) -> dict[str, Direction]:

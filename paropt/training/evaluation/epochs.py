@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from statistics import fmean
 from typing import Any
 
 Curves = Mapping[str, Sequence[Any]]
@@ -75,6 +76,19 @@ NAMES = tuple(each.name for each in fields(EpochReport))
 COLUMNS = tuple(name for name in NAMES if name not in ("epoch", "metrics"))
 OBJECTS = ("conservative", "stderr", "extra")  # those whose values are objects
 TEXTS = ("stage",)
+MEGABYTE = 1e6
+
+
+def costs(reports: Iterable[EpochReport]) -> dict[str, float]:
+    """Measures of a training as far as its epochs tell: ``peak_memory`` in megabytes,
+    ``seconds_per_epoch``."""
+    told = list(reports)
+    found = {}
+    if peaks := [r.peak_memory for r in told if r.peak_memory is not None]:
+        found["peak_memory"] = max(peaks) / MEGABYTE
+    if seconds := [r.seconds for r in told if r.seconds is not None]:
+        found["seconds_per_epoch"] = fmean(seconds)
+    return found
 
 
 def columns(reports: Iterable[EpochReport]) -> dict[str, list[Any]]:

@@ -9,16 +9,17 @@
 ``seconds_per_epoch``   of training and ranking, the mean over the epochs
 ======================  ==========================================================================
 
-The first three are of the model, the others of its training.
+The first three are of the model, the others of its training
+(:func:`paropt.training.evaluation.epochs.costs`).
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -29,14 +30,10 @@ from paropt.training.batches.plans import Queries, QueryBatches, query_batches
 from paropt.training.evaluation.ranks import products, scores_of
 from paropt.training.registry import Model, scores_itself
 
-if TYPE_CHECKING:
-    from paropt.training.evaluation.epochs import EpochReport
-
 EVENTS = 20  # of the session that is answered
 SHOWN = 20  # items of the answer
 WARM_UP, TIMED = 5, 31
 LONGEST = 10.0  # seconds, after which fewer have to do
-MEGABYTE = 1e6
 
 
 def sizes(model: Model, names: Iterable[str]) -> dict[str, float]:
@@ -53,16 +50,6 @@ def of_model(model: Model, batches: QueryBatches, names: Iterable[str]) -> dict[
     names = list(names)
     found = sizes(model, names)
     return {**found, "latency_ms": latency_ms(model, batches)} if "latency_ms" in names else found
-
-
-def of_training(reports: Sequence[EpochReport]) -> dict[str, float]:
-    """What epochs say of the training that they are of, as far as they do."""
-    found = {}
-    if peaks := [r.peak_memory for r in reports if r.peak_memory is not None]:
-        found["peak_memory"] = max(peaks) / MEGABYTE
-    if seconds := [r.seconds for r in reports if r.seconds is not None]:
-        found["seconds_per_epoch"] = statistics.fmean(seconds)
-    return found
 
 
 def latency_ms(model: Model, batches: QueryBatches) -> float:

@@ -18,6 +18,7 @@ from statistics import fmean
 from paropt.errors import ParamError
 from paropt.training import metrics
 from paropt.training.evaluation.epochs import EpochReport
+from paropt.training.evaluation.limits import Limit
 from paropt.training.metrics import Direction
 
 STEADY = 3  # best epochs that tell a trial's worth
@@ -33,10 +34,14 @@ _TERM = re.compile(rf"\s*([+-]?)\s*(?:({_NUMBER})\s*\*)?\s*([A-Za-z_][\w]*(?:@\d
 
 @dataclass(frozen=True)
 class Objective:
-    """A metric as :meth:`parse` writes it, and whether larger or smaller values are better."""
+    """A metric as :meth:`parse` writes it, and whether larger or smaller values are better.
+
+    ``limits`` are what a trial must keep to if it is to be the best.
+    """
 
     metric: str
     direction: Direction = "maximize"
+    limits: tuple[Limit, ...] = ()
 
     @classmethod
     def parse(cls, text: str, own: Mapping[str, Direction] | None = None) -> Objective:

@@ -1,0 +1,100 @@
+"""Limits and budgets beyond a number of trials, in a real database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from paropt.errors import StudyError
+from paropt.search.study.definition import StudyDefinition
+from paropt.search.study.overview import overview
+from paropt.search.study.study import Study
+from paropt.search.study.trial import Trial
+from paropt.storage.engine import open_rdb
+from paropt.training.evaluation.epochs import EpochReport
+
+pytestmark = pytest.mark.postgres
+
+SPACE: dict[str, Any] = {
+    "model": "gru4rec",
+    "search": {"momentum": {"type": "float", "low": 0.0, "high": 1.0}},
+}
+
+
+@pytest.fixture
+def create(module_database_url: str, request: pytest.FixtureRequest) -> Iterator[Any]:
+    opened = []
+
+    def create(**options: Any) -> Study:
+        kept = {key: options.pop(key) for key in ("budget",) if key in options}
+        name = request.node.name
+        definition = StudyDefinition(name, SPACE, "mrr@20", [20], "/data", "abc", **options)
+        opened.append(Study.create(module_database_url, definition, **kept))
+        return opened[-1]
+
+    yield create
+    for study in opened:
+        study.close()
+
+
+def given(study: Study) -> Trial:
+    trial = study.next_trial({})
+    assert trial is not None
+    return trial
+
+
+def finish(trial: Trial, value: float, **more: Any) -> None:
+    trial.report(
+        EpochReport(1, {"mrr@20": value, "parameters": more.pop("parameters", 5.0)}, **more)
+    )
+    trial.complete()
+
+
+def test_what_is_beyond_a_limit_never_wins(create: Any, module_database_url: str) -> None:
+    study = create(constraints=["parameters<=10"], budget=3)
+    finish(given(study), 0.9, parameters=11)
+    given(study).beyond("parameters 99 is above 10", {"parameters": 99})
+    finish(given(study), 0.5, parameters=10)
+    finish(given(study), 0.4)
+    found = study.summary()
+    assert found["counts"]["complete"] == 3 and found["counts"]["beyond"] == 1
+    assert (found["best"]["trial"], found["best"]["value"]) == (2, 0.5)
+    assert found["constraints"] == {"limits": {"parameters<=10": 2}, "keep": 2}
+    assert [trial["beyond"] for trial in study.trials()] == [
+        ["parameters 11 is above 10"], ["parameters 99 is above 10"], [], [],
+    ]  # fmt: skip
+    assert study.retry_failed() == 0
+    with study.transaction() as connection:
+        (listed,) = [one for one in overview(connection).studies if one["study"] == study.name]
+    assert (listed["best"]["trial"], listed["counts"]) == (2, found["counts"])
+    storage = open_rdb(module_database_url)
+    try:
+        stored = storage.get_all_trials(storage.get_study_id_from_name(study.name))
+    finally:
+        storage._backend.engine.dispose()
+    assert [trial.constraints["parameters<=10"] for trial in stored] == [0.1, 8.9, 0.0, -0.5]
+    assert [trial.value for trial in stored] == [0.9, None, 0.5, 0.4]
+    assert stored[0].user_attrs["beyond"] == "parameters 11 is above 10"
+
+
+def test_what_is_beyond_a_limit_sets_no_bar(create: Any) -> None:
+    """By the median rule the third would be pruned, were it not for the limit."""
+    pruner = {"name": "median", "startup": 1, "warmup": 1}
+    study = create(constraints=["parameters<=10"], pruner=pruner)
+    finish(given(study), 0.9, parameters=11)
+    finish(given(study), 0.1)
+    third, report = given(study), EpochReport(1, {"mrr@20": 0.2, "parameters": 1.0})
+    assert third.report(report) is False
+
+
+def test_limits_are_part_of_the_study(create: Any, module_database_url: str) -> None:
+    study = create(constraints=["parameters<=10"])
+    assert create().definition.constraints == ["parameters<=10"]
+    with pytest.raises(StudyError, match="has parameters<=10, not parameters<=11"):
+        create(constraints=["parameters<=11"])
+    assert Study.load(module_database_url, study.name).definition.recorded == ["parameters"]
+    assert study.definition.to_json()["format"] == 3
+    assert replace(study.definition, constraints=[]).to_json()["format"] == 2
