@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 AUTO = "auto"  # begins the name of a study whose space was made for its data
 DEFAULT_TRIALS = 100
+MIB = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def create_or_resume(request: LaunchRequest, note: Note) -> OpenedStudy:
         note(line)
     objective = _check_search(request, space)
     dataset = open_data(find_data(request, space, note))
-    _check_needs(space, dataset)
+    _check_needs(space, dataset, note)
     name = request.study or default_name(request.space.stem, dataset.path)
     storage = open_storage(request.storage, listen=request.listen, wait=database_wait())
     try:
@@ -255,7 +256,7 @@ def _without_space(request: LaunchRequest, note: Note) -> OpenedStudy:
 
         space, reasons = suited_space(dataset, request.fixed)
         objective = _check_search(request, space)
-        _check_needs(space, dataset)
+        _check_needs(space, dataset, note)
         note("no --space, so one is made for this data:")
         for reason in reasons:
             note(f"  {reason}")
@@ -309,11 +310,12 @@ def _like_recorded(request: LaunchRequest, recorded: StudyDefinition) -> StudyDe
     )
 
 
-def _check_needs(space: Space, dataset: Dataset) -> None:
+def _check_needs(space: Space, dataset: Dataset, note: Note) -> None:
     """A worker needs no such check: its data have the fingerprint of those checked here."""
     from paropt.search.setup.check_needs import check_needs
 
-    check_needs(space, dataset)
+    if most := check_needs(space, dataset):
+        note(f"what a trial remembers of users takes {most / MIB:,.3g} MiB at most, on each slot")
 
 
 def _added(space: Space, dataset: Dataset) -> dict[str, str]:

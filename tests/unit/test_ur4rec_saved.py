@@ -13,8 +13,13 @@ from click.testing import CliRunner, Result
 
 from models.ur4rec import UR4Rec
 from paropt.cli.main import cli
+from paropt.data import open_dataset
 from paropt.names import memory_words
+from paropt.search.setup.check_needs import check_needs
+from paropt.search.setup.check_space import checked
+from paropt.search.space.file import of_object
 from paropt.training import registry
+from paropt.training.batches.catalogue import facts
 from paropt.training.fitting.memory import digest
 from paropt.training.made_up import made_up_data
 from paropt.training.saved_model.saved import load_model
@@ -41,6 +46,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.exit_code == 0, done.output
     assert "MiB at most" in done.stderr and "its memory takes 0.00" in done.stderr
     return folder
+
+
+def test_a_study_says_beforehand_what_trials_may_remember(folder: Path) -> None:
+    fixed = dict(part.split("=") for part in PARAMS.split(","))
+    sizes = {"type": "categorical", "choices": [0, 3, 5]}
+    space = checked(
+        of_object(
+            {
+                "model": "ur4rec",
+                "fixed": {name: int(value) for name, value in fixed.items() if name[:4] != "max_"},
+                "search": {"max_memory_size": sizes},
+            }
+        )
+    )
+    dataset = open_dataset(folder / "data")
+    about = facts(dataset.view("search"))
+    largest = registry.complete_params("ur4rec", {**fixed, "max_memory_size": 5})
+    assert check_needs(space, dataset) == UR4Rec.memory_bytes(largest, about) > 0
 
 
 def test_every_stage_is_a_model_and_the_results_are_told(folder: Path) -> None:

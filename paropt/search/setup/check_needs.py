@@ -20,28 +20,34 @@ _PROBES = 20  # configurations drawn at random
 _TRIES = 8  # to draw one in which a parameter is in force
 
 
-def check_needs(space: Space, dataset: Dataset) -> None:
+def check_needs(space: Space, dataset: Dataset) -> int:
     """Refuse data that lack something that a configuration of the space reads.
 
     Start points, every choice of every parameter, and some configurations at random are tried; a
     trial's own check is the last word.
 
+    Returns:
+        The most bytes that one of these remembers of users (:meth:`Model.memory_bytes`).
+
     Raises:
         DataError: which parameter asks for what, and which option of ``prepare`` gives it.
     """
     if not any(registry.reads_more(model) for model in space.models):
-        return
-    about = facts(dataset.view("search"))
+        return 0
+    about, most = facts(dataset.view("search")), 0
     for config, parameter in _configurations(space):
+        model = str(config["model"])
         params = {name: value for name, value in config.items() if name != "model"}
         try:
-            registry.complete_params(str(config["model"]), params, about)
+            complete = registry.complete_params(model, params, about)
+            most = max(most, registry.model_class(model).memory_bytes(complete, about))
         except ParamError:
             continue  # what never fits is the space's own check
         except DataError as error:
             value = config[parameter.name] if parameter else None
             told = f' ("{parameter.name}" may be {value})' if parameter else ""
             raise DataError(f"{error}{told}") from None
+    return most
 
 
 def items_read(space: Space) -> set[str]:
