@@ -19,7 +19,14 @@ FORMATS = ("json", "gru4rec-theano", "gru4rec-pytorch")
 
 @click.command()
 @click.argument("study", shell_complete=complete_study)
-@click.option("--top", type=click.IntRange(min=1), default=1, help="How many of the best trials.")
+@click.option(
+    "--top", type=click.IntRange(min=1), show_default="1", help="How many of the best trials."
+)
+@click.option(
+    "--pareto",
+    is_flag=True,
+    help="All trials that no other is better than in both the metric and what --also recorded.",
+)
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -39,7 +46,8 @@ FORMATS = ("json", "gru4rec-theano", "gru4rec-pytorch")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def export(
     study: str,
-    top: int,
+    top: int | None,
+    pareto: bool,
     out: Path,
     format: Format,
     overwrite: bool,
@@ -52,17 +60,21 @@ def export(
 
     \b
     paropt export shop --top 3 --out best
+    paropt export shop --pareto --out front
     paropt train --params best/shop_1_trial17.json --data data/shop
     """
     from paropt.results.export import export
     from paropt.search.study.study import Study
     from paropt.storage.connect import open_storage
 
+    if pareto and top is not None:
+        raise click.UsageError("--pareto writes all trials of the front; leave --top out")
     with open_storage(storage) as opened:
         files = export(
             Study.load(opened.url, study),
             out,
-            top=top,
+            top=top or 1,
+            pareto=pareto,
             format=format,
             overwrite=overwrite,
         )

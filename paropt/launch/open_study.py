@@ -29,7 +29,7 @@ from paropt.storage.connect import Storage, check_storage, open_storage
 from paropt.storage.leases import HEARTBEAT
 from paropt.storage.schema import create_tables
 from paropt.training.evaluation.protocol import EvaluationProtocol, Ties
-from paropt.training.metrics import CUTOFF
+from paropt.training.metrics import CUTOFF, Direction, direction_of
 from paropt.version import __version__
 
 if TYPE_CHECKING:
@@ -180,6 +180,7 @@ def _create(
         fingerprint=dataset.fingerprint,
         added=_added(space, dataset),
         constraints=_constraints(request, space.models),
+        directions=_directions(_also(request, recorded, space.models), space.models),
         semantics=SEMANTICS,
         seed=request.seed,
         sampler=request.sampler,
@@ -224,6 +225,14 @@ def _also(
     if recorded and not request.also:
         return list(recorded.also)
     return more_metrics(request.also, models)
+
+
+def _directions(also: Sequence[str], models: Sequence[str]) -> dict[str, Direction]:
+    """Where what is better cannot be told by the name."""
+    from paropt.training.evaluation.choose_objective import directions
+
+    found = directions(also, models)
+    return {name: better for name, better in found.items() if better != direction_of(name)}
 
 
 def _constraints(request: LaunchRequest, models: Sequence[str]) -> list[str]:

@@ -19,10 +19,12 @@ def export(
     out: Path,
     *,
     top: int = 1,
+    pareto: bool = False,
     format: Format = "json",
     overwrite: bool = False,
 ) -> list[dict[str, Any]]:
-    """Writes the ``top`` best trials to ``out``; returns file, trial, epoch and value of each.
+    """Writes the ``top`` best trials to ``out``, or those of the Pareto front; returns file, trial,
+    epoch and value of each, and what else a front is of.
 
     Everything is made ready before anything is written.
 
@@ -30,7 +32,12 @@ def export(
         StudyError: no trial has a value yet.
         ParoptError: the format cannot express one of them, or a file exists.
     """
-    best = study.best(top)
+    if pareto and not study.definition.beside:
+        raise StudyError(
+            f"study {study.name!r} records nothing beside {study.definition.metric}, so it has no "
+            "front; launch another one with --also"
+        )
+    best = study.front() if pareto else study.best(top)
     if not best:
         within = " within its constraints" if study.definition.constraints else ""
         raise StudyError(
@@ -46,6 +53,9 @@ def export(
         written.append(
             {"file": str(path)} | {key: trial[key] for key in ("trial", "epoch", "value")}
         )
+        if pareto:
+            values = {**trial["metrics"], **trial["measures"]}
+            written[-1]["also"] = {name: values.get(name) for name in study.definition.beside}
     for path in texts:
         if path.exists() and not overwrite:
             raise ParoptError(f"{path} exists; add --overwrite to replace it")

@@ -158,6 +158,7 @@ class Searched:
     spent: float = 0.0
     saved: float = 0.0
     constraints: Json | None = None
+    pareto: Json | None = None
 
     @property
     def models(self) -> list[str]:
@@ -216,6 +217,7 @@ class Searched:
             counts=summary["counts"],
             epochs=summary["epochs"],
             constraints=summary["constraints"],
+            pareto=summary["pareto"],
             floor=summary["floor"],
             runner_up=summary["runner_up"],
             unread=summary["unread"],

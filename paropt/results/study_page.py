@@ -38,7 +38,9 @@ from paropt.results.words import (
 )
 from paropt.training.evaluation import words
 from paropt.training.evaluation.objective import Objective
+from paropt.training.metrics import written
 
+FRONT = 30  # trials of a front in a table
 LONGEST = 28  # characters of a value in a table
 # Recall@20 and MRR@20 on test that GRU4Rec's authors give for its official code, by the format of
 # the log and so by its published cleaning and split
@@ -64,6 +66,7 @@ def search_blocks(searched: Searched) -> list[Block]:
     """All of a search but its headline: a final test's page has it, too."""
     return [
         *_ten_best(searched),
+        *_front(searched),
         *_models(searched),
         *_course(searched),
         *_importances(searched),
@@ -281,6 +284,40 @@ def _value(value: Any) -> Cell:
 def shortened(text: str, longest: int = LONGEST) -> Cell:
     """A cell that says no more than fits, and all of it where one asks."""
     return Cell(text) if len(text) <= longest else Cell(f"{text[: longest - 1]}…", full=text)
+
+
+def _front(searched: Searched) -> Iterable[Block]:
+    """What is best where more than the metric counts."""
+    found = searched.pareto
+    if not found or not found["trials"]:
+        return
+    yield Heading("The Pareto front")
+    better = {"maximize": "more", "minimize": "less"}
+    also = listed([f"{better[way]} {name}" for name, way in found["also"].items()])
+    yield Paragraph(
+        [
+            f"Beside {searched.metric}, {also} is better. Of these trials each is better in "
+            "something than any other; the search itself looked for the metric alone."
+        ]
+    )
+    shown = found["trials"][:FRONT]
+    rows = [
+        cells(
+            str(trial["trial"]),
+            number(trial["value"]),
+            number(trial["steady"]),
+            *(written(name, trial["also"][name]) for name in found["also"]),
+            trial["model"],
+            trial["state"],
+        )
+        for trial in shown
+    ]
+    header = ["trial", searched.metric, "mean of 3 best epochs", *found["also"], "model", "state"]
+    yield Table(header, rows, range(3 + len(found["also"])))
+    if len(shown) < len(found["trials"]):
+        yield Paragraph([f"The first {len(shown)} of {len(found['trials'])}."], "aside")
+    for figure in of_study.fronts(searched):
+        yield Picture(figure)
 
 
 def _models(searched: Searched) -> Iterable[Block]:

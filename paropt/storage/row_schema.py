@@ -321,6 +321,7 @@ DEFINITION = Members(
         "plan": Unless({}, PLAN),
         "added": Every(NAME, dict),
         "constraints": Every(NAME),
+        "directions": Every(one_of(("maximize", "minimize"), "one of maximize and minimize"), dict),
     },
 )
 

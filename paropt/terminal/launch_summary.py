@@ -14,6 +14,7 @@ from paropt.names import baseline, command, epoch_of
 from paropt.search.study.equal_spend import LEAST_SPEND
 from paropt.search.study.study import Study
 from paropt.search.study.summary import Importance
+from paropt.terminal.front import front_table
 from paropt.terminal.live import best_line, progress_line
 from paropt.terminal.standing import constraint_lines, objective_of, standing, tie_mark
 
@@ -40,6 +41,10 @@ def print_ending(console: Console, status: Mapping[str, Any], study: Study) -> N
         say(line)
     say()
     console.print(_best(study), highlight=False, soft_wrap=not console.is_terminal)
+    if (status["pareto"] or {}).get("trials"):
+        say()
+        for part in front_table(status, study, TOP, console.width):
+            console.print(part, highlight=False, soft_wrap=not console.is_terminal)
     if status["by_model"]:
         say()
         console.print(_models(status), highlight=False, soft_wrap=not console.is_terminal)

@@ -18,6 +18,7 @@ from paropt.storage.connect import Storage
 from paropt.storage.leases import Rhythm, Slots
 from paropt.terminal.columns import Column
 from paropt.terminal.frames import cut_to_fit, on_a_terminal, quiet_keys, summary
+from paropt.terminal.front import front_table
 from paropt.terminal.live import duration
 from paropt.terminal.standing import constraint_lines, standing, tie_mark
 from paropt.terminal.study_list import (
@@ -96,6 +97,8 @@ def study_report(
     parts: list[RenderableType] = [Text(line) for line in _headline(status)]
     if status["best"] and best:
         parts += [Text(), _best_table(status["metric"], study, best, width)]
+    if (status["pareto"] or {}).get("trials") and best:
+        parts += [Text(), *front_table(status, study, best, width)]
     if status["counts"]["failed"] and failed:
         parts += [Text(), _failures(study, failed, width)]
     parts.append(Text())

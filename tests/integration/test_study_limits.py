@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from paropt.errors import StudyError
+from paropt.results.export import export
+from paropt.results.markdown import markdown
+from paropt.results.searched import Searched
+from paropt.results.study_page import study_page
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.overview import overview
 from paropt.search.study.study import Study
@@ -98,3 +103,38 @@ def test_limits_are_part_of_the_study(create: Any, module_database_url: str) -> 
     assert Study.load(module_database_url, study.name).definition.recorded == ["parameters"]
     assert study.definition.to_json()["format"] == 3
     assert replace(study.definition, constraints=[]).to_json()["format"] == 2
+
+
+def test_a_front_is_what_nothing_beats_in_everything(create: Any, tmp_path: Path) -> None:
+    study = create(also=["parameters", "recall@5"], constraints=["parameters<=90"])
+    recalls = {"mrr@20": 0.0, "recall@5": 0.5}
+    for value, parameters, more in [
+        (0.5, 50.0, 0.5),
+        (0.5, 50.0, 0.5),  # as good in all: both are on it
+        (0.4, 60.0, 0.5),  # beaten by both
+        (0.4, 40.0, 0.5),
+        (0.3, 60.0, 0.6),  # the best recall
+        (0.9, 95.0, 0.9),  # beyond the limit
+        (0.5, 51.0, 0.5),  # worth as much as the first, and larger
+    ]:
+        trial = given(study)
+        told = {**recalls, "mrr@20": value, "parameters": parameters, "recall@5": more}
+        trial.report(EpochReport(1, told))
+        trial.complete()
+    found = study.summary()["pareto"]
+    assert found["also"] == {"parameters": "minimize", "recall@5": "maximize"}
+    assert [trial["trial"] for trial in found["trials"]] == [0, 1, 3, 4]
+    assert found["trials"][2]["also"] == {"parameters": 40.0, "recall@5": 0.5}
+    written = export(study, tmp_path, pareto=True)
+    assert [file["trial"] for file in written] == [0, 1, 3, 4]
+    assert written[3]["also"] == {"parameters": 60.0, "recall@5": 0.6}
+    page = markdown(study_page(Searched.of(study)))
+    assert "## The Pareto front" in page and "less parameters and more recall@5" in page
+
+
+def test_without_anything_beside_there_is_no_front(create: Any, tmp_path: Path) -> None:
+    study = create()
+    finish(given(study), 0.5)
+    assert study.summary()["pareto"] is None
+    with pytest.raises(StudyError, match="records nothing beside mrr@20"):
+        export(study, tmp_path, pareto=True)

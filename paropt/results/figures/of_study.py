@@ -52,6 +52,7 @@ def of_search(searched: Searched) -> list[Figure]:
     """Those of any search: over time, learning curves, models, importances."""
     found: list[Figure] = [over_time(searched), learning_curves(searched)]
     found += per_model(searched)
+    found += fronts(searched)
     found += [importance(one) for one in searched.importances]
     return _with_data(found)
 
@@ -196,6 +197,29 @@ def per_model(searched: Searched) -> list[Marks]:
     title = f"{metric} of each model at equal spend, {counted(round(spend), 'device second')}"
     dots, rings = "at equal spend", "with all that was spent on it"
     return [Marks("best-per-model", title, f"{metric} on valid", "", marks, dots, rings)]
+
+
+def fronts(searched: Searched) -> list[Lines]:
+    """The trials of the Pareto front against each value that is recorded beside the metric."""
+    found = searched.pareto
+    if not found or not found["trials"]:
+        return []
+    metric = searched.metric
+    figures = []
+    for name in found["also"]:
+        series = []
+        for model in dict.fromkeys(trial["model"] for trial in found["trials"]):
+            dots = [
+                (float(trial["also"][name]), trial["steady"])
+                for trial in found["trials"]
+                if trial["model"] == model
+            ]
+            colour, shape = _look(searched.models, model)
+            series.append(Series(model, sorted(dots), dots=True, colour=colour, shape=shape))
+        title = f"Pareto front: {metric} against {name}"
+        y = f"{metric}, mean of 3 best epochs"
+        figures.append(Lines(f"pareto-{name.replace('@', '-')}", title, name, y, series))
+    return figures
 
 
 def importance(found: Importance) -> Bars:

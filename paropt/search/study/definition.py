@@ -14,7 +14,7 @@ from paropt.storage.leases import HEARTBEAT
 from paropt.training.evaluation.limits import Limit, read_stored
 from paropt.training.evaluation.objective import Objective
 from paropt.training.evaluation.protocol import EvaluationProtocol
-from paropt.training.metrics import Direction
+from paropt.training.metrics import Direction, direction_of
 from paropt.training.semantics import DEFAULT_SEED
 
 # 2 added how trials are judged, 3 limits; who reads less would judge, or choose, otherwise
@@ -44,7 +44,8 @@ class StudyDefinition:
     ``added`` are digests of what the space reads of what was added to the data since they were
     prepared (semantic ids): the fingerprint says nothing of it.
     ``constraints`` are the texts of what trials must keep to
-    (:mod:`paropt.training.evaluation.limits`).
+    (:mod:`paropt.training.evaluation.limits`). ``directions`` says what is better of those in
+    ``also`` that a model reports of itself, where that is less.
     A ``plan`` (:mod:`paropt.search.study.plan`) makes it a study that searches nothing: it trains
     what the plan lists.
     """
@@ -68,6 +69,7 @@ class StudyDefinition:
     plan: Mapping[str, Any] = field(default_factory=dict)
     added: Mapping[str, str] = field(default_factory=dict)
     constraints: list[str] = field(default_factory=list)
+    directions: Mapping[str, Direction] = field(default_factory=dict)
 
     @cached_property
     def objective(self) -> Objective:
@@ -79,6 +81,12 @@ class StudyDefinition:
             return read_stored(self.constraints)
         except ParamError as error:
             raise StudyError(f"the study's definition is damaged: {error}") from None
+
+    @property
+    def beside(self) -> dict[str, Direction]:
+        """What is recorded beside the objective for its own sake, and what is better of each."""
+        others = (name for name in self.also if name != self.metric)
+        return {name: self.directions.get(name) or direction_of(name) for name in others}
 
     @property
     def recorded(self) -> list[str]:
@@ -96,6 +104,8 @@ class StudyDefinition:
         if not self.constraints:  # then it is what versions before wrote, and read
             del found["constraints"]
             found["format"] = 2
+        if not self.directions:
+            del found["directions"]
         return found
 
     @classmethod

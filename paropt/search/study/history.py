@@ -21,7 +21,7 @@ from paropt.storage import row_schema, trial_rows
 from paropt.training.evaluation import epochs
 from paropt.training.evaluation.epochs import EpochReport
 from paropt.training.evaluation.limits import keeps, scaled_excesses
-from paropt.training.evaluation.objective import Curve, Objective
+from paropt.training.evaluation.objective import Curve, Objective, honest
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ class Record:
         """What was recorded of it, by metric and measure; metrics are those of its best epoch, or
         while it runs of its last."""
         report = self.best_report or (self.reports[-1] if self.reports and self.open else None)
-        found = dict(report.metrics) if report else {}
+        found = honest(report) if report else {}
         return {**found, **epochs.costs(self.reports), **self.end.get("measures", {})}
 
     def keeps(self, objective: Objective) -> bool:

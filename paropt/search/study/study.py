@@ -15,6 +15,7 @@ from paropt.search.space.file import from_json
 from paropt.search.space.space import Space
 from paropt.search.study import summary
 from paropt.search.study.definition import StudyDefinition
+from paropt.search.study.front import front
 from paropt.search.study.history import LOST, History, best_first, counts, searched_values
 from paropt.search.study.overview import seconds_left
 from paropt.search.study.plan import Job, jobs_of
@@ -299,6 +300,12 @@ class Study:
         self.refresh()
         best = best_first(self.history.lineages(), self.definition.objective)[:top]
         return [summary.described(record, self.definition.objective) for record in best]
+
+    def front(self) -> list[dict[str, Any]]:
+        """The trials of the Pareto front, as :meth:`best`."""
+        self.refresh()
+        found = front(self.history.lineages(), self.definition)
+        return [summary.described(record, self.definition.objective) for record in found]
 
     def trials(self) -> list[dict[str, Any]]:
         """Every attempt, in order."""

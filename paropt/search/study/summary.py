@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from paropt.search.space.space import Space
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.equal_spend import by_model
+from paropt.search.study.front import described_front
 from paropt.search.study.history import Record, best_first, counts
 from paropt.training.evaluation.epochs import EpochReport
 from paropt.training.evaluation.limits import broken
@@ -125,6 +126,7 @@ def summary(
         "unread": unread,
         "epochs": spent(lineages, objective),
         "constraints": constraints(lineages, objective),
+        "pareto": described_front(lineages, definition) if definition.beside else None,
     }
 
 

@@ -20,7 +20,7 @@ from paropt.storage import trial_rows
 from paropt.training.evaluation import epochs
 from paropt.training.evaluation.epochs import EpochReport
 from paropt.training.evaluation.limits import broken
-from paropt.training.evaluation.objective import Curve, Objective, flattered
+from paropt.training.evaluation.objective import Curve, Objective, flattered, honest
 from paropt.training.evaluation.words import experts
 
 MIB = 1 << 20
@@ -218,8 +218,8 @@ class Trial:
     def _values(self, end: Mapping[str, Any]) -> dict[str, float]:
         """What was recorded of it at its end, by metric and measure."""
         reports = epochs.reports(self._curves)
-        best = next((report.metrics for report in reports if report.epoch == end.get("epoch")), {})
-        return {**best, **epochs.costs(reports), **end.get("measures", {})}
+        best = (honest(report) for report in reports if report.epoch == end.get("epoch"))
+        return {**next(best, {}), **epochs.costs(reports), **end.get("measures", {})}
 
     def _reached(self) -> dict[str, Any]:
         """What they see of it from its first epoch on."""

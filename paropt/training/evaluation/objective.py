@@ -161,6 +161,11 @@ def flattered(report: EpochReport) -> bool:
     return (report.tied or 0.0) > NOTICEABLE and bool(report.conservative)
 
 
+def honest(report: EpochReport) -> dict[str, float]:
+    """The metrics, with equal scores counted against the target where they are many."""
+    return {**report.metrics, **report.conservative} if flattered(report) else dict(report.metrics)
+
+
 def interval(value: float, stderr: float) -> tuple[float, float]:
     """The 95 % interval around a mean, by the normal approximation."""
     return value - NORMAL * stderr, value + NORMAL * stderr
