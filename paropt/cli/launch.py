@@ -71,6 +71,13 @@ from paropt.cli._study import (
     help="Begin a new study with an earlier one's best configurations, or a paramfile's; "
     "repeatable.",
 )
+@click.option(
+    "--from",
+    "begin",
+    type=click.Path(path_type=Path),
+    metavar="MODEL",
+    help="Every trial goes on from this saved model: it begins with its weights.",
+)
 @click.option("--seed", type=int, show_default="42", help="Of sampling and training.")
 @click.option("--sampler", type=Choice(), show_default="tpe", help="tpe, random or grid.")
 @click.option("--pruner", type=Choice(), show_default="asha", help="asha, median or none.")

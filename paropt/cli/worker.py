@@ -32,6 +32,14 @@ from paropt.cli._study import (
     "The study's dataset directory on this machine",
     show_default="where the study was launched with it",
 )
+@click.option(
+    "--from",
+    "begin",
+    type=click.Path(path_type=Path),
+    metavar="MODEL",
+    show_default="where the study was launched with it",
+    help="Where the saved model lies on this machine that the study's trials begin with.",
+)
 @slot_options
 @tensorboard_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -39,6 +47,7 @@ def worker(
     study: str,
     storage: str | None,
     data: tuple[str, ...],
+    begin: Path | None,
     devices: str,
     per_device: int | Literal["auto"] | None,
     checkpoint_dir: str | None,
@@ -62,7 +71,7 @@ def worker(
     if tensorboard is not None:
         require(tensorboard)
         say(where(tensorboard))
-    with join(study, storage, data, say) as opened:
+    with join(study, storage, data, say, begin) as opened:
         checkpoints = Path(checkpoint_dir) if checkpoint_dir else None
         status = work(
             opened, slots, checkpoints=checkpoints, tensorboard=tensorboard, report=not as_json

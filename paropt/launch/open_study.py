@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,9 @@ from paropt.storage.leases import HEARTBEAT
 from paropt.storage.schema import create_tables
 from paropt.training.evaluation.protocol import EvaluationProtocol, Ties
 from paropt.training.metrics import CUTOFF, Direction, direction_of
+from paropt.training.saved_model.header import read_header
 from paropt.version import __version__
+from paropt.worker.begun_model import digest_of, find, keep
 
 if TYPE_CHECKING:
     from paropt.data import Dataset
@@ -66,6 +68,7 @@ class LaunchRequest:
     heartbeat: float | None = None
     storage: str | None = None
     listen: str | None = None
+    begin: Path | None = None  # a saved model that every trial begins with
 
 
 @dataclass
@@ -107,9 +110,11 @@ def create_or_resume(request: LaunchRequest, note: Note) -> OpenedStudy:
         return _without_space(request, note)
     from paropt.search.setup.check_space import read_checked_space
 
-    space = read_checked_space(request.space, request.fixed)
+    file = request.space
+    space = read_checked_space(file, request.fixed)
     for line in pinned_words(space):
         note(line)
+    space = _begun(request, space, lambda fixed: read_checked_space(file, fixed), note)
     objective = _check_search(request, space)
     dataset = open_data(find_data(request, space, note))
     _check_needs(space, dataset, note)
@@ -187,10 +192,15 @@ def _create(
         pruner=request.pruner,
         versions=versions(),
         heartbeat=request.heartbeat or HEARTBEAT,
+        begin=_begin(request),
     )
     budget = request.trials
     if budget is None and request.timeout is None and not known:
         budget = DEFAULT_TRIALS
+    if recorded:
+        definition.joined_to(recorded)
+    if request.begin:
+        keep(request.begin, definition.begin["digest"])
     study = Study.create(
         storage.url, definition, budget=budget, timeout=request.timeout, space=space
     )
@@ -202,6 +212,38 @@ def _place(request: LaunchRequest, space: Space, dataset: Dataset) -> str:
     """Where others find the data: a URL where one was named, else the directory here."""
     named = request.data or space.data or os.environ.get("PAROPT_DATASET")
     return url_of(named) or str(dataset.path.resolve())
+
+
+def _fixed_model(request: LaunchRequest) -> tuple[str, ...]:
+    """``--fixed``, with the model that the trials begin with where nobody wrote a space."""
+    if request.begin is None:
+        return request.fixed
+    return (*request.fixed, f"model={read_header(request.begin).meta['model']}")
+
+
+def _begun(
+    request: LaunchRequest, space: Space, read: Callable[[Iterable[str]], Space], note: Note
+) -> Space:
+    """The space as it is for trials that begin with a saved model, if they do."""
+    if request.begin is None:
+        return space
+    from paropt.search.setup.going_on import begun_space
+    from paropt.training.saved_model.earlier import read_earlier
+
+    fixed = _fixed_model(request) if request.space is None else request.fixed
+    space, said = begun_space(read, fixed, read_earlier(request.begin))
+    for line in said:
+        note(line)
+    return space
+
+
+def _begin(request: LaunchRequest) -> dict[str, str]:
+    """What a study says of the model that its trials begin with."""
+    if request.begin is None:
+        return {}
+    model = str(read_header(request.begin).meta["model"])
+    path = str(request.begin.absolute())
+    return {"model": model, "path": path, "digest": digest_of(request.begin)}
 
 
 def _protocol(
@@ -263,12 +305,15 @@ def _without_space(request: LaunchRequest, note: Note) -> OpenedStudy:
             return _resume(replace(request, study=name, data=found), storage, note)
         from paropt.search.setup.auto_space import suited_space
 
-        space, reasons = suited_space(dataset, request.fixed)
+        space, reasons = suited_space(dataset, _fixed_model(request))
         objective = _check_search(request, space)
         _check_needs(space, dataset, note)
         note("no --space, so one is made for this data:")
         for reason in reasons:
-            note(f"  {reason}")
+            said = "as the model that the trials begin with" if request.begin else "as --fixed says"
+            note(f"  {reason.replace('as --fixed says', said)}")
+        there = dataset
+        space = _begun(request, space, lambda fixed: suited_space(there, fixed)[0], note)
         space = _warmed(request, storage, False, space, note)
         note(f"the study is named {name!r}; launch again to go on with it")
         return _create(request, storage, name, False, space, objective, dataset, note)
@@ -298,6 +343,7 @@ def _resume(request: LaunchRequest, storage: Storage, note: Note) -> OpenedStudy
         raise StudyError("--fixed changes a space; give --space too")
     check_semantics(request.study, recorded.semantics)
     data = matching_data(request.study, recorded, request.data, note)
+    find(request.study, recorded.begin, request.begin)
     note(f"study {request.study!r} goes on")
     _ignored(request, note)
     create_tables(storage.engine())
@@ -348,9 +394,14 @@ def _metric_of(request: LaunchRequest, recorded: StudyDefinition) -> str | None:
 
 
 def join(
-    name: str, storage_url: str | None, data: Given | None, note: Note = silent
+    name: str,
+    storage_url: str | None,
+    data: Given | None,
+    note: Note = silent,
+    begin: Path | None = None,
 ) -> OpenedStudy:
-    """An existing study, for a worker.
+    """An existing study, for a worker; ``begin`` is where the model lies that its trials begin
+    with.
 
     Raises:
         StudyError: no such study, or what is here differs from it: both values are named.
@@ -363,6 +414,7 @@ def join(
         study = Study.load(storage.url, name)
         check_semantics(name, study.definition.semantics)
         path = matching_data(name, study.definition, data, note)
+        find(name, study.definition.begin, begin)
         create_tables(storage.engine())
         return OpenedStudy(storage, study, path, True)
     except BaseException:

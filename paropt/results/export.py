@@ -89,6 +89,7 @@ def paramfile_of(definition: StudyDefinition, trial: Mapping[str, Any]) -> Param
             "fingerprint": definition.fingerprint,
             "semantics": definition.semantics,
             "versions": dict(definition.versions),
+            **({"begun_from": dict(definition.begin)} if definition.begin else {}),
         },
     )
 

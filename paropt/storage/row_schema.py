@@ -322,6 +322,7 @@ DEFINITION = Members(
         "added": Every(NAME, dict),
         "constraints": Every(NAME),
         "directions": Every(one_of(("maximize", "minimize"), "one of maximize and minimize"), dict),
+        "begin": Every(TEXT, dict),
     },
 )
 

@@ -196,7 +196,7 @@ def train(
         filter_seen=protocol.filter_seen,
         earlier=earlier,
     )
-    _note_carried(fit, request, note)
+    _note_beginning(fit, request, provenance or {}, note)
     if request.cold_items:
         check_cold(fit.model, catalogue(view))
     fit.on_progress = on_progress
@@ -269,9 +269,13 @@ def _taken_over(request: TrainRequest) -> tuple[TrainRequest, Earlier | None]:
     return replace(request, params={**earlier.params, **request.params}), earlier
 
 
-def _note_carried(fit: Fit, request: TrainRequest, note: Callable[[str], None]) -> None:
+def _note_beginning(
+    fit: Fit, request: TrainRequest, provenance: Mapping[str, Any], note: Callable[[str], None]
+) -> None:
     if fit.carried is not None:
         note(f"it begins with {request.begin}: {fit.carried.words()}")
+    elif begun := provenance.get("begun_from"):
+        note(f"the paramfile's trial began with {begun['path']}; --from does so here")
 
 
 def _begun_from(request: TrainRequest, fit: Fit) -> dict[str, Any] | None:

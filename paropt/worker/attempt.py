@@ -184,6 +184,7 @@ class Attempt:
             "checkpoint": str(slot.checkpoints.path(trial.root, trial.attempt)),
             "resume": [str(path) for path in usable] if second else None,
             "tensorboard": self._events(),
+            **({"begin": dict(definition.begin)} if definition.begin else {}),
         }
 
     def _events(self) -> str | None:

@@ -38,6 +38,7 @@ from paropt.worker.protocol import LineReader, Message, encode
 if TYPE_CHECKING:
     from paropt.data import View
     from paropt.training.evaluation.epochs import EpochReport
+    from paropt.training.fitting.earlier import Earlier
     from paropt.training.fitting.fit import Fit
     from paropt.training.tensorboard import EventFile
 
@@ -116,9 +117,9 @@ def main() -> int:
         return 1
     gc.collect()
     gc.freeze()  # torch's own objects: looking through them costs 0.15 s between two fits
-    views: dict[tuple[str, str], View] = {}
+    kept = _Kept()
     while (message := parent.fits.get()) is not None:
-        _train(parent, message, views)
+        _train(parent, message, kept)
     return 0
 
 
@@ -145,14 +146,46 @@ def _facts() -> dict[str, Any]:
     return {"device": device, "torch": torch.__version__, "pid": os.getpid()}
 
 
-def _train(parent: Parent, message: Message, views: dict[tuple[str, str], View]) -> None:
+class _Kept:
+    """What stays open between two fits: one of each is what a study needs."""
+
+    def __init__(self) -> None:
+        self._views: dict[tuple[str, str], View] = {}
+        self._earlier: dict[str, Earlier] = {}
+
+    def view(self, message: Message) -> View:
+        """The data."""
+        from paropt.data import open_dataset
+
+        key = (message["data"], message["view"])
+        if key not in self._views:
+            self._views.clear()
+            self._views[key] = open_dataset(message["data"]).view(message["view"])
+        return self._views[key]
+
+    def earlier(self, message: Message) -> Earlier | None:
+        """The saved model to begin with, if there is one."""
+        begin = message.get("begin")
+        if not begin:
+            return None
+        from paropt.training.saved_model.earlier import read_earlier
+        from paropt.worker.begun_model import find
+
+        if begin["digest"] not in self._earlier:
+            place = find("of this trial", begin)
+            assert place is not None
+            self._earlier = {begin["digest"]: read_earlier(place)}
+        return self._earlier[begin["digest"]]
+
+
+def _train(parent: Parent, message: Message, kept: _Kept) -> None:
     """One fit from its message to its last event; whatever goes wrong in it is an event too."""
     trial = message["trial"]
     parent.begin(trial)
     epoch = 0
     failed: Message | None = None
     try:
-        for epoch in _TrainerFit(parent, message, views).run():  # noqa: B007  # the last one
+        for epoch in _TrainerFit(parent, message, kept).run():  # noqa: B007  # the last one
             pass
     except OutOfMemory as error:
         failed = {"kind": "oom", "message": _one_line(error)}
@@ -174,19 +207,17 @@ def _train(parent: Parent, message: Message, views: dict[tuple[str, str], View])
 class _TrainerFit:
     """One fit, told epoch by epoch, with its checkpoint."""
 
-    def __init__(
-        self, parent: Parent, message: Message, views: dict[tuple[str, str], View]
-    ) -> None:
+    def __init__(self, parent: Parent, message: Message, kept: _Kept) -> None:
         self.parent, self.message = parent, message
         self.trial: int = message["trial"]
         self.checkpoint = _path(message.get("checkpoint"))
         self.limits = read_stored(message.get("constraints") or ())
         self.history: list[Message] = []
         self.complained = False
-        self.fit = self._build(_open_view(message, views))
+        self.fit = self._build(kept.view(message), kept.earlier(message))
         self.events = self._events()
 
-    def _build(self, view: View) -> Fit:
+    def _build(self, view: View, earlier: Earlier | None) -> Fit:
         import torch
 
         from paropt.training.evaluation.objective import Objective
@@ -199,7 +230,7 @@ class _TrainerFit:
         torch.set_num_threads(int(self.message.get("threads") or 1))
         return Fit(
             self.message["model"],
-            self.message["params"],
+            {**(earlier.params if earlier else {}), **self.message["params"]},
             view,
             seed=self.message["seed"],
             device=self.message["device"],
@@ -210,6 +241,7 @@ class _TrainerFit:
             ties=protocol.ties,
             filter_seen=protocol.filter_seen,
             evaluate="last" if self.message.get("once") else True,
+            earlier=earlier,
         )
 
     def _events(self) -> EventFile | None:
@@ -376,16 +408,6 @@ class _TrainerFit:
                 )
 
         return told
-
-
-def _open_view(message: Message, views: dict[tuple[str, str], View]) -> View:
-    from paropt.data import open_dataset
-
-    key = (message["data"], message["view"])
-    if key not in views:
-        views.clear()  # one at a time is what a study needs
-        views[key] = open_dataset(message["data"]).view(message["view"])
-    return views[key]
 
 
 def _path(name: str | None) -> Path | None:

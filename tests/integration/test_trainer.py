@@ -134,6 +134,26 @@ def test_a_final_fit_is_judged_once_with_its_ranks(
     assert (epoch["epoch"], epoch["metrics"]) == (3, last["metrics"])
 
 
+def test_a_fit_begins_with_a_saved_model(child: Child, dataset: Path, tmp_path: Path) -> None:
+    """The one that is meant, or the trial fails and says what to do."""
+    from paropt.data.dataset import open_dataset
+    from paropt.training.fitting.fit import Fit
+    from paropt.training.saved_model.saved import save_model
+    from paropt.worker.begun_model import digest_of
+
+    first = Fit("gru4rec", PARAMS, open_dataset(dataset).view("search"), seed=3)
+    list(first.epochs())
+    save_model(tmp_path / "m", first)
+    begin = {"model": "gru4rec", "path": str(tmp_path / "m"), "digest": digest_of(tmp_path / "m")}
+    child.fit(dataset)
+    anew = numbers(child.hear_until("done"))
+    child.fit(dataset, begin=begin)
+    assert numbers(child.hear_until("done"))[0][1] < anew[0][1]  # it has learnt before
+    child.fit(dataset, begin={**begin, "digest": "0" * 64})
+    (failed,) = child.hear_until("failed")
+    assert "copy it here and say where it is with --from" in failed["message"]
+
+
 def test_a_second_process_goes_on_bit_for_bit(
     child: Child, other: Child, dataset: Path, tmp_path: Path
 ) -> None:

@@ -81,3 +81,20 @@ def test_other_definitions_are_refused(stored: dict[str, Any], message: str) -> 
     with pytest.raises(StudyError, match=message) as caught:
         StudyDefinition.from_json(stored)
     assert "\n" not in str(caught.value)
+
+
+def test_the_model_that_trials_begin_with_is_known_by_its_digest() -> None:
+    begun = replace(RECORDED, begin={"model": "gru4rec", "path": "/m", "digest": "d" * 64})
+    moved = replace(begun, begin={**begun.begin, "path": "/elsewhere"})
+
+    assert RECORDED.to_json()["format"] == 2  # as earlier versions read it
+    assert begun.to_json()["format"] == 3
+    assert StudyDefinition.from_json(json.loads(json.dumps(begun.to_json()))) == begun
+    assert moved.joined_to(begun) is begun
+    for ours, theirs, message in (
+        (RECORDED, begun, "begins with /m, whose weights have the digest dddddddddddd; say so"),
+        (begun, RECORDED, "begins with no saved model; leave --from out"),
+        (replace(begun, begin={**begun.begin, "digest": "e" * 64}), begun, "not eeeeeeeeeeee;"),
+    ):
+        with pytest.raises(StudyError, match=message):
+            ours.joined_to(theirs)

@@ -35,7 +35,7 @@ def check_needs(space: Space, dataset: Dataset) -> int:
     if not any(registry.reads_more(model) for model in space.models):
         return 0
     about, most = facts(dataset.view("search")), 0
-    for config, parameter in _configurations(space):
+    for config, parameter in configurations(space):
         model = str(config["model"])
         params = {name: value for name, value in config.items() if name != "model"}
         try:
@@ -53,7 +53,7 @@ def check_needs(space: Space, dataset: Dataset) -> int:
 def items_read(space: Space) -> set[str]:
     """The fields of items that configurations of the space read, by name."""
     found: set[str] = set()
-    for config, _ in _configurations(space):
+    for config, _ in configurations(space):
         model = str(config["model"])
         params = {name: value for name, value in config.items() if name != "model"}
         try:
@@ -64,7 +64,7 @@ def items_read(space: Space) -> set[str]:
     return found
 
 
-def _configurations(space: Space) -> Iterator[tuple[Config, Parameter | None]]:
+def configurations(space: Space) -> Iterator[tuple[Config, Parameter | None]]:
     """Configurations to try, each with the parameter whose choice it is there for."""
     rng = random.Random(0)
     draw = uniformly(rng)

@@ -17,7 +17,8 @@ from paropt.training.evaluation.protocol import EvaluationProtocol
 from paropt.training.metrics import Direction, direction_of
 from paropt.training.semantics import DEFAULT_SEED
 
-# 2 added how trials are judged, 3 limits; who reads less would judge, or choose, otherwise
+# 2 added how trials are judged, 3 limits and a model that trials begin with; who reads less would
+# judge, choose, or begin otherwise
 FORMAT = 3
 SHOWN = 12  # characters of a fingerprint in messages
 
@@ -46,6 +47,8 @@ class StudyDefinition:
     ``constraints`` are the texts of what trials must keep to
     (:mod:`paropt.training.evaluation.limits`). ``directions`` says what is better of those in
     ``also`` that a model reports of itself, where that is less.
+    ``begin`` says which saved model every trial begins with, if any: the kind of ``model``, the
+    ``path`` where it was, and the ``digest`` of its weights, by which it is known.
     A ``plan`` (:mod:`paropt.search.study.plan`) makes it a study that searches nothing: it trains
     what the plan lists.
     """
@@ -70,6 +73,7 @@ class StudyDefinition:
     added: Mapping[str, str] = field(default_factory=dict)
     constraints: list[str] = field(default_factory=list)
     directions: Mapping[str, Direction] = field(default_factory=dict)
+    begin: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def objective(self) -> Objective:
@@ -101,8 +105,10 @@ class StudyDefinition:
 
     def to_json(self) -> dict[str, Any]:
         found = {"format": FORMAT, **asdict(self)}
-        if not self.constraints:  # then it is what versions before wrote, and read
-            del found["constraints"]
+        later = [name for name in ("constraints", "begin") if not found[name]]
+        for name in later:  # then it is what versions before wrote, and read
+            del found[name]
+        if len(later) == 2:
             found["format"] = 2
         if not self.directions:
             del found["directions"]
@@ -145,6 +151,7 @@ class StudyDefinition:
                     "give it what it has, or launch under another name"
                 )
         recorded.check_added(self.added)
+        recorded.check_begin(self.begin)
         if self.protocol != recorded.protocol:
             raise StudyError(
                 f"study {self.name!r} is judged with {recorded.protocol.words()}, not "
@@ -190,6 +197,28 @@ class StudyDefinition:
                     f"study {self.name!r} reads {name!r} of the data, which {what}; add it as it"
                     " was, or launch under another name"
                 )
+
+    def check_begin(self, begin: Mapping[str, str]) -> None:
+        """Whether trials that begin with this model are the study's.
+
+        Raises:
+            StudyError: they begin with another, or with none.
+        """
+        ours, theirs = begin.get("digest"), self.begin.get("digest")
+        if ours == theirs:
+            return
+        if theirs is None:
+            raise StudyError(
+                f"study {self.name!r} begins with no saved model; leave --from out, or launch "
+                "under another name"
+            )
+        what = f"{self.begin['path']}, whose weights have the digest {theirs[:SHOWN]}"
+        if ours is None:
+            raise StudyError(f"study {self.name!r} begins with {what}; say so with --from")
+        raise StudyError(
+            f"study {self.name!r} begins with {what}, not {ours[:SHOWN]}; give it what it has, or "
+            "launch under another name"
+        )
 
     def filled(self, sampler: Mapping[str, Any], pruner: Mapping[str, Any]) -> StudyDefinition:
         """A new study's definition: nothing left open."""

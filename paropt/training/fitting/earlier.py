@@ -31,6 +31,7 @@ class Earlier:
     Attributes:
         item_ids: of its items, in their order.
         rows: its :meth:`models.parts.contract.Model.keyed_rows`.
+        catalogue: what it was built from.
         optimiser: what its optimiser had gathered by "weight/accumulator"; None: begin anew.
         digest: of its files that this was read from.
     """
@@ -41,6 +42,7 @@ class Earlier:
     weights: Mapping[str, Tensor]
     rows: Mapping[str, Rows]
     digest: str
+    catalogue: Catalogue
     optimiser: Mapping[str, Tensor] | None = None
 
 
@@ -166,8 +168,8 @@ class Beginning:
     # -- whether it fits --------------------------------------------------------------------
 
     def _check(self, catalogue: Catalogue) -> None:
-        mine = _shapes(self.model.state_dict(), self.rows)
-        theirs = _shapes(self.earlier.weights, self.earlier.rows)
+        mine = shapes(self.model.state_dict(), self.rows)
+        theirs = shapes(self.earlier.weights, self.earlier.rows)
         if mine == theirs:
             return
         if changed := self._culprits(catalogue, mine):
@@ -200,12 +202,12 @@ class Beginning:
             except (ParamError, DataError, NotImplementedError):
                 found.append(name)  # it doesn't go without another that was changed
                 continue
-            if _shapes(other.state_dict(), rows) != mine:
+            if shapes(other.state_dict(), rows) != mine:
                 found.append(name)
         return found
 
 
-def _shapes(weights: Mapping[str, Tensor], rows: Mapping[str, Rows]) -> dict[str, list[int]]:
+def shapes(weights: Mapping[str, Tensor], rows: Mapping[str, Rows]) -> dict[str, list[int]]:
     """Of each weight, but for how many rows it has where those are found again."""
     return {name: list(value.shape)[name in rows :] for name, value in weights.items()}
 

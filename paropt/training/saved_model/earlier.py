@@ -32,5 +32,6 @@ def read_earlier(directory: Path, keep_optimiser: bool = False) -> Earlier:
         weights=saved.model.state_dict(),
         rows=rows,
         digest=digest,
+        catalogue=saved.model.catalogue,
         optimiser=gathered,
     )

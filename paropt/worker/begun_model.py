@@ -1,0 +1,102 @@
+"""The saved model that a study's trials begin with, as it is found on this machine.
+
+A study says where it was and the digest of its weights. Whoever launches or joins with ``--from``
+keeps a copy of it, named after the digest, so that slots find it here whatever becomes of the
+original::
+
+    PAROPT_HOME/begun/DIGEST/    a saved model
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from paropt.errors import DataError, StudyError
+from paropt.machine.home import paropt_home
+from paropt.training.saved_model.header import require_files, sha256
+
+WEIGHTS = "model.safetensors"
+FILES = ("model.json", WEIGHTS, "items.parquet")
+SHOWN = 12  # characters of a digest in messages
+
+
+def digest_of(directory: Path) -> str:
+    """The digest of a saved model's weights.
+
+    Raises:
+        DataError: it is no saved model.
+    """
+    require_files(directory)
+    return sha256(directory / WEIGHTS)
+
+
+def keep(directory: Path, digest: str) -> Path:
+    """Keep a copy of a saved model; linked, not copied, where that can be.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    place = _kept(digest)
+    if place.is_dir():
+        return place
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
+        try:
+            for name in FILES:
+                _link(directory / name, beside / name)
+            beside.rename(place)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+    except OSError as error:
+        if not place.is_dir():  # another launch was first
+            why = error.strerror or error
+            raise DataError(f"no copy of {directory} can be kept in {place}: {why}") from None
+    return place
+
+
+def find(study: str, begin: Mapping[str, Any], given: Path | None = None) -> Path | None:
+    """The model that the trials of a study begin with; None if they begin with none.
+
+    ``given`` is where somebody says it is; a copy of that is kept.
+
+    Raises:
+        StudyError: it isn't here, or what is given is another one.
+        DataError: what is given is no saved model.
+    """
+    if not begin:
+        if given is not None:
+            raise StudyError(f"study {study!r} begins with no saved model; leave --from out")
+        return None
+    digest = str(begin["digest"])
+    if given is not None:
+        if (found := digest_of(given)) != digest:
+            raise StudyError(
+                f"study {study!r} begins with the model whose weights have the digest "
+                f"{digest[:SHOWN]}, and {given} has {found[:SHOWN]}; give that one with --from"
+            )
+        return keep(given, digest)
+    kept, recorded = _kept(digest), Path(str(begin["path"]))
+    for place in (kept, recorded):
+        if (place / WEIGHTS).is_file() and sha256(place / WEIGHTS) == digest:
+            return place
+    raise StudyError(
+        f"study {study!r} begins with a model that was in {recorded}, which is not on this machine "
+        "or was changed; copy it here and say where it is with --from DIR"
+    )
+
+
+def _kept(digest: str) -> Path:
+    return paropt_home() / "begun" / digest[:32]
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
