@@ -43,10 +43,22 @@ from paropt.cli._study import (
 @click.option(
     "--trials",
     type=click.IntRange(min=1),
-    show_default="100 for a new study without --timeout",
+    show_default="100 for a new study without another limit",
     help="Configurations to try in all, over every worker and resume.",
 )
 @click.option("--timeout", type=Duration(), metavar="2h", help="Wall-clock time to stop after.")
+@click.option(
+    "--device-hours",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="H",
+    help="Hours of training and ranking to stop after, over all slots of all machines.",
+)
+@click.option(
+    "--stop-after-stale",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Stop when N finished trials in a row were no better than the best.",
+)
 @metric_option("mrr@20", "What to look for:")
 @also_option
 @click.option(

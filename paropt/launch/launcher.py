@@ -32,6 +32,7 @@ from paropt.terminal.study_list import WIDE
 from paropt.terminal.views import make_live_view
 
 LOOK_SECONDS = 0.25  # between two looks at this machine's slots
+OVER = ("stopped", "timeout", "spent", "stale", "space", "budget")  # why a study may end
 ASK_SECONDS = 1.0  # between two looks at the study
 
 
@@ -289,7 +290,7 @@ def _finish(opened: OpenedStudy, local: LocalSlots, signals: int, report: bool) 
         err.print(f"Warning: {message}", markup=False)
     if signals or any(ending["reason"] == "left" for ending in endings):
         err.print(f"stopped; {quoted('launch', '--study', name)} goes on from here", markup=False)
-    for message in dict.fromkeys(_messages(endings, "stopped", "timeout", "space", "budget")):
+    for message in dict.fromkeys(_messages(endings, *OVER)):
         err.print(message, markup=False)
     if others:
         err.print(others, markup=False)

@@ -23,7 +23,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds before a dead slot is started 
 MOST_DEATHS = 8  # in a row, of a slot that got nothing done in between
 # what a slot says when starting it again would change nothing
 FINAL = {
-    "budget", "space", "stopped", "timeout", "failures", "deleted", "left", "trainer", "failed",
+    "budget", "space", "stopped", "timeout", "spent", "stale", "failures", "deleted", "left",
+    "trainer", "failed",
 }  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from paropt.launch.data_source import (
 from paropt.launch.study_data import matching_data
 from paropt.names import allowed
 from paropt.search.space.pinning import pinned_words
+from paropt.search.study.budgets import Budgets
 from paropt.storage.connect import Storage, check_storage, open_storage
 from paropt.storage.leases import HEARTBEAT
 from paropt.storage.schema import create_tables
@@ -55,6 +56,8 @@ class LaunchRequest:
     study: str | None = None
     trials: int | None = None
     timeout: float | None = None
+    device_hours: float | None = None
+    stop_after_stale: int | None = None
     metric: str | None = None
     also: tuple[str, ...] = ()
     constraint: tuple[str, ...] = ()
@@ -69,6 +72,11 @@ class LaunchRequest:
     storage: str | None = None
     listen: str | None = None
     begin: Path | None = None  # a saved model that every trial begins with
+
+    @property
+    def budgets(self) -> Budgets:
+        seconds = None if self.device_hours is None else 3600 * self.device_hours
+        return Budgets(self.trials, self.timeout, seconds, self.stop_after_stale)
 
 
 @dataclass
@@ -194,16 +202,14 @@ def _create(
         heartbeat=request.heartbeat or HEARTBEAT,
         begin=_begin(request),
     )
-    budget = request.trials
-    if budget is None and request.timeout is None and not known:
-        budget = DEFAULT_TRIALS
     if recorded:
         definition.joined_to(recorded)
     if request.begin:
         keep(request.begin, definition.begin["digest"])
-    study = Study.create(
-        storage.url, definition, budget=budget, timeout=request.timeout, space=space
-    )
+    budgets = request.budgets
+    if not budgets.said and not known:
+        budgets = replace(budgets, trials=DEFAULT_TRIALS)
+    study = Study.create(storage.url, definition, budgets, space=space)
     note(f"judged by {_goal(study.definition.objective)} on valid, {protocol.words()}{why}")
     return OpenedStudy(storage, study, dataset.path, known)
 
@@ -347,7 +353,7 @@ def _resume(request: LaunchRequest, storage: Storage, note: Note) -> OpenedStudy
     note(f"study {request.study!r} goes on")
     _ignored(request, note)
     create_tables(storage.engine())
-    study = Study.create(storage.url, recorded, budget=request.trials, timeout=request.timeout)
+    study = Study.create(storage.url, recorded, request.budgets)
     note(f"judged by {_goal(recorded.objective)} on valid, {recorded.protocol.words()}")
     return OpenedStudy(storage, study, data, True)
 

@@ -268,7 +268,7 @@ def is_value(value: Any) -> bool:
 STATES = ("run", "pause", "stop")
 STATE = Members(
     {"state": one_of(STATES, "one of run, pause and stop")},
-    {"since": number(), "message": TEXT, "failures": TEXT},
+    {"since": number(), "message": TEXT, "failures": TEXT, "over": TEXT},
 )
 FLOOR = Every(Every(number(), dict), dict)
 

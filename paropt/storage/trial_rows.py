@@ -37,6 +37,8 @@ DEFINITION = "paropt:definition"
 STATE = "paropt:state"
 BUDGET = "paropt:budget"
 DEADLINE = "paropt:deadline"
+DEVICE_SECONDS = "paropt:device_seconds"  # that trials may take on all slots together
+STALE = "paropt:stale"  # after so many trials without a better one the study ends
 FLOOR = "paropt:floor"
 NOTE = "paropt:note"
 REPORT = "paropt:report"
@@ -50,6 +52,14 @@ STUDY: Mapping[str, tuple[row_schema.RowSchema, str]] = {
     DEADLINE: (
         row_schema.optional(row_schema.number()),
         "; 'paropt launch --study STUDY --timeout 2h' writes it anew",
+    ),
+    DEVICE_SECONDS: (
+        row_schema.optional(row_schema.number()),
+        "; 'paropt launch --study STUDY --device-hours H' writes it anew",
+    ),
+    STALE: (
+        row_schema.optional(row_schema.whole()),
+        "; 'paropt launch --study STUDY --stop-after-stale N' writes it anew",
     ),
     FLOOR: (row_schema.FLOOR, ""),
     NOTE: (row_schema.TEXT, ""),

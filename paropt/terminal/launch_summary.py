@@ -16,7 +16,13 @@ from paropt.search.study.study import Study
 from paropt.search.study.summary import Importance
 from paropt.terminal.front import front_table
 from paropt.terminal.live import best_line, progress_line
-from paropt.terminal.standing import constraint_lines, objective_of, standing, tie_mark
+from paropt.terminal.standing import (
+    budget_lines,
+    constraint_lines,
+    objective_of,
+    standing,
+    tie_mark,
+)
 
 TOP = 5
 LEAST = 0.01  # of importance to be named
@@ -33,7 +39,7 @@ def print_ending(console: Console, status: Mapping[str, Any], study: Study) -> N
     say(f"{status['study']}: {progress_line(status)}")
     for line in best_line(status).split("; "):
         say(line)
-    for line in constraint_lines(status):
+    for line in [*budget_lines(status), *constraint_lines(status)]:
         say(line)
     if status["best"] is None:
         return
@@ -161,6 +167,10 @@ def _going_on(status: Mapping[str, Any]) -> str:
     launch = command("launch", "--study", status["study"])
     counts, budget, seconds = status["counts"], status["budget"], status["seconds_left"]
     left = budget - counts["complete"] - counts["pruned"] if budget else None
+    if status.get("over") == "spent":
+        return f"{launch} --device-hours H    (goes on, up to H device hours in all)"
+    if status.get("over") == "stale":
+        return f"{launch} --stop-after-stale N    (goes on, until N trials are no better)"
     trials = f"{left} of its {budget} trials left" if left else ""
     if left == 0 or (left is None and seconds is None):
         return f"{launch} --trials N    (goes on, up to N trials)"

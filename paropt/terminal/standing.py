@@ -19,6 +19,18 @@ def objective_of(status: Status) -> Objective:
     return Objective(status["metric"], status.get("direction", "maximize"))
 
 
+def budget_lines(status: Status) -> list[str]:
+    """What is used of device hours, and of trials without a better one."""
+    lines = []
+    if device := status.get("device_seconds"):
+        spent, budget = device["spent"] / 3600, device["budget"] / 3600
+        lines.append(f"{spent:.4g} of {budget:.4g} device hours used")
+    if stale := status.get("stale"):
+        since, most = stale["since_better"], stale["budget"]
+        lines.append(f"nothing better in the last {since} finished trials of {most} allowed")
+    return lines
+
+
 def constraint_lines(status: Status) -> list[str]:
     """The study's limits, and how many configurations are beyond each."""
     found = status.get("constraints")

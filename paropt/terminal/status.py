@@ -20,7 +20,7 @@ from paropt.terminal.columns import Column
 from paropt.terminal.frames import cut_to_fit, on_a_terminal, quiet_keys, summary
 from paropt.terminal.front import front_table
 from paropt.terminal.live import duration
-from paropt.terminal.standing import constraint_lines, standing, tie_mark
+from paropt.terminal.standing import budget_lines, constraint_lines, standing, tie_mark
 from paropt.terminal.study_list import (
     WIDE,
     described_slots,
@@ -126,6 +126,7 @@ def _headline(status: Mapping[str, Any]) -> list[str]:
         lines.append(f"the best one remembers {memory_words(memory)}")
     if left := status["seconds_left"]:
         lines.append(f"{duration(left)} of its time left")
+    lines += budget_lines(status)
     if unread := status.get("unread"):
         lines.append(f"{unread} trial{'s' * (unread > 1)} more cannot be read")
     floors = [

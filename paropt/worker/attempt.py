@@ -13,6 +13,7 @@ from typing import Any, Literal
 from paropt.errors import StorageUnreachable
 from paropt.machine.devices import DeviceShare
 from paropt.search.study.history import BEYOND
+from paropt.search.study.state import State
 from paropt.search.study.study import Study
 from paropt.search.study.trial import Trial, TrialLost
 from paropt.training.evaluation.epochs import EpochReport
@@ -284,12 +285,23 @@ class Attempt:
                 self.lost = True
             elif answer.error is None:
                 self.status.record("saved", trial=self.trial.number, epoch=epoch, value=value)
+                self._look_at_the_clock()
                 if answer.value and epoch < self.trial.epochs:
                     self._end_early("prune")
             elif not isinstance(answer.error, StorageUnreachable):
                 self.broken = str(answer.error)
 
         self.loop.ask(lambda: self.trial.report(report), answered)
+
+    def _look_at_the_clock(self) -> None:
+        """Device hours are counted by epochs, so that after one they may be used up."""
+
+        def answered(answer: Answer[State]) -> None:
+            if answer.value == "stop":
+                self.orders.study = "stop"
+
+        if self.slot.study.counts_seconds:
+            self.loop.ask(self.slot.study.state, answered)
 
     # -- ending it early --------------------------------------------------------------------
 

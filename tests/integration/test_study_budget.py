@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from paropt.errors import StorageUnreachable, StudyError
+from paropt.search.study.budgets import Budgets
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.state import StudyEnded
 from paropt.search.study.study import Study
@@ -35,11 +36,13 @@ def create(module_database_url: str, request: pytest.FixtureRequest) -> Iterator
     opened = []
 
     def create(space: Any = SMALL, **options: Any) -> Study:
-        kept = {key: options.pop(key) for key in ("budget", "timeout") if key in options}
+        named = {"budget": "trials", "timeout": "timeout", "device": "device_seconds"}
+        named["stale"] = "stale"
+        kept = {name: options.pop(key) for key, name in named.items() if key in options}
         definition = StudyDefinition(
             request.node.name, space, "mrr@20", [20], "/data", "abc", **options
         )
-        opened.append(Study.create(module_database_url, definition, **kept))
+        opened.append(Study.create(module_database_url, definition, Budgets(**kept)))
         return opened[-1]
 
     yield create
@@ -105,6 +108,72 @@ def test_deadlines_stop_and_a_resume_without_one_goes_on(create: Create) -> None
     finish(again.next_trial({}))
     assert create(timeout=3600).state() == "run"
     assert create().state() == "run"
+
+
+LARGE: dict[str, Any] = {
+    "model": "gru4rec",
+    "search": {"momentum": {"type": "float", "low": 0.0, "high": 1.0}},
+}
+
+
+def test_a_study_ends_when_nothing_is_better_for_long(create: Create) -> None:
+    """Trials at work count, for one of them may be better; those that fail make room."""
+    study = create(LARGE, stale=2)
+    finish(study.next_trial({}), 0.5)
+    first, second = study.next_trial({}), study.next_trial({})
+    assert study.next_trial({}) is None
+    finish(first, 0.6)  # better: the count begins anew
+    third = study.next_trial({})
+    assert study.next_trial({}) is None
+    assert second is not None and third is not None
+    second.fail("error", "boom")
+    finish(study.next_trial({}), 0.6)  # as good is nothing better
+    finish(third, 0.1)
+    end = ended(create(LARGE))
+    assert (end.reason, str(end)) == (
+        "stale", f"study {study.name!r} has found nothing better in its last 2 trials",
+    )  # fmt: skip
+    told = study.summary()
+    assert (told["stale"], told["over"]) == ({"budget": 2, "since_better": 2}, "stale")
+    more = create(LARGE, stale=3)
+    finish(more.next_trial({}), 0.2)
+    assert ended(more).reason == "stale"
+    assert more.counts()["complete"] == 5
+
+
+def test_device_hours_count_over_all_slots_and_attempts(create: Create) -> None:
+    study, elsewhere = create(LARGE, device=10.0), create(LARGE)
+    one, other = study.next_trial({}), elsewhere.next_trial({})
+    assert one is not None and other is not None
+    one.report(EpochReport(1, {"mrr@20": 0.5}, seconds=4.0))
+    assert elsewhere.state() == "run"
+    (lost,) = [running for running in study.running() if running.number == one.number]
+    assert study.requeue(lost.id, "it was lost", lost.token)
+    again = study.next_trial({})  # from its checkpoint: the first epoch is told again
+    assert again is not None and again.root == one.number
+    again.report(EpochReport(1, {"mrr@20": 0.5}, seconds=4.0))
+    again.report(EpochReport(2, {"mrr@20": 0.5}, seconds=3.0))
+    assert study.summary()["device_seconds"] == {"budget": 10.0, "spent": 7.0}
+    other.report(EpochReport(1, {"mrr@20": 0.5}, seconds=2.5))
+    assert (elsewhere.state(), elsewhere.counts_seconds) == ("run", True)
+    other.report(EpochReport(2, {"mrr@20": 0.5}, seconds=0.5))
+    assert (study.state(), elsewhere.state()) == ("stop", "stop")
+    other.hand_back("the time is over")
+    end = ended(study)
+    assert (end.reason, study.summary()["over"]) == ("spent", "spent")
+    assert "--device-hours" in str(end)
+    more = create(LARGE, device=11.0)
+    assert more.summary()["over"] == ""
+    assert more.state() == "run"
+    final = more.next_trial({})
+    assert final is not None and final.root == other.number
+    # this attempt was begun from zero elsewhere: what it had spent before counts on
+    (lost,) = [running for running in more.running() if running.number == final.number]
+    more.requeue(lost.id, "it was lost", lost.token)
+    fresh = more.next_trial({})
+    assert fresh is not None
+    fresh.report(EpochReport(1, {"mrr@20": 0.5}, seconds=2.0))
+    assert more.summary()["device_seconds"]["spent"] == 7.0 + 3.0 + 2.0
 
 
 def test_pause_stop_and_run_reach_every_process(create: Create) -> None:

@@ -80,6 +80,7 @@ def _listed(
         "counts": _counts(latest, beyond),
         "budget": attributes.get(trial_rows.BUDGET),
         "seconds_left": seconds_left(attributes, now),
+        "over": state.get("over", ""),
         "best": {"trial": best.number, "value": best.value} if best else None,
         "floor": floor,
         "below_floor": below_floor(best.value, floor, objective) if best else [],

@@ -13,7 +13,9 @@ from paropt.errors import StudyError
 from paropt.storage import trial_rows
 
 State = Literal["run", "pause", "stop"]
-Why = Literal["budget", "space", "stopped", "timeout", "failures", "deleted"]
+Why = Literal[
+    "budget", "space", "stopped", "timeout", "spent", "stale", "failures", "deleted",
+]  # fmt: skip
 Transaction = Callable[[], AbstractContextManager[Connection]]
 
 
@@ -30,6 +32,7 @@ class StudyState:
 
     def __init__(self, study: int, name: str, transaction: Transaction) -> None:
         self._study, self._name, self._transaction = study, name, transaction
+        self.device_seconds: float | None = None  # that it may take, when it was read last
 
     def begin(self, connection: Connection, timeout: float | None) -> None:
         """Let trials run from now on, for ``timeout`` seconds if that is not None."""
@@ -39,7 +42,8 @@ class StudyState:
         if deadline is not None and deadline <= now and timeout is None:
             deadline = None
         changed: dict[str, Any] = {trial_rows.DEADLINE: deadline}
-        if attrs.get(trial_rows.STATE, {}).get("state") != "run":
+        state = attrs.get(trial_rows.STATE, {})
+        if state.get("state") != "run" or "over" in state:
             changed[trial_rows.STATE] = {"state": "run", "since": now}
         trial_rows.set_study_attrs(connection, self._study, changed)
 
@@ -57,6 +61,7 @@ class StudyState:
         attrs = trial_rows.study_attrs(connection, self._study)
         if trial_rows.DEFINITION not in attrs:
             raise StudyEnded("deleted", f"study {self._name!r} was deleted")
+        self.device_seconds = attrs.get(trial_rows.DEVICE_SECONDS)
         return attrs
 
     def write(self, key: str, value: Any) -> None:
@@ -89,6 +94,13 @@ class StudyState:
         with self._transaction() as connection:
             self.keep(connection)
             self.set_in(connection, state, {"message": why} if why else {})
+
+    def say_over(self, connection: Connection, ended: StudyEnded) -> None:
+        """Keep why there is nothing more to do, for those who look on."""
+        state = self.read(connection).get(trial_rows.STATE, {})
+        if state.get("over") != ended.reason:
+            more = {key: state[key] for key in ("message", "failures") if key in state}
+            self.set_in(connection, state.get("state", "run"), {**more, "over": ended.reason})
 
     def set_in(self, connection: Connection, state: State, more: Mapping[str, Any]) -> None:
         """:meth:`set_state`, in a transaction that there is."""

@@ -14,6 +14,7 @@ from paropt.errors import ParoptError, StudyError, did_you_mean
 from paropt.search.space.file import from_json
 from paropt.search.space.space import Space
 from paropt.search.study import summary
+from paropt.search.study.budgets import Budgets, device_seconds, since_better
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.front import front
 from paropt.search.study.history import LOST, History, best_first, counts, searched_values
@@ -27,6 +28,7 @@ from paropt.search.study.trial import Trial
 from paropt.search.study.trial_queue import Claim, TrialQueue
 from paropt.storage import overview_rows, row_schema, trial_rows
 from paropt.storage.engine import initialise, lock, open_engine, transaction
+from paropt.training.evaluation.objective import Objective
 
 MAX_ATTEMPTS = 3
 AT_ONCE = 200  # studies whose trials are read by one statement
@@ -85,6 +87,7 @@ class Study:
         cls,
         url: str | URL,
         definition: StudyDefinition,
+        budgets: Budgets | None = None,
         *,
         budget: int | None = None,
         timeout: float | None = None,
@@ -93,14 +96,15 @@ class Study:
     ) -> Study:
         """A new study, or the one of that name, resumed.
 
-        ``budget`` is how many distinct configurations end complete or pruned; ``timeout`` is in
-        seconds from now. On a resume, None leaves the budget as it is and drops a deadline that
-        has passed. ``space`` is the definition's, if somebody has read it already.
+        ``budget`` and ``timeout`` are those of ``budgets``, where there is no other. On a resume,
+        None leaves a budget as it is and drops a deadline that has passed. ``space`` is the
+        definition's, if somebody has read it already.
 
         Raises:
             StudyError: a study of that name searches something else; both values are named.
             StorageUnreachable: no answer.
         """
+        given = budgets or Budgets(budget, timeout)
         initialise(url, application_name)
         engine = open_engine(url, application_name)
         with transaction(engine) as connection:
@@ -116,18 +120,21 @@ class Study:
                     connection,
                     definition.name,
                     definition.metric,
-                    {trial_rows.DEFINITION: definition.to_json(), trial_rows.BUDGET: budget},
+                    {
+                        trial_rows.DEFINITION: definition.to_json(),
+                        trial_rows.BUDGET: None,
+                        **_attributes(given),
+                    },
                     definition.direction,
                 )
                 study._known_as(number)
             else:
                 recorded = _recorded(connection, found, definition.name)
                 definition = _completed(definition).joined_to(recorded)
-                if budget is not None:
-                    trial_rows.set_study_attrs(connection, found, {trial_rows.BUDGET: budget})
+                trial_rows.set_study_attrs(connection, found, _attributes(given))
                 same = space is not None and space.to_json() == definition.space
                 study = cls(engine, found, definition, space if same else None)
-            study._state.begin(connection, timeout)
+            study._state.begin(connection, given.timeout)
             return study
 
     @classmethod
@@ -189,12 +196,18 @@ class Study:
     # -- steering -------------------------------------------------------------------------------
 
     def state(self) -> State:
-        """Whether trials may run; "stop" also when the time is over.
+        """Whether trials may run; "stop" also when the time is over, or the device hours are.
 
         Raises:
             StudyEnded: the study was deleted.
         """
-        return self._state.state()
+        found = self._state.state()
+        return "stop" if found == "run" and self._queue.spent() else found
+
+    @property
+    def counts_seconds(self) -> bool:
+        """Whether it has a budget of device time, as far as was read last."""
+        return self._state.device_seconds is not None
 
     def set_state(self, state: State, why: str = "") -> None:
         """Pauses, stops or resumes the study for all its workers."""
@@ -329,6 +342,7 @@ class Study:
             floor=attrs.get(trial_rows.FLOOR, {}),
             seconds_left=seconds_left(attrs, now),
             unread=self.history.unread,
+            budgets=_used(attrs, self.history, self.definition.objective),
         )
 
     @classmethod
@@ -399,6 +413,32 @@ def _as_recorded(attrs: trial_rows.StudyAttributes, name: str) -> StudyDefinitio
     recorded = StudyDefinition.from_json(attrs.get(trial_rows.DEFINITION, {}))
     sampler, pruner = complete_sampler(recorded.sampler), complete_pruner(recorded.pruner)
     return replace(recorded, name=name, sampler=sampler, pruner=pruner)
+
+
+def _attributes(given: Budgets) -> dict[str, float]:
+    """The budgets that were said, by the attributes that keep them."""
+    said = {
+        trial_rows.BUDGET: given.trials,
+        trial_rows.DEVICE_SECONDS: given.device_seconds,
+        trial_rows.STALE: given.stale,
+    }
+    return {key: value for key, value in said.items() if value is not None}
+
+
+def _used(
+    attrs: trial_rows.StudyAttributes, history: History, objective: Objective
+) -> dict[str, Any]:
+    """What a summary has of budgets other than trials and time."""
+    device, stale = attrs.get(trial_rows.DEVICE_SECONDS), attrs.get(trial_rows.STALE)
+    return {
+        "device_seconds": None
+        if device is None
+        else {"budget": device, "spent": device_seconds(history.all())},
+        "stale": None
+        if stale is None
+        else {"budget": stale, "since_better": since_better(history.lineages(), objective)},
+        "over": attrs.get(trial_rows.STATE, {}).get("over", ""),
+    }
 
 
 def hint(name: str, known: list[str]) -> str:

@@ -100,6 +100,7 @@ def summary(
     floor: Mapping[str, Any],
     seconds_left: float | None = None,
     unread: int = 0,
+    budgets: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """A study as a JSON object; its keys are promised in docs/json.md."""
     objective = definition.objective
@@ -118,6 +119,7 @@ def summary(
         "counts": counts(lineages),
         "budget": budget,
         "seconds_left": seconds_left,
+        **(budgets or {"device_seconds": None, "stale": None, "over": ""}),
         "best": _shown(first, objective),
         "runner_up": _runner_up(first, second, objective),
         "by_model": by_model(lineages, space.models, objective) if len(space.models) > 1 else None,

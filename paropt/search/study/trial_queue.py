@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 from paropt.search.space.file import EPOCHS
 from paropt.search.space.space import Config, Space
 from paropt.search.study import failures
+from paropt.search.study.budgets import device_seconds, since_better
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.history import History, Record, counts
 from paropt.search.study.plan import DEFAULT_EPOCHS, Job
@@ -140,16 +141,20 @@ class TrialQueue:
                 return self._trial(record, token)
         attrs = self._state.read(connection)
         if ended := self._ended(connection, attrs):
+            if ended.reason == "spent":
+                self._state.say_over(connection, ended)
             return ended
         if attrs.get(trial_rows.STATE, {}).get("state") == "pause":
             return None
         for record in self.history.in_state("WAITING"):
             if taken := self._take(connection, record, owner, token):
                 return taken
-        meta = self._next_job() if self.jobs else self._draw(attrs.get(trial_rows.BUDGET), proposal)
+        meta = self._next_job() if self.jobs else self._draw(attrs, proposal)
         if isinstance(meta, Undrawn):
             return meta
         if isinstance(meta, StudyEnded):
+            if meta.reason == "stale" and not running:
+                self._state.say_over(connection, meta)
             return None if running else meta
         return self._new(connection, meta, owner, token)
 
@@ -168,11 +173,27 @@ class TrialQueue:
         if overdue(connection, attrs):
             message = f"study {self.name!r} has had the time that --timeout gave it"
             return StudyEnded("timeout", message)
+        if spent := self._spent(attrs.get(trial_rows.DEVICE_SECONDS)):
+            return spent
         message = failures.alike(self.history.lineages(), state.get("since", 0.0), self.name)
         if message:
             self._state.set_in(connection, "pause", {"failures": message})
             return StudyEnded("failures", message)
         return None
+
+    def spent(self) -> bool:
+        """Whether the device hours, if there is a budget of them, are used up by now."""
+        if self._state.device_seconds is None:
+            return False
+        self._refresh()
+        return self._spent(self._state.device_seconds) is not None
+
+    def _spent(self, budget: float | None) -> StudyEnded | None:
+        if budget is None or device_seconds(self.history.all()) < budget:
+            return None
+        hours = f"{budget / 3600:.12g}"
+        message = f"study {self.name!r} has used the {hours} device hours that --device-hours gave"
+        return StudyEnded("spent", message)
 
     def _take(
         self, connection: Connection, record: Record, owner: dict[str, Any], token: str
@@ -205,12 +226,20 @@ class TrialQueue:
         return self._trial(record, token)
 
     def _draw(
-        self, budget: int | None, proposal: Proposal | None
+        self, attrs: trial_rows.StudyAttributes, proposal: Proposal | None
     ) -> dict[str, Any] | Undrawn | StudyEnded:
-        found = counts(self.history.lineages())
+        budget, stale = attrs.get(trial_rows.BUDGET), attrs.get(trial_rows.STALE)
+        lineages = self.history.lineages()
+        found = counts(lineages)
         done = found["complete"] + found["pruned"]
-        if budget is not None and done + found["running"] + found["waiting"] >= budget:
+        at_work = found["running"] + found["waiting"]
+        if budget is not None and done + at_work >= budget:
             return StudyEnded("budget", f"study {self.name!r} has its {budget} trials")
+        if stale is not None:
+            since = since_better(lineages, self.definition.objective)
+            if since + at_work >= stale:  # one of those at work may be better
+                message = f"study {self.name!r} has found nothing better in its last {since} trials"
+                return StudyEnded("stale", message)
         config = self.sampler.choose(self.history, proposal)
         if isinstance(config, Undrawn):
             return config
