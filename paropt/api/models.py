@@ -69,19 +69,31 @@ class Recommender:
         return found
 
     def recommend(
-        self, sessions: Asking, top: int = 20, filter_seen: bool = False, want: Sequence[str] = ()
+        self,
+        sessions: Asking,
+        top: int = 20,
+        filter_seen: bool = False,
+        want: Sequence[str] = (),
+        candidates: Sequence[str] | None = None,
+        exclude: Sequence[str] = (),
     ) -> pd.DataFrame:
         """Next items: columns ``session``, ``rank`` from 1, ``item``, ``score``, ``by``.
 
-        ``by`` is "model", or "popularity" for a session of which the model knows nothing.
+        ``by`` is "model", or "popularity" for a session of which the model knows nothing. Of
+        ``candidates`` only, and nothing of ``exclude``: ids of items.
 
         Raises:
             DataError, ModelError: the sessions cannot be read, or no item of them is known.
         """
         import pandas as pd
 
+        from paropt.training.saved_model.offer import make_offer
         from paropt.training.saved_model.recommending import recommend
 
+        offer = make_offer(self._saved, candidates, exclude)
+        for note in offer.notes:
+            say(note)
+        known = self._known(sessions, want)
         rows = [
             {
                 "session": found.session,
@@ -90,7 +102,7 @@ class Recommender:
                 "score": score,
                 "by": "popularity" if found.popular else "model",
             }
-            for found in recommend(self._saved, self._known(sessions, want), top, filter_seen)
+            for found in recommend(self._saved, known, top, filter_seen, offer)
             for rank, (item, score) in enumerate(zip(found.items, found.scores, strict=True), 1)
         ]
         return pd.DataFrame(rows, columns=["session", "rank", "item", "score", "by"])

@@ -43,6 +43,15 @@ SHOWN = 3  # sessions that are named where nothing of them is known
 @click.option("--top", type=click.IntRange(min=1), default=20, help="Items for each session.")
 @click.option("--filter-seen", is_flag=True, help="Leave out the items of the session.")
 @click.option(
+    "--candidates",
+    type=FILE,
+    metavar="FILE",
+    help="Recommend only these items: ids, one per line, or the item column of a table.",
+)
+@click.option(
+    "--exclude", type=FILE, metavar="FILE", help="Never recommend these items; as --candidates."
+)
+@click.option(
     "--want",
     multiple=True,
     metavar="[COLUMN=]VALUE",
@@ -94,6 +103,8 @@ def recommend(
     others: tuple[Path, ...],
     top: int,
     filter_seen: bool,
+    candidates: Path | None,
+    exclude: Path | None,
     want: tuple[str, ...],
     names_from: str | None,
     items: Path | None,
@@ -116,9 +127,11 @@ def recommend(
     \b
     paropt recommend shop --sessions live.tsv --top 20
     paropt recommend shop --sessions live.csv --session-key visitor --items items.csv --names title
+    paropt recommend shop --sessions live.csv --candidates in-stock.txt --exclude adult.csv
     paropt recommend ads --sessions live.csv --want click
     paropt recommend shop --sessions live.csv --item-features new.csv --item-vectors look=new.npy
     """
+    from paropt.data.log.item_list import read_item_list
     from paropt.data.log.sessions_file import read_asked
     from paropt.training.saved_model.header import read_header
 
@@ -137,19 +150,26 @@ def recommend(
         raise click.UsageError("--update-memory is of one model alone, with the items it knows")
     if not more:
         asked.refuse_strangers(header.item_ids)
-    called = _names(header, names_from, items, options.item_key or asked.item_key)
+    item_key = options.item_key or asked.item_key
+    listed = read_item_list(candidates, item_key, "--candidates") if candidates else None
+    barred = read_item_list(exclude, item_key, "--exclude") if exclude else []
+    called = _names(header, names_from, items, item_key)
 
     from paropt.training.saved_model.ensemble import load_models
     from paropt.training.saved_model.new_items import with_new_items
+    from paropt.training.saved_model.offer import make_offer
     from paropt.training.saved_model.recommending import known_sessions, recommend
 
     with with_new_items(load_models([directory, *others], device), more, say) as saved:
+        offer = make_offer(saved, listed, barred)
         known = known_sessions(asked, saved, options.user_key, want)
-        for note in known.notes:
+        for note in (*known.notes, *offer.notes):
             say(note)
+        if top > (left := offer.left(saved.n_items)):
+            say(f"--top {top} asks for more than the {left:,} items that there are to recommend")
         _say_empty(known.empty)
         show = _Show(called, as_json)
-        for found in recommend(saved, known, top, filter_seen):
+        for found in recommend(saved, known, top, filter_seen, offer):
             show(found)
         if update_memory:
             from paropt.training.saved_model.memory_rows import update

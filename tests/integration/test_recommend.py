@@ -150,3 +150,60 @@ def test_a_model_of_paropt_0_1_is_read_by_options(data: Path, tmp_path: Path) ->
     format = ["--time-format", "%d/%m/%Y %H:%M:%S"]
     done = paropt("recommend", old, "--sessions", live, "--top", 1, *said, *format)
     assert done.stdout.splitlines()[1].split("\t")[2] == "p3"
+
+
+@pytest.mark.parametrize("model", ["sasrec", "markov"])
+def test_the_best_of_candidates_and_none_of_those_left_out(
+    data: Path, tmp_path: Path, model: str
+) -> None:
+    live = tmp_path / "live.csv"
+    clicks = [("a", "p2"), ("a", "p5"), ("b", "new")]
+    live.write_text(
+        "".join(f"{v};{p};01/05/2014 10:00:0{i};click\n" for i, (v, p) in enumerate(clicks))
+    )
+    (tmp_path / "in.txt").write_text("sku\np6\np5\nq1\np3\n\np3\np0\n")
+    (tmp_path / "out.csv").write_text("sku,why\np0,adult\n")
+    words = ["recommend", saved(data, model, model[0]), "--sessions", live, "--json"]
+
+    def items(*more: object) -> tuple[dict[str, list[tuple[str, float]]], Result]:
+        done = paropt(*words, *more)
+        assert done.exit_code == 0, done.output
+        found = [json.loads(line) for line in done.stdout.splitlines()]
+        pairs = {f["session"]: [(e["item"], e["score"]) for e in f["items"]] for f in found}
+        return pairs, done
+
+    every, _ = items("--top", 8, "--filter-seen")
+    some, done = items(
+        "--top", 8, "--filter-seen", "--candidates", tmp_path / "in.txt",
+        "--exclude", tmp_path / "out.csv",
+    )  # fmt: skip
+    for session, wanted in (("a", {"p6", "p3"}), ("b", {"p6", "p5", "p3"})):
+        kept = [pair for pair in every[session] if pair[0] in wanted]
+        assert [item for item, _ in some[session]] == [item for item, _ in kept]
+        assert [s for _, s in some[session]] == pytest.approx([s for _, s in kept], rel=1e-5)
+    assert "1 of 5 candidates are unknown to the model: q1" in done.stderr
+    assert "--top 8 asks for more than the 3 items that there are to recommend" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("list.txt", "", "has no item ids; give one per line"),
+        ("list.txt", "q1\n", "knows none of the 1 candidates, the first of which is 'q1'"),
+        ("list.csv", "a,b\n1,2\n", "has no column 'sku' of items for --candidates (it has a, b)"),
+        ("list.csv", "p0\np1\n", ""),
+    ],
+)
+def test_lists_that_cannot_be_used_say_why(
+    data: Path, tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    live, given = tmp_path / "live.csv", tmp_path / name
+    live.write_text("a;p2;01/05/2014 10:00:00;click\n")
+    given.write_text(text)
+    model = saved(data, "markov", "m")
+    done = paropt("recommend", model, "--sessions", live, "--candidates", given)
+    if not message:
+        assert {row.split("\t")[2] for row in done.stdout.splitlines()[1:]} <= {"p0", "p1"}
+        return
+    assert isinstance(done.exception, DataError) and message in str(done.exception)
+    assert done.stdout == ""

@@ -23,9 +23,11 @@ from paropt.training.evaluation.ranking import ROWS, queries, seen_items
 from paropt.training.evaluation.ranks import exclude_items, products, scores_of
 from paropt.training.registry import scores_itself
 from paropt.training.saved_model.known_data import Knowledge
+from paropt.training.saved_model.offer import Offer
 from paropt.training.saved_model.saved import SavedModel
 from paropt.training.saved_model.wanted import unsaid, wanted_values
 
+EVERYTHING = Offer()
 CHUNK = 1 << 14  # sessions that are answered together
 
 
@@ -189,23 +191,27 @@ def _users(knowledge: Knowledge, raw: RawEvents, n_sessions: int) -> NDArray[np.
 
 
 def recommend(
-    saved: SavedModel, sessions: Sessions, top: int = 20, filter_seen: bool = False
+    saved: SavedModel,
+    sessions: Sessions,
+    top: int = 20,
+    filter_seen: bool = False,
+    offer: Offer = EVERYTHING,
 ) -> Iterator[Recommendation]:
     """The ``top`` items for each session, in the sessions' order.
 
     A session without a known item gets the items with most events in training, which
     ``popular`` says; their score is the number of these. ``filter_seen`` leaves out the items of
-    the session.
+    the session; none is recommended that ``offer`` hasn't got.
 
     Raises:
         ModelError: the model does not score items.
     """
-    popular = _popular(saved, top)
+    popular = _popular(saved, top, offer)
     for begin in range(0, len(sessions.ids), CHUNK):
         found: dict[int, tuple[list[int], list[float]]] = {}
         try:
             events = sessions.events.sessions(begin, begin + CHUNK)
-            for session, best in _recommend(saved, events, top, filter_seen):
+            for session, best in _recommend(saved, events, top, filter_seen, offer):
                 found[begin + session] = best
         except NotImplementedError as error:
             raise ModelError(f"model {saved.meta['model']!r} cannot recommend: {error}") from None
@@ -215,15 +221,18 @@ def recommend(
             yield Recommendation(sessions.ids[session], ids, scores, session not in found)
 
 
-def _popular(saved: SavedModel, top: int) -> tuple[list[int], list[float]]:
-    """The items with most events in training, and how many."""
+def _popular(saved: SavedModel, top: int, offer: Offer) -> tuple[list[int], list[float]]:
+    """The items with most events in training, and how many; of items added later there are 0."""
     support = saved.model.catalogue.support
+    added = saved.n_items - len(support)
+    support = offer.items(torch.cat((support, support.new_zeros(added))))
     best = torch.sort(support, descending=True, stable=True).indices[:top]
-    return best.tolist(), [float(n) for n in support[best].tolist()]
+    counts = [float(n) for n in support[best].tolist()]
+    return (best if offer.rows is None else offer.rows[best]).tolist(), counts
 
 
 def _recommend(
-    saved: SavedModel, events: Events, top: int, filter_seen: bool
+    saved: SavedModel, events: Events, top: int, filter_seen: bool, offer: Offer
 ) -> Iterator[tuple[int, tuple[list[int], list[float]]]]:
     model = saved.model
     wanted = saved.knowledge.needs.wanted
@@ -232,29 +241,44 @@ def _recommend(
         return
     with torch.no_grad():
         table, bias = (None, None) if scores_itself(model) else model.item_table()
+        if table is not None:
+            table = offer.items(table.float())
+            bias = None if bias is None else offer.items(bias)
         for batch in queries(batches):
             asked = batch.histories[:, 1].cpu().numpy()
             exclude = seen_items(batch.histories, batches.store.items) if filter_seen else None
+            if exclude is not None:
+                exclude = offer.places(exclude, saved.n_items)
             if table is None:
-                scores = scores_of(model, batch)
+                scores = _columns(scores_of(model, batch), offer)
             else:
-                scores = products(model.encode(batch).float(), table.float(), bias)
-            best = _top(scores, top, exclude)
+                scores = products(model.encode(batch).float(), table, bias)
+            best = _top(scores, top, exclude, offer.rows)
             session = np.searchsorted(events.offsets, asked, side="right") - 1
             yield from zip(session.tolist(), best, strict=True)
 
 
+def _columns(chunks: Iterator[torch.Tensor], offer: Offer) -> Iterator[torch.Tensor]:
+    """The scores of what is offered."""
+    for scores in chunks:
+        yield offer.items(scores.T).T
+
+
 def _top(
-    chunks: Iterable[torch.Tensor], top: int, exclude: tuple[torch.Tensor, torch.Tensor] | None
+    chunks: Iterable[torch.Tensor],
+    top: int,
+    exclude: tuple[torch.Tensor, torch.Tensor] | None,
+    rows: torch.Tensor | None,
 ) -> Iterator[tuple[list[int], list[float]]]:
-    """The best items and scores of each row of scores."""
+    """The best items and scores of each row of scores, whose columns are the items ``rows``."""
     begin = 0
     for scores in chunks:
         if exclude is not None:
             exclude_items(scores, begin, *exclude)
         begin += len(scores)
         best = torch.topk(scores, min(top, scores.shape[1]))
-        for items, values in zip(best.indices.tolist(), best.values.tolist(), strict=True):
+        columns = best.indices if rows is None else rows.to(scores.device)[best.indices]
+        for items, values in zip(columns.tolist(), best.values.tolist(), strict=True):
             finite = [value > -np.inf for value in values]
             yield (
                 [item for item, ok in zip(items, finite, strict=True) if ok],
