@@ -232,9 +232,10 @@ def join_study(
 def _work(
     opened: OpenedStudy, shares: Any, checkpoint_dir: str | Path | None, *, floor: bool
 ) -> Study:
+    from paropt.launch.checkpoint_place import checkpoint_place
     from paropt.launch.launcher import work
 
-    checkpoints = Path(checkpoint_dir) if checkpoint_dir else None
+    checkpoints = checkpoint_place(checkpoint_dir)
     try:
         work(opened, shares, checkpoints=checkpoints, floor=floor, report=False)
     except BaseException:

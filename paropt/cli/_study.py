@@ -245,8 +245,9 @@ def slot_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--checkpoint-dir",
             type=click.Path(file_okay=False),
             show_default="under PAROPT_HOME",
-            metavar="DIR",
-            help="Share it between machines to let any of them go on with any trial.",
+            metavar="DIR|URL",
+            help="Share it between machines to let any of them go on with any trial; "
+            "s3://BUCKET/FOLDER where they share no disk.",
         ),
     ]
     for option in reversed(options):

@@ -86,6 +86,7 @@ def final(
     paropt final shop --out reports/shop
     paropt final shop --control paramfiles/gru4rec_retailrocket_bprmax_shared.json
     """
+    from paropt.launch.checkpoint_place import checkpoint_place
     from paropt.machine.devices import device_shares
     from paropt.results import files, final_test
     from paropt.results.final_page import final_summary
@@ -97,7 +98,7 @@ def final(
     request = final_test.FinalRequest(
         study, top, seeds, control, again, storage, data, ties, filter_seen, without_valid
     )
-    checkpoints = Path(checkpoint_dir) if checkpoint_dir else None
+    checkpoints = checkpoint_place(checkpoint_dir)
     report = final_test.run(request, slots, checkpoints, note=say)
     if out:
         files.write(report, out)

@@ -130,6 +130,7 @@ def launch(
     paropt launch --study gru4rec_xe_shared-shop --trials 100 --devices 0,1 --per-device 2
     paropt launch --space gru4rec_xe_shared --data data/new --warm-start gru4rec_xe_shared-shop
     """
+    from paropt.launch.checkpoint_place import checkpoint_place
     from paropt.launch.launcher import announce, work
     from paropt.launch.open_study import LaunchRequest, create_or_resume
     from paropt.machine.devices import device_shares
@@ -140,9 +141,9 @@ def launch(
         require(tensorboard)
         say(where(tensorboard))
     asked = LaunchRequest(sampler=sampler or {}, pruner=pruner or {}, **options)
+    checkpoints = checkpoint_place(checkpoint_dir)
     with create_or_resume(asked, note=say) as opened:
         announce(opened)
-        checkpoints = Path(checkpoint_dir) if checkpoint_dir else None
         status = work(
             opened,
             slots,

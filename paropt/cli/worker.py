@@ -62,6 +62,7 @@ def worker(
     \b
     paropt worker --study shop --storage postgresql://paropt@db:5432/paropt --data data/shop
     """
+    from paropt.launch.checkpoint_place import checkpoint_place
     from paropt.launch.launcher import work
     from paropt.launch.open_study import join
     from paropt.machine.devices import device_shares
@@ -71,8 +72,8 @@ def worker(
     if tensorboard is not None:
         require(tensorboard)
         say(where(tensorboard))
+    checkpoints = checkpoint_place(checkpoint_dir)
     with join(study, storage, data, say, begin) as opened:
-        checkpoints = Path(checkpoint_dir) if checkpoint_dir else None
         status = work(
             opened, slots, checkpoints=checkpoints, tensorboard=tensorboard, report=not as_json
         )

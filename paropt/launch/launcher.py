@@ -17,6 +17,7 @@ from rich.console import Console
 
 from paropt.errors import EXIT_STORAGE, StorageUnreachable, StudyError
 from paropt.launch.autoscaler import Autoscaler
+from paropt.launch.checkpoint_place import folder_in_store
 from paropt.launch.local_slots import LocalSlots, SlotSpec
 from paropt.launch.open_study import OpenedStudy
 from paropt.machine.address import address_for_others
@@ -40,7 +41,7 @@ def work(
     opened: OpenedStudy,
     shares: Sequence[DeviceShare],
     *,
-    checkpoints: Path | None = None,
+    checkpoints: Path | str | None = None,
     tensorboard: Path | None = None,
     floor: bool = False,
     report: bool = True,
@@ -49,6 +50,7 @@ def work(
 
     ``floor`` computes what needs no training if the study lacks it; ``report`` prints the result
     for people on stdout. Where shares are packed, slots come and go on their devices meanwhile.
+    ``checkpoints`` is a directory, or the URL of a folder in an object store.
 
     Raises:
         StudyError: the study paused itself, because its trials fail alike.
@@ -103,14 +105,18 @@ def _warn_of_others(opened: OpenedStudy, workers: Sequence[Mapping[str, Any]], h
     )
 
 
-def _spec(opened: OpenedStudy, checkpoints: Path | None, tensorboard: Path | None) -> SlotSpec:
+def _spec(
+    opened: OpenedStudy, checkpoints: Path | str | None, tensorboard: Path | None
+) -> SlotSpec:
     storage, study = opened.storage, opened.study
     files = slots_directory(paropt_home(), storage.describe(), study.name)
+    here = checkpoints if isinstance(checkpoints, Path) else None
     return SlotSpec(
         study=study.name,
         data=opened.data.resolve(),
         files=files,
-        checkpoints=(checkpoints or paropt_home() / "checkpoints").resolve() / files.name,
+        checkpoints=(here or paropt_home() / "checkpoints").resolve() / files.name,
+        store=folder_in_store(opened, checkpoints) if isinstance(checkpoints, str) else None,
         tensorboard=tensorboard.resolve() if tensorboard else None,
         environment=storage.environment(),
     )

@@ -36,6 +36,7 @@ class SlotSpec:
     data: Path
     files: Path
     checkpoints: Path
+    store: str | None  # the URL of the study's folder in an object store
     tensorboard: Path | None
     environment: dict[str, str] = field(repr=False)
 
@@ -85,6 +86,8 @@ class SlotProcess:
             "--threads": str(share.threads),
             "--checkpoints": str(spec.checkpoints),
         }
+        if spec.store is not None:
+            options["--store"] = spec.store
         if spec.tensorboard is not None:
             options["--tensorboard"] = str(spec.tensorboard)
         words = [f"{name}={value}" for name, value in options.items()]

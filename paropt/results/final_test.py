@@ -52,7 +52,7 @@ class FinalRequest:
 
 
 def run(
-    request: FinalRequest, places: Sequence[DeviceShare], checkpoints: Path | None, note: Note
+    request: FinalRequest, places: Sequence[DeviceShare], checkpoints: Path | str | None, note: Note
 ) -> dict[str, Any]:
     """The report of the study's final test, after training what is still to be trained.
 
@@ -239,7 +239,7 @@ class _FinalTraining:
 
     opened: OpenedStudy
     places: Sequence[DeviceShare]
-    checkpoints: Path | None
+    checkpoints: Path | str | None
     protocol: EvaluationProtocol
     note: Note
 

@@ -19,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 from paropt.errors import StudyError
 from paropt.names import quoted
 from paropt.storage import trial_rows
-from paropt.storage.engine import lock, storage_errors
+from paropt.storage.engine import lock, storage_errors, transaction
 
 T = TypeVar("T")
 TRIES = 5  # of a transaction that another one crossed
@@ -52,6 +52,26 @@ def alone(engine: Engine, act: Callable[[Connection], T]) -> T:
                     raise
         time.sleep(0.05 * 2**tried)
     raise AssertionError("the last try returns or raises")
+
+
+def identity(engine: Engine, name: str) -> str:
+    """What no other study has, in whatever server, and every machine finds alike.
+
+    Raises:
+        StudyError: there is no such study.
+        StorageUnreachable: no answer.
+    """
+    with transaction(engine) as connection:
+        study = trial_rows.find_study(connection, name)
+        if study is None:
+            raise StudyError(f"there is no study {name!r}")
+        server, database = connection.execute(
+            text(
+                "SELECT (SELECT system_identifier FROM pg_control_system()), oid"
+                " FROM pg_database WHERE datname = current_database()"
+            )
+        ).one()
+    return f"{server}/{database}/{study}"
 
 
 def delete(connection: Connection, study: int) -> list[str]:

@@ -184,6 +184,7 @@ class Attempt:
             "stages": trial.stages or None,
             "checkpoint": str(slot.checkpoints.path(trial.root, trial.attempt)),
             "resume": [str(path) for path in usable] if second else None,
+            "store": slot.checkpoints.store,
             "tensorboard": self._events(),
             **({"begin": dict(definition.begin)} if definition.begin else {}),
         }
@@ -355,7 +356,7 @@ class Attempt:
             why = outcome.message or f"trial {trial.number} is not this slot's any more"
             log.warning("%s; discarded here", why)
         elif outcome.kind in ("done", "pruned", "failed"):
-            self.slot.checkpoints.remove(trial.root)
+            self.slot.checkpoints.remove(trial.root, trial.attempt)
         if outcome.kind in ("failed", "died"):
             log.warning("trial %d: %s", trial.number, outcome.message)
 

@@ -13,15 +13,25 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from paropt.worker.checkpoint_store import StoreCleaner
+
+CLOSE_SECONDS = 10.0  # that a slot's end waits for what a store is to forget
 _NAME = re.compile(r"\.?(\d+)-(\d+)\.(?:ckpt|json)(?:\.\d+)?")  # a leading dot: being written
 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """A directory of one study's checkpoints, shared by its machines if the disk is."""
+    """A directory of one study's checkpoints, shared by its machines if the disk is.
+
+    Its machines may share a ``store`` instead, to which trainers copy them.
+    """
 
     directory: Path
+    store: str | None = None
+    cleaner: StoreCleaner | None = None
 
     def path(self, root: int, attempt: int) -> Path:
         return self.directory / f"{root}-{attempt}.ckpt"
@@ -35,13 +45,25 @@ class Checkpoints:
         ]
         return [path for _, path in sorted(found, reverse=True) if path.name[0] != "."]
 
-    def remove(self, root: int) -> None:
+    def remove(self, root: int, attempts: int) -> None:
         """The lineage has ended: all its files go."""
         self._remove(path for lineage, _, path in self._files() if lineage == root)
+        if self.cleaner is not None:
+            self.cleaner.remove(root, attempts)
 
-    def sweep(self, open_roots: Collection[int]) -> None:
-        """Remove what belongs to no lineage that is still open: what killed processes left."""
+    def sweep(self, open_roots: Collection[int], newest: int | None = None) -> None:
+        """Remove what belongs to no lineage that is still open: what killed processes left.
+
+        ``newest`` is the newest trial's number when ``open_roots`` was asked for.
+        """
         self._remove(path for lineage, _, path in self._files() if lineage not in open_roots)
+        if self.cleaner is not None:
+            self.cleaner.sweep(open_roots, newest)
+
+    def close(self) -> None:
+        """The slot ends."""
+        if self.cleaner is not None:
+            self.cleaner.close(CLOSE_SECONDS)
 
     def size(self) -> int:
         """Bytes on the disk."""
@@ -64,3 +86,15 @@ class Checkpoints:
         for path in paths:
             with contextlib.suppress(OSError):
                 path.unlink()
+
+
+def lineage_of(path: Path) -> tuple[int, int]:
+    """The lineage and the attempt that a file's name says.
+
+    Raises:
+        ValueError: it is no checkpoint's.
+    """
+    found = _NAME.fullmatch(path.name)
+    if found is None:
+        raise ValueError(f"{path.name} is no checkpoint's name")
+    return int(found[1]), int(found[2])

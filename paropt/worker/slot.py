@@ -66,7 +66,7 @@ def _work(options: argparse.Namespace, files: SlotFiles) -> int:
                 share=_share(options),
                 files=files,
                 data=options.data,
-                checkpoints=Checkpoints(Path(options.checkpoints)),
+                checkpoints=_checkpoints(options),
                 tensorboard=options.tensorboard,
                 devices=paropt_home() / "devices",
                 limits=limits,
@@ -95,6 +95,14 @@ def _load(storage: Storage, options: argparse.Namespace) -> Study:
     return Study.load(storage.url, options.study, f"paropt {options.slot}")
 
 
+def _checkpoints(options: argparse.Namespace) -> Checkpoints:
+    if not options.store:
+        return Checkpoints(Path(options.checkpoints))
+    from paropt.worker.checkpoint_store import StoreCleaner
+
+    return Checkpoints(Path(options.checkpoints), options.store, StoreCleaner(options.store))
+
+
 def _share(options: argparse.Namespace) -> DeviceShare:
     label, _, index = options.slot.rpartition("-")
     device = Device(label, options.visible, options.device_name)
@@ -112,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device-name", default="")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--checkpoints", required=True, help="the directory of checkpoints")
+    parser.add_argument("--store", default="", help="the URL to which checkpoints are copied")
     parser.add_argument("--tensorboard", type=Path, help="the directory of TensorBoard's events")
     return parser
 

@@ -9,6 +9,7 @@ lost. When its stdin closes, its slot is gone and so is any use of going on.
 from __future__ import annotations
 
 import ctypes
+import functools
 import gc
 import json
 import os
@@ -31,6 +32,7 @@ from paropt.errors import (
     OutsideLimits,
     ParamError,
 )
+from paropt.machine.remote import RemoteError
 from paropt.training.evaluation.limits import broken, read_stored
 from paropt.training.metrics import OF_MODELS, picked
 from paropt.worker.protocol import LineReader, Message, encode
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from paropt.training.fitting.earlier import Earlier
     from paropt.training.fitting.fit import Fit
     from paropt.training.tensorboard import EventFile
+    from paropt.worker.checkpoint_store import CheckpointStore
 
 PROGRESS_SECONDS = 0.5  # at most one progress message in this time
 
@@ -199,6 +202,8 @@ def _train(parent: Parent, message: Message, kept: _Kept) -> None:
         traceback.print_exc()
         failed = {"kind": "error", "message": _one_line(error)}
     parent.end()
+    if message.get("store"):
+        _store(message["store"]).forget()
     _free_memory()
     if failed is not None:
         parent.tell("failed", trial=trial, epoch=epoch + 1, **failed)
@@ -214,6 +219,7 @@ class _TrainerFit:
         self.limits = read_stored(message.get("constraints") or ())
         self.history: list[Message] = []
         self.complained = False
+        self.store = _store(message["store"]) if message.get("store") else None
         self.fit = self._build(kept.view(message), kept.earlier(message))
         self.events = self._events()
 
@@ -289,7 +295,10 @@ class _TrainerFit:
     def _finish(self) -> None:
         asked = self.parent.asked
         if asked == "yield":
-            self._save()
+            self._save(last=True)
+        if self.store is not None:
+            self.store.forget()
+        if asked == "yield":
             self._tell("yielded")
         elif asked == "stop":
             self._tell("stopped")
@@ -341,23 +350,35 @@ class _TrainerFit:
     def _resume(self) -> tuple[int | None, str | None]:
         """Go on from the first usable checkpoint offered; else say why from zero."""
         why = None
-        for name in self.message.get("resume") or []:
-            path = Path(name)
-            try:
-                history = _read_history(path)
-                done = self.fit.resume(path)
-            except CheckpointError as error:
-                why = why or str(error)
-                continue
-            if done is None:
-                continue
-            self.history = [facts for facts in history if facts["epoch"] <= done]
-            return done, None
+        try:
+            for path in self._candidates():
+                try:
+                    history = _read_history(path)
+                    done = self.fit.resume(path)
+                except CheckpointError as error:
+                    why = why or str(error)
+                    continue
+                if done is None:
+                    continue
+                self.history = [facts for facts in history if facts["epoch"] <= done]
+                return done, None
+        except RemoteError as error:  # which may hold a newer one, but an older one is of no use
+            why = why or str(error)
         if why is None and self.message.get("resume") is not None:
-            why = f"no checkpoint of it in {self.checkpoint.parent if self.checkpoint else 'reach'}"
+            places = [str(self.checkpoint.parent)] if self.checkpoint else []
+            places += [self.store.url] if self.store else []
+            why = f"no checkpoint of it in {' or '.join(places) or 'reach'}"
         return None, why
 
-    def _save(self) -> None:
+    def _candidates(self) -> Iterator[Path]:
+        """Checkpoints that may be gone on from, newest attempt first."""
+        resume = self.message.get("resume")
+        here = [Path(name) for name in resume or []]
+        if self.store is None or self.checkpoint is None or resume is None:
+            return iter(here)
+        return self.store.candidates(self.checkpoint, here)
+
+    def _save(self, *, last: bool = False) -> None:
         """The history first: it then covers whatever epoch the checkpoint is of."""
         if self.checkpoint is None:
             return
@@ -365,6 +386,10 @@ class _TrainerFit:
             self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
             _write_history(self.checkpoint, self.history)
             self.fit.save(self.checkpoint)
+            if self.store is not None:
+                self.store.offer(self.checkpoint, last=last)
+                if warning := self.store.warning():
+                    self._tell("warning", message=warning)
         except OSError as error:
             if not self.complained:
                 self.complained = True
@@ -408,6 +433,14 @@ class _TrainerFit:
                 )
 
         return told
+
+
+@functools.cache
+def _store(url: str) -> CheckpointStore:
+    """The study's, for all fits of this process."""
+    from paropt.worker.checkpoint_store import CheckpointStore
+
+    return CheckpointStore(url)
 
 
 def _path(name: str | None) -> Path | None:

@@ -106,12 +106,13 @@ class TrialLoop:
     def _sweep(self) -> None:
         """Remove the checkpoints of lineages that ended while nobody could."""
 
-        def open_roots() -> set[int]:
+        def open_roots() -> tuple[set[int], int]:
             self.study.refresh()
             history = self.study.history
-            return {r.root for state in ("RUNNING", "WAITING") for r in history.in_state(state)}
+            roots = {r.root for state in ("RUNNING", "WAITING") for r in history.in_state(state)}
+            return roots, max((record.number for record in history.all()), default=-1)
 
-        self.checkpoints.sweep(self.loop.call(open_roots))
+        self.checkpoints.sweep(*self.loop.call(open_roots))
 
     def _clear(self, *, deleted: bool) -> None:
         """Our trainer, then what it wrote for trials that were given to others meanwhile."""
@@ -129,6 +130,7 @@ class TrialLoop:
             self.loop.database.hurry(3.0)
             with contextlib.suppress(Exception):
                 self.heartbeat.leave()
+        self.checkpoints.close()
 
     def _next_trial(self) -> Trial:
         """Ask until there is a trial for us.

@@ -16,6 +16,7 @@ from typing import Any
 from evidence import Evidence, Trial, collect
 
 ENDED = ("COMPLETE", "PRUNED", "FAIL")
+STORE_SECONDS = 10.0  # after the end of a trouble of the object store: clients wait and try again
 ATTEMPTS = 3  # of a configuration before it counts as failed
 # what one trial in thirty does; tests/chaos/trainer.py has the same
 ACTS = {0: "oom", 1: "nan", 2: "crash", 3: "oom-once", 4: "hang"}
@@ -366,13 +367,14 @@ def _check_repeated(evidence: Evidence, verdict: Verdict) -> None:
     for record in evidence.records:
         if record["event"] == "started" and record["trial"] in root_of:
             starts[root_of[record["trial"]]].append(record)
-    zeros, resumed, allowed = 0, 0, 0
+    zeros, resumed, allowed, elsewhere = 0, 0, 0, 0
     for root, of_root in starts.items():
         # an owner that was stopped may begin a trial long after it was given to the next one
         of_root.sort(key=lambda record: (record["trial"], record["time"]))
         for before, record in pairwise(of_root):
             zeros += record["resumed_epoch"] is None
             resumed += record["resumed_epoch"] is not None
+            elsewhere += record["resumed_epoch"] is not None and before["host"] != record["host"]
             allowed += evidence.manifest["epochs"]
             if record["resumed_epoch"] is None and _had_checkpoint(evidence, root, before, record):
                 verdict.say("repeated", f"configuration {root} from zero without need: {record}")
@@ -385,9 +387,12 @@ def _check_repeated(evidence: Evidence, verdict: Verdict) -> None:
             if record["resumed_epoch"] is None and trained and not record["why_from_zero"]:
                 said = f"configuration {root} from zero, not saying why: {record} after {before}"
                 verdict.say("repeated", said)
+    if evidence.manifest.get("store") is not None and not elsewhere:
+        verdict.say("repeated", "no trial went on from another host's checkpoint")
     if repeated > allowed:
         verdict.say("repeated", f"{repeated} epochs, and {allowed} would be the most")
     verdict.figures["fits that went on from a checkpoint"] += resumed
+    verdict.figures["of these, on another host than before"] += elsewhere
     verdict.figures["fits from zero again (other host, bad disk)"] += zeros
     verdict.figures["epochs trained"] += len(evidence.trained)
     verdict.figures["epochs trained more than once"] += repeated
@@ -398,10 +403,12 @@ def _had_checkpoint(
 ) -> bool:
     """Whether the fit before was here, trained an epoch and could write."""
     host = record["host"]
-    if before["host"] != host:
+    if before["host"] != host and evidence.manifest.get("store") is None:
         return False
+    hosts = (host, before["host"])
     damaged = any(
-        entry.get("disk") and entry["host"] == host and entry["time"] < record["time"]
+        entry["time"] < record["time"]
+        and ((entry.get("disk") and entry["host"] in hosts) or _troubled(entry, before))
         for entry in evidence.diary
     )
     told = [
@@ -415,10 +422,17 @@ def _had_checkpoint(
     return bool(told) and not damaged
 
 
+def _troubled(entry: dict[str, Any], before: dict[str, Any]) -> bool:
+    """Whether the store may have been in trouble since the fit before began."""
+    return bool(entry.get("store")) and entry["time"] >= before["time"] - STORE_SECONDS
+
+
 # -- 7 and hostile input: nothing is left lying about -----------------------------------------
 
 
 def _check_leftovers(evidence: Evidence, verdict: Verdict) -> None:
+    for name in evidence.manifest.get("store") or []:
+        verdict.say("stuck", f"the object {name}")
     for host in evidence.manifest["hosts"]:
         for path in sorted(Path(host["directory"]).glob("checkpoints/**/*")):
             if path.suffix in (".ckpt", ".json") or path.name.startswith("."):

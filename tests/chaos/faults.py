@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import psycopg2
 from hosts import Diary, Host, Server, Slot
+from store import ObjectStore
 
 Ending = tuple[float, Callable[[], None]]
 NOTHING: Ending = (0.0, lambda: None)
@@ -44,6 +45,7 @@ class World:
     silence: float  # seconds that a trainer may say nothing
     chance: random.Random
     diary: Diary
+    store: ObjectStore | None = None
 
     @property
     def targets(self) -> list[Host]:
@@ -324,6 +326,44 @@ def mount_small(directory: Path) -> bool:
     )
     return done.returncode == 0
 
+
+# -- the object store -------------------------------------------------------------------------
+
+
+def _trouble(world: World, kind: str) -> Ending | None:
+    """Wrong for everybody, while trials go on; the slot that just wrote there is killed."""
+    store, slot = world.store, world.some_slot()
+    if store is None:
+        return NOTHING
+    if store.fault or not slot or slot.process is None:
+        return None
+    world.note(f"store {kind}", store=True)
+    store.fault = kind
+    process = slot.process
+
+    def end() -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        world.note("kill slot", slot)
+        store.fault = ""
+        world.note(f"store {kind} ends", store=True)
+
+    return 1.2 * world.heartbeat, end
+
+
+def store_away(world: World) -> Ending | None:
+    return _trouble(world, "away")
+
+
+def store_expired(world: World) -> Ending | None:
+    return _trouble(world, "expired")
+
+
+def store_half(world: World) -> Ending | None:
+    return _trouble(world, "half")
+
+
+OF_STORE: list[Callable[[World], Ending | None]] = [store_away, store_expired, store_half]
 
 # -- steering ---------------------------------------------------------------------------------
 

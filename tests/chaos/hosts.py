@@ -112,6 +112,7 @@ class Host:
     proxy: Proxy | None = None
     trainer: str = SCRIPTED
     data: str = "nowhere"
+    store: str = ""  # the URL to which checkpoints are copied
     environment: dict[str, str] = field(default_factory=dict)
     slots: list[Slot] = field(default_factory=list)
     closed: threading.Event = field(default_factory=threading.Event)
@@ -146,6 +147,7 @@ class Host:
         command = [*command, "--study", self.study, "--data", self.data]
         command += ["--files", str(self.seats), "--slot", slot.place]
         command += ["--checkpoints", str(self.checkpoints)]
+        command += ["--store", self.store] if self.store else []
         environment = {
             **os.environ,
             "PYTHONPATH": str(HERE / "site"),

@@ -21,6 +21,7 @@ import psycopg2
 from burst import definition
 from hosts import Diary, Host, Server
 from proxy import Proxy
+from store import ObjectStore
 
 from paropt.search.study.study import Study
 from paropt.storage.connect import open_storage
@@ -44,9 +45,14 @@ class Size:
     outage: float = 7.0
     silence: float = 4.0
     only: tuple[str, ...] = ()  # names of faults; all of them without
+    store: bool = False  # checkpoints are copied to an object store, which has faults, too
 
 
 SHORT = Size(40, 30, hosts=3, slots=3, epochs=4, epoch_seconds=0.3, heartbeat=1.5, outage=5.0)
+# s3fs is slow to import, and a trainer says nothing meanwhile
+STORE = Size(
+    40, 30, hosts=3, slots=2, epochs=6, epoch_seconds=0.4, heartbeat=3.0, silence=20.0, store=True
+)
 FULL = Size(320, 230, hosts=5, slots=3, epochs=8, epoch_seconds=0.4, heartbeat=2.0)
 # by how many seconds the clocks of the hosts are wrong, and where they think that they are
 CLOCKS = (0.0, 7200.0, -10800.0, 86400.0, -1.5)
@@ -76,6 +82,7 @@ class Main:
         self.diary = Diary(self.run / "diary.jsonl")
         self.url = server.create_database()
         self._create()
+        self.store = ObjectStore() if size.store else None
         self.hosts = [self._host(number) for number in range(size.hosts)]
         self.endings: list[tuple[float, Callable[[], None]]] = []
         self._orders: queue.SimpleQueue[tuple[tuple[str, ...], bool] | None] = queue.SimpleQueue()
@@ -89,6 +96,7 @@ class Main:
             size.silence,
             self.chance,
             self.diary,
+            self.store,
         )
 
     def _create(self) -> None:
@@ -124,6 +132,9 @@ class Main:
                 "CHAOS_MUTATION": self.mutation,
             },
         )
+        if self.store:
+            host.store = "s3://chaos/checkpoints"
+            host.environment |= self.store.environment
         if number and not faults.mount_small(host.checkpoints):
             self.diary.note("note", message="no tmpfs may be mounted here: directories vanish")
         host.staff(size.slots if number else 1)
@@ -165,6 +176,9 @@ class Main:
         left = faults.deck(self.size.faults, self.chance)
         if self.size.only:
             left = [fault for fault in faults.FAULTS if fault.__name__ in self.size.only]
+        if self.store:
+            left += faults.OF_STORE * max(1, self.size.faults // 15)
+            self.chance.shuffle(left)
         steering = threading.Thread(target=self._steer, daemon=True)
         steering.start()
         moved, before, pace, done = time.monotonic(), -1, 0.0, 0
@@ -245,6 +259,7 @@ class Main:
             "heartbeat": self.size.heartbeat,
             "hosts": [host.facts() for host in self.hosts],
             "witness": self.hosts[0].name,
+            "store": sorted(self.store.objects) if self.store else None,
         }
 
     def close(self) -> None:
@@ -253,6 +268,8 @@ class Main:
 
     def clean(self) -> None:
         """After the checker's look."""
+        if self.store:
+            self.store.close()
         for host in self.hosts:
             if os.path.ismount(host.checkpoints):
                 subprocess.run(["umount", "-l", str(host.checkpoints)], check=False)

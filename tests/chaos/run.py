@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ import checker
 import psycopg2
 from burst import Burst
 from hosts import Server
-from main import FULL, SHORT, Main, Size
+from main import FULL, SHORT, STORE, Main, Size
 from real import Real
 from tampering import unseen
 
@@ -44,6 +45,9 @@ MUTATIONS = {
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--short", action="store_true", help="about half a minute")
+    parser.add_argument(
+        "--store", action="store_true", help="checkpoints in an object store (the extra remote)"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--mutation", choices=MUTATIONS, help="a promise to break")
     parser.add_argument("--keep", action="store_true", help="leave the records where they are")
@@ -73,6 +77,8 @@ def _parts(run: Path, server: Server, options: argparse.Namespace) -> list[Any]:
     seed, short = options.seed, options.short
     if options.mutation:
         return [Main(run, server, MUTATIONS[options.mutation], seed, options.mutation)]
+    if options.store:
+        return [Main(run, server, STORE if short else replace(STORE, trials=200, faults=150), seed)]
     return [
         Burst(run, server, 6 if short else 50, seed),
         Main(run, server, SHORT if short else FULL, seed),

@@ -179,6 +179,33 @@ def test_a_second_process_goes_on_bit_for_bit(
     assert len(numbers(whole)) == done + 2
 
 
+def test_another_machine_goes_on_from_the_store(
+    child: Child, other: Child, dataset: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    child.fit(
+        dataset, checkpoint=str(tmp_path / "a/1-1.ckpt"), store=store.as_uri(), epochs=100_000
+    )
+    child.hear_until("epoch")
+    child.send(do="yield", trial=1)
+    done = len(numbers(child.hear_until("yielded"))) + 1
+    assert sorted(path.name for path in store.iterdir()) == ["1-1.ckpt", "1-1.json"]
+
+    def gone_on(trial: int) -> dict[str, Any]:
+        checkpoint = tmp_path / f"b{trial}" / "1-3.ckpt"
+        order = {"checkpoint": str(checkpoint), "resume": [], "store": store.as_uri()}
+        other.fit(dataset, trial=trial, epochs=done + 1, **order)
+        return next(m for m in other.hear_until("done") if m["event"] == "started")
+
+    assert gone_on(2)["resumed_epoch"] == done
+    half = (store / "1-1.ckpt").read_bytes()
+    (store / "1-1.ckpt").write_bytes(half[: len(half) // 2])
+    assert "b3/1-1.ckpt" in gone_on(3)["why_from_zero"]
+    for path in store.iterdir():
+        path.unlink()
+    assert store.as_uri() in gone_on(4)["why_from_zero"]
+
+
 @pytest.mark.parametrize("damage", ["cut", "changed", "history"])
 def test_a_damaged_checkpoint_is_not_used(
     child: Child, dataset: Path, tmp_path: Path, damage: str

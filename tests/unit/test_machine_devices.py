@@ -140,7 +140,7 @@ def test_an_attempt_reads_what_came_before_it(tmp_path: Path) -> None:
     assert [path.name for path in checkpoints.usable(7, 2)] == ["7-2.ckpt", "7-1.ckpt"]
     assert checkpoints.path(7, 4) == tmp_path / "7-4.ckpt"
     assert checkpoints.size() == 12
-    checkpoints.remove(7)
+    checkpoints.remove(7, 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["17-1.ckpt", "x"]
     checkpoints.sweep({17})
     assert (tmp_path / "17-1.ckpt").exists()
