@@ -13,14 +13,15 @@ import contextlib
 import logging
 import os
 import queue
+import re
 import shutil
 import threading
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from paropt.machine.remote import NotThere, Remote, RemoteError
-from paropt.worker.checkpoints import lineage_of
 
+NAME = re.compile(r"\.?(\d+)-(\d+)\.(?:ckpt|json)(?:\.\d+)?")  # a leading dot: being written
 log = logging.getLogger(__name__)
 
 EPOCH_SECONDS = 10.0  # that training waits for a copy, while copies arrive
@@ -229,3 +230,15 @@ class StoreCleaner:
                 if not self._complained:
                     log.warning("%s; the next slot tries again", error)
                 self._complained = True
+
+
+def lineage_of(path: Path) -> tuple[int, int]:
+    """The lineage and the attempt that a file's name says.
+
+    Raises:
+        ValueError: it is no checkpoint's.
+    """
+    found = NAME.fullmatch(path.name)
+    if found is None:
+        raise ValueError(f"{path.name} is no checkpoint's name")
+    return int(found[1]), int(found[2])

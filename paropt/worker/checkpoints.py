@@ -9,17 +9,13 @@ them all.
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from paropt.worker.checkpoint_store import StoreCleaner
+from paropt.worker.checkpoint_store import NAME, StoreCleaner
 
 CLOSE_SECONDS = 10.0  # that a slot's end waits for what a store is to forget
-_NAME = re.compile(r"\.?(\d+)-(\d+)\.(?:ckpt|json)(?:\.\d+)?")  # a leading dot: being written
 
 
 @dataclass(frozen=True)
@@ -78,7 +74,7 @@ class Checkpoints:
             paths = list(self.directory.iterdir())
         except OSError:
             return []
-        matches = ((path, _NAME.fullmatch(path.name)) for path in paths)
+        matches = ((path, NAME.fullmatch(path.name)) for path in paths)
         return [(int(m[1]), int(m[2]), path) for path, m in matches if m]
 
     @staticmethod
@@ -86,15 +82,3 @@ class Checkpoints:
         for path in paths:
             with contextlib.suppress(OSError):
                 path.unlink()
-
-
-def lineage_of(path: Path) -> tuple[int, int]:
-    """The lineage and the attempt that a file's name says.
-
-    Raises:
-        ValueError: it is no checkpoint's.
-    """
-    found = _NAME.fullmatch(path.name)
-    if found is None:
-        raise ValueError(f"{path.name} is no checkpoint's name")
-    return int(found[1]), int(found[2])
