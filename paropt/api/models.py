@@ -107,6 +107,20 @@ class Recommender:
         ]
         return pd.DataFrame(rows, columns=["session", "rank", "item", "score", "by"])
 
+    def scores(self, sessions: Asking, items: Sequence[str]) -> pd.DataFrame:
+        """The scores of ``items`` for each session: a row per session, a column per item.
+
+        NaN where the model knows the item not, or nothing of the session.
+
+        Raises:
+            DataError, ModelError: as :meth:`recommend`.
+        """
+        found = self.recommend(sessions, top=max(1, len(items)), candidates=items)
+        order = list(dict.fromkeys(found["session"]))
+        found.loc[found["by"] != "model", "score"] = np.nan
+        table = found.pivot(index="session", columns="item", values="score")
+        return table.reindex(index=order, columns=list(dict.fromkeys(items)))
+
     def item_vectors(self) -> Vectors:
         """Of every item; a bias is the last dimension.
 

@@ -118,6 +118,11 @@ def test_sessions_in_each_form_get_the_same(
     assert listed["rank"].tolist() == [1, 2, 1, 2]
     users, items = model.user_vectors(frame), model.item_vectors()
     scores = users.values @ items.values.T
+    table = model.scores([["1", "2"], ["4"], ["x"]], ["3", "nix", "1"])
+    assert table.index.tolist() == ["1", "2", "3"] and table.columns.tolist() == ["3", "nix", "1"]
+    where = [items.ids.index(item) for item in ("3", "1")]
+    np.testing.assert_allclose(table[["3", "1"]].to_numpy()[:2], scores[:, where], rtol=1e-5)
+    assert table["nix"].isna().all() and table.loc["3"].isna().all()
     best = [items.ids[row] for row in scores.argmax(axis=1)]
     assert best == listed[listed["rank"] == 1]["item"].tolist()
     capsys.readouterr()
