@@ -40,6 +40,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("train", "Train one configuration and test it."),
     "evaluate": ("evaluate", "Test a saved model."),
     "recommend": ("recommend", "Next items for the sessions of a file."),
+    "serve": ("serve", "Answer over HTTP what comes next in a session."),
     "embed": ("embed", "Write every user's vector, or every item's, to Redis or to files."),
     "predict": ("predict", "Vectors for the ads competition: of users, and of the candidates."),
     "memory": ("memory", "Show, export or reset what a saved model remembers."),

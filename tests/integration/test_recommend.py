@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from paropt.cli.main import cli
+from paropt.data.dataset import open_dataset
 from paropt.data.log.options import Options
 from paropt.data.prepare import prepare
 from paropt.errors import DataError, ModelError
@@ -207,3 +209,58 @@ def test_lists_that_cannot_be_used_say_why(
         return
     assert isinstance(done.exception, DataError) and message in str(done.exception)
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("model", ["gru4rec", "hstu", "markov"])
+def test_a_server_answers_what_the_verb_says(data: Path, tmp_path: Path, model: str) -> None:
+    """Session by session or together, each with lists of its own."""
+    from paropt.training.saved_model.answering import Answerer, Ask
+    from paropt.training.saved_model.offer import make_offer
+    from paropt.training.saved_model.recommending import read_sessions, recommend
+
+    place = data / model[0]
+    if not place.exists():
+        params = {"gru4rec": {"layers": 4, "n_epochs": 1}, "hstu": TINY}.get(model, {})
+        fit = Fit(model, params, open_dataset(data / "data").view("search"), seed=1)
+        list(fit.epochs())
+        save_model(place, fit)
+    loaded = load_model(place)
+    sessions = {"a": ["p2", "q", "p5"], "b": ["p1"], "c": ["q"], "d": ["p7", "p6", "p0", "p2"]}
+    live = tmp_path / "live.csv"
+    rows = [
+        f"{name};{item};01/05/2014 10:00:0{step};click"
+        for name, items in sessions.items()
+        for step, item in enumerate(items)
+    ]
+    live.write_text("\n".join(rows) + "\n")
+    lists: list[dict[str, Any]] = [
+        {},
+        {"candidates": ["p6", "p1", "p3", "q"], "exclude": ["p3"]},
+        {"exclude": ["p4"]},
+        {"candidates": ["p0", "p3"]},
+    ]
+    began = 1_398_938_400_000  # 2014-05-01 10:00
+    answerer = Answerer(loaded)
+    asks, wanted = [], []
+    for seen in (False, True):
+        for listed, (name, items) in zip(lists, sessions.items(), strict=True):
+            times = [began + 1000 * step for step in range(len(items))][::-1]
+            ask = Ask(items[::-1], times, top=3, filter_seen=seen, **listed)
+            asks.append(answerer.prepare(ask))
+            known = recommend(
+                loaded, read_sessions(live, loaded), 3, seen, make_offer(loaded, **listed)
+            )
+            wanted.append(next(found for found in known if found.session == name))
+    together = answerer.answer(asks)
+    alone = [answerer.answer([ask])[0] for ask in asks]
+    for one, other, verb in zip(together, alone, wanted, strict=True):
+        assert one.items == other.items == verb.items
+        assert one.scores == pytest.approx(verb.scores, rel=1e-5)
+        assert (one.popular, other.popular) == (verb.popular, verb.popular)
+    assert [one.unknown for one in together[:4]] == [1, 0, 1, 0]
+    assert [one.unlisted for one in together[:4]] == [0, 1, 0, 0]
+    if model == "hstu":
+        with pytest.raises(ModelError, match="needs times as it was trained; give each item one"):
+            answerer.prepare(Ask(["p1"]))
+    with pytest.raises(DataError, match="none of the 1 candidates is known"):
+        answerer.prepare(Ask(["p1"], [began], candidates=["q"]))

@@ -56,8 +56,19 @@ class Ensemble(Model):
 class VectorEnsemble(Ensemble):
     """Of models with vectors and a table of items: both in a row, h₁/σ₁ … and T₁ …."""
 
+    def __init__(self, name: str, members: Sequence[Model]) -> None:
+        super().__init__(name, members)
+        self._spreads: list[Tensor] = []  # Cov(T) of each: the tables move by add_items only
+
+    def add_items(self, items: Table, count: int) -> None:
+        super().add_items(items, count)
+        self._spreads = []
+
     def encode(self, batch: SequenceBatch) -> Tensor:
-        return torch.cat([_standardised(member, batch) for member in self._models()], 1)
+        if not self._spreads:
+            self._spreads = [_covariance(_with_bias(member)) for member in self._models()]
+        pairs = zip(self._models(), self._spreads, strict=True)
+        return torch.cat([_standardised(member, batch, spread) for member, spread in pairs], 1)
 
     def item_table(self) -> tuple[Tensor, Tensor | None]:
         return torch.cat([_with_bias(member) for member in self._models()], 1), None
@@ -84,12 +95,15 @@ def _with_bias(member: Model) -> Tensor:
     return table if bias is None else torch.cat([table, bias.float()[:, None]], 1)
 
 
-def _standardised(member: Model, batch: SequenceBatch) -> Tensor:
-    table, h = _with_bias(member), member.encode(batch).float()
-    if table.shape[1] > h.shape[1]:
-        h = torch.cat([h, h.new_ones(len(h), 1)], 1)
+def _covariance(table: Tensor) -> Tensor:
     centred = table.double() - table.double().mean(0)
-    covariance = centred.T @ centred / len(table)
+    return centred.T @ centred / len(table)
+
+
+def _standardised(member: Model, batch: SequenceBatch, covariance: Tensor) -> Tensor:
+    h = member.encode(batch).float()
+    if len(covariance) > h.shape[1]:  # the bias
+        h = torch.cat([h, h.new_ones(len(h), 1)], 1)
     spread = ((h.double() @ covariance) * h.double()).sum(1).clamp(min=_LEAST**2).sqrt()
     return (h.double() / spread[:, None]).float()
 
