@@ -91,7 +91,12 @@ from paropt.cli._study import (
     help="Every trial goes on from this saved model: it begins with its weights.",
 )
 @click.option("--seed", type=int, show_default="42", help="Of sampling and training.")
-@click.option("--sampler", type=Choice(), show_default="tpe", help="tpe, random or grid.")
+@click.option(
+    "--sampler",
+    type=Choice(),
+    show_default="tpe",
+    help="tpe, random, grid, or one of Optuna's by its class's name, as JSON with arguments.",
+)
 @click.option("--pruner", type=Choice(), show_default="asha", help="asha, median or none.")
 @click.option(
     "--heartbeat",

@@ -211,7 +211,16 @@ def _create(
         budgets = replace(budgets, trials=DEFAULT_TRIALS)
     study = Study.create(storage.url, definition, budgets, space=space)
     note(f"judged by {_goal(study.definition.objective)} on valid, {protocol.words()}{why}")
+    _remark_on_pruning(study.definition, note)
     return OpenedStudy(storage, study, dataset.path, known)
+
+
+def _remark_on_pruning(definition: StudyDefinition, note: Note) -> None:
+    from paropt.search.study.sampling import of_complete
+
+    name = definition.sampler["name"]
+    if definition.pruner["name"] != "none" and of_complete(name):
+        note(f"{name} learns from complete trials only; with --pruner none every trial is one")
 
 
 def _place(request: LaunchRequest, space: Space, dataset: Dataset) -> str:
@@ -494,13 +503,15 @@ def _check_search(request: LaunchRequest, space: Space) -> Objective:
         ParoptError: a model of the space does not report that metric.
         StudyError: the sampler cannot draw from the space.
     """
-    from paropt.search.study.sampling import check_sampler, complete_sampler
+    from paropt.search.study.sampling import check_sampler, complete_sampler, rehearse
     from paropt.training.evaluation.choose_objective import limits_of, more_metrics, objective_of
 
     objective = objective_of(request.metric, space.models)
     more_metrics(request.also, space.models)
     limits_of(request.constraint, space.models)
-    check_sampler(space, complete_sampler(request.sampler))
+    sampler = complete_sampler(request.sampler)
+    check_sampler(space, sampler)
+    rehearse(space, sampler, objective)
     return objective
 
 

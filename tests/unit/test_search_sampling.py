@@ -11,7 +11,7 @@ from paropt.errors import StudyError
 from paropt.search.space.file import from_json
 from paropt.search.space.space import Config, Space
 from paropt.search.study.history import History, Record, counts
-from paropt.search.study.sampling import Sampler, complete_sampler, derived_seed
+from paropt.search.study.sampling import Sampler, complete_sampler, derived_seed, rehearse
 from paropt.training.evaluation.objective import Objective
 
 METRIC = "mrr@20"
@@ -172,3 +172,83 @@ def test_derived_seeds_differ_and_stay() -> None:
     assert len(seeds) == 200
     assert all(0 <= seed < 2**31 for seed in seeds)
     assert derived_seed(42, "training", 0) == derived_seed(42, "training", 0)
+
+
+# -- Optuna's own ------------------------------------------------------------------------------
+
+
+def of_optuna(options: dict[str, Any], space: Space) -> Sampler:
+    return Sampler(space, complete_sampler(options), 1, MRR)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"name": "TPESampler", "n_startup_trials": 3, "multivariate": True},
+        {"name": "NSGAIISampler", "population_size": 3},  # it remembers generations
+        {"name": "RandomSampler"},
+    ],
+)
+def test_optunas_samplers_draw_what_follows_from_the_history(options: dict[str, Any]) -> None:
+    space = space_of(WIDE, start=[{"momentum": 0.25}])
+    sampler, history = of_optuna(options, space), History(0)
+    for number in range(9):
+        config = sampler.draw(history)
+        assert config is not None
+        add(history, sampler, config, value=config["momentum"])
+        if number == 0:
+            assert config["momentum"] == 0.25  # start points come first
+    assert len({record.key for record in history.all()}) == 9
+    # a worker that comes later has the same state
+    assert sampler.draw(history) == of_optuna(options, space).draw(history)
+    assert sampler.draw(history) != Sampler(space, sampler.options, 2, MRR).draw(history)
+
+
+def test_a_genetic_algorithm_comes_to_later_generations() -> None:
+    sampler, history = (
+        of_optuna({"name": "NSGAIISampler", "population_size": 3}, space_of(WIDE)),
+        History(0),
+    )
+    for _ in range(8):
+        config = sampler.draw(history)
+        assert config is not None
+        add(history, sampler, config, value=config["momentum"])
+    sampler.draw(history)
+    told = [attrs["NSGAIISampler:generation"] for attrs in sampler._replayed._asked.values()]
+    assert told == [0, 0, 0, 1, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"name": "CmaEsSmpler"}, "did you mean 'CmaEsSampler'?"),
+        ({"name": "foo"}, "there are tpe, random and grid, and Optuna's"),
+        ({"name": "GridSampler"}, "--sampler grid goes through the space's"),
+        ({"name": "PartialFixedSampler"}, "--fixed"),
+        ({"name": "TPESampler", "seed": 3}, "say --seed"),
+        ({"name": "TPESampler", "candidates": 3}, "has no argument 'candidates'"),
+        ({"name": "TPESampler", "n_startup_trials": "x"}, "cannot work with this"),
+    ],
+)
+def test_what_cannot_sample_is_refused_in_a_sentence(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(StudyError) as refused:
+        rehearse(space_of(WIDE), complete_sampler(options), MRR)
+    assert told in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_sampler_without_its_package_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    from optuna.samplers import RandomSampler
+
+    def lacking(self: Any, seed: int | None = None) -> None:
+        raise ImportError("Tried to import 'cmaes' but failed.")
+
+    monkeypatch.setattr(RandomSampler, "__init__", lacking)
+    with pytest.raises(StudyError, match=r"needs cmaes, which .* pip install 'paropt\[samplers\]'"):
+        rehearse(space_of(WIDE), complete_sampler("RandomSampler"), MRR)
+
+
+def test_a_sampler_of_numbers_needs_some() -> None:
+    space = space_of({"loss": GRID["loss"]})
+    with pytest.raises(StudyError, match="the space has none"):
+        rehearse(space, {"name": "CmaEsSampler"}, MRR)

@@ -27,6 +27,8 @@ class _Trials(InMemoryStorage):
     def __init__(self) -> None:
         super().__init__()
         self.frozen: list[FrozenTrial] = []
+        self.remembers = False  # what samplers note of trials
+        self._of_study: dict[str, Any] = {}
 
     def get_all_trials(
         self,
@@ -37,7 +39,21 @@ class _Trials(InMemoryStorage):
         return [t for t in self.frozen if states is None or t.state in states]
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """The sampler tells others what it is about to draw; here nobody else reads it."""
+        """The sampler tells others what it is about to draw; here nobody else reads it, unless it
+        is to find it again itself."""
+        if self.remembers:
+            trial = next(t for t in reversed(self.frozen) if t._trial_id == trial_id)
+            trial.system_attrs[key] = value
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        return dict(self._of_study)
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        self._of_study[key] = value
+
+    def restore(self, attributes: dict[str, Any]) -> None:
+        """The study's attributes as they were before."""
+        self._of_study = attributes
 
 
 def _empty(objective: Objective) -> _Trials:

@@ -35,7 +35,9 @@ from paropt.training.evaluation.objective import Objective
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
+    from optuna.trial import FrozenTrial
 
+    from paropt.search.study.optuna_samplers import Replayed
     from paropt.search.study.optuna_view import OptunaView
 
 SAMPLERS: dict[str, dict[str, int]] = {
@@ -45,6 +47,9 @@ SAMPLERS: dict[str, dict[str, int]] = {
 }
 DEFAULT = "tpe"
 
+# of Optuna's
+OF_COMPLETE = ("CmaEsSampler", "GPSampler", "NSGAIISampler", "NSGAIIISampler")
+REHEARSED = 12  # trials that never were, before a sampler is let near a study
 _SAMPLER_TRIES = 10
 _RANDOM_TRIES = 100
 _ENUMERABLE = 1_000_000  # beyond this a random draw practically always finds a free one
@@ -56,13 +61,47 @@ def complete_sampler(given: Mapping[str, Any] | str | None) -> dict[str, Any]:
     Raises:
         StudyError: no such sampler or option.
     """
-    return complete_choice("sampler", SAMPLERS, DEFAULT, given)
+    asked = {"name": given} if isinstance(given, str) else dict(given or {})
+    name = asked.get("name", DEFAULT)
+    if name in SAMPLERS or not isinstance(name, str):
+        return complete_choice("sampler", SAMPLERS, DEFAULT, given)
+    from paropt.search.study import optuna_samplers
+
+    return optuna_samplers.complete(asked)
 
 
 def check_sampler(space: Space, sampler: Mapping[str, Any]) -> None:
     """Raises :class:`StudyError` if the sampler, filled in, cannot draw from the space."""
     if sampler["name"] == "grid" and space.size() == float("inf"):
         raise StudyError("the sampler 'grid' needs a step for every float of the space")
+
+
+def of_complete(name: str) -> bool:
+    """Whether a sampler makes nothing of trials that were pruned."""
+    return name not in SAMPLERS and name in OF_COMPLETE
+
+
+def rehearse(space: Space, sampler: Mapping[str, Any], objective: Objective) -> None:
+    """Let one of Optuna's samplers draw from the space after some trials that never were.
+
+    Raises:
+        StudyError: it cannot, or a package that it needs is not there; one sentence.
+    """
+    if sampler["name"] in SAMPLERS:
+        return
+    rehearsed, history = Sampler(space, sampler, 0, objective), History(0)
+    rehearsed.check_numbers()
+    for number in range(REHEARSED):
+        rng = random.Random(derived_seed("rehearsal", number))
+        config = space.walk(uniformly(rng))
+        searched = rehearsed.searched(config)
+        meta = {"root": number, "index": number, "model": config["model"], "searched": searched}
+        curves = {objective.metric: [rng.random()], **{n: [1.0] for n in objective.names}}
+        history.records[number] = Record(
+            number, number, "COMPLETE", rng.random(), None, None, meta, {}, curves, {"epoch": 1}
+        )
+    for _ in rehearsed.drawn(history, REHEARSED, "", tries=1):
+        pass
 
 
 def derived_seed(*words: object) -> int:
@@ -133,13 +172,15 @@ class Sampler:
         if not self._informed(lineages):
             return None
         taken = {record.key for record in lineages}
-        for config in self._tpe(history, len(lineages), salt):
+        for config in self.drawn(history, len(lineages), salt):
             if key_of(self.searched(config)) not in taken:
                 return Proposal(config)
         return Proposal(None)
 
     def _informed(self, lineages: Sequence[Record]) -> bool:
         # one beyond a limit has no value, and tells where not to look
+        if self.options["name"] not in SAMPLERS:
+            return True
         telling = sum(record.scored or record.outcome == "beyond" for record in lineages)
         return self.options["name"] == "tpe" and telling >= self._startup
 
@@ -150,12 +191,12 @@ class Sampler:
         rng = random.Random(derived_seed(self.seed, "draw", len(lineages)))
         if self.options["name"] == "tpe":
             yield from self._design
-            if self._informed(lineages):
-                if proposal is None:
-                    yield Undrawn()
-                elif proposal.config is not None:
-                    yield proposal.config
-                    yield Undrawn()
+        if self._informed(lineages):
+            if proposal is None:
+                yield Undrawn()
+            elif proposal.config is not None:
+                yield proposal.config
+                yield Undrawn()
         if self.options["name"] != "grid":
             for _ in range(_RANDOM_TRIES):
                 yield self.space.walk(uniformly(rng))
@@ -218,23 +259,76 @@ class Sampler:
         self._view.update(history.all())
         return self._view
 
-    def _tpe(self, history: History, index: int, salt: str) -> Iterator[Config]:
+    def drawn(
+        self, history: History, index: int, salt: str, tries: int = _SAMPLER_TRIES
+    ) -> Iterator[Config]:
+        """What the sampler would try as configuration number ``index``, some times over."""
+        salts = (salt,) if salt else ()
+        for attempt in range(tries):
+            if self.options["name"] == "tpe":
+                yield self._tpe(history, derived_seed(self.seed, "tpe", index, attempt, *salts))
+            else:
+                name = self.options["name"]
+                yield self._of_optuna(
+                    history, derived_seed(self.seed, name, index, attempt, *salts)
+                )
+
+    def _of_optuna(self, history: History, seed: int) -> Config:
+        """By one of Optuna's own samplers."""
+        from paropt.search.study import optuna_samplers
+
+        name = self.options["name"]
+        if name in optuna_samplers.REMEMBER:
+            replayed = self._replayed
+            replayed.replay(history)
+            with replayed.draft() as trial:
+                sampler, drawn = replayed.ask(trial, seed)
+                with optuna_samplers.failing(name), optuna_samplers.quiet():
+                    return self.space.walk(self._choose(sampler, replayed, trial, drawn))
+        view, sampler = self.optuna_view(history), optuna_samplers.make(self.options, seed)
+        with optuna_samplers.failing(name), optuna_samplers.quiet():
+            study, trial = view.study(), view.new_trial()
+            together = sampler.infer_relative_search_space(study, trial)
+            drawn = sampler.sample_relative(study, trial, together)
+            return self.space.walk(self._choose(sampler, view, trial, drawn))
+
+    @cached_property
+    def _replayed(self) -> Replayed:
+        from paropt.search.study.optuna_samplers import Replayed
+
+        name = self.options["name"]
+        return Replayed(
+            self.distributions,
+            self.objective,
+            self.options,
+            lambda index: derived_seed(self.seed, name, index, 0),
+        )
+
+    def check_numbers(self) -> None:
+        """Raises :class:`StudyError` if the sampler draws numbers only, and there is none."""
+        if self.options["name"] == "CmaEsSampler" and not any(
+            p.kind != "categorical" and p.count > 1 and not p.when for p in self.space.searched
+        ):
+            raise StudyError(
+                "the sampler 'CmaEsSampler' draws numbers that all configurations have, and the "
+                "space has none"
+            )
+
+    def _tpe(self, history: History, seed: int) -> Config:
         import optuna
 
         memory = self.optuna_view(history)
-        salts = (salt,) if salt else ()
-        for attempt in range(_SAMPLER_TRIES):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                sampler = optuna.samplers.TPESampler(
-                    n_startup_trials=1,  # paropt's own design came before
-                    n_ei_candidates=self.options["candidates"],
-                    multivariate=True,
-                    group=self.space.conditional,
-                    constant_liar=True,
-                    seed=derived_seed(self.seed, "tpe", index, attempt, *salts),
-                )
-            yield self.space.walk(self._chooser(sampler, memory))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler = optuna.samplers.TPESampler(
+                n_startup_trials=1,  # paropt's own design came before
+                n_ei_candidates=self.options["candidates"],
+                multivariate=True,
+                group=self.space.conditional,
+                constant_liar=True,
+                seed=seed,
+            )
+        return self.space.walk(self._chooser(sampler, memory))
 
     def _chooser(self, sampler: BaseSampler, memory: OptunaView) -> Choose:
         study, trial = memory.study(), memory.new_trial()
@@ -245,6 +339,13 @@ class Sampler:
                 p.label: self.distributions[p.label] for p in self.space.searched if p.count > 1
             }
         drawn = sampler.sample_relative(study, trial, together)
+        return self._choose(sampler, memory, trial, drawn)
+
+    def _choose(
+        self, sampler: BaseSampler, memory: OptunaView, trial: FrozenTrial, drawn: dict[str, Any]
+    ) -> Choose:
+        """What was drawn together, and one by one what was not."""
+        study = memory.study()
 
         def choose(parameter: Parameter) -> Any:
             if parameter.count == 1:
