@@ -34,6 +34,7 @@ from paropt.results.figures.description import (
     Marks,
     Series,
 )
+from paropt.results.pairwise import LEVEL
 from paropt.results.searched import Json, Searched, read
 from paropt.results.study_page import (
     made_with,
@@ -45,7 +46,7 @@ from paropt.results.study_page import (
 from paropt.results.words import between, bracketed, counted, listed, number, value_text
 from paropt.training.evaluation.objective import Objective
 from paropt.training.evaluation.protocol import EvaluationProtocol
-from paropt.training.metrics import direction_of, of_ranks
+from paropt.training.metrics import direction_of, is_measure, of_ranks, written
 
 CHOSEN, CONTROL = "chosen", "control"
 
@@ -163,6 +164,8 @@ def _test_blocks(found: Finished) -> Iterable[Block]:
     yield from _picture(found)
     yield from _grids(found)
     yield _how(found)
+    yield from _pairs(found)
+    yield from _costs(found)
     yield from _choice(found)
     yield from _configurations(found)
     yield Heading("Again")
@@ -397,6 +400,43 @@ def _how(found: Finished) -> Paragraph:
     )
 
 
+def _pairs(found: Finished) -> Iterable[Block]:
+    """Everything against everything, corrected for the number of pairs."""
+    pairs = found.test.get("pairs") or []  # reports of earlier versions have none
+    if len(pairs) < 2:
+        return
+    rows = [
+        cells(
+            f"{baseline(pair['one'])} − {baseline(pair['other'])}",
+            f"{number(pair['difference'], '+')} [{between(pair['interval'], '+')}]",
+            _p(pair["holm"]),
+            "differ" if pair["holm"] < LEVEL else "not told apart",
+        )
+        for pair in pairs
+    ]
+    told = (
+        f"Each pair's difference by {found.metric}, over the same sessions, with its p-value "
+        f"corrected for the {len(pairs)} pairs (Holm): {LEVEL:.0%} is the chance that any of them "
+        "is called different and isn't."
+    )
+    yield Heading("Two by two")
+    yield Paragraph([told])
+    yield Table(["", "difference", "p (Holm)", ""], rows, {1, 2})
+
+
+def _p(value: float) -> str:
+    return f"{value:.4f}" if value >= 0.001 else "< 0.001"
+
+
+def _costs(found: Finished) -> Iterable[Block]:
+    """What the models cost, where the study measured it."""
+    for role in found.roles:
+        metrics = found.test[role]["metrics"]
+        told = [f"{n} {written(n, m['mean'])}" for n, m in metrics.items() if is_measure(n)]
+        if told:
+            yield Paragraph([f"The {role} one costs {listed(told)}, the mean over the seeds."])
+
+
 # -- how it was chosen --------------------------------------------------------------------------
 
 
@@ -514,7 +554,7 @@ def _contender(name: str, found: Json, difference: Json | None, searched: Search
 def _measured(metrics: Json, objective: Objective) -> dict[str, Measured]:
     """The metrics of a report, and what the study was searched for where that is a sum of them:
     its interval is not known, as that of a sum is not the sum of the intervals."""
-    found = {name: Measured.of(value) for name, value in metrics.items()}
+    found = {name: Measured.of(value) for name, value in metrics.items() if not is_measure(name)}
     mean = objective.of({name: one.mean for name, one in found.items()})
     if mean is not None and objective.metric not in found:
         of_seeds = zip(*(found[name].values for name in objective.names), strict=True)

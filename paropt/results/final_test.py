@@ -302,6 +302,8 @@ def _definition(
         versions=versions(),
         evaluation=protocol.to_json(),
         plan=plan.to_json(),
+        also=search.recorded,
+        constraints=[],  # they chose the candidates; what these cost is reported
     )
 
 

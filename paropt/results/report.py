@@ -13,6 +13,7 @@ import numpy as np
 from paropt.data.dataset import VIEWS
 from paropt.results.final_choice import Judged
 from paropt.results.looks_at_test import Look
+from paropt.results.pairwise import pairwise
 from paropt.results.searched import Searched
 from paropt.search.study.plan import Candidate, FinalPlan
 from paropt.search.study.study import Study
@@ -154,8 +155,15 @@ def _tested(found: Finding) -> dict[str, Any]:
         "control": None if same else _numbers(control, theirs, objective),
         "difference": None if same or not (ours and theirs) else _paired(ours, theirs),
         "baselines": {name: _baseline(one, ours) for name, one in found.baselines.items()},
+        "pairs": _pairs(found, {"chosen": ours, "control": None if same else theirs}),
         "intervals": _method(ours or next(iter(found.baselines.values()), None)),
     }
+
+
+def _pairs(found: Finding, trained: Mapping[str, Sample | None]) -> list[dict[str, Any]]:
+    """Whatever was judged on the test, two by two, by the study's metric."""
+    samples = {name: sample for name, sample in trained.items() if sample is not None}
+    return pairwise({**samples, **found.baselines}, found.search.definition.metric)
 
 
 def _method(sample: Sample | None) -> dict[str, Any]:
