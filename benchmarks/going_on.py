@@ -77,9 +77,9 @@ def globo(data: Path) -> tuple[list[Row], list[Row], list[Row]]:
     parts: tuple[list[Row], list[Row], list[Row]] = ([], [], [])
     for row in _rows(data / "globo" / "clicks.csv.gz"):
         day = (int(row["session_start"]) / 1000 - begin) // 86_400
-        if int(row["user_id"]) % 8 or day >= 15:
-            continue
         seconds = int(row["click_timestamp"]) / 1000
+        if int(row["user_id"]) % 8 or day >= 15 or seconds > begin + 15 * 86_400:
+            continue
         part = 0 if day < 7 else 1 if day < 14 else 2
         parts[part].append((row["session_id"], row["click_article_id"], seconds))
     return parts

@@ -75,7 +75,8 @@ def _bind(host: str, port: int) -> socket.socket:
     """A socket that nobody listens on yet, before a model is loaded for nothing."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        found = socket.socket(family, socket.SOCK_STREAM)
+        # named as TCP, or asyncio lets answers wait for 40 ms (Nagle's algorithm)
+        found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind((host, port))
     except OSError as error:
