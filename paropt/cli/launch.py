@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import click
 
+from paropt.cli._elsewhere import Scheduler, elsewhere_options, run_elsewhere
 from paropt.cli._judging import also_option, metric_option, protocol_options
 from paropt.cli._study import (
     Choice,
@@ -106,6 +107,7 @@ from paropt.cli._study import (
     help="Within two of these a lost worker's trial is taken over.",
 )
 @slot_options
+@elsewhere_options
 @tensorboard_option
 @storage_option
 @click.option("--listen", metavar="HOST:PORT", help="Open the embedded server to other machines.")
@@ -116,6 +118,7 @@ def launch(
     checkpoint_dir: str | None,
     tensorboard: Path | None,
     as_json: bool,
+    scheduler: Scheduler | None,
     sampler: dict[str, Any] | None,
     pruner: dict[str, Any] | None,
     **options: Any,
@@ -133,6 +136,8 @@ def launch(
     paropt launch --space demo
     paropt launch --space gru4rec_xe_shared --data data/shop --trials 50
     paropt launch --study gru4rec_xe_shared-shop --trials 100 --devices 0,1 --per-device 2
+    paropt launch --study shop --on slurm --slots 8 --gpus-per-slot 1 --sbatch "-p gpu -t 4:00:00"
+    paropt launch --study shop --on ray --slots 8 --gpus-per-slot 0.5
     paropt launch --space gru4rec_xe_shared --data data/new --warm-start gru4rec_xe_shared-shop
     """
     from paropt.launch.checkpoint_place import checkpoint_place
@@ -141,7 +146,7 @@ def launch(
     from paropt.machine.devices import device_shares
     from paropt.training.tensorboard import require, where
 
-    slots = device_shares(devices, per_device)
+    slots = device_shares(devices, per_device) if scheduler is None else []
     if tensorboard is not None:
         require(tensorboard)
         say(where(tensorboard))
@@ -149,13 +154,16 @@ def launch(
     checkpoints = checkpoint_place(checkpoint_dir)
     with create_or_resume(asked, note=say) as opened:
         announce(opened)
-        status = work(
-            opened,
-            slots,
-            checkpoints=checkpoints,
-            tensorboard=tensorboard,
-            floor=True,
-            report=not as_json,
-        )
-    if as_json:
+        if scheduler is not None:
+            status = run_elsewhere(scheduler, opened, checkpoints, tensorboard, not as_json)
+        else:
+            status = work(
+                opened,
+                slots,
+                checkpoints=checkpoints,
+                tensorboard=tensorboard,
+                floor=True,
+                report=not as_json,
+            )
+    if as_json and status:
         click.echo(json.dumps(status, indent=2))

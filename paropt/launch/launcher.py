@@ -11,14 +11,14 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 
 from paropt.errors import EXIT_STORAGE, StorageUnreachable, StudyError
 from paropt.launch.autoscaler import Autoscaler
 from paropt.launch.checkpoint_place import folder_in_store
-from paropt.launch.local_slots import LocalSlots, SlotSpec
+from paropt.launch.local_slots import LocalSlots, SlotProcess, SlotSpec
 from paropt.launch.open_study import OpenedStudy
 from paropt.machine.address import address_for_others
 from paropt.machine.devices import DeviceShare
@@ -57,17 +57,50 @@ def work(
         ParoptError: no slot could work.
         StorageUnreachable: the database stayed away.
     """
-    spec = _spec(opened, checkpoints, tensorboard)
-    local = LocalSlots(shares, spec)
+    local = LocalSlots(shares, _spec(opened, checkpoints, tensorboard))
+    autoscaler = Autoscaler(local) if shares[0].packed else None
+    return look_on(opened, local, _introduction(opened, shares), autoscaler, floor, report)
+
+
+class Crew(Protocol):
+    """Slots at work on a study: this machine's, or those that a scheduler placed elsewhere.
+
+    Attributes:
+        slots: those of this machine.
+        endings: how slots ended that will not come back: reason, message and exit code.
+        over: none is left that does something or will.
+    """
+
+    @property
+    def slots(self) -> Sequence[SlotProcess]: ...
+    @property
+    def endings(self) -> Sequence[dict[str, Any]]: ...
+    @property
+    def over(self) -> bool: ...
+    def start(self) -> None: ...
+    def look(self) -> None: ...
+    def dismiss(self, *, hurry: bool = False) -> None: ...
+    def close(self) -> None: ...
+
+
+def look_on(
+    opened: OpenedStudy,
+    crew: Crew,
+    introduction: str,
+    autoscaler: Autoscaler | None,
+    floor: bool,
+    report: bool,
+) -> dict[str, Any]:
+    """Start slots, look on until they are over, and say how it ended; see :func:`work`."""
     try:
         with make_live_view(opened.study.definition.metric) as view:
-            view.note(_introduction(opened, shares))
+            view.note(introduction)
             if floor:
                 _compute_floor(opened)
-            signals = _run(opened, local, view, Autoscaler(local) if shares[0].packed else None)
-        return _finish(opened, local, signals, report)
+            signals = _run(opened, crew, view, autoscaler)
+        return _finish(opened, crew, signals, report)
     finally:
-        local.close()
+        crew.close()
 
 
 def announce(opened: OpenedStudy) -> None:
@@ -136,9 +169,7 @@ def _introduction(opened: OpenedStudy, shares: Sequence[DeviceShare]) -> str:
 # -- looking on -----------------------------------------------------------------------------
 
 
-def _run(
-    opened: OpenedStudy, local: LocalSlots, view: LiveView, autoscaler: Autoscaler | None
-) -> int:
+def _run(opened: OpenedStudy, local: Crew, view: LiveView, autoscaler: Autoscaler | None) -> int:
     """Start the slots and look on until they are over; how often a signal asked us to stop."""
     watch = StudyWatch(opened)
     answered = 0
@@ -151,7 +182,7 @@ def _run(
             if signals.count > answered:
                 answered = signals.count
                 view.note(_farewell(answered))
-                local.dismiss()
+                local.dismiss(hurry=answered > 1)
             elif autoscaler is not None and not answered:
                 for line in autoscaler.look():
                     view.note(line)
@@ -167,7 +198,7 @@ def _farewell(count: int) -> str:
     return "stopping now"
 
 
-def _show(watch: StudyWatch, local: LocalSlots, view: LiveView) -> None:
+def _show(watch: StudyWatch, local: Crew, view: LiveView) -> None:
     for trial in watch.news():
         assert watch.status is not None
         view.ended(trial, watch.status)
@@ -273,14 +304,15 @@ def _compute_floor(opened: OpenedStudy) -> None:
 # -- the end --------------------------------------------------------------------------------
 
 
-def _finish(opened: OpenedStudy, local: LocalSlots, signals: int, report: bool) -> dict[str, Any]:
+def _finish(opened: OpenedStudy, local: Crew, signals: int, report: bool) -> dict[str, Any]:
     name, endings = opened.study.name, local.endings
     err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
     _raise_if_lost(endings)
     status = study_status(opened.storage, opened.study)
     host = socket.gethostname()
     others = _warn_of_others(opened, status["workers"], host)
-    status["workers"] = [slot.describe(host) for slot in local.slots]
+    if local.slots:
+        status["workers"] = [slot.describe(host) for slot in local.slots]
     status["interrupted"] = signals > 0
     if report:
         console = Console(markup=False, emoji=False)

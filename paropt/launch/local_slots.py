@@ -133,8 +133,8 @@ class SlotProcess:
         self._again_at = time.monotonic() + pause
         self.state = {"phase": "starting again"}
 
-    def dismiss(self, *, adopted: bool) -> None:
-        """Ask it to hand back its trial and end; asked again it does not wait for a checkpoint.
+    def dismiss(self, *, adopted: bool, hurry: bool = False) -> None:
+        """Ask it to hand back its trial and end; in a hurry it does not wait for a checkpoint.
 
         Without ``adopted``, a slot that somebody else started is left alone, and not watched on.
         """
@@ -146,7 +146,8 @@ class SlotProcess:
         pid = self._process.pid if self._process and not self._adopted else self.state.get("pid")
         if pid is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGTERM)
+                # it may have heard so from somebody else, too; the second signal is the graver
+                os.kill(int(pid), signal.SIGTERM if hurry else signal.SIGUSR1)
 
     def describe(self, host: str) -> dict[str, Any]:
         """The slot as ``status --json`` describes a live one."""
@@ -202,11 +203,11 @@ class LocalSlots:
             self.slots.append(slot)
             slot.start()
 
-    def dismiss(self) -> None:
+    def dismiss(self, *, hurry: bool = False) -> None:
         """Send the slots home; those of another launch only if it has gone itself."""
         alone = self._watched.try_exclude()
         for slot in self.slots:
-            slot.dismiss(adopted=alone)
+            slot.dismiss(adopted=alone, hurry=hurry)
 
     @property
     def over(self) -> bool:

@@ -61,15 +61,38 @@ def device_shares(
     """
     chosen = choose(devices)
     cores = usable_cores()
+    first = _first_slot()
     if per_device == "auto":
-        return [DeviceShare(device, 0, 1, environment(device, 1), packed=True) for device in chosen]
+        return [
+            DeviceShare(device, first, 1, environment(device, 1), packed=True) for device in chosen
+        ]
     each = per_device or (min(cores, MOST_CPU_SLOTS) if chosen[0].label == "cpu" else 1)
     threads = max(1, cores // (each * len(chosen)))
     return [
         DeviceShare(device, index, threads, environment(device, threads))
         for device in chosen
-        for index in range(each)
+        for index in range(first, first + each)
     ]
+
+
+def _first_slot() -> int:
+    """``PAROPT_FIRST_SLOT``: where slots are numbered from, so that several workers of one home
+    (array jobs of Slurm, actors of Ray) have slots of their own."""
+    return _number("PAROPT_FIRST_SLOT", 0)
+
+
+def _number(variable: str, otherwise: int) -> int:
+    """What an environment variable says.
+
+    Raises:
+        ParoptError: that is no number.
+    """
+    said = os.environ.get(variable)
+    if not said:
+        return otherwise
+    if not said.isdecimal():
+        raise ParoptError(f"{variable} is a number such as 3, not {said!r}")
+    return int(said)
 
 
 def environment(device: Device, threads: int) -> dict[str, str]:
@@ -141,12 +164,13 @@ def _only_visible(listed: list[tuple[str, str]], visible: str) -> list[tuple[str
 
 
 def usable_cores() -> int:
-    """Cores that this process may use: its affinity, and the quota of its control group."""
+    """Cores that this process may use: its affinity, the quota of its control group, and
+    ``PAROPT_CORES``, what a scheduler that binds nobody to cores has given it."""
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS
         cores = os.cpu_count() or 1
-    return max(1, min(cores, _quota() or cores))
+    return max(1, min(cores, _quota() or cores, _number("PAROPT_CORES", cores)))
 
 
 def _quota() -> int | None:

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as news, so that whoever paints a screen ends a frame before it ends."""
+"""SIGINT, SIGTERM and SIGUSR1 as news, so that who paints a screen ends a frame before it ends."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ class Signals:
         self.news = threading.Event()
 
     def take(self, number: int, frame: object) -> None:
-        self.count += 1
+        # says nothing new after another one: a scheduler may tell all processes, and its script us
+        self.count += number != signal.SIGUSR1 or not self.count
         self.news.set()
 
 
 @contextmanager
 def caught_signals(only: int | None = None) -> Iterator[Signals]:
-    """SIGINT and SIGTERM are counted instead of ending this process; after ``only`` they end it.
+    """SIGINT, SIGTERM and SIGUSR1 are counted instead of ending this process; after ``only`` they
+    end it.
 
     Off the main thread, which alone gets signals, nothing is caught.
     """
@@ -30,7 +32,7 @@ def caught_signals(only: int | None = None) -> Iterator[Signals]:
     if threading.current_thread() is not threading.main_thread():
         yield signals
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     before = {number: signal.getsignal(number) for number in numbers}
 
     def restore() -> None:

@@ -44,9 +44,13 @@ class EventLoop:
         self.database = DatabaseThread(outage, self._wake, revive)
 
     def catch_signals(self) -> None:
-        """SIGTERM and SIGINT are orders to leave from now on."""
-        signal.signal(signal.SIGTERM, self._signalled)
-        signal.signal(signal.SIGINT, self._signalled)
+        """SIGTERM, SIGINT and SIGUSR1 are orders to leave from now on.
+
+        SIGUSR1 says nothing new to who is leaving: a scheduler may tell slots and their ``launch``
+        at once, which tells them, too.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            signal.signal(number, self._signalled)
 
     def listen(self, descriptor: int, reader: Callable[[], None]) -> None:
         """Call ``reader`` whenever there is something to read."""
@@ -105,5 +109,5 @@ class EventLoop:
             os.write(self._wake_in, b"x")
 
     def _signalled(self, number: int, frame: object) -> None:
-        self.orders.signals += 1
+        self.orders.signals += number != signal.SIGUSR1 or not self.orders.signals
         self._wake()

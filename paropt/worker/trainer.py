@@ -138,8 +138,9 @@ def _die_with_parent() -> None:
     """Linux: SIGKILL at the slot's death, should this process be stuck in the driver."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    # a terminal's Ctrl-C is the slot's to answer
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # a terminal's Ctrl-C is the slot's to answer, and what a scheduler tells all processes
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _facts() -> dict[str, Any]:

@@ -55,7 +55,7 @@ class TrialLoop:
         self.heartbeat = Heartbeat(study, slots, leases, self.loop, self.status)
         log_file = files.file("log")
         self.trainer = SlotTrainer(share, log_file, self.loop, self.status, limits.silence)
-        self.device_lock = DeviceLock(devices, share.device.label)
+        self.device_lock = DeviceLock(devices, share.device.visible or share.device.label)
         self.parts = SlotParts(
             study=study,
             share=share,

@@ -1,0 +1,68 @@
+"""What ``launch --on slurm|ray`` has in common: the line by which a worker joins from elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from paropt.errors import ParoptError
+from paropt.launch.checkpoint_place import Place
+from paropt.launch.open_study import OpenedStudy
+from paropt.machine.remote import is_url
+
+SCHEDULERS = ("slurm", "ray")
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Slots that a scheduler places: how many, and what each gets of a machine."""
+
+    slots: int = 1
+    gpus: float = 0.0  # for each slot; a part of one is shared with others
+    cpus: int = 1  # for each slot
+
+
+def asked_for(on: str, slots: int | None, gpus: float, cpus: int) -> Elsewhere:
+    """What was asked for, if a scheduler of that name is known.
+
+    Raises:
+        ParoptError: it isn't, or nobody said how many slots.
+    """
+    if on.partition(":")[0] not in SCHEDULERS:
+        raise ParoptError(f"--on is slurm, ray or ray://HOST:PORT, not {on!r}")
+    if slots is None:
+        raise ParoptError(f"--on {on} needs --slots N: how many slots there are to be")
+    return Elsewhere(slots, gpus, cpus)
+
+
+def worker_words(
+    opened: OpenedStudy, what: Elsewhere, checkpoints: Place | None, tensorboard: Path | None
+) -> list[str]:
+    """``worker …``: one slot of the study, from any machine. No password is in it.
+
+    Raises:
+        ParoptError: the database takes no connections from other machines.
+    """
+    if opened.storage.is_embedded and not opened.storage.listen:
+        raise ParoptError(
+            "slots on other machines cannot reach the embedded database; name a server with "
+            "--storage URL, or open this one with --listen 0.0.0.0:5433"
+        )
+    words = ["worker", "--study", opened.study.name, "--storage", opened.storage.worker_url()]
+    if not is_url(opened.study.definition.data_path):
+        words += ["--data", str(opened.data.resolve())]
+    words += ["--devices", "auto" if what.gpus else "cpu", "--per-device", "1"]
+    if checkpoints is not None:
+        place = checkpoints if isinstance(checkpoints, str) else str(checkpoints.resolve())
+        words += ["--checkpoint-dir", place]
+    if tensorboard is not None:
+        words += ["--tensorboard", str(tensorboard.resolve())]
+    return words
+
+
+def password(opened: OpenedStudy) -> dict[str, str]:
+    """``PGPASSWORD`` for those slots, where this process knows it from the URL or its server."""
+    file = opened.storage.password_file()
+    if opened.storage.url.password:
+        return {"PGPASSWORD": str(opened.storage.url.password)}
+    return {"PGPASSWORD": file.read_text().strip()} if file and file.exists() else {}
