@@ -109,6 +109,20 @@ from paropt.cli._study import (
 @slot_options
 @elsewhere_options
 @tensorboard_option
+@click.option(
+    "--notify",
+    multiple=True,
+    envvar="PAROPT_NOTIFY",
+    metavar="URL",
+    show_envvar=True,
+    help="Where apprise sends messages: done, stuck, failed alike, a better trial; repeatable.",
+)
+@click.option(
+    "--notify-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A file with such URLs, a line each, which no shell remembers.",
+)
 @storage_option
 @click.option("--listen", metavar="HOST:PORT", help="Open the embedded server to other machines.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -121,6 +135,8 @@ def launch(
     scheduler: Scheduler | None,
     sampler: dict[str, Any] | None,
     pruner: dict[str, Any] | None,
+    notify: tuple[str, ...],
+    notify_file: Path | None,
     **options: Any,
 ) -> None:
     """Create or resume a study and run its trials.
@@ -142,17 +158,20 @@ def launch(
     """
     from paropt.launch.checkpoint_place import checkpoint_place
     from paropt.launch.launcher import announce, work
+    from paropt.launch.news import News, addresses, sender
     from paropt.launch.open_study import LaunchRequest, create_or_resume
     from paropt.machine.devices import device_shares
     from paropt.training.tensorboard import require, where
 
+    urls = addresses(notify, notify_file)
+    send = sender(urls) if urls else None
     slots = device_shares(devices, per_device) if scheduler is None else []
     if tensorboard is not None:
         require(tensorboard)
         say(where(tensorboard))
     asked = LaunchRequest(sampler=sampler or {}, pruner=pruner or {}, **options)
     checkpoints = checkpoint_place(checkpoint_dir)
-    with create_or_resume(asked, note=say) as opened:
+    with create_or_resume(asked, note=say) as opened, News(opened, send, say) as news:
         announce(opened)
         if scheduler is not None:
             status = run_elsewhere(scheduler, opened, checkpoints, tensorboard, not as_json)
@@ -165,5 +184,7 @@ def launch(
                 floor=True,
                 report=not as_json,
             )
+        if status:
+            news.ended(status)
     if as_json and status:
         click.echo(json.dumps(status, indent=2))
