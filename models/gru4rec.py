@@ -245,8 +245,30 @@ class Gru4Rec(Model):
                 begin = end
         return x[place.T[batch.targets >= 0]]
 
+    def portable(self) -> nn.Module:
+        return _LastState(self)
+
     def item_table(self) -> tuple[Tensor, Tensor | None]:
         return self.output.detach(), self.bias.detach()
+
+
+class _LastState(nn.Module):
+    """What :meth:`Model.portable` asks for: the state after each session's last event."""
+
+    def __init__(self, model: Gru4Rec) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, items: Tensor, times: Tensor, lengths: Tensor) -> Tensor:
+        """[B, L], [B, L] and [B] int64 → [B, H]."""
+        steps = self.model.rows(items).unbind(1)
+        states = [steps[0].new_zeros(items.shape[0], cell.size) for cell in self.model.recurrent()]
+        for step, x in enumerate(steps):
+            there = (lengths > step)[:, None]
+            for number, cell in enumerate(self.model.recurrent()):
+                states[number] = torch.where(there, cell(x, states[number]), states[number])
+                x = states[number]
+        return states[-1]
 
 
 MODEL = Gru4Rec

@@ -196,7 +196,7 @@ class Block(nn.Module):
         projected = F.silu(self.project(self.norm_in(x)))
         u, v, q, k = torch.split(projected, self.sizes, 1)
         if angles is not None:
-            q, k = (rotate(y.view(len(y), self.heads, -1), angles).flatten(1) for y in (q, k))
+            q, k = (rotate(y.view(y.shape[0], self.heads, -1), angles).flatten(1) for y in (q, k))
         seen = attend(q, k, v, self.heads, self.bias)
         y: Tensor = x + self.merge(self.drop(self.norm_out(seen) * u))
         if self.mixture is None or self.norm_mixture is None:

@@ -461,6 +461,20 @@ class Model(nn.Module):
     def load_worked_out(self, tensors: Mapping[str, Tensor]) -> None:
         """The reverse of :meth:`worked_out`, called after the weights of a saved model."""
 
+    def portable(self) -> nn.Module:
+        """The same as a plain module, for other runtimes: without kernels of our own, of shapes
+        that follow from its inputs alone.
+
+        Its ``forward(items, times, lengths)`` takes right-padded sessions [B, L] int64, times in
+        milliseconds [B, L] int64 and how many events there are [B] int64, at least 1; it gives the
+        vector [B, d] after each session's last event, which :meth:`item_table` goes with, as it
+        is asked for at that event's time.
+
+        Raises:
+            NotImplementedError: there is no such form; one clause.
+        """
+        raise NotImplementedError("it has no form for other runtimes")
+
     def evaluate(self, batches: Iterable[SequenceBatch]) -> Mapping[str, float | Tensor] | None:
         """Metrics of an evaluation that isn't next-item ranking; None leaves it to paropt.
 

@@ -35,7 +35,8 @@ def causal_attention(
     Rows are padded on the right, where causality hides the padding: no mask is needed. On a CPU
     with kernels of its own nothing is padded.
     """
-    native = kernels() if not dropout and Kernels.take(*(x[:, :0] for x in (q, k, v))) else None
+    own = not (dropout or layout.plain)
+    native = kernels() if own and Kernels.take(*(x[:, :0] for x in (q, k, v))) else None
     long_enough = native is not None and q.shape[1] // heads >= native.shortest_row
     if native is not None and long_enough and layout.width <= LONGEST:
         found: Tensor = _Causal.apply(q, k, v, layout, heads, native)

@@ -47,7 +47,7 @@ class Pointwise:
         position = None if bias is None else bias.position
         time = None if bias is None else bias.time
         found: Tensor
-        if self.params["attention_kernel"] == "triton" and q.is_cuda:
+        if self.params["attention_kernel"] == "triton" and q.is_cuda and not self.layout.plain:
             module = triton_kernels()
             if max(q.shape[1], v.shape[1]) // heads <= module.WIDEST:
                 found = _ByTriton.apply(q, k, v, position, time, self._sequences, heads, module)
@@ -62,7 +62,7 @@ class Pointwise:
     # -- as the tokens lie ------------------------------------------------------------------
 
     def _native(self, q: Tensor, k: Tensor, v: Tensor, heads: int) -> Kernels | None:
-        if self.params["attention_kernel"] == "torch":
+        if self.params["attention_kernel"] == "torch" or self.layout.plain:
             return None
         if self.layout.width > LONGEST or not Kernels.take(*(x[:, :0] for x in (q, k, v))):
             return None

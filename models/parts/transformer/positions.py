@@ -52,7 +52,7 @@ class Rotary:
         index = layout.position.double()[:, None] * self._speeds(self.by_index, batch.items.device)
         rest = self.pairs - self.by_index
         if self.kind == "index":
-            timed = index.new_zeros(len(index), rest)
+            timed = index.new_zeros(index.shape[0], rest)
         else:
             position = layout.pack(time_positions(batch, self.kind, self.scale))
             timed = position[:, None] * self._speeds(rest, batch.items.device)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.parts.contract import (
@@ -33,7 +33,7 @@ from models.parts.transformer.negatives import Targets, session_items
 from models.parts.transformer.next_item_loss import NextItemLoss, check_loss
 from models.parts.transformer.similarity import Similarity
 from models.parts.transformer.time_features import TIME_PARAMS, TimeFeatures, check_times
-from models.parts.transformer.unpadding import Unpadding
+from models.parts.transformer.unpadding import Plain, Unpadding
 
 SASREC, HSTU = "arXiv 1808.09781", "arXiv 2402.17152"
 
@@ -174,18 +174,35 @@ class SequenceModel(Model, ABC):
         are the items to be read, and ``hidden`` [B, L] are not to be."""
         known = known or self.items.looked_up(whole=True)
         layout = Unpadding(batch.lengths, batch.items.shape[1])
-        items, targets = layout.pack(batch.items), layout.pack(batch.targets)
-        x = known.rows(items)
-        if hidden is not None and self.hidden is not None:
-            x = torch.where(layout.pack(hidden)[:, None], self.hidden.weight, x)
-        h = x * self.params["dim"] ** 0.5 + self.positions(layout.position)
-        h = self.clock.add(self.actions.add_input(h, batch, layout), batch, layout)
-        h = self.layers(self.drop(h), batch, layout)
+        targets = layout.pack(batch.targets)
+        h = self.tokens(batch, layout, known, hidden)
         wanted = targets >= 0
         if not bool(wanted.all()):
             chosen = wanted.nonzero().squeeze(1)
             h, targets = h.index_select(0, chosen), targets.index_select(0, chosen)
         return self.actions.condition(h, batch), targets
+
+    def tokens(
+        self,
+        batch: SequenceBatch,
+        layout: Unpadding,
+        known: LookedUp,
+        hidden: Tensor | None = None,
+    ) -> Tensor:
+        """What the layers give for every token [T, d]."""
+        x = known.rows(layout.pack(batch.items))
+        if hidden is not None and self.hidden is not None:
+            x = torch.where(layout.pack(hidden)[:, None], self.hidden.weight, x)
+        h = x * self.params["dim"] ** 0.5 + self.positions(layout.position)
+        h = self.clock.add(self.actions.add_input(h, batch, layout), batch, layout)
+        return self.layers(self.drop(h), batch, layout)
+
+    def portable(self) -> nn.Module:
+        if self.mixtures:
+            raise NotImplementedError("its mixtures choose experts token by token")
+        if self.needs(self.params).columns:
+            raise NotImplementedError("it reads columns of events beside items and times")
+        return _LastToken(self)
 
     # -- training ---------------------------------------------------------------------------
 
@@ -276,3 +293,26 @@ class SequenceModel(Model, ABC):
     @property
     def max_length(self) -> int | None:
         return int(self.params["max_length"])
+
+
+class _LastToken(nn.Module):
+    """What :meth:`Model.portable` asks for: the vector after each session's last event."""
+
+    def __init__(self, model: SequenceModel) -> None:
+        super().__init__()
+        self.model = model
+        self.known = model.items.looked_up(whole=True)
+
+    def forward(self, items: Tensor, times: Tensor, lengths: Tensor) -> Tensor:
+        """[B, L], [B, L] and [B] int64 → [B, d]."""
+        rows, width = items.shape
+        last = lengths[:, None] - 1
+        column = torch.arange(width, device=items.device)
+        # the next event's time, and of the last its own; where padded, the last event's
+        times = times.gather(1, torch.minimum(column, last))
+        asked = times.gather(1, torch.minimum(column + 1, last))
+        batch = SequenceBatch(items, items, times, asked, lengths)
+        layout = Plain(lengths, rows, width)
+        h = self.model.tokens(batch, layout, self.known).view(rows, width, -1)
+        h = h.gather(1, last[:, :, None].expand(-1, -1, h.shape[2])).squeeze(1)
+        return F.normalize(h.float(), dim=1) if self.model.params["similarity"] == "cosine" else h

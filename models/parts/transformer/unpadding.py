@@ -34,6 +34,7 @@ class Unpadding:
         self.full = len(self.where) == self.rows * width
         self.row = self.where // width
         self.position = self.where % width
+        self.plain = False
 
     @property
     def tokens(self) -> int:
@@ -84,6 +85,23 @@ class Unpadding:
             size = self.rows * self.width
             flat = _Unpack.apply(tokens, self.where, size)
         return flat.view(self.rows, self.width, *tokens.shape[1:])
+
+
+class Plain(Unpadding):
+    """Nothing dropped: padding has tokens too, which nothing real sees as it comes after.
+
+    All shapes follow from ``rows`` and ``width``, so that a model can be recorded with it.
+    """
+
+    def __init__(self, lengths: Tensor, rows: int, width: int) -> None:
+        self.lengths, self.rows, self.width = lengths, rows, width
+        self.where = torch.arange(rows * width, device=lengths.device)
+        self.full = self.plain = True
+        self.row, self.position = self.where // width, self.where % width
+
+    @cached_property
+    def groups(self) -> list[tuple[slice, slice, Unpadding]]:
+        return [(slice(None), slice(None), self)]
 
 
 def _spread(tokens: Tensor, where: Tensor, size: int) -> Tensor:
