@@ -123,6 +123,11 @@ from paropt.cli._study import (
     metavar="FILE",
     help="A file with such URLs, a line each, which no shell remembers.",
 )
+@click.option(
+    "--mlflow",
+    metavar="URI",
+    help="Mirror the trials as runs of an MLflow server, or in a directory.",
+)
 @storage_option
 @click.option("--listen", metavar="HOST:PORT", help="Open the embedded server to other machines.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -137,6 +142,7 @@ def launch(
     pruner: dict[str, Any] | None,
     notify: tuple[str, ...],
     notify_file: Path | None,
+    mlflow: str | None,
     **options: Any,
 ) -> None:
     """Create or resume a study and run its trials.
@@ -158,6 +164,7 @@ def launch(
     """
     from paropt.launch.checkpoint_place import checkpoint_place
     from paropt.launch.launcher import announce, work
+    from paropt.launch.mlflow_mirror import Mirror, client
     from paropt.launch.news import News, addresses, sender
     from paropt.launch.open_study import LaunchRequest, create_or_resume
     from paropt.machine.devices import device_shares
@@ -165,13 +172,18 @@ def launch(
 
     urls = addresses(notify, notify_file)
     send = sender(urls) if urls else None
+    runs = client(mlflow) if mlflow else None
     slots = device_shares(devices, per_device) if scheduler is None else []
     if tensorboard is not None:
         require(tensorboard)
         say(where(tensorboard))
     asked = LaunchRequest(sampler=sampler or {}, pruner=pruner or {}, **options)
     checkpoints = checkpoint_place(checkpoint_dir)
-    with create_or_resume(asked, note=say) as opened, News(opened, send, say) as news:
+    with (
+        create_or_resume(asked, note=say) as opened,
+        News(opened, send, say) as news,
+        Mirror(opened, runs, say),
+    ):
         announce(opened)
         if scheduler is not None:
             status = run_elsewhere(scheduler, opened, checkpoints, tensorboard, not as_json)
