@@ -8,9 +8,11 @@ RUN useradd --create-home --uid 1000 paropt \
 WORKDIR /opt/paropt
 # dependencies first: they change less often than the code
 COPY constraints.txt pyproject.toml README.md LICENSE ./
+# --build-arg EXTRAS=[remote] for data and checkpoints by URL
+ARG EXTRAS=
 COPY paropt/__init__.py paropt/__init__.py
 COPY models/__init__.py models/__init__.py
-RUN pip install --no-cache-dir -c constraints.txt .
+RUN pip install --no-cache-dir -c constraints.txt ".${EXTRAS}"
 COPY paropt paropt
 COPY models models
 COPY paramspaces paramspaces

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -209,6 +210,17 @@ def directory_of(data: Given) -> Path:
     from paropt.launch.data_source import named_data
 
     return named_data(data, say)
+
+
+def exit_if_sent_away(status: dict[str, Any]) -> None:
+    """With the code of ``PAROPT_LEFT_EXIT``, where a scheduler must tell a slot that was sent away,
+    whose work goes on elsewhere, from one that has seen the end of its study."""
+    said = os.environ.get("PAROPT_LEFT_EXIT")
+    if not said or not status.get("interrupted"):
+        return
+    if not said.isdecimal() or int(said) > 255:
+        raise ParoptError(f"PAROPT_LEFT_EXIT is an exit code from 0 to 255, not {said!r}")
+    raise SystemExit(int(said))
 
 
 storage_option = click.option(

@@ -18,6 +18,7 @@ from paropt.cli._study import (
     ShippedFile,
     complete_study,
     data_option,
+    exit_if_sent_away,
     say,
     slot_options,
     storage_option,
@@ -200,3 +201,4 @@ def launch(
             news.ended(status)
     if as_json and status:
         click.echo(json.dumps(status, indent=2))
+    exit_if_sent_away(status)

@@ -12,6 +12,7 @@ from paropt.cli._study import (
     DataVerb,
     complete_study,
     data_option,
+    exit_if_sent_away,
     say,
     slot_options,
     storage_option,
@@ -79,3 +80,4 @@ def worker(
         )
     if as_json:
         click.echo(json.dumps(status, indent=2))
+    exit_if_sent_away(status)

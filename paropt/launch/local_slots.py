@@ -146,8 +146,8 @@ class SlotProcess:
         pid = self._process.pid if self._process and not self._adopted else self.state.get("pid")
         if pid is not None:
             with contextlib.suppress(ProcessLookupError):
-                # it may have heard so from somebody else, too; the second signal is the graver
-                os.kill(int(pid), signal.SIGTERM if hurry else signal.SIGUSR1)
+                # it may have heard so from somebody else, too, which SIGUSR1 only repeats
+                os.kill(int(pid), signal.SIGUSR2 if hurry else signal.SIGUSR1)
 
     def describe(self, host: str) -> dict[str, Any]:
         """The slot as ``status --json`` describes a live one."""

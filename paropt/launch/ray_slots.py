@@ -55,10 +55,10 @@ class SlotActor:
             "log": self._log,
         }
 
-    def leave(self, hurry: bool) -> None:
-        """Hand the trial back; in a hurry without waiting for a checkpoint."""
+    def leave(self) -> None:
+        """Hand the trial back; asked again, without waiting for a checkpoint."""
         with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGTERM if hurry else signal.SIGUSR1)
+            self._process.send_signal(signal.SIGTERM)
 
 
 class RaySlots:
@@ -145,7 +145,7 @@ class RaySlots:
         self._asked += 1
         placed = self._placed()
         for number in placed:
-            self._actors[number].leave.remote(hurry)
+            self._actors[number].leave.remote()
         self._drop(placed)
 
     def _placed(self) -> set[int]:

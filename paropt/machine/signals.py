@@ -9,15 +9,24 @@ from contextlib import contextmanager
 
 
 class Signals:
-    """How often we were asked to stop; ``news`` is set each time."""
+    """``count`` is how often we were asked to stop; ``news`` is set each time."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self._count = 0
+        self._told = False
         self.news = threading.Event()
 
+    @property
+    def count(self) -> int:
+        """How often we were asked to stop."""
+        return max(self._count, int(self._told))
+
     def take(self, number: int, frame: object) -> None:
-        # says nothing new after another one: a scheduler may tell all processes, and its script us
-        self.count += number != signal.SIGUSR1 or not self.count
+        # SIGUSR1 only repeats another one: a scheduler may tell all processes, and its script us
+        if number == signal.SIGUSR1:
+            self._told = True
+        else:
+            self._count += 1
         self.news.set()
 
 

@@ -44,12 +44,12 @@ class EventLoop:
         self.database = DatabaseThread(outage, self._wake, revive)
 
     def catch_signals(self) -> None:
-        """SIGTERM, SIGINT and SIGUSR1 are orders to leave from now on.
+        """SIGTERM, SIGINT and SIGUSR1 are orders to leave from now on, SIGUSR2 in a hurry.
 
-        SIGUSR1 says nothing new to who is leaving: a scheduler may tell slots and their ``launch``
-        at once, which tells them, too.
+        SIGUSR1 adds nothing to another one: a scheduler may tell slots and their ``launch`` at
+        once, which tells them, too, and nobody knows which is heard first.
         """
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, self._signalled)
 
     def listen(self, descriptor: int, reader: Callable[[], None]) -> None:
@@ -109,5 +109,8 @@ class EventLoop:
             os.write(self._wake_in, b"x")
 
     def _signalled(self, number: int, frame: object) -> None:
-        self.orders.signals += number != signal.SIGUSR1 or not self.orders.signals
+        if number == signal.SIGUSR1:
+            self.orders.told = True
+        else:
+            self.orders.signals += 2 if number == signal.SIGUSR2 else 1
         self._wake()

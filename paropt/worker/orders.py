@@ -23,11 +23,13 @@ class Orders:
     study: State = "run"  # what the study's trials should do
     released: bool = False  # somebody asked this slot to go
     signals: int = 0
+    told: bool = False  # the same by a signal that may only repeat another one
     database_lost: StorageUnreachable | None = None  # it was away for longer than the limit
 
     @property
     def must_leave(self) -> bool:
-        return bool(self.signals or self.released or self.database_lost or self.study == "stop")
+        asked = self.signals or self.told or self.released
+        return bool(asked or self.database_lost or self.study == "stop")
 
     @property
     def in_a_hurry(self) -> bool:
@@ -38,7 +40,7 @@ class Orders:
         """Raises :class:`Leaving` if the slot must go, whatever its study does."""
         if self.database_lost is not None:
             raise Leaving(EXIT_STORAGE, str(self.database_lost))
-        if self.signals:
+        if self.signals or self.told:
             raise Leaving(EXIT_OK, "it was asked to leave")
         if self.released:
             raise Leaving(EXIT_OK, "it was released")

@@ -103,6 +103,18 @@ def test_a_second_signal_does_not_wait(workshop: Workshop) -> None:
     assert study.counts()["waiting"] == 1
 
 
+def test_what_a_scheduler_tells_all_processes_is_one_wish(workshop: Workshop) -> None:
+    study = workshop.create([(0.75, "hold")])
+    slot = workshop.start()
+    workshop.until_epoch(1)
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR1):
+        slot.send_signal(number)
+    assert workshop.end(slot) == 0
+    (ending,) = [told for told in workshop.record() if told["event"] == "handed back"]
+    assert ending["message"] == ""  # asked twice, it would have killed its trainer
+    assert study.counts()["waiting"] == 1
+
+
 @pytest.mark.parametrize("how", ["pause", "stop"])
 def test_pausing_or_stopping_a_study_frees_its_slots(workshop: Workshop, how: str) -> None:
     study = workshop.create([(0.75, "hold")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -106,6 +107,15 @@ def test_a_model_beyond_a_limit_is_not_trained(child: Child, dataset: Path) -> N
     heard = child.hear_until("failed", "done")[-1]
     assert (heard["kind"], heard["epoch"]) == ("constraint", 2)
     assert heard["measures"].keys() == {"parameters", "latency_ms"}
+
+
+def test_what_a_scheduler_tells_all_processes_is_the_slots_to_answer(
+    child: Child, dataset: Path
+) -> None:
+    child.fit(dataset)
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        child.process.send_signal(number)
+    assert len(numbers(child.hear_until("done"))) == 3
 
 
 def test_a_final_fit_is_judged_once_with_its_ranks(
