@@ -80,6 +80,14 @@ def test_alias_table_holds_the_weights(n: int, alpha: float) -> None:
     torch.testing.assert_close(mass, weights / weights.sum(), rtol=1e-6, atol=1e-12)
 
 
+def test_weights_that_are_alike_need_no_alias() -> None:
+    """Also where rounding leaves every one of them just below the mean."""
+    weights = torch.full((3,), 3**0.5, dtype=torch.float64)
+    assert bool((weights * (3 / weights.sum()) < 1).all())
+    keep, alias = alias_table(weights)
+    assert (keep.tolist(), alias.tolist()) == ([1, 1, 1], [0, 1, 2])
+
+
 def test_negatives_follow_support_to_the_alpha() -> None:
     support = torch.tensor([1, 4, 9, 16, 0])
     drawn = PopularityNegatives(support, 0.5, 10_000, seed=3).draw(0, 20, CPU)

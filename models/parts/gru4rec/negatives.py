@@ -54,7 +54,7 @@ def alias_table(weights: Tensor) -> tuple[Tensor, Tensor]:
     keep, alias = torch.ones_like(scaled), torch.arange(len(scaled), device=scaled.device)
     small, large = (scaled < 1).nonzero().squeeze(1), (scaled >= 1).nonzero().squeeze(1)
     missing, spare = (1 - scaled[small]).cumsum(0), (scaled[large] - 1).cumsum(0)
-    if len(small) == 0:
+    if len(small) == 0 or len(large) == 0:  # all alike, but for rounding
         return keep, alias
     before = torch.cat([missing.new_zeros(1), missing[:-1]])
     giver = torch.searchsorted(spare, before).clamp_(max=len(large) - 1)
