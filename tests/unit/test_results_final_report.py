@@ -182,6 +182,21 @@ def test_looks_again_and_lost_comparisons_are_said(report: dict[str, Any]) -> No
     assert files.roles(report) == ["chosen"]
 
 
+def test_pairs_and_costs_are_told(report: dict[str, Any]) -> None:
+    pair = {"difference": 0.01, "interval": [0.005, 0.015], "p": 0.0002, "holm": 0.0004}
+    even = {"difference": 0.0, "interval": [-0.1, 0.1], "p": 0.9, "holm": 0.9}
+    report["test"]["pairs"] = [
+        {"one": "chosen", "other": "cooccurrence", **pair},
+        {"one": "chosen", "other": "control", **even},
+    ]
+    report["test"]["chosen"]["metrics"]["parameters"] = {"mean": 15963.0, "values": [15963.0]}
+    told = squeezed(text_of(report))
+    assert "Two by two" in told and "corrected for the 2 pairs (Holm)" in told
+    assert re.search(r"chosen − co-occurrence.*\+0.0100.*< 0.001.*differ", told)
+    assert re.search(r"chosen − control.*0.9000.*not told apart", told)
+    assert "The chosen one costs parameters 15,963" in told
+
+
 def test_metrics_of_a_models_own_have_a_grid_too(report: dict[str, Any]) -> None:
     report["metric"] = "auc"
     one = {"auc": {"mean": 0.7, "interval": None, "spread": 0.01, "values": [0.69, 0.71]}}
