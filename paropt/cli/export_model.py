@@ -48,10 +48,11 @@ def export_model(
     length: int | None,
     as_json: bool,
 ) -> None:
-    """Write a saved model for other runtimes, checked to recommend the same.
+    """Write a saved model as ONNX or TorchScript.
 
-    GRU4Rec, SASRec and HSTU: right-padded sessions of items' rows in, the best items' rows and
-    scores out, or vectors. 64 made-up sessions are asked of both before anything is kept.
+    It is checked to recommend the same. GRU4Rec, SASRec and HSTU: right-padded sessions of items'
+    rows in, the best items' rows and scores out, or vectors. 64 made-up sessions are asked of both
+    before anything is kept.
 
     \b
     paropt export-model models/shop --out shop-onnx

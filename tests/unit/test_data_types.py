@@ -33,7 +33,7 @@ class Period(pa.ExtensionType):
         super().__init__(pa.int64(), "pandas.period")
 
     def __arrow_ext_serialize__(self) -> bytes:
-        return b""
+        return b'{"freq": "D"}'  # what pandas writes, which knows the type where it is imported
 
 
 UUIDS = [uuid.UUID(int=7), uuid.UUID(int=8), uuid.UUID(int=7)]

@@ -314,7 +314,7 @@ def open_parquet(path: Path) -> pa.parquet.ParquetFile:
     """
     try:
         return pa.parquet.ParquetFile(on_disk(path), memory_map=True)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # pandas' types read JSON in it
         raise DataError(
             f"{path} is a Parquet file cut short or damaged: {one_line(error)}"
         ) from None
