@@ -24,7 +24,7 @@ demo: $(BIN)/.paropt  ## a real search on a synthetic shop, ending in a paramfil
 	$(BIN)/paropt export demo --out runs/demo --overwrite
 
 test: $(BIN)/.paropt-dev  ## the tests
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 $(BIN)/.paropt-extras: $(BIN)/.paropt-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev,extras]'

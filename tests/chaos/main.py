@@ -48,7 +48,7 @@ class Size:
     store: bool = False  # checkpoints are copied to an object store, which has faults, too
 
 
-SHORT = Size(40, 30, hosts=3, slots=3, epochs=4, epoch_seconds=0.3, heartbeat=1.5, outage=5.0)
+SHORT = Size(28, 22, hosts=3, slots=3, epochs=4, epoch_seconds=0.3, heartbeat=1.5, outage=5.0)
 # s3fs is slow to import, and a trainer says nothing meanwhile
 STORE = Size(
     40, 30, hosts=3, slots=2, epochs=6, epoch_seconds=0.4, heartbeat=3.0, silence=20.0, store=True
