@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import decimal
+import importlib
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,22 @@ class Period(pa.ExtensionType):
 
     def __arrow_ext_serialize__(self) -> bytes:
         return b'{"freq": "D"}'  # what pandas writes, which knows the type where it is imported
+
+
+class OddPeriod(Period):
+    """The same type, with what pandas cannot read of it."""
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return b""
+
+
+def test_a_type_that_pandas_cannot_read_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    pandas = importlib.import_module("pandas")
+    pa.array(pandas.PeriodIndex(["2020-01"], freq="M"))  # from here on pandas reads the type
+    odd = pa.ExtensionArray.from_storage(OddPeriod(), pa.array([1, 2], pa.int64()))
+    pa.parquet.write_table(pa.table({"c": odd}), tmp_path / "log.parquet")
+    with pytest.raises(DataError, match=r"log\.parquet is a Parquet file cut short or damaged"):
+        look_at(tmp_path / "log.parquet")
 
 
 UUIDS = [uuid.UUID(int=7), uuid.UUID(int=8), uuid.UUID(int=7)]
