@@ -34,10 +34,10 @@ import torch
 from paropt.data.dataset import View, open_dataset
 from paropt.data.log.options import Options
 from paropt.data.prepare import prepare
+from paropt.training.evaluate_saved import evaluate_saved
 from paropt.training.fitting.fit import Fit
 from paropt.training.saved_model.earlier import read_earlier
 from paropt.training.saved_model.saved import save_model
-from paropt.training.train_and_test import test
 
 MODELS: dict[str, dict[str, Any]] = {
     "gru4rec": {
@@ -168,7 +168,7 @@ class Runs:
         """On the test beside both halves, whatever the model was trained on; misses count."""
         with tempfile.TemporaryDirectory() as folder:
             save_model(Path(folder) / "m", fit)
-            found = test(Path(folder) / "m", self.places["all"], split="full")
+            found = evaluate_saved(Path(folder) / "m", self.places["all"], split="full")
         every = found.targets + found.unknown
         share = found.targets / every
         metrics = {name: round(found.metrics[name] * share, 5) for name in METRICS}

@@ -36,7 +36,7 @@ from paropt.training.batches.plans import evaluation
 from paropt.training.evaluation.ranking import ROWS, own_values
 from paropt.training.fitting.fit import Fit
 from paropt.training.registry import complete_params, model_class
-from paropt.training.train_and_test import parse_params
+from paropt.training.train_request import parse_params
 
 METRICS = ("mrr", "hr@1", "hr@10")
 FOLDS = 5

@@ -52,7 +52,7 @@ from paropt.training.evaluation.protocol import EvaluationProtocol
 from paropt.training.evaluation.ranking import ROWS, evaluate, queries
 from paropt.training.fitting.fit import Fit
 from paropt.training.metrics import gain
-from paropt.training.train_and_test import parse_params
+from paropt.training.train_request import parse_params
 
 METRICS = ("recall@10", "ndcg@10", "mrr@20")  # recall@10 of one target is HR@10
 RARE = (5, 10)  # events in training, at most

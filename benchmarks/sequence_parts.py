@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from paropt.data.dataset import View, open_dataset
 from paropt.training.batches.statistics import statistics
 from paropt.training.fitting.fit import Fit
-from paropt.training.train_and_test import parse_params
+from paropt.training.train_request import parse_params
 
 COMMON: dict[str, Any] = {
     "dim": 32, "blocks": 2, "heads": 1, "max_length": 50, "dropout": 0.2, "batch_size": 16,

@@ -37,7 +37,7 @@ from paropt.data.log.options import Options
 from paropt.data.prepare import prepare
 from paropt.training.evaluation.floors import floors
 from paropt.training.fitting.fit import Fit
-from paropt.training.train_and_test import parse_params
+from paropt.training.train_request import parse_params
 
 METRICS = ("recall@10", "ndcg@10", "recall@20", "mrr@20")  # recall@10 of one target is HR@10
 

@@ -62,7 +62,7 @@ from paropt.training.evaluation.ranks import rank
 from paropt.training.evaluation.session_knn import session_knn_ranks
 from paropt.training.fitting.fit import Fit
 from paropt.training.metrics import means
-from paropt.training.train_and_test import parse_params
+from paropt.training.train_request import parse_params
 
 METRICS = ("recall@10", "ndcg@10", "recall@20", "mrr@20")  # recall@10 of one target is HR@10
 DEEPEST = 20

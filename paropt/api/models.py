@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from paropt.data import Dataset
     from paropt.data.log.sessions_file import Asked
+    from paropt.training.run_result import RunResult
     from paropt.training.saved_model.recommending import Sessions
     from paropt.training.saved_model.saved import SavedModel
-    from paropt.training.train_and_test import RunResult
 
 Listed: TypeAlias = "Sequence[Sequence[str]] | Mapping[str, Sequence[str]]"
 Asking: TypeAlias = "pd.DataFrame | str | Path | Listed"
@@ -222,17 +222,17 @@ def train(
         on_epoch: called with each :class:`paropt.training.evaluation.epochs.EpochReport`, and how
             many there will be.
         options: ``split``, ``seed``, ``epochs``, ``metric``, ``device``, ``threads`` and whatever
-            else :class:`paropt.training.train_and_test.TrainRequest` has.
+            else :class:`paropt.training.train_request.TrainRequest` has.
 
     Raises:
         ParoptError: as the command's.
     """
     from paropt.data import Dataset
     from paropt.search.space.training_requests import train_request
-    from paropt.training import train_and_test
+    from paropt.training.train import train as train_model
 
     request, provenance = train_request(params, model, options)
-    return train_and_test.train(
+    return train_model(
         request,
         data.path if isinstance(data, Dataset) else data,
         save=None if save is None else Path(save),

@@ -20,7 +20,7 @@ from paropt.training.metrics import written
 
 if TYPE_CHECKING:
     from paropt.training.evaluation.epochs import EpochReport
-    from paropt.training.train_and_test import RunResult
+    from paropt.training.run_result import RunResult
 
 
 class Cutoffs(click.ParamType[tuple[int, ...]]):

@@ -76,7 +76,7 @@ def evaluate(
     paropt evaluate shop --test monday.tsv tuesday.tsv
     paropt evaluate shop --with shop-seed-2 --with shop-seed-3 --data data/shop
     """
-    from paropt.training import train_and_test
+    from paropt.training.evaluate_saved import evaluate_files, evaluate_saved
     from paropt.training.evaluation.choose_objective import more_metrics
 
     _check_usage(data, test, more, split, judging["cold_items"])
@@ -85,7 +85,7 @@ def evaluate(
     judging |= {"also": more_metrics(judging["also"]), "others": others}
     if not test:
         show(
-            train_and_test.test(
+            evaluate_saved(
                 directory,
                 directory_of(data),
                 split=split,
@@ -99,7 +99,7 @@ def evaluate(
     del judging["cold_items"]
     files = [*test, *more]
     options = options_of(log or {})
-    found = train_and_test.test_files(directory, files, options, note=say, **judging)
+    found = evaluate_files(directory, files, options, note=say, **judging)
     if as_json:
         told = [{"file": str(f), **asdict(one)} for f, one in zip(files, found, strict=True)]
         click.echo(json.dumps(told, indent=1))

@@ -86,7 +86,7 @@ def check(ctx: click.Context, name: str, params: str, data: tuple[str, ...], as_
     paropt models check shop.models:Mine --data data/shop
     """
     from paropt.training.conformance import check_model
-    from paropt.training.train_and_test import parse_params
+    from paropt.training.train_request import parse_params
 
     results = check_model(
         name, parse_params(params) if params else {}, directory_of(data) if data else None

@@ -107,7 +107,7 @@ def _parameters(params: str | None) -> tuple[dict[str, Any], int | None]:
     """What ``--params`` says, and a paramfile's seed."""
     from paropt.search.space import shipped
     from paropt.search.space.paramfiles import read_paramfile
-    from paropt.training.train_and_test import parse_params
+    from paropt.training.train_request import parse_params
 
     if params is None:
         return {}, None

@@ -11,7 +11,7 @@ from paropt.cli._study import DataVerb, data_option, directory_of, say, tensorbo
 from paropt.cli._training import DIRECTORY, judging_options, progress, show
 
 if TYPE_CHECKING:
-    from paropt.training.train_and_test import RunResult
+    from paropt.training.run_result import RunResult
 
 
 @click.command(cls=DataVerb)
@@ -95,7 +95,7 @@ def train(
     paropt train --from shop --data data/next --params n_epochs=3 --save shop-2
     """
     from paropt.search.space.training_requests import train_request
-    from paropt.training import train_and_test
+    from paropt.training.train import train as train_model
 
     if keep_last and save is None:
         raise click.UsageError(
@@ -114,7 +114,7 @@ def train(
     request, provenance = train_request(params, model, said)
     directory = directory_of(data)
     with progress() as (on_epoch, on_progress):
-        outcome = train_and_test.train(
+        outcome = train_model(
             request,
             directory,
             save=save,

@@ -16,7 +16,7 @@ from paropt.errors import DataError, ModelError, ParoptError
 from paropt.search.setup.check_needs import check_needs
 from paropt.search.setup.check_space import checked
 from paropt.search.space.file import of_object
-from paropt.training import train_and_test
+from paropt.training.evaluate_saved import evaluate_saved
 from paropt.training.fitting.fit import Fit
 from paropt.training.made_up import made_up_data
 from paropt.training.registry import complete_params, model_class
@@ -147,12 +147,12 @@ def test_a_saved_model_is_tested_on_other_data_by_ids_and_words(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(HERE)
-        own = train_and_test.test(saved, data)
+        own = evaluate_saved(saved, data)
         needs = model_class(KNOWING).needs(complete_params(KNOWING, {}))
         # the same log, whose items, users and codes have other numbers
         other = made_up_data(tmp_path / "more", sessions=161, needs=needs)
         said: list[str] = []
-        found = train_and_test.test(saved, other, note=said.append)
+        found = evaluate_saved(saved, other, note=said.append)
     assert "matched by their ids" in said[0]
     assert found.metrics["mrr@20"] == pytest.approx(own.metrics["mrr@20"], abs=0.1)
 

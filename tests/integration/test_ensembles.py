@@ -17,7 +17,8 @@ from paropt.training.batches.plans import evaluation
 from paropt.training.evaluation.ranking import ROWS, evaluate
 from paropt.training.saved_model.ensemble import VectorEnsemble, load_models
 from paropt.training.saved_model.saved import SavedModel, load_model
-from paropt.training.train_and_test import TrainRequest, train
+from paropt.training.train import train
+from paropt.training.train_request import TrainRequest
 
 Cli = Callable[..., tuple[int, str, str]]
 SASREC = {"dim": 16, "n_epochs": 3, "max_length": 20, "batch_size": 64}

@@ -21,7 +21,7 @@ from paropt.errors import DataError, ParamError, ParoptError
 from paropt.results.looks_at_test import Look
 from paropt.results.looks_here import looks_here
 from paropt.training.saved_model.saved import load_model
-from paropt.training.train_and_test import parse_params
+from paropt.training.train_request import parse_params
 
 PARAMS = "layers=16,batch_size=8,n_sample=32,learning_rate=0.1,n_epochs=3,loss=cross-entropy"
 KEYS = {

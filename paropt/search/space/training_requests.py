@@ -12,7 +12,7 @@ from paropt.search.space import shipped
 from paropt.search.space.paramfiles import read_paramfile
 from paropt.training.evaluation.choose_objective import more_metrics
 from paropt.training.saved_model.header import read_header
-from paropt.training.train_and_test import TrainRequest, parse_params
+from paropt.training.train_request import TrainRequest, parse_params
 
 STORED = ("split", "seed", "epochs", "threads")  # with which a paramfile repeats its trial
 JUDGED = ("metric", "ties", "filter_seen")

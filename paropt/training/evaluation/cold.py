@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from paropt.data.dataset import View
 from paropt.errors import ModelError
+from paropt.training.batches.catalogue import catalogue
 from paropt.training.batches.events import EventArrays, known_events
 from paropt.training.batches.plans import query_batches
 from paropt.training.evaluation.protocol import EvaluationProtocol
@@ -116,3 +118,11 @@ def evaluate_cold(
         found.tied,
         found.conservative,
     )
+
+
+def cold_targets(
+    model: Model, view: View, protocol: EvaluationProtocol, at: Sequence[int]
+) -> dict[str, Any]:
+    """The view's targets that its training never saw, judged by themselves."""
+    split = view.dataset.split(view.test.name, view.train.name)
+    return evaluate_cold(model, split, catalogue(view), protocol, at).to_json()
