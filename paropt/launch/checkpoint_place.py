@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from pathlib import Path
 
 from paropt.errors import ParoptError
-from paropt.files import readable
 from paropt.launch.open_study import OpenedStudy
+from paropt.machine.home import paropt_home
 from paropt.machine.remote import Remote, RemoteError, check_url, has_secrets, is_url
-from paropt.storage.study_rows import identity
+from paropt.machine.slot_files import slots_directory
+from paropt.storage.study_rows import folder
 
 Place = Path | str  # a directory, or a URL
 
@@ -42,11 +42,20 @@ def folder_in_store(opened: OpenedStudy, url: str) -> str:
     Raises:
         ParoptError: this machine cannot write there, or read what it wrote.
     """
+    place = f"{url}/{folder(opened.storage.engine(), opened.study.name)}"
+    _try(place)
+    return place
+
+
+def folders_on_disk(opened: OpenedStudy, directory: Path) -> tuple[Path, Path | None]:
+    """The study's folder in ``directory``, and the one that an earlier version had, if it is there.
+
+    paropt 0.1 named it after the storage's URL as this machine spells it.
+    """
     name = opened.study.name
-    whole = f"{identity(opened.storage.engine(), name)}\n{name}".encode("utf-8", "surrogatepass")
-    folder = f"{url}/{readable(name, 40)}-{hashlib.sha256(whole).hexdigest()[:12]}"
-    _try(folder)
-    return folder
+    before = directory / slots_directory(paropt_home(), opened.storage.describe(), name).name
+    here = directory / folder(opened.storage.engine(), name)
+    return here, before if before.is_dir() else None
 
 
 def _try(folder: str) -> None:

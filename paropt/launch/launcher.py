@@ -17,7 +17,7 @@ from rich.console import Console
 
 from paropt.errors import EXIT_STORAGE, StorageUnreachable, StudyError
 from paropt.launch.autoscaler import Autoscaler
-from paropt.launch.checkpoint_place import folder_in_store
+from paropt.launch.checkpoint_place import folder_in_store, folders_on_disk
 from paropt.launch.local_slots import LocalSlots, SlotProcess, SlotSpec
 from paropt.launch.open_study import OpenedStudy
 from paropt.machine.address import address_for_others
@@ -143,12 +143,14 @@ def _spec(
 ) -> SlotSpec:
     storage, study = opened.storage, opened.study
     files = slots_directory(paropt_home(), storage.describe(), study.name)
-    here = checkpoints if isinstance(checkpoints, Path) else None
+    directory = checkpoints if isinstance(checkpoints, Path) else paropt_home() / "checkpoints"
+    here, earlier = folders_on_disk(opened, directory.resolve())
     return SlotSpec(
         study=study.name,
         data=opened.data.resolve(),
         files=files,
-        checkpoints=(here or paropt_home() / "checkpoints").resolve() / files.name,
+        checkpoints=here,
+        earlier=earlier,
         store=folder_in_store(opened, checkpoints) if isinstance(checkpoints, str) else None,
         tensorboard=tensorboard.resolve() if tensorboard else None,
         environment=storage.environment(),

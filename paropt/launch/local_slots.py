@@ -36,6 +36,7 @@ class SlotSpec:
     data: Path
     files: Path
     checkpoints: Path
+    earlier: Path | None  # where an earlier version of paropt kept them
     store: str | None  # the URL of the study's folder in an object store
     tensorboard: Path | None
     environment: dict[str, str] = field(repr=False)
@@ -86,6 +87,8 @@ class SlotProcess:
             "--threads": str(share.threads),
             "--checkpoints": str(spec.checkpoints),
         }
+        if spec.earlier is not None:
+            options["--earlier-checkpoints"] = str(spec.earlier)
         if spec.store is not None:
             options["--store"] = spec.store
         if spec.tensorboard is not None:

@@ -7,6 +7,7 @@ transaction that first locks out whoever writes.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
 from paropt.errors import StudyError
+from paropt.files import readable
 from paropt.names import quoted
 from paropt.storage import trial_rows
 from paropt.storage.engine import lock, storage_errors, transaction
@@ -34,6 +36,10 @@ OF_TRIALS = (
     "trial_heartbeats",
 )
 OF_STUDIES = ("study_directions", "study_user_attributes", "study_system_attributes")
+
+THIS_DATABASE = text("SELECT oid FROM pg_database WHERE datname = current_database()")
+THIS_SERVER = text("SELECT system_identifier FROM pg_control_system()")
+MAY_ASK = text("SELECT has_function_privilege('pg_control_system()', 'execute')")
 
 
 def alone(engine: Engine, act: Callable[[Connection], T]) -> T:
@@ -65,13 +71,23 @@ def identity(engine: Engine, name: str) -> str:
         study = trial_rows.find_study(connection, name)
         if study is None:
             raise StudyError(f"there is no study {name!r}")
-        server, database = connection.execute(
-            text(
-                "SELECT (SELECT system_identifier FROM pg_control_system()), oid"
-                " FROM pg_database WHERE datname = current_database()"
-            )
-        ).one()
+        database = connection.execute(THIS_DATABASE).scalar_one()
+        server = "?"  # to a role that may not know; then two servers are told apart by less
+        if connection.execute(MAY_ASK).scalar_one():
+            server = connection.execute(THIS_SERVER).scalar_one()
     return f"{server}/{database}/{study}"
+
+
+def folder(engine: Engine, name: str) -> str:
+    """What a folder for a study's files is called: the same from every machine, however it spells
+    the database, and another for every study, also for a later one of that name.
+
+    Raises:
+        StudyError: there is no such study.
+        StorageUnreachable: no answer.
+    """
+    whole = f"{identity(engine, name)}\n{name}".encode("utf-8", "surrogatepass")
+    return f"{readable(name, 40)}-{hashlib.sha256(whole).hexdigest()[:12]}"
 
 
 def delete(connection: Connection, study: int) -> list[str]:

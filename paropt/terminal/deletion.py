@@ -74,9 +74,13 @@ def delete(storage: Storage, doomed: Doomed, checkpoints: Path | None = None) ->
         StudyError: somebody deleted it just now.
         StorageUnreachable: no answer; nothing was deleted.
     """
-    gone = study_rows.alone(storage.engine(), lambda c: study_rows.delete(c, doomed.id))
-    home = paropt_home()
-    for name in gone:
+    engine, home = storage.engine(), paropt_home()
+    place = checkpoints or home / "checkpoints"
+    folders = []
+    for name in (doomed.name, *doomed.parts):
         slots = slots_directory(home, storage.describe(), name)
-        for directory in (slots, (checkpoints or home / "checkpoints") / slots.name):
-            shutil.rmtree(directory, ignore_errors=True)
+        # the second is where paropt 0.1 had its checkpoints
+        folders += [slots, place / slots.name, place / study_rows.folder(engine, name)]
+    study_rows.alone(engine, lambda connection: study_rows.delete(connection, doomed.id))
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -108,12 +108,12 @@ class CheckpointStore:
             RemoteError: the store cannot be read; what is here was given before.
         """
         lineage, attempt = lineage_of(checkpoint)
-        remote = Remote(self.url)
+        remote, known = Remote(self.url), {path.name: path for path in here}
         broken: RemoteError | None = None
         for earlier in range(attempt, 0, -1):
             path = checkpoint.with_name(f"{lineage}-{earlier}.ckpt")
-            if path in here:
-                yield path
+            if path.name in known:
+                yield known[path.name]
             if broken is None:
                 try:
                     _fetch(remote, path)

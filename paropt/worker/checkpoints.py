@@ -22,10 +22,12 @@ CLOSE_SECONDS = 10.0  # that a slot's end waits for what a store is to forget
 class Checkpoints:
     """A directory of one study's checkpoints, shared by its machines if the disk is.
 
-    Its machines may share a ``store`` instead, to which trainers copy them.
+    Its machines may share a ``store`` instead, to which trainers copy them. In ``earlier`` an
+    earlier version kept them: they are read and removed there, and none is written.
     """
 
     directory: Path
+    earlier: Path | None = None
     store: str | None = None
     cleaner: StoreCleaner | None = None
 
@@ -70,10 +72,10 @@ class Checkpoints:
         return total
 
     def _files(self) -> list[tuple[int, int, Path]]:
-        try:
-            paths = list(self.directory.iterdir())
-        except OSError:
-            return []
+        paths: list[Path] = []
+        for place in (self.directory, self.earlier):
+            with contextlib.suppress(OSError):
+                paths += place.iterdir() if place else ()
         matches = ((path, NAME.fullmatch(path.name)) for path in paths)
         return [(int(m[1]), int(m[2]), path) for path, m in matches if m]
 

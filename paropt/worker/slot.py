@@ -96,11 +96,12 @@ def _load(storage: Storage, options: argparse.Namespace) -> Study:
 
 
 def _checkpoints(options: argparse.Namespace) -> Checkpoints:
+    here, earlier = Path(options.checkpoints), options.earlier_checkpoints
     if not options.store:
-        return Checkpoints(Path(options.checkpoints))
+        return Checkpoints(here, earlier)
     from paropt.worker.checkpoint_store import StoreCleaner
 
-    return Checkpoints(Path(options.checkpoints), options.store, StoreCleaner(options.store))
+    return Checkpoints(here, earlier, options.store, StoreCleaner(options.store))
 
 
 def _share(options: argparse.Namespace) -> DeviceShare:
@@ -120,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device-name", default="")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--checkpoints", required=True, help="the directory of checkpoints")
+    parser.add_argument("--earlier-checkpoints", type=Path, help="where paropt 0.1 had them")
     parser.add_argument("--store", default="", help="the URL to which checkpoints are copied")
     parser.add_argument("--tensorboard", type=Path, help="the directory of TensorBoard's events")
     return parser

@@ -28,6 +28,7 @@ from paropt.storage.connect import Storage, open_storage
 from paropt.storage.engine import open_rdb, transaction
 from paropt.storage.leases import Slots
 from paropt.storage.schema import create_tables
+from paropt.storage.study_rows import folder
 from paropt.training.evaluation.epochs import EpochReport
 
 pytestmark = pytest.mark.postgres
@@ -288,11 +289,11 @@ def test_studies_of_other_programs_too(storage: Storage) -> None:
 def test_delete_takes_what_this_machine_kept(
     storage: Storage, database_url: str, run_paropt: Callable[..., Any], tmp_path: Path
 ) -> None:
-    home = tmp_path / "home"
+    home, engine = tmp_path / "home", storage.engine()
     environment = {"PAROPT_STORAGE": database_url, "PAROPT_HOME": str(home)}
     with with_final_test(storage, "shop"), study_of(storage, "kept"):
         places = {
-            name: [slots, home / "checkpoints" / slots.name]
+            name: [slots, *(home / "checkpoints" / of for of in (slots.name, folder(engine, name)))]
             for name in ("shop", "kept")
             for slots in [slots_directory(home, storage.describe(), name)]
         }

@@ -147,3 +147,16 @@ def test_an_attempt_reads_what_came_before_it(tmp_path: Path) -> None:
     checkpoints.sweep(set())
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
     assert Checkpoints(tmp_path / "nowhere").usable(1, 1) == []
+
+
+def test_an_attempt_reads_what_an_earlier_version_kept_elsewhere(tmp_path: Path) -> None:
+    here, before = tmp_path / "here", tmp_path / "before"
+    checkpoints = Checkpoints(here, before)
+    for path in (before / "7-1.ckpt", before / "8-1.ckpt", here / "7-2.ckpt"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"12")
+    assert checkpoints.usable(7, 3) == [here / "7-2.ckpt", before / "7-1.ckpt"]
+    assert checkpoints.path(7, 3) == here / "7-3.ckpt" and checkpoints.size() == 6
+    checkpoints.sweep({7})
+    checkpoints.remove(7, 3)
+    assert not list(here.iterdir()) and not list(before.iterdir())

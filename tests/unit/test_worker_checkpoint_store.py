@@ -36,6 +36,7 @@ def test_the_newest_attempt_comes_first_and_nothing_is_left_over(tmp_path: Path)
     assert [path.read_text() for path in found] == ["attempt 2, later", "attempt 1"]
     own = here / "4-2.ckpt"
     assert next(store.candidates(here / "4-3.ckpt", [own])) == own
+    assert next(store.candidates(tmp_path / "new" / "4-3.ckpt", [own])) == own  # an earlier folder
 
 
 def test_a_store_that_fails_is_said_once_and_again_after_it_worked(
