@@ -27,6 +27,11 @@ class Scheduler:
     sbatch: str
     print_script: bool
 
+    @property
+    def returns(self) -> bool:
+        """Whether the launch ends at once, while its slots begin."""
+        return self.on == "slurm"
+
 
 def elsewhere_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """``--on`` and what belongs to it; the verb gets it as ``scheduler``, None without ``--on``."""

@@ -197,7 +197,7 @@ def launch(
                 floor=True,
                 report=not as_json,
             )
-        if status:
+        if status and not (scheduler and scheduler.returns):
             news.ended(status)
     if as_json and status:
         click.echo(json.dumps(status, indent=2))
