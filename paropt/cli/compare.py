@@ -31,9 +31,9 @@ def compare(studies: tuple[str, ...], out: Path | None, storage: str | None, as_
     """
     from paropt.files import write_text
     from paropt.results.compare import compare
-    from paropt.results.compare_page import compare_page
-    from paropt.results.html_page import page
-    from paropt.results.markdown import markdown
+    from paropt.results.pages.compare_page import compare_page
+    from paropt.results.pages.html_page import page
+    from paropt.results.pages.markdown import markdown
     from paropt.storage.connect import open_storage
 
     with open_storage(storage) as opened:

@@ -88,9 +88,10 @@ def final(
     """
     from paropt.launch.checkpoint_place import checkpoint_place
     from paropt.machine.devices import device_shares
-    from paropt.results import files, final_test
-    from paropt.results.final_page import final_summary
-    from paropt.results.markdown import markdown
+    from paropt.results import files
+    from paropt.results.final import final_test
+    from paropt.results.pages.final_page import final_summary
+    from paropt.results.pages.markdown import markdown
 
     if out:
         files.check_out(out)

@@ -134,7 +134,7 @@ def train(
 
 def _say_look(outcome: RunResult) -> None:
     """A number on test was seen; that of a final test again is no other look."""
-    from paropt.results.looks_here import look_here
+    from paropt.results.final.looks_here import look_here
 
     what = {"params": outcome.params, "seed": outcome.seed, "epochs": outcome.epochs}
     if outcome.split != "full":

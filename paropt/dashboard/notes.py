@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from paropt.names import baseline
-from paropt.results.markdown import markdown
+from paropt.results.pages.markdown import markdown
+from paropt.results.pages.space_and_data import choice
+from paropt.results.pages.study_page import study_page
 from paropt.results.searched import Searched
-from paropt.results.study_page import choice, study_page
 from paropt.results.words import between, listed, number
 from paropt.search.study.history import Record
 from paropt.search.study.summary import judged

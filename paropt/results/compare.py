@@ -7,7 +7,7 @@ from typing import Any
 
 from paropt.errors import StudyError
 from paropt.names import quoted
-from paropt.results.final_test import latest_report
+from paropt.results.final.final_test import latest_report
 from paropt.results.spend_curve import Point, best_within, points
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.equal_spend import LEAST_SPEND

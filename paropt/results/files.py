@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from paropt.errors import ParoptError
-from paropt.results.html_page import page
-from paropt.results.markdown import markdown
-from paropt.results.pages import document
-from paropt.results.report import FORMAT
+from paropt.results.final.report import FORMAT
+from paropt.results.pages.html_page import page
+from paropt.results.pages.markdown import markdown
+from paropt.results.pages.of_report import document
 from paropt.search.space.paramfiles import Paramfile, formatted
 
 JSON, MARKDOWN, PAGE = "report.json", "report.md", "report.html"

@@ -8,11 +8,11 @@ from typing import Any
 from paropt.errors import ParoptError
 from paropt.files import file_stem, write_text
 from paropt.results import files
-from paropt.results.final_test import latest_report
-from paropt.results.html_page import page
-from paropt.results.markdown import markdown
-from paropt.results.pages import document
-from paropt.results.report import search_report
+from paropt.results.final.final_test import latest_report
+from paropt.results.final.report import search_report
+from paropt.results.pages.html_page import page
+from paropt.results.pages.markdown import markdown
+from paropt.results.pages.of_report import document
 from paropt.search.study.study import Study
 from paropt.storage.connect import open_storage
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from paropt.errors import StudyError
-from paropt.results import final_choice, final_plan, looks_at_test
-from paropt.results.looks_at_test import Look
+from paropt.results.final import final_choice, final_plan, looks_at_test
+from paropt.results.final.looks_at_test import Look
 from paropt.results.spend_curve import best_within, points
 from paropt.search.space.paramfiles import Paramfile
 from paropt.search.study.definition import StudyDefinition

@@ -18,7 +18,7 @@ from sqlalchemy import text
 from paropt.dashboard.server import Dashboard
 from paropt.errors import StudyError
 from paropt.machine.slot_files import slots_directory
-from paropt.results import looks_at_test
+from paropt.results.final import looks_at_test
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.plan import FinalPlan, part_name
 from paropt.search.study.state import StudyEnded

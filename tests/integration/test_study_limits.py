@@ -11,9 +11,9 @@ import pytest
 
 from paropt.errors import StudyError
 from paropt.results.export import export
-from paropt.results.markdown import markdown
+from paropt.results.pages.markdown import markdown
+from paropt.results.pages.study_page import study_page
 from paropt.results.searched import Searched
-from paropt.results.study_page import study_page
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.overview import overview
 from paropt.search.study.study import Study

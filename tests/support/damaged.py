@@ -18,9 +18,9 @@ from paropt.dashboard.overlay import Exhibits
 from paropt.errors import ParoptError, StorageUnreachable
 from paropt.launch import open_study
 from paropt.results.compare import compare
-from paropt.results.compare_page import compare_page
 from paropt.results.export import export
-from paropt.results.html_page import page
+from paropt.results.pages.compare_page import compare_page
+from paropt.results.pages.html_page import page
 from paropt.results.plot import figures
 from paropt.results.render import render
 from paropt.results.spend_curve import points

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from paropt.dashboard.notes import study_facts, study_note, trial_note
-from paropt.results.markdown import markdown
+from paropt.results.pages.markdown import markdown
+from paropt.results.pages.study_page import study_page
 from paropt.results.searched import DatasetFacts, Searched, TrialFacts
-from paropt.results.study_page import study_page
 from paropt.search.study.history import Record
 from paropt.training.evaluation.objective import Objective
 

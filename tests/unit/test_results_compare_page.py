@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from paropt.results.compare_page import compare_page
-from paropt.results.html_page import page
-from paropt.results.markdown import markdown
+from paropt.results.pages.compare_page import compare_page
+from paropt.results.pages.html_page import page
+from paropt.results.pages.markdown import markdown
 
 
 def row(study: str, value: float, steady: float, **more: Any) -> dict[str, Any]:

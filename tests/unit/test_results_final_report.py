@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from paropt.errors import ParoptError
-from paropt.results import files, html_page, markdown
+from paropt.results import files
 from paropt.results.figures.description import Lines, Mark, Marks, Series
 from paropt.results.figures.svg import svg
-from paropt.results.final_page import final_summary
-from paropt.results.pages import document
+from paropt.results.pages import html_page, markdown
+from paropt.results.pages.final_page import final_summary
+from paropt.results.pages.of_report import document
 
 NAMES = [f"{measure}@{k}" for measure in ("recall", "mrr") for k in (1, 20)]
 EVIL = "<script>alert('1')</script>"

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from paropt.results.html_page import page
-from paropt.results.markdown import markdown
+from paropt.results.pages.html_page import page
+from paropt.results.pages.markdown import markdown
+from paropt.results.pages.study_page import study_page
 from paropt.results.searched import DatasetFacts, Searched, TrialFacts
-from paropt.results.study_page import study_page
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.summary import Importance
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from paropt.names import epoch_of
-from paropt.results.final_choice import _judged
+from paropt.results.final.final_choice import _judged
 from paropt.search.study.history import Record
 from paropt.search.study.plan import Candidate, FinalPlan, Job
 from paropt.search.study.pruning import reason_to_prune

@@ -11,7 +11,7 @@ Point = tuple[float, float | None]
 Dash = Literal["", "dash", "dot"]
 Shape = Literal["circle", "square", "diamond", "triangle"]
 
-# the colours of series, in their order; results/html_page.py has others for the dark
+# the colours of series, in their order; results/pages/html_page.py has others for the dark
 COLOURS = ("#2563eb", "#c2410c", "#6b7280", "#047857", "#9333ea", "#a16207")
 BLUE, ORANGE, GREY, GREEN, PURPLE, BROWN = range(6)
 TOLD_APART = (BLUE, ORANGE, GREEN, PURPLE, BROWN)  # grey is what needs no training

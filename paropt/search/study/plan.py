@@ -1,6 +1,6 @@
 """A study that follows a plan instead of searching: what it trains, with which seeds.
 
-The two parts of a final test are such studies (:mod:`paropt.results.final_plan`).
+The two parts of a final test are such studies (:mod:`paropt.results.final.final_plan`).
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from typed import PARAMS, Paropt
 
 from paropt.data import open_dataset
 from paropt.errors import ParamError, ParoptError
-from paropt.results.looks_at_test import Look
-from paropt.results.looks_here import looks_here
+from paropt.results.final.looks_at_test import Look
+from paropt.results.final.looks_here import looks_here
 from paropt.training.train_request import parse_params
 
 KEYS = {

@@ -1,7 +1,7 @@
 """A page for people, as blocks: all its words are here, none on how they look.
 
-Markdown (:mod:`paropt.results.markdown`) and HTML (:mod:`paropt.results.html_page`) are made of the
-same blocks, so that they cannot say different things.
+Markdown (:mod:`.markdown`) and HTML (:mod:`.html_page`) are made of the same blocks, so that they
+cannot say different things.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Sequence
 
-from paropt.results.document import (
+from paropt.results.figures.description import Bars
+from paropt.results.pages.document import (
     Block,
     Cell,
     Code,
@@ -21,7 +22,6 @@ from paropt.results.document import (
     Text,
     Words,
 )
-from paropt.results.figures.description import Bars
 
 
 def markdown(document: Document) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from paropt.errors import StudyError
 from paropt.names import quoted
-from paropt.results.final_choice import Judged
+from paropt.results.final.final_choice import Judged
 from paropt.search.space.parameter import Parameter
 from paropt.search.study.history import Record, best_first, key_of
 from paropt.search.study.plan import Candidate, FinalPlan

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from paropt.errors import ParoptError
-from paropt.results.document import Document
-from paropt.results.final_page import final_page
+from paropt.results.pages.document import Document
+from paropt.results.pages.final_page import final_page
+from paropt.results.pages.study_page import study_page
 from paropt.results.searched import Json, Searched
-from paropt.results.study_page import study_page
 
 
 def document(report: Json) -> Document:

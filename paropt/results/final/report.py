@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paropt.data.dataset import VIEWS
-from paropt.results.final_choice import Judged
-from paropt.results.looks_at_test import Look
+from paropt.results.final.final_choice import Judged
+from paropt.results.final.looks_at_test import Look
 from paropt.results.pairwise import pairwise
 from paropt.results.searched import Searched
 from paropt.search.study.plan import Candidate, FinalPlan

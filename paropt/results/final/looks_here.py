@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from paropt.machine.home import paropt_home
-from paropt.results.looks_at_test import Look
+from paropt.results.final.looks_at_test import Look
 
 
 def look_here(fingerprint: str, who: str, what: Mapping[str, Any]) -> int:

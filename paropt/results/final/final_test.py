@@ -19,11 +19,11 @@ from paropt.launch.launcher import announce, work
 from paropt.launch.open_study import OpenedStudy, join, versions
 from paropt.machine.devices import DeviceShare
 from paropt.names import quoted
-from paropt.results import final_choice, final_plan, looks_at_test
-from paropt.results.final_choice import Judged
-from paropt.results.looks_at_test import Look
-from paropt.results.looks_here import looks_here
-from paropt.results.report import AT, Finding, gather
+from paropt.results.final import final_choice, final_plan, looks_at_test
+from paropt.results.final.final_choice import Judged
+from paropt.results.final.looks_at_test import Look
+from paropt.results.final.looks_here import looks_here
+from paropt.results.final.report import AT, Finding, gather
 from paropt.search.study.plan import FinalPlan, part_name
 from paropt.search.study.study import Study
 from paropt.training.evaluation.protocol import EvaluationProtocol, Ties

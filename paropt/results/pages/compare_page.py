@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from paropt.names import baseline
-from paropt.results.document import (
+from paropt.results.figures.description import GREY, TOLD_APART, Lines, Mark, Marks, Series
+from paropt.results.figures.of_study import LONG
+from paropt.results.pages.document import (
     Block,
     Cell,
     Code,
@@ -19,9 +21,7 @@ from paropt.results.document import (
     Term,
     Text,
 )
-from paropt.results.figures.description import GREY, TOLD_APART, Lines, Mark, Marks, Series
-from paropt.results.figures.of_study import LONG
-from paropt.results.final_page import Measured
+from paropt.results.pages.final_numbers import Measured
 from paropt.results.words import bracketed, counted, duration, listed, number
 from paropt.training.evaluation.objective import Objective
 from paropt.training.evaluation.protocol import EvaluationProtocol

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from paropt.results.document import (
+from paropt.results.figures.description import COLOURS
+from paropt.results.figures.svg import NARROW, WIDE, svg
+from paropt.results.pages.document import (
     Block,
     Cell,
     Code,
@@ -26,8 +28,6 @@ from paropt.results.document import (
     Text,
     Words,
 )
-from paropt.results.figures.description import COLOURS
-from paropt.results.figures.svg import NARROW, WIDE, svg
 
 DARK = ("#60a5fa", "#fb923c", "#9ca3af", "#34d399", "#c084fc", "#fbbf24")
 
