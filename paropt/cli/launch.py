@@ -92,6 +92,12 @@ from paropt.cli._study import (
     metavar="MODEL",
     help="Every trial goes on from this saved model: it begins with its weights.",
 )
+@click.option(
+    "--keep-optimiser",
+    is_flag=True,
+    help="Trials begin with what that model's optimiser had gathered, too (train "
+    "--save-optimiser).",
+)
 @click.option("--seed", type=int, show_default="42", help="Of sampling and training.")
 @click.option(
     "--sampler",
@@ -178,6 +184,8 @@ def launch(
     if tensorboard is not None:
         require(tensorboard)
         say(where(tensorboard))
+    if options["keep_optimiser"] and options["begin"] is None:
+        raise click.UsageError("--keep-optimiser takes up that of a saved model; say --from")
     asked = LaunchRequest(sampler=sampler or {}, pruner=pruner or {}, **options)
     checkpoints = checkpoint_place(checkpoint_dir)
     with (

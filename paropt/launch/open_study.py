@@ -33,7 +33,7 @@ from paropt.training.evaluation.protocol import EvaluationProtocol, Ties
 from paropt.training.metrics import CUTOFF, Direction, direction_of
 from paropt.training.saved_model.header import read_header
 from paropt.version import __version__
-from paropt.worker.begun_model import digest_of, find, keep
+from paropt.worker.begun_model import description, find, keep
 
 if TYPE_CHECKING:
     from paropt.data import Dataset
@@ -72,6 +72,7 @@ class LaunchRequest:
     storage: str | None = None
     listen: str | None = None
     begin: Path | None = None  # a saved model that every trial begins with
+    keep_optimiser: bool = False  # with what its optimiser had gathered
 
     @property
     def budgets(self) -> Budgets:
@@ -205,7 +206,7 @@ def _create(
     if recorded:
         definition.joined_to(recorded)
     if request.begin:
-        keep(request.begin, definition.begin["digest"])
+        keep(request.begin, definition.begin)
     budgets = request.budgets
     if not budgets.said and not known:
         budgets = replace(budgets, trials=DEFAULT_TRIALS)
@@ -246,7 +247,8 @@ def _begun(
     from paropt.training.saved_model.earlier import read_earlier
 
     fixed = _fixed_model(request) if request.space is None else request.fixed
-    space, said = begun_space(read, fixed, read_earlier(request.begin))
+    earlier = read_earlier(request.begin, request.keep_optimiser)
+    space, said = begun_space(read, fixed, earlier)
     for line in said:
         note(line)
     return space
@@ -257,8 +259,7 @@ def _begin(request: LaunchRequest) -> dict[str, str]:
     if request.begin is None:
         return {}
     model = str(read_header(request.begin).meta["model"])
-    path = str(request.begin.absolute())
-    return {"model": model, "path": path, "digest": digest_of(request.begin)}
+    return description(request.begin, model, request.keep_optimiser)
 
 
 def _protocol(
@@ -359,6 +360,8 @@ def _resume(request: LaunchRequest, storage: Storage, note: Note) -> OpenedStudy
     check_semantics(request.study, recorded.semantics)
     data = matching_data(request.study, recorded, request.data, note)
     find(request.study, recorded.begin, request.begin)
+    if request.keep_optimiser:
+        recorded.check_optimiser(kept=True)
     note(f"study {request.study!r} goes on")
     _ignored(request, note)
     create_tables(storage.engine())

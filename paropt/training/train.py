@@ -174,7 +174,8 @@ def _note_beginning(
     if fit.carried is not None:
         note(f"it begins with {request.begin}: {fit.carried.words()}")
     elif begun := provenance.get("begun_from"):
-        note(f"the paramfile's trial began with {begun['path']}; --from does so here")
+        options = "--from and --keep-optimiser do" if "optimiser" in begun else "--from does"
+        note(f"the paramfile's trial began with {begun['path']}; {options} so here")
 
 
 def _begun_from(request: TrainRequest, fit: Fit) -> dict[str, Any] | None:

@@ -173,13 +173,14 @@ class _Kept:
         if not begin:
             return None
         from paropt.training.saved_model.earlier import read_earlier
-        from paropt.worker.begun_model import find
+        from paropt.worker.begun_model import OPTIMISER, find
 
-        if begin["digest"] not in self._earlier:
+        key = begin["digest"] + begin.get(OPTIMISER, "")
+        if key not in self._earlier:
             place = find("of this trial", begin)
             assert place is not None
-            self._earlier = {begin["digest"]: read_earlier(place)}
-        return self._earlier[begin["digest"]]
+            self._earlier = {key: read_earlier(place, OPTIMISER in begin)}
+        return self._earlier[key]
 
 
 def _train(parent: Parent, message: Message, kept: _Kept) -> None:

@@ -148,8 +148,9 @@ def test_a_fit_begins_with_a_saved_model(child: Child, dataset: Path, tmp_path: 
     """The one that is meant, or the trial fails and says what to do."""
     from paropt.data.dataset import open_dataset
     from paropt.training.fitting.fit import Fit
+    from paropt.training.saved_model.optimiser_state import write_optimiser
     from paropt.training.saved_model.saved import save_model
-    from paropt.worker.begun_model import digest_of
+    from paropt.worker.begun_model import description, digest_of
 
     first = Fit("gru4rec", PARAMS, open_dataset(dataset).view("search"), seed=3)
     list(first.epochs())
@@ -162,6 +163,12 @@ def test_a_fit_begins_with_a_saved_model(child: Child, dataset: Path, tmp_path: 
     child.fit(dataset, begin={**begin, "digest": "0" * 64})
     (failed,) = child.hear_until("failed")
     assert "copy it here and say where it is with --from" in failed["message"]
+    # with what its optimiser had gathered it steps otherwise
+    write_optimiser(tmp_path / "m", first.gathered())
+    child.fit(dataset, begin=begin)
+    without = numbers(child.hear_until("done"))
+    child.fit(dataset, begin=description(tmp_path / "m", "gru4rec", keep_optimiser=True))
+    assert numbers(child.hear_until("done")) != without
 
 
 def test_a_second_process_goes_on_bit_for_bit(

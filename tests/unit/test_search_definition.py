@@ -62,7 +62,7 @@ def test_what_changes_numbers_is_refused(change: dict[str, Any], message: str) -
     ("stored", "message"),
     [
         ({}, "not made by paropt"),
-        ({"format": 99}, "of format 99, and this paropt reads up to 3"),
+        ({"format": 99}, "of format 99, and this paropt reads up to 4"),
         ({"format": 1, "name": "x"}, "damaged: it has no 'space'"),
         ({**STORED, "sampler": 5}, "it.sampler is 5, not an object"),
         ({**STORED, "metric": 3}, "it.metric is 3, not a name"),
@@ -91,10 +91,14 @@ def test_the_model_that_trials_begin_with_is_known_by_its_digest() -> None:
     assert begun.to_json()["format"] == 3
     assert StudyDefinition.from_json(json.loads(json.dumps(begun.to_json()))) == begun
     assert moved.joined_to(begun) is begun
+    kept = replace(begun, begin={**begun.begin, "optimiser": "f" * 64})
+    assert kept.to_json()["format"] == 4
     for ours, theirs, message in (
         (RECORDED, begun, "begins with /m, whose weights have the digest dddddddddddd; say so"),
         (begun, RECORDED, "begins with no saved model; leave --from out"),
         (replace(begun, begin={**begun.begin, "digest": "e" * 64}), begun, "not eeeeeeeeeeee;"),
+        (begun, kept, "what the model's optimiser had gathered; say so with --keep-optimiser"),
+        (kept, begun, "begins with a new optimiser; leave --keep-optimiser out"),
     ):
         with pytest.raises(StudyError, match=message):
             ours.joined_to(theirs)

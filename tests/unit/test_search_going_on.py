@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from paropt.data.dataset import open_dataset
-from paropt.errors import ParamError, SpaceError, StudyError
+from paropt.errors import DataError, ParamError, SpaceError, StudyError
 from paropt.search.setup.check_space import checked
 from paropt.search.setup.going_on import begun_space
 from paropt.search.space.file import of_object
 from paropt.search.space.space import Space
 from paropt.training.fitting.fit import Fit
 from paropt.training.made_up import made_up_data
+from paropt.training.saved_model import optimiser_state
 from paropt.training.saved_model.earlier import read_earlier
 from paropt.training.saved_model.saved import save_model
 from paropt.worker import begun_model
@@ -80,7 +83,7 @@ def test_a_copy_is_found_by_its_digest(
 ) -> None:
     monkeypatch.setenv("PAROPT_HOME", str(tmp_path / "home"))
     digest = begun_model.digest_of(saved)
-    begin = {"model": "gru4rec", "path": str(tmp_path / "gone"), "digest": digest}
+    begin: dict[str, str] = {"model": "gru4rec", "path": str(tmp_path / "gone"), "digest": digest}
     with pytest.raises(StudyError, match=r"not on this machine .* say where it is with"):
         begun_model.find("s", begin)
     assert not (tmp_path / "home").exists()
@@ -88,6 +91,20 @@ def test_a_copy_is_found_by_its_digest(
     assert kept == begun_model.find("s", begin) and kept is not None
     assert begun_model.digest_of(kept) == digest
     assert begun_model.find("s", {}) is None
+    mine = saved.parent / "with-optimiser"
+    shutil.copytree(saved, mine)
+    with pytest.raises(DataError, match="keeps no state of its optimiser"):
+        begun_model.description(mine, "gru4rec", keep_optimiser=True)
+    optimiser_state.write_optimiser(mine, {"x/acc": torch.ones(2)})
+    begin = begun_model.description(mine, "gru4rec", keep_optimiser=True)
+    shutil.move(mine, tmp_path / "moved")
+    with pytest.raises(StudyError, match="has not got that; copy optimiser"):
+        begun_model.find("s", begin, given=saved)
+    with pytest.raises(StudyError, match="not on this machine or was changed"):
+        begun_model.find("s", begin)
+    whole = begun_model.find("s", begin, given=tmp_path / "moved")
+    assert whole == begun_model.find("s", begin) != kept and whole is not None
+    assert read_earlier(whole, keep_optimiser=True).optimiser is not None
     for wrong, message in (
         ({}, "leave --from out"),
         ({**begin, "digest": "0" * 64}, "has " + digest[:12]),

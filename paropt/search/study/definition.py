@@ -17,9 +17,9 @@ from paropt.training.evaluation.protocol import EvaluationProtocol
 from paropt.training.metrics import Direction, direction_of
 from paropt.training.semantics import DEFAULT_SEED
 
-# 2 added how trials are judged, 3 limits and a model that trials begin with; who reads less would
-# judge, choose, or begin otherwise
-FORMAT = 3
+# 2 added how trials are judged, 3 limits and a model that trials begin with, 4 its optimiser's
+# state; who reads less would judge, choose, or begin otherwise
+FORMAT = 4
 SHOWN = 12  # characters of a fingerprint in messages
 
 _NAMES = {
@@ -48,7 +48,8 @@ class StudyDefinition:
     (:mod:`paropt.training.evaluation.limits`). ``directions`` says what is better of those in
     ``also`` that a model reports of itself, where that is less.
     ``begin`` says which saved model every trial begins with, if any: the kind of ``model``, the
-    ``path`` where it was, and the ``digest`` of its weights, by which it is known.
+    ``path`` where it was, and the ``digest`` of its weights, by which it is known; ``optimiser`` is
+    the digest of what its optimiser had gathered, where trials begin with that, too.
     A ``plan`` (:mod:`paropt.search.study.plan`) makes it a study that searches nothing: it trains
     what the plan lists.
     """
@@ -104,7 +105,7 @@ class StudyDefinition:
         return EvaluationProtocol.from_json(self.evaluation)
 
     def to_json(self) -> dict[str, Any]:
-        found = {"format": FORMAT, **asdict(self)}
+        found = {"format": FORMAT if "optimiser" in self.begin else 3, **asdict(self)}
         later = [name for name in ("constraints", "begin") if not found[name]]
         for name in later:  # then it is what versions before wrote, and read
             del found[name]
@@ -206,6 +207,8 @@ class StudyDefinition:
         """
         ours, theirs = begin.get("digest"), self.begin.get("digest")
         if ours == theirs:
+            if ours is not None:
+                self.check_optimiser(kept="optimiser" in begin)
             return
         if theirs is None:
             raise StudyError(
@@ -219,6 +222,23 @@ class StudyDefinition:
             f"study {self.name!r} begins with {what}, not {ours[:SHOWN]}; give it what it has, or "
             "launch under another name"
         )
+
+    def check_optimiser(self, *, kept: bool) -> None:
+        """Whether the study's trials begin with what the model's optimiser had gathered, or anew.
+
+        Raises:
+            StudyError: they don't as ``kept`` says.
+        """
+        if kept and "optimiser" not in self.begin:
+            raise StudyError(
+                f"study {self.name!r} begins with a new optimiser; leave --keep-optimiser out, or "
+                "launch under another name"
+            )
+        if not kept and "optimiser" in self.begin:
+            raise StudyError(
+                f"study {self.name!r} begins with what the model's optimiser had gathered; say so "
+                "with --keep-optimiser, or launch under another name"
+            )
 
     def filled(self, sampler: Mapping[str, Any], pruner: Mapping[str, Any]) -> StudyDefinition:
         """A new study's definition: nothing left open."""

@@ -30,6 +30,17 @@ def write_optimiser(directory: Path, gathered: Mapping[str, Tensor]) -> None:
     checksummed_file.write(directory / FILE, header, gathered)
 
 
+def digest_of(directory: Path) -> str:
+    """The digest of what was written.
+
+    Raises:
+        DataError: there is none.
+    """
+    if not (directory / FILE).is_file():
+        raise DataError(_missing(directory))
+    return sha256(directory / FILE)
+
+
 def read_optimiser(directory: Path) -> dict[str, Tensor]:
     """What was written, by "weight/accumulator".
 
@@ -40,10 +51,7 @@ def read_optimiser(directory: Path) -> dict[str, Tensor]:
     try:
         header, gathered = checksummed_file.read(path)
     except FileNotFoundError:
-        raise DataError(
-            f"{directory} keeps no state of its optimiser; leave --keep-optimiser out, or save "
-            "the model with 'paropt train --save-optimiser'"
-        ) from None
+        raise DataError(_missing(directory)) from None
     except (checksummed_file.Unchecked, OSError) as error:
         raise DataError(f"{path} cannot be used as an optimiser's state: {error}") from None
     if header.get("optimiser_of") != sha256(directory / WEIGHTS):
@@ -51,3 +59,10 @@ def read_optimiser(directory: Path) -> dict[str, Tensor]:
             f"{path} is of another model than the one beside it; leave --keep-optimiser out"
         )
     return gathered
+
+
+def _missing(directory: Path) -> str:
+    return (
+        f"{directory} keeps no state of its optimiser; leave --keep-optimiser out, or save "
+        "the model with 'paropt train --save-optimiser'"
+    )
