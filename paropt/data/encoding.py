@@ -88,6 +88,7 @@ def _index(splits: Mapping[str, tuple[Ints, Ints]], ids: pa.Array, what: str) ->
 
 
 NEVER = np.iinfo(np.int64).max
+_TEXTS = 1 << 20  # texts that are Python's at once
 
 
 def first_times(parts: Iterable[tuple[Ints, Ints]], n: int) -> Ints:
@@ -162,15 +163,17 @@ def encode_split(
     starts, lengths = events.starts(), events.lengths()
     ids = session_names.take(pa.array(events.session[starts]))
     order = by_time_and_id(events.time[starts], ids)
+    sessions = pack_ids(ids.take(pa.array(order)))
     offsets = np.r_[0, np.cumsum(lengths[order])]
-    gather = np.repeat(starts[order] - offsets[:-1], lengths[order]) + np.arange(len(events))
+    gather = np.arange(len(events))
+    gather += np.repeat(starts[order] - offsets[:-1], lengths[order])
     columns = {key: column[gather] for key, column in events.columns.items()}
     return SplitArrays(
         items=index.index_of[events.item[gather]],
         times=events.time[gather].astype(np.int64, copy=False),
         offsets=offsets.astype(np.int64, copy=False),
         targets=_targets(name, offsets, protocol, columns),
-        sessions=pack_ids(ids.take(pa.array(order))),
+        sessions=sessions,
         columns=columns,
         users=None if users is None else _users(events, starts[order], users),
     )
@@ -215,7 +218,12 @@ def pack_ids(ids: pa.Array) -> NDArray[Any]:
     integers = _as_integers(ids)
     if integers is not None:
         return integers
-    return np.array([text.encode() for text in ids.to_pylist()], dtype=np.bytes_)
+    longest = max(1, pc.max(pc.binary_length(ids)).as_py() or 0)
+    packed = np.empty(len(ids), f"S{longest}")
+    for begin in range(0, len(ids), _TEXTS):  # a text as a Python object is many times as large
+        texts = ids[begin : begin + _TEXTS].to_pylist()
+        packed[begin : begin + _TEXTS] = [text.encode() for text in texts]
+    return packed
 
 
 def _as_integers(ids: pa.Array) -> NDArray[np.int64] | None:

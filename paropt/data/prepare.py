@@ -24,22 +24,31 @@ from paropt.data.encoding import (
     index_users,
     pack_ids,
 )
-from paropt.data.events import Bools, Events, Ints, cut_at_gaps, in_order, number_by_order
+from paropt.data.events import (
+    Bools,
+    Events,
+    Ints,
+    counted,
+    cut_at_gaps,
+    in_order,
+    number_by_order,
+)
 from paropt.data.features.collect import Beside, item_columns, keep_beside
 from paropt.data.features.fields import vocabulary_path
 from paropt.data.features.made_from import training_mark
+from paropt.data.features.tables import Fields
 from paropt.data.features.users import encode_users, shared_sessions, users_of_sessions
 from paropt.data.log.cleaning import clean
 from paropt.data.log.columns import Column, encode_column
 from paropt.data.log.command import option_text, option_words, prepare_command
 from paropt.data.log.conditions import parse_condition
-from paropt.data.log.ends import other_end, span, stragglers, tenth
+from paropt.data.log.ends import Ends, other_end, span, stragglers, tenth
 from paropt.data.log.funnel import Funnel, Step, deciding, equal_times, warnings
 from paropt.data.log.ids import encode_ids
 from paropt.data.log.long_short import WORDS, cut_parts, divided, split_users
 from paropt.data.log.options import Note, Options, Recipe, check_parts, make_recipe
 from paropt.data.log.rows import none_left, sifted
-from paropt.data.log.rules import PART
+from paropt.data.log.rules import PART, Rules
 from paropt.data.log.split_files import SplitFiles
 from paropt.data.log.splitting import complete_splits, split_events
 from paropt.data.log.times import odd_span, to_milliseconds, to_numbers, to_order
@@ -64,11 +73,15 @@ _SPLIT_NAMES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Log:
-    """The rows of all files, encoded; ``part`` holds each row's split, or is None."""
+    """The rows of all files, encoded; ``part`` holds each row's split, or is None.
+
+    The events are given away to be sorted, for a large log is not held twice; ``ends`` stay.
+    """
 
     events: Events
+    ends: Ends
     order: NDArray[Any] | None
     kept: Bools | None
     part: NDArray[Any] | None
@@ -76,6 +89,9 @@ class Log:
     items: pa.Array
     users: pa.Array
     columns: Mapping[str, Column]
+
+    def forget_events(self) -> None:
+        self.events = self.events.take(np.zeros(0, np.int64))
 
 
 def prepare(
@@ -131,12 +147,14 @@ def prepare(
     users = index_users(splits, log.users) if log.events.user is not None else None
     if shared := shared_sessions(splits.values()):
         say(f"{shared} sessions have events of several users; each is its first event's")
-    arrays = {
-        name: encode_split(name, splits[name], index, sessions, recipe.rules.protocol, users)
+    of_items = item_columns(list(recipe.item_columns), log.columns, splits, index, say)
+    equal = equal_times(splits["train_full"]) if _time_decides(recipe) else None
+    arrays = {  # each split is let go when it is encoded
+        name: encode_split(name, splits.pop(name), index, sessions, recipe.rules.protocol, users)
         for name in SPLITS
     }
-    beside = _beside(recipe, log, splits, arrays, (index, users), say, text_cache)
-    content = _content(recipe, log, splits, arrays, (index, users), beside, funnel)
+    beside = _beside(recipe, log, arrays, (index, users), of_items, say, text_cache)
+    content = _content(recipe, log, arrays, (index, users), beside, funnel, equal)
     for warning in content.meta["warnings"]:
         say(f"warning: {warning}")
     told = {"warnings": odd + content.meta["warnings"], "said": said, "options": options_now}
@@ -188,6 +206,8 @@ def _read(recipe: Recipe, funnel: Funnel, note: Note) -> Log:
     if kept is not None:  # rows that go may lack an item: a page view, say
         item_column = pc.if_else(pa.array(kept), item_column, item_column[int(np.argmax(kept))])
     item, items = encode_ids(item_column, schema.item_key, place, *guards)
+    del item_column
+    table = _without_ids(recipe, table)  # as large as all that follows
     columns = {
         name: encode_column(
             table.column(key), name in (*options.categorical, *recipe.roles), key, place
@@ -198,8 +218,8 @@ def _read(recipe: Recipe, funnel: Funnel, note: Note) -> Log:
     user, users = None, pa.array([], pa.string())
     if options.user_key:
         user, users = encode_users(table.column(options.user_key), options.user_key, place, *guards)
-    rows = np.arange(table.num_rows)
-    time = _times(recipe, table, place, session) if schema.time_key else rows
+    rows = counted(len(session))
+    time = _times(recipe, table, place, session) if schema.time_key else rows.astype(np.int64)
     order = None
     if schema.order_column:
         order = to_order(table.column(schema.order_column), schema.order_column, place)
@@ -207,16 +227,26 @@ def _read(recipe: Recipe, funnel: Funnel, note: Note) -> Log:
         order = rows
     if not funnel.steps:
         funnel.count_rows("read", "", session, item)
+    pa.default_memory_pool().release_unused()
     return Log(
         Events(session, item, time, rows, of_events, user),
+        Ends.of(time),
         order,
         kept,
-        _parts(recipe, table, place),
+        _parts(recipe, table, place, len(session)),
         sessions,
         items,
         users,
         columns,
     )
+
+
+def _without_ids(recipe: Recipe, table: pa.Table) -> pa.Table:
+    """The table without its ids, but for columns that are asked for as something else too."""
+    schema, options = recipe.schema, recipe.options
+    others = {schema.time_key, schema.time_offset, schema.order_column, schema.split_column}
+    others |= {options.user_key, *recipe.event_columns.values(), *recipe.item_columns.values()}
+    return table.drop_columns(list({schema.session_key, schema.item_key} - others))
 
 
 def _times(recipe: Recipe, table: pa.Table, place: Place, session: Ints) -> Ints:
@@ -233,10 +263,10 @@ def _times(recipe: Recipe, table: pa.Table, place: Place, session: Ints) -> Ints
     return earliest[session] + offset.astype(np.int64)
 
 
-def _parts(recipe: Recipe, table: pa.Table, place: Place) -> NDArray[Any] | None:
+def _parts(recipe: Recipe, table: pa.Table, place: Place, n_rows: int) -> NDArray[Any] | None:
     """Each row's split [rows], from the file that it is in or from the split column."""
     if recipe.splits:
-        return np.asarray(recipe.splits)[place.files(table.num_rows)]
+        return np.asarray(recipe.splits)[place.files(n_rows)]
     name = recipe.schema.split_column
     if name is None:
         return None
@@ -276,14 +306,8 @@ def _split(recipe: Recipe, log: Log, funnel: Funnel) -> tuple[dict[str, Events],
     """The four splits, and the names of their sessions."""
     rules = recipe.rules
     parts, names = _in_sessions(recipe, log)
-    for name, events in parts.items():
-        if rules.session_gap_ms is not None:
-            gap = option_text("session_gap_ms", rules.session_gap_ms)
-            funnel.count("session gap", gap, events)
-        if rules.end_ms is not None:
-            events = events.take(events.time < rules.end_ms)
-            funnel.count("end", option_text("end_ms", rules.end_ms), events)
-        parts[name] = clean(events, rules, funnel.count)
+    for name in list(parts):  # no name holds on to events that a step leaves out
+        parts[name] = clean(_before_end(rules, parts.pop(name), funnel), rules, funnel.count)
     if rules.protocol == "long-short":
         parts = {_WHOLE: cut_parts(parts[_WHOLE], rules, funnel.count)}
     if emptied := funnel.emptied_by():
@@ -291,12 +315,22 @@ def _split(recipe: Recipe, log: Log, funnel: Funnel) -> tuple[dict[str, Events],
     if rules.protocol == "long-short":
         splits = split_users(parts[_WHOLE], names, rules)
     elif log.part is None:
-        splits = split_events(parts[_WHOLE], rules, recipe.has_times)
+        splits = split_events(parts.pop(_WHOLE), rules, recipe.has_times)
     else:
         splits = complete_splits(parts, rules, recipe.has_times)
     for name in ("test",) if rules.protocol == "leave-one-out" else ("train_full", "test"):
         funnel.count("split", deciding(rules, recipe.is_split, recipe.has_times), splits[name])
     return splits, names
+
+
+def _before_end(rules: Rules, events: Events, funnel: Funnel) -> Events:
+    if rules.session_gap_ms is not None:
+        gap = option_text("session_gap_ms", rules.session_gap_ms)
+        funnel.count("session gap", gap, events)
+    if rules.end_ms is not None:
+        events = events.take(events.time < rules.end_ms)
+        funnel.count("end", option_text("end_ms", rules.end_ms), events)
+    return events
 
 
 _WHOLE = "all"  # the one part of a log that is not split yet
@@ -326,6 +360,8 @@ def _sessions(recipe: Recipe, log: Log, which: Bools, base: int) -> tuple[Events
     if log.kept is not None and (recipe.rules.session_gap_ms is None or recipe.schema.filter_first):
         which = which & log.kept
     events, order, names = log.events.take(which), log.order, log.sessions
+    if log.part is None:
+        log.forget_events()
     if order is not None:
         order = order[which]
         if not recipe.has_times:
@@ -339,9 +375,9 @@ def _sessions(recipe: Recipe, log: Log, which: Bools, base: int) -> tuple[Events
 
 
 def _all_gone(recipe: Recipe, log: Log, step: Step) -> str:
-    said = none_left(recipe, len(log.events), step)
+    said = none_left(recipe, log.ends.n, step)
     if step.name == "end":
-        return f"{said}; {span(log.events)}: choose {other_end(recipe, log.events)}"
+        return f"{said}; {span(log.ends)}: choose {other_end(recipe, log.ends)}"
     if step.name == "session length":
         key = recipe.schema.session_key
         return f"{said}; if {key!r} is not the session, name it: --session-key"
@@ -360,11 +396,11 @@ def _refuse_empty(splits: Mapping[str, Events], recipe: Recipe, log: Log) -> Non
         elif recipe.rules.protocol == "leave-one-out":
             remedy = "leave-one-out needs sequences of four events or more"
         elif recipe.has_times:
-            remedy = f"{span(log.events)}: choose other --test-days than"
+            remedy = f"{span(log.ends)}: choose other --test-days than"
             remedy += (
-                f" {recipe.rules.test_days:g} (a tenth of the log is {tenth(recipe, log.events)})"
+                f" {recipe.rules.test_days:g} (a tenth of the log is {tenth(recipe, log.ends)})"
             )
-            remedy += f", or {other_end(recipe, log.events)}"
+            remedy += f", or {other_end(recipe, log.ends)}"
         raise DataError(f"the split {name} would hold no session of two events; {remedy}")
 
 
@@ -379,17 +415,17 @@ def _lacks_test(log: Log) -> bool:
 def _content(
     recipe: Recipe,
     log: Log,
-    splits: Mapping[str, Events],
     arrays: Mapping[str, SplitArrays],
     indices: tuple[Index, Index | None],
     beside: Beside,
     funnel: Funnel,
+    equal: float | None,
 ) -> Content:
     index, users = indices
     items = log.items.take(pa.array(index.code_of))
     kept = {name: log.columns[name] for name in recipe.event_columns}
     if recipe.rules.protocol == "long-short":
-        kept[PART] = Column(splits["train"].columns[PART], pack_ids(pa.array(WORDS)))
+        kept[PART] = Column(arrays["train"].columns[PART], pack_ids(pa.array(WORDS)))
     fields = dict(beside.arrays) | {
         vocabulary_path("events", name): column.vocabulary
         for name, column in kept.items()
@@ -398,13 +434,12 @@ def _content(
     summaries = {
         name: summary(name, array, index, recipe.has_times) for name, array in arrays.items()
     }
-    equal = equal_times(splits["train_full"]) if _time_decides(recipe) else None
     if users is not None:
         fields["users"] = pack_ids(log.users.take(pa.array(users.code_of)))
     by_parts = recipe.rules.protocol == "long-short"
     told = [
         *warnings(funnel.steps, summaries, equal, by_parts),
-        *stragglers(recipe, log.events),
+        *stragglers(recipe, log.ends),
     ]
     kinds = {name: column.kind for name, column in kept.items()}
     meta = described(recipe, index, summaries, funnel, equal, told, kinds) | dict(beside.meta)
@@ -417,9 +452,9 @@ def _content(
 def _beside(
     recipe: Recipe,
     log: Log,
-    splits: Mapping[str, Events],
     arrays: Mapping[str, SplitArrays],
     indices: tuple[Index, Index | None],
+    of_items: Fields,
     note: Note,
     text_cache: Path | None,
 ) -> Beside:
@@ -430,17 +465,11 @@ def _beside(
     elif recipe.rules.protocol != "time":
         packed = {name: split.sessions for name, split in arrays.items()}
         ids = recipe.schema.session_key, pa.array(users_of_sessions(packed).texts(), pa.string())
-    items, train = log.items.take(pa.array(index.code_of)), arrays["train"]
-    return keep_beside(
-        options,
-        recipe.schema.item_key,
-        items,
-        ids,
-        item_columns(list(recipe.item_columns), log.columns, splits, index, note),
-        note,
-        text_cache,
-        training_mark(train.sessions, train.offsets, train.items, items.to_pylist()),
-    )
+    items, train, mark = log.items.take(pa.array(index.code_of)), arrays["train"], ""
+    if options.user_features:  # it looks at every session's id
+        mark = training_mark(train.sessions, train.offsets, train.items, items.to_pylist())
+    key = recipe.schema.item_key
+    return keep_beside(options, key, items, ids, of_items, note, text_cache, mark)
 
 
 def _time_decides(recipe: Recipe) -> bool:

@@ -48,6 +48,8 @@ def encode_ids(
         encoded = encoded.chunk(0)
     codes: Ints = encoded.indices.to_numpy(zero_copy_only=False)
     vocabulary = encoded.dictionary
+    if pa.types.is_integer(vocabulary.type) and not vocabulary.null_count:
+        return codes, pc.cast(vocabulary, pa.string())  # there is one way to write an integer
     if not pa.types.is_string(vocabulary.type):
         vocabulary = pc.cast(vocabulary, pa.string())
     codes, vocabulary = _trimmed(codes, vocabulary)

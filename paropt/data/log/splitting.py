@@ -35,6 +35,7 @@ def split_events(events: Events, rules: Rules, has_times: bool) -> dict[str, Eve
         return {"train_full": train_full, "test": test, "train": train, "valid": valid}
     end = int(events.time.max()) if rules.end_ms is None else rules.end_ms
     train_full, test = _cut(events, end - rules.test_ms, rules)
+    del events  # of a large log, what is no longer needed is not held beside the rest
     if rules.by_end:
         end = int(train_full.time.max(initial=0)) + rules.test_ms
     train, valid = _cut(train_full, end - 2 * rules.test_ms, rules)
@@ -93,7 +94,8 @@ def _cut(events: Events, at: int, rules: Rules) -> tuple[Events, Events]:
     late = np.repeat(events.time[decides] >= at, lengths)
     early = ~late if rules.by_end else events.time < at
     # a session must at least hold an input and a target
-    before = drop_short(events.take(early), max(2, rules.min_session))
+    held = np.add.reduceat(early, starts, dtype=np.int64) if len(starts) else lengths
+    before = events.take(early & np.repeat(held >= max(2, rules.min_session), lengths))
     after = events.take(late)
     if rules.known_test_items:
         known = np.zeros(int(events.item.max(initial=-1)) + 1, bool)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,6 +35,7 @@ _COMPACT = {
 }
 _EARLIEST_YEAR = 1990  # of a log that nobody asks about
 _DAY_MS = 86_400_000
+_BLOCK = 1 << 20  # times that are looked at at once
 _EARLIEST_MS, _LATEST_MS = -62_135_596_800_000, 253_402_300_799_999  # years 1 to 9999
 _NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 _HAS_ZONE = r"(Z|[+-]\d\d(:?\d\d)?)$"
@@ -260,7 +262,10 @@ def _scaled(values: NDArray[Any], unit: str, name: str, place: Place) -> Ints:
     if values.dtype.kind in "iu":
         whole = values.astype(np.int64, copy=False)
         return whole * int(scale) if scale >= 1 else whole // round(1 / scale)
-    return np.rint(values * scale).astype(np.int64)
+    milliseconds = np.empty(len(values), np.int64)
+    for block in _blocks(len(values)):
+        milliseconds[block] = np.rint(values[block] * scale)
+    return milliseconds
 
 
 def _compact(values: NDArray[Any], name: str, place: Place) -> Ints | None:
@@ -269,16 +274,24 @@ def _compact(values: NDArray[Any], name: str, place: Place) -> Ints | None:
     No clock has counted to such numbers yet: 20140401 seconds were in August 1970, and
     20140401000000 milliseconds will be in 2608.
     """
-    if values.max() >= 2**63 or (values != np.floor(values)).any():
+    if values.max() >= 2**63:
+        return None
+    if any((values[block] != np.floor(values[block])).any() for block in _blocks(len(values))):
         return None
     values = values.astype(np.int64, copy=False)
     usual = int(np.quantile(values, 0.5, method="lower"))
     n_digits = len(str(usual))
     if usual < 0 or n_digits not in _COMPACT:
         return None
-    year = values // 10 ** (n_digits - 4)
-    milliseconds, valid = _of_digits(values, n_digits)
-    valid &= (year >= 1970) & (year < 2100)
+    milliseconds, valid = np.empty_like(values), np.zeros(len(values), bool)
+    wrong = 0
+    for block in _blocks(len(values)):
+        year = values[block] // 10 ** (n_digits - 4)
+        milliseconds[block], valid[block] = _of_digits(values[block], n_digits)
+        valid[block] &= (year >= 1970) & (year < 2100)
+        wrong += len(year) - int(np.count_nonzero(valid[block]))
+        if wrong > 0.1 * len(values) + 1:
+            return None
     if valid.mean() < 0.9:
         return None
     if not valid.all():
@@ -290,6 +303,11 @@ def _compact(values: NDArray[Any], name: str, place: Place) -> Ints | None:
             " correct it, or say the unit with --time-format s, ms, us or ns",
         )
     return milliseconds
+
+
+def _blocks(n: int) -> Iterator[slice]:
+    """Stretches of n values: what is worked out on the way to a time is several times as large."""
+    return (slice(begin, begin + _BLOCK) for begin in range(0, n, _BLOCK))
 
 
 def _of_digits(values: Ints, n_digits: int) -> tuple[Ints, Bools]:
