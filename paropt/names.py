@@ -67,6 +67,17 @@ def memory_words(memory: Mapping[str, Any]) -> str:
     return ", ".join([f"{memory['rows']:,} of at most {memory['most']:,} rows", size, *told])
 
 
+def begun(begin: Mapping[str, Any]) -> str:
+    """By what a study knows the saved model that its trials begin with, and what they take."""
+    told = f"a {begin['model']} whose weights have the digest {begin['digest'][:12]}"
+    return f"{told}, with its optimiser's state" if "optimiser" in begin else told
+
+
+def begun_with(begin: Mapping[str, Any]) -> str:
+    """:func:`begun`, after where the model was."""
+    return f"{shown(begin['path'])}, {begun(begin)}"
+
+
 def command(*words: object) -> str:
     """A paropt command as one types it in a shell: what needs quotes has them."""
     return shlex.join(["paropt", *map(str, words)])

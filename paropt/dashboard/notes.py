@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from paropt.names import baseline
+from paropt.names import baseline, begun_with
 from paropt.results.pages.markdown import markdown
 from paropt.results.pages.space_and_data import choice
 from paropt.results.pages.study_page import study_page
@@ -36,6 +36,7 @@ def study_facts(searched: Searched) -> dict[str, str]:
         "state": ": ".join(filter(None, (_state(searched), searched.why))),
         "trials": str(searched.budget) if searched.budget else "no limit",
         "data": searched.data,
+        **({"begins with": begun_with(searched.begin)} if searched.begin else {}),
         "fingerprint": searched.fingerprint,
         "seed": str(searched.seed),
         "sampler": choice(searched.sampler),

@@ -132,6 +132,7 @@ class Searched:
     versions: Mapping[str, str] = field(default_factory=dict)
     ties: str = "standard"
     evaluation: str = ""
+    begin: Mapping[str, str] = field(default_factory=dict)  # the model that its trials begin with
     split: str = "train → valid"
     seed: int | None = None
     part_of: str = ""
@@ -208,6 +209,7 @@ class Searched:
             semantics=definition.semantics,
             versions=dict(definition.versions),
             seed=definition.seed,
+            begin=dict(definition.begin),
             part_of=str(definition.plan.get("of", "")),
             state=summary["state"],
             why=summary["why"],

@@ -286,6 +286,7 @@ PLAN = Members(
     {"of": TEXT, "number": whole(1), "entries": Every(_ENTRY), "seeds": Every(whole(0, INT8))},
     {"once": BOOL, "again": BOOL, "without_valid": BOOL},
 )
+BEGIN = Members({"model": NAME, "path": TEXT, "digest": NAME}, {"optimiser": NAME})
 DEFINITION = Members(
     {
         "name": TEXT,
@@ -322,7 +323,7 @@ DEFINITION = Members(
         "added": Every(NAME, dict),
         "constraints": Every(NAME),
         "directions": Every(one_of(("maximize", "minimize"), "one of maximize and minimize"), dict),
-        "begin": Every(TEXT, dict),
+        "begin": Unless({}, BEGIN),
     },
 )
 

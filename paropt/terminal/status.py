@@ -13,7 +13,7 @@ from rich.text import Text
 
 from paropt.errors import StorageUnreachable
 from paropt.machine.signals import caught_signals
-from paropt.names import baseline, epoch_of, memory_words, shown
+from paropt.names import baseline, begun_with, epoch_of, memory_words, shown
 from paropt.storage.connect import Storage
 from paropt.storage.leases import Rhythm, Slots
 from paropt.terminal.columns import Column
@@ -118,6 +118,8 @@ def _headline(status: Mapping[str, Any]) -> list[str]:
         f"{status['model']} by {status['metric']} on data {status['fingerprint'][:12]} "
         f"{shown(status.get('data', ''))}".rstrip(),
     ]
+    if begin := status.get("begin"):
+        lines.append(f"begins with {begun_with(begin)}")
     if status.get("why"):
         lines.append(shown(status["why"]))
     if told := (status["best"] or {}).get("experts"):

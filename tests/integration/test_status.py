@@ -23,6 +23,9 @@ SPACE = {
 }
 
 
+BEGIN = {"model": "gru4rec", "path": "/models/april", "digest": "d" * 64, "optimiser": "e" * 64}
+
+
 def _epoch(number: int, mrr: float) -> dict[str, Any]:
     metrics = {"mrr@20": mrr, "recall@20": 2 * mrr}
     return {"epoch": number, "metrics": metrics, "loss": 1.0, "seconds": 1.5}
@@ -39,6 +42,7 @@ def study(database_url: str) -> Iterator[Study]:
         data_path="data/shop",
         fingerprint="f" * 64,
         pruner={"name": "none"},
+        begin=BEGIN,
     )
     study = Study.create(database_url, definition, budget=5)
     first = study.next_trial({"host": "rome"})
@@ -78,6 +82,7 @@ def test_json_of_a_study(database_url: str, slot: str, run_paropt: Callable[...,
     assert status["model"] == "gru4rec"
     assert status["metric"] == "mrr@20"
     assert status["fingerprint"] == "f" * 64
+    assert status["begin"] == BEGIN
     assert status["budget"] == 5
     assert set(status["counts"]) == {"complete", "pruned", "failed", "running", "waiting"}
     assert status["counts"]["complete"] == 1
@@ -103,6 +108,8 @@ def test_a_study_for_people(database_url: str, slot: str, run_paropt: Callable[.
         "1/2",
         "learning_rate=0.05",
         "without training: popularity 0.0625",
+        "begins with /models/april, a gru4rec whose weights have the digest dddddddddddd, with its "
+        "optimiser's state",
     ):
         assert shown in done.out
     for shown in ("8 GiB asked of 4 GiB", slot[:8], "rome", "gpu0", "1,234"):

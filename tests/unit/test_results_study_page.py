@@ -207,6 +207,13 @@ def test_the_data_is_told_only_of_the_very_same_data(tmp_path: Path) -> None:
     assert DatasetFacts.of(mine) is None
 
 
+def test_the_model_that_trials_begin_with_is_named() -> None:
+    begin = {"model": "gru4rec", "path": "models/april", "digest": "d" * 64}
+    text = text_of(searched(trial(4), begin=begin))
+    assert "\n- begins with: `models/april`, a gru4rec whose weights have the digest ddd" in text
+    assert "begins with" not in text_of(searched(trial(4)))
+
+
 def test_a_page_takes_any_name_and_commands_can_be_typed() -> None:
     evil = trial(4, params={"loss": EVIL, "learning_rate": 1}, message=EVIL)
     found = searched(evil, name=EVIL, failures=[evil], failed={EVIL: 1}, devices=[EVIL])
@@ -222,7 +229,9 @@ def test_a_page_takes_any_name_and_commands_can_be_typed() -> None:
 def test_json_and_back() -> None:
     one = Importance("gru4rec", {"learning_rate": 1.0}, 12, ["bpreg"])
     facts = DatasetFacts("generic", "time")
-    found = searched(trial(4), trial(5), importances=[one], dataset=facts, devices=["cpu"])
+    begin = {"model": "gru4rec", "path": "models/april", "digest": "d" * 64}
+    more: dict[str, Any] = {"importances": [one], "devices": ["cpu"], "begin": begin}
+    found = searched(trial(4), trial(5), dataset=facts, **more)
     stored = json.loads(json.dumps({"search": found.to_json(), **beside(found)}))
     again = Searched.from_json(stored)
     assert markdown(study_page(again)) == markdown(study_page(found))

@@ -71,6 +71,7 @@ def test_what_changes_numbers_is_refused(change: dict[str, Any], message: str) -
         ({**STORED, "at": {}}, "it.at is {}, not a list"),
         ({**STORED, "at": [20, "x"]}, r"it.at\[1\] is 'x', not an integer"),
         ({**STORED, "seed": True}, "it.seed is True, not an integer"),
+        ({**STORED, "begin": {"path": "x"}}, "it.begin has no 'model'"),
         ({**STORED, "plan": {"of": "x"}}, "it.plan has no 'number'"),
         ({**STORED, "space": "\n" * 99}, r"it.space is '(\\n)+…, not an object"),
         ({"format": True}, "not made by paropt"),

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from paropt.files import file_stem
-from paropt.names import baseline, command
+from paropt.names import baseline, begun, command
 from paropt.results.pages.best_trials import models_compared, pareto_front, ten_best
 from paropt.results.pages.document import (
     Block,
@@ -150,6 +150,8 @@ def summary(searched: Searched) -> Facts:
         ("data", [Code(searched.data), f", fingerprint {searched.fingerprint[:12]}"]),
         ("trials", _standing(searched)),
     ]
+    if searched.begin:
+        rows.append(("begins with", [Code(searched.begin["path"]), f", {begun(searched.begin)}"]))
     if searched.constraints:
         rows.append(("constraints", _constraints(searched.constraints)))
     if searched.unread:

@@ -113,6 +113,7 @@ def summary(
         "evaluation": definition.protocol.to_json(),
         "fingerprint": definition.fingerprint,
         "data": definition.data_path,
+        "begin": dict(definition.begin) or None,
         "heartbeat": definition.heartbeat,
         "state": state.get("state", "run"),
         "why": state.get("failures") or state.get("message", ""),
