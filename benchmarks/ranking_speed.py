@@ -10,7 +10,8 @@ evaluation, with all ranks exact to the last (``rank``), and step by step as ses
 programs do it (512 sessions side by side, every step scored and counted on its own), in turns;
 ``--official`` runs a peer's evaluation of the same sizes in its own process, in turns too, and
 takes the time that it prints. Last it says what part of an epoch of training (from the pace of 100
-steps) an evaluation takes. The second measures what ranking needs beside the item table.
+steps) an evaluation takes. The second measures what ranking needs beside the item table: the copy
+that finds ranks up to a depth, and chunks of scores where all are exact.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ from paropt.training.batches.events import known_events
 from paropt.training.batches.plans import evaluation, session_parallel
 from paropt.training.evaluation import ranking, ranks
 from paropt.training.evaluation.protocol import TIES
+from paropt.training.evaluation.screening import RankScreen
 from paropt.training.fitting.fit import catalogue
-from paropt.training.registry import Model, build
+from paropt.training.registry import Model, build, kernels
 from paropt.training.saved_model.saved import load_model
 
 BATCH = 512
@@ -131,17 +133,22 @@ def memory(arguments: argparse.Namespace) -> None:
     table = torch.randn(arguments.items, arguments.size)
     vectors, targets = torch.randn(1024, arguments.size), torch.arange(1024)
     rows, items = torch.arange(1024), torch.arange(1024) + 7
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    took = timed(
-        lambda: [
-            ranks.rank(vectors, targets, table, ties=ties, exclude=(rows, items)) for ties in TIES
-        ]
-    )
-    extra = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    print(
-        f"{arguments.items:,} items × {arguments.size}: {extra / 2**20:.2f} GiB beside the table "
-        f"({table.nbytes / 2**30:.2f} GiB), {took / 3:.1f} s for 1,024 targets"
-    )
+    given = kernels()
+
+    def laid_out() -> None:
+        if given is not None:
+            RankScreen(given, table, None, 20, vectors, targets)
+
+    def ranked() -> None:
+        for ties in TIES:
+            ranks.rank(vectors, targets, table, ties=ties, exclude=(rows, items))
+
+    print(f"{arguments.items:,} items × {arguments.size}: {table.nbytes / 2**30:.2f} GiB")
+    for name, way in {"the screen's copy": laid_out, "and all exact, 3 times": ranked}.items():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        took = timed(way)
+        extra = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        print(f"{name:24} {extra / 2**20:.2f} GiB more, {took:.1f} s for 1,024 targets")
 
 
 def main() -> None:

@@ -106,11 +106,14 @@ def _session_parallel(
     inputs = np.zeros((lives.max(), batch_size), dtype=np.int64)
     targets = np.zeros_like(inputs)
     resets = np.zeros(inputs.shape, dtype=bool)
-    within = ranges(lengths)
-    cell = np.repeat(starts * batch_size + column[slots], lengths) + within * batch_size
-    event = np.repeat(begins, lengths) + within
+    event = ranges(lengths)
+    cell = event * batch_size  # both in place, for each is as large as the inputs
+    cell += np.repeat(starts * batch_size + column[slots], lengths)
+    event += np.repeat(begins, lengths)
     inputs.ravel()[cell] = events.items[event]
-    targets.ravel()[cell] = events.items[event + 1]
+    event += 1
+    targets.ravel()[cell] = events.items[event]
+    event -= 1
     resets[starts, column[slots]] = True
 
     def spread(values: NDArray[Any]) -> Tensor:
@@ -157,7 +160,9 @@ def _assign(lengths: Ints, batch_size: int) -> tuple[Ints, Ints]:
 def ranges(lengths: Ints) -> Ints:
     """0…l−1 for each length l, one after another."""
     ends = np.cumsum(lengths)
-    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - lengths, lengths)
+    found = np.arange(ends[-1] if len(ends) else 0)
+    found -= np.repeat(ends - lengths, lengths)
+    return found
 
 
 def on_device(plan: SessionParallelPlan, device: torch.device) -> SessionParallelPlan:

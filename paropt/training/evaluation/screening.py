@@ -76,17 +76,21 @@ class RankScreen:
         self.size = self._directions(vectors, targets)
         likely = torch.mv(self.table, vectors.mean(0)) + self.bias
         order = torch.argsort(likely, descending=True)
-        head, tail = self._turn(self.table)
-        # the bias as a sum of two rough numbers is not rough any more
-        high = self.bias.to(self.kind)
-        low = (self.bias - high.float()).to(self.kind)
-        rough = torch.cat([head, high[:, None], low[:, None], tail], 1)
-        norms = _lengths(self.table)
-        self.blocks = [
-            (items, rough[items], float(norms[items].max()), float(self.bias[items].abs().max()))
-            for items in torch.split(order, ITEMS)
-        ]
+        self.blocks = [self._block(items) for items in torch.split(order, ITEMS)]
         self.scores = torch.empty(ROWS * ITEMS, dtype=self.kind)
+
+    def _block(self, items: Tensor) -> tuple[Tensor, Tensor, float, float]:
+        """Some items laid out, with the largest of their lengths and of their biases.
+
+        Made of these alone: of a large table every copy is large.
+        """
+        rows, bias = self.table[items], self.bias[items]
+        head, tail = self._turn(rows)
+        # the bias as a sum of two rough numbers is not rough any more
+        high = bias.to(self.kind)
+        low = (bias - high.float()).to(self.kind)
+        rough = torch.cat([head, high[:, None], low[:, None], tail], 1)
+        return items, rough, float(_lengths(rows).max()), float(bias.abs().max())
 
     def count(
         self, vectors: Tensor, targets: Tensor, excluded: tuple[Tensor, Tensor] | None
