@@ -126,6 +126,7 @@ def _slurm(
     scheduler: Scheduler, opened: OpenedStudy, words: list[str], secret: dict[str, str]
 ) -> dict[str, Any]:
     from paropt.launch import slurm
+    from paropt.launch.launcher import compute_floor
     from paropt.names import quoted
     from paropt.terminal.status import study_status
 
@@ -135,6 +136,9 @@ def _slurm(
         click.echo(text, nl=False)
         return {}
     job = slurm.submit(text, secret)
+    if (floor := compute_floor(opened)) is not None:
+        say("computing what needs no training; the jobs do not wait for it")
+        floor.join()
     status = {**study_status(opened.storage, opened.study), "job": job}
     count = scheduler.what.slots
     say(

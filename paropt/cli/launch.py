@@ -194,6 +194,8 @@ def launch(
         Mirror(opened, runs, say),
     ):
         announce(opened)
+        if scheduler and scheduler.returns and (send or runs):
+            say("--notify and --mlflow tell while a launch runs, and this one ends at once")
         if scheduler is not None:
             status = run_elsewhere(scheduler, opened, checkpoints, tensorboard, not as_json)
         else:

@@ -96,7 +96,7 @@ def look_on(
         with make_live_view(opened.study.definition.metric) as view:
             view.note(introduction)
             if floor:
-                _compute_floor(opened)
+                compute_floor(opened)
             signals = _run(opened, crew, view, autoscaler)
         return _finish(opened, crew, signals, report)
     finally:
@@ -274,10 +274,13 @@ def _over(trial: dict[str, Any]) -> bool:
     return trial["state"] not in ("running", "waiting")
 
 
-def _compute_floor(opened: OpenedStudy) -> None:
-    """What needs no training, stored with the study; beside the first trials, not before them."""
+def compute_floor(opened: OpenedStudy) -> threading.Thread | None:
+    """What needs no training, stored with the study; beside the first trials, not before them.
+
+    The thread that does it, or None if the study has it.
+    """
     if opened.study.summary()["floor"]:
-        return
+        return None
 
     def compute() -> None:
         from paropt.data import open_dataset
@@ -300,7 +303,9 @@ def _compute_floor(opened: OpenedStudy) -> None:
                 )
             )
 
-    threading.Thread(target=compute, name="floor", daemon=True).start()
+    thread = threading.Thread(target=compute, name="floor", daemon=True)
+    thread.start()
+    return thread
 
 
 # -- the end --------------------------------------------------------------------------------

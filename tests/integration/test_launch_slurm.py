@@ -32,6 +32,7 @@ def test_the_array_is_handed_over_and_the_launch_ends(
     assert code == 0 and "job array 42 has 2 slots" in said, said
     status: dict[str, Any] = json.loads(out)
     assert (status["job"], status["activity"]) == ("42", "idle")
+    assert status["floor"].keys() == {"popularity", "cooccurrence"}  # nobody else computes it
     script = (tmp_path / "script").read_text()
     assert f"--storage {database_url.replace(':' + password(database_url), '')}" in script
     assert password(database_url) not in script + said + out
