@@ -35,7 +35,7 @@ from surrogate import Surrogate, read_table
 from paropt.search.setup.warm_start import POINTS, best_points, warmed
 from paropt.search.space.space import Config, Space
 from paropt.search.study.history import History, Record
-from paropt.search.study.pruning import complete_pruner, reason_to_prune
+from paropt.search.study.pruning import complete_pruner, reason_to_prune, stands_still
 from paropt.search.study.sampling import Sampler, complete_sampler, derived_seed
 from paropt.training.evaluation import objective
 from paropt.training.evaluation.objective import Objective
@@ -103,6 +103,10 @@ STRATEGIES = {
         )
         for first, factor in ((1, 2), (1, 3), (2, 2), (2, 3), (2, 4), (3, 2))
     },
+    **{
+        f"paropt, still {still}": Strategy(pruner={"name": "asha", "still": still}, start="space")
+        for still in (0, 20, 40)
+    },
     "warm": Strategy(pruner="asha", start="best"),
     "warmed badly": Strategy(pruner="asha", start="worst"),
     "paropt": Strategy(pruner="asha", start="space"),
@@ -141,6 +145,7 @@ class Job:
     plain: float
     handle: Any
     seen: list[float] = field(default_factory=list)
+    still: bool = False  # it ends because it has nothing more to gain
 
 
 @dataclass
@@ -205,10 +210,13 @@ class Ours:
         others = [r for r in self.history.records.values() if r.number != job.handle]
         ended = [r.curve(MRR) for r in others if not r.open]
         running = [r.curve(MRR) for r in others if r.open]
-        return reason_to_prune(self.pruner, job.seen, ended, running, len(job.curve)) is not None
+        if reason_to_prune(self.pruner, job.seen, ended, running, len(job.curve)) is not None:
+            return True
+        job.still = stands_still(self.pruner, job.seen, len(job.curve)) is not None
+        return job.still
 
     def end(self, job: Job, pruned: bool) -> None:
-        self._write(job, "PRUNED" if pruned else "COMPLETE")
+        self._write(job, "PRUNED" if pruned and not job.still else "COMPLETE")
 
 
 class Optunas:

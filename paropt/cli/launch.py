@@ -105,7 +105,12 @@ from paropt.cli._study import (
     show_default="tpe",
     help="tpe, random, grid, or one of Optuna's by its class's name, as JSON with arguments.",
 )
-@click.option("--pruner", type=Choice(), show_default="asha", help="asha, median or none.")
+@click.option(
+    "--pruner",
+    type=Choice(),
+    show_default="asha",
+    help="asha, median or none, or JSON with options (docs/spaces.md).",
+)
 @click.option(
     "--heartbeat",
     type=Duration(),

@@ -138,11 +138,18 @@ def _importance(found: Importance, several: bool) -> list[str]:
 def _saved(status: Mapping[str, Any]) -> list[str]:
     spent = status["epochs"]
     pruned, saved = status["counts"]["pruned"], spent["saved"]
-    if not pruned or not saved:
-        return []
-    share = saved / (spent["run"] + saved)
-    trials, epochs = _counted(pruned, "trial"), _counted(saved, "epoch")
-    return ["", f"pruning {trials} saved {epochs} ({share:.0%} of all)"]
+    rested, unneeded = spent["rested"], spent["unneeded"]
+    whole = max(1, spent["run"] + saved + unneeded)
+    lines = []
+    if pruned and saved:
+        trials, epochs = _counted(pruned, "trial"), _counted(saved, "epoch")
+        lines.append(f"pruning {trials} saved {epochs} ({saved / whole:.0%} of all)")
+    if rested:
+        trials, epochs = _counted(rested, "trial"), _counted(unneeded, "epoch")
+        lines.append(
+            f"{trials} ended with nothing more to gain, {epochs} ({unneeded / whole:.0%}) early"
+        )
+    return ["", *lines] if lines else []
 
 
 def _counted(number: int, what: str) -> str:

@@ -32,7 +32,7 @@ from paropt.worker.slot_trainer import SlotTrainer, TrainerUnusable
 
 log = logging.getLogger(__name__)
 
-EarlyEnd = Literal["prune", "hand back", "give up"]
+EarlyEnd = Literal["enough", "hand back", "give up"]
 Kind = Literal["done", "pruned", "handed back", "lost", "failed", "died"]
 PROGRESS = ("epoch", "stage", "step", "steps", "events_per_second", "events", "busy")
 STOP_SECONDS = 30.0  # from "stop" to the end of a fit; a range of steps takes a fraction of one
@@ -259,12 +259,15 @@ class Attempt:
         if resumed is not None:
             self.trial.resumed = f"epoch {resumed}"
             log.info("trial %d goes on after epoch %d", number, resumed)
+            if not self.trial.goes_on(int(resumed)):
+                self.reached = int(resumed)
+                self._end_early("enough")
         elif why:
             self.trial.resumed = f"zero: {why}"
             log.info("trial %d starts from zero: %s", number, why)
 
     def _epoch(self, message: Message) -> None:
-        """Report it; the answer may be to prune."""
+        """Report it; the answer may be that it is enough: pruned, or nothing more to gain."""
         try:
             report = EpochReport.from_json(message)
         except ValueError as error:
@@ -288,7 +291,7 @@ class Attempt:
                 self.status.record("saved", trial=self.trial.number, epoch=epoch, value=value)
                 self._look_at_the_clock()
                 if answer.value and epoch < self.trial.epochs:
-                    self._end_early("prune")
+                    self._end_early("enough")
             elif not isinstance(answer.error, StorageUnreachable):
                 self.broken = str(answer.error)
 
@@ -318,7 +321,7 @@ class Attempt:
 
     def _end_early(self, why: EarlyEnd) -> None:
         """Ask the trainer for an end; a later reason counts if it is the graver one."""
-        gravity: list[EarlyEnd | None] = [None, "prune", "hand back", "give up"]
+        gravity: list[EarlyEnd | None] = [None, "enough", "hand back", "give up"]
         if gravity.index(why) <= gravity.index(self.early_end):
             return
         self.early_end = why
@@ -328,8 +331,8 @@ class Attempt:
         self.trainer.send(do=do, trial=self.trial.number)
 
     def _ended_early(self, message: str) -> FitEnding:
-        if self.early_end == "prune":
-            return FitEnding("pruned", message)
+        if self.early_end == "enough":
+            return FitEnding("done" if self.trial.still_reason else "pruned", message)
         if self.early_end == "hand back":
             return FitEnding("handed back", message)
         if self.broken:

@@ -180,8 +180,44 @@ def test_pruned_trials_keep_their_best_epochs_value(study_of: Open, stored: Stor
     found = study.trials()[bad.number]
     assert found["message"] == "0.2000 after epoch 1 is below the median 0.3500 of 2 trials"
     assert study.counts() == {"complete": 2, "pruned": 1, "failed": 0, "running": 0, "waiting": 0}
-    # three of four epochs were not run, of the one that was pruned
-    assert study.summary()["epochs"] == {"run": 3, "saved": 3}
+    # three of four epochs were not run, of the one that was pruned, and of the two complete ones
+    assert study.summary()["epochs"] == {"run": 3, "saved": 3, "rested": 2, "unneeded": 6}
+
+
+LONGER = {**SPACE, "fixed": {**SPACE["fixed"], "n_epochs": 9}}
+RESTS = {"name": "none", "still": 20}
+
+
+def told(trial: Trial, values: list[float], first: int = 1) -> list[bool]:
+    reports = (epoch(number, value) for number, value in enumerate(values, first))
+    return [trial.report(EpochReport.from_json(report)) for report in reports]
+
+
+def test_a_trial_with_nothing_more_to_gain_ends_complete(study_of: Open, stored: Stored) -> None:
+    study = study_of(LONGER, pruner=RESTS, budget=4)
+    trial = take(study)
+    curve = [0.2, 0.4, 0.3, 0.25, 0.1, 0.24, 0.1, 0.2]
+    assert told(trial, curve) == [False] * 7 + [True]
+    # what its training had begun before it heard of that is not seen
+    assert trial.report(EpochReport.from_json(epoch(9, 0.9))) is True
+    trial.complete()
+    assert list(stored(trial).intermediate_values.values()) == curve
+    assert (stored(trial).state.name, stored(trial).value) == ("COMPLETE", 0.4)
+    assert study.trials()[0]["message"] == "none of the last 4 epochs is among the best 3"
+    assert study.summary()["epochs"] == {"run": 8, "saved": 0, "rested": 1, "unneeded": 1}
+
+
+def test_an_attempt_after_such_an_epoch_has_nothing_to_do(study_of: Open) -> None:
+    study = study_of(LONGER, pruner=RESTS, budget=4)
+    trial = take(study)
+    assert told(trial, [0.2, 0.4, 0.3, 0.1, 0.1, 0.1, 0.1]) == [False] * 6 + [True]
+    assert study.requeue(trial.id, "killed before it could say so")
+    second = take(study)
+    assert second.root == trial.root
+    assert second.goes_on(6)  # from an earlier checkpoint it trains the seventh epoch again
+    assert not second.goes_on(7)
+    second.complete()
+    assert study.trials()[-1]["message"] == "none of the last 4 epochs is among the best 3"
 
 
 def test_numbers_that_cannot_be_compared_are_refused(study_of: Open) -> None:

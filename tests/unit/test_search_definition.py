@@ -35,6 +35,14 @@ def test_what_changes_no_number_may_differ() -> None:
     assert elsewhere.joined_to(RECORDED) is RECORDED
 
 
+def test_options_that_are_not_said_are_as_the_study_has_them() -> None:
+    recorded = replace(RECORDED, pruner={"name": "asha", "factor": 3, "still": 4})
+    for said in ({"name": "asha"}, {"name": "asha", "factor": 3}):
+        assert replace(RECORDED, pruner=said).joined_to(recorded) is recorded
+    with pytest.raises(StudyError, match=r"factor.: 3, .still.: 4}, not .*2}; leave it out"):
+        replace(RECORDED, pruner={"name": "asha", "factor": 2}).joined_to(recorded)
+
+
 WIDER = {"model": "gru4rec", "search": {"layers": {"type": "int", "low": 32, "high": 128}}}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from paropt.errors import StudyError
-from paropt.search.study.pruning import complete_pruner, reason_to_prune
+from paropt.search.study.pruning import STILL, complete_pruner, reason_to_prune, stands_still
 from paropt.search.study.sampling import complete_sampler
 from paropt.training.evaluation.objective import Objective
 
@@ -105,9 +105,11 @@ def test_none_never_prunes() -> None:
 
 
 def test_choices_are_completed_and_refused() -> None:
-    assert complete_pruner(None) == {"name": "asha", "startup": 0, "min_epochs": 0, "factor": 2}
+    assert complete_pruner(None) == {
+        "name": "asha", "startup": 0, "min_epochs": 0, "factor": 2, "still": STILL,
+    }  # fmt: skip
     assert complete_pruner({"factor": 4})["factor"] == 4
-    assert complete_pruner("median") == {"name": "median", "startup": 5, "warmup": 2}
+    assert complete_pruner("median")["warmup"] == 2
     assert complete_sampler("random") == {"name": "random"}
     for bad, message in (
         ("hyperband", "no pruner 'hyperband'; there are median, asha, none"),
@@ -118,3 +120,39 @@ def test_choices_are_completed_and_refused() -> None:
     ):
         with pytest.raises(StudyError, match=message):
             complete_pruner(bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("curve", "epochs", "ended"),
+    [
+        ([0.1, 0.2, 0.3, 0.1, 0.1, 0.1, 0.1], 20, True),  # a fifth are four
+        ([0.1, 0.2, 0.3, 0.1, 0.1, 0.1, 0.1], 21, False),  # now five, so that a mean is of two
+        ([0.1, 0.1, 0.2, 0.3, 0.1, 0.1, 0.1, 0.1, 0.1], 21, True),
+        ([0.1, 0.2, 0.3, 0.1, 0.1, 0.1, 0.15], 20, False),  # the last is the third best
+        ([0.3, 0.2, 0.25, 0.2, 0.2, 0.2, 0.2], 10, True),  # as good as the third brings nothing
+        ([0.3, 0.2, 0.1, 0.1, 0.1, 0.1], 10, False),  # of ten epochs four, too, beside three
+        ([0.1, 0.2, 0.3, 0.29, 0.28, 0.27, 0.2, 0.1], 10, False),  # past its peak, mean rising
+        ([0.1, 0.2, 0.3, 0.29, 0.28, 0.27, 0.2, 0.1, 0.1], 10, True),
+        ([None, 0.2, 0.3, 0.2, 0.1, None, None, 0.1], 10, True),  # no value brings nothing either
+    ],
+)
+def test_a_curve_stands_still_where_its_last_epochs_are_not_among_the_best_three(
+    curve: list[float | None], epochs: int, ended: bool
+) -> None:
+    found = stands_still({"name": "asha", "still": 20}, curve, epochs)
+    still = 5 if epochs > 20 else 4
+    assert found == (f"none of the last {still} epochs is among the best 3" if ended else None)
+
+
+def test_where_less_is_more_a_falling_curve_does_not_stand_still() -> None:
+    rank = Objective("avg_rank", "minimize")
+    pruner = {"name": "none", "still": 20}
+    falling = [90.0, 80.0, 70.0, 60.0, 50.0, 40.0, 30.0]
+    assert stands_still(pruner, falling, 10, rank) is None
+    assert stands_still(pruner, falling[::-1], 10, rank) is not None
+
+
+def test_studies_of_earlier_versions_know_nothing_of_standing_still() -> None:
+    assert stands_still(ASHA, [0.3, 0.2, 0.1, *[0.0] * 20], 40) is None
+    assert complete_pruner("none")["still"] == 0
+    assert complete_pruner("asha")["still"] == complete_pruner("median")["still"] == STILL

@@ -67,18 +67,26 @@ def what_matters(searched: Searched) -> Iterable[Block]:
 def saved_by_pruning(searched: Searched) -> Iterable[Block]:
     """Epochs and time that pruned trials did not use."""
     pruned, saved = searched.counts.get("pruned", 0), searched.epochs.get("saved", 0)
-    if not pruned or not saved:
+    rested, unneeded = searched.epochs.get("rested", 0), searched.epochs.get("unneeded", 0)
+    if not saved and not unneeded:
         return
-    run = searched.epochs.get("run", 0)
+    run = searched.epochs.get("run", 0) + saved + unneeded
     about = f", about {duration(searched.saved)} at their own speed" if searched.saved else ""
     yield Heading("What pruning saved")
-    yield Paragraph(
-        [
-            f"{counted(pruned, 'trial')} of {sum(searched.counts.values())} ended early, after "
-            f"which {saved} of {run + saved} epochs ({saved / (run + saved):.0%}) were not "
-            f"run{about}."
-        ]
-    )
+    if saved:
+        yield Paragraph(
+            [
+                f"{counted(pruned, 'trial')} of {sum(searched.counts.values())} were pruned, after "
+                f"which {saved} of {run} epochs ({saved / run:.0%}) were not run{about}."
+            ]
+        )
+    if unneeded:
+        yield Paragraph(
+            [
+                f"{counted(rested, 'trial')} ended complete before the last epoch, with nothing "
+                f"more to gain: {unneeded} epochs ({unneeded / run:.0%}) were not needed."
+            ]
+        )
 
 
 def failures(searched: Searched) -> Iterable[Block]:

@@ -165,7 +165,8 @@ class StudyDefinition:
             )
         for key in ("sampler", "pruner"):
             ours, theirs = getattr(self, key), getattr(recorded, key)
-            if ours and dict(ours) != dict(theirs):
+            # options that are not said are as the study has them
+            if any(theirs.get(option) != value for option, value in ours.items()):
                 raise StudyError(
                     f"study {self.name!r} has the {key} {json.dumps(theirs)}, "
                     f"not {json.dumps(ours)}; leave it out, or launch under another name"

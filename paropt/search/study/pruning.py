@@ -13,26 +13,35 @@ too many that would have won, and the median rule (Golovin et al., *Google Vizie
 section 3.2.2) spends more (benchmarks/README.md). In ``median``, trials that were pruned stay in
 the comparison with what they had reached; where only complete trials are peers, each survivor
 raises the bar for the next until all but the luckiest are cut.
+
+A trial may also have nothing more to gain: none of its last epochs is among its three best, whose
+mean is its worth. It ends then, complete, whatever the others do (:func:`stands_still`).
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from paropt.errors import StudyError
-from paropt.training.evaluation.objective import Curve, Objective
+from paropt.training.evaluation.objective import STEADY, Curve, Objective
 from paropt.training.metrics import DEFAULT as DEFAULT_METRIC
 
 MAXIMIZED = Objective(DEFAULT_METRIC)
 
+# per cent of a trial's epochs, which had better not be fewer than LEAST_STILL: some trainings learn
+# nothing for a fifth of their time and everything after (benchmarks/README.md)
+STILL, LEAST_STILL = 20, 4
+
 PRUNERS: dict[str, dict[str, int]] = {
-    # startup: trials that must have ended before any is pruned; warmup: epochs that all may run
-    "median": {"startup": 5, "warmup": 2},
+    # startup: trials that must have ended before any is pruned; warmup: epochs that all may run;
+    # still: a trial ends when so many per cent of its epochs brought its worth nothing; 0: never
+    "median": {"startup": 5, "warmup": 2, "still": STILL},
     # min_epochs: where the first rung is; 0: at a fifth of the epochs
-    "asha": {"startup": 0, "min_epochs": 0, "factor": 2},
-    "none": {},
+    "asha": {"startup": 0, "min_epochs": 0, "factor": 2, "still": STILL},
+    "none": {"still": 0},
 }
 DEFAULT = "asha"
 
@@ -89,6 +98,23 @@ def reason_to_prune(
     if pruner["name"] == "asha":
         return _outside_rung(pruner, curve, [*ended, *running], epochs, objective)
     return None
+
+
+def stands_still(
+    pruner: Mapping[str, Any], curve: Curve, epochs: int, objective: Objective = MAXIMIZED
+) -> str | None:
+    """Why a trial of at most ``epochs`` epochs with this curve has nothing more to gain, or None.
+
+    Studies of earlier versions have no such option: none of their trials stands still.
+    """
+    percent = pruner.get("still", 0)
+    still = max(LEAST_STILL, math.ceil(percent / 100 * epochs))
+    if percent == 0 or len(curve) < STEADY + still:
+        return None
+    worth, before = objective.steady(curve), objective.steady(curve[:-still])
+    if worth is None or before is None or objective.better(worth, before):
+        return None
+    return f"none of the last {still} epochs is among the best {STEADY}"
 
 
 def _worse_than_median(

@@ -130,7 +130,7 @@ class Study:
                 study._known_as(number)
             else:
                 recorded = _recorded(connection, found, definition.name)
-                definition = _completed(definition).joined_to(recorded)
+                definition = definition.joined_to(recorded)
                 trial_rows.set_study_attrs(connection, found, _attributes(given))
                 same = space is not None and space.to_json() == definition.space
                 study = cls(engine, found, definition, space if same else None)
@@ -395,15 +395,6 @@ def _found(
         yield engine, connection, found
 
 
-def _completed(definition: StudyDefinition) -> StudyDefinition:
-    """What was said of sampler and pruner, with its defaults; unsaid stays unsaid."""
-    return replace(
-        definition,
-        sampler=complete_sampler(definition.sampler) if definition.sampler else {},
-        pruner=complete_pruner(definition.pruner) if definition.pruner else {},
-    )
-
-
 def _recorded(connection: Connection, study: int, name: str) -> StudyDefinition:
     """What the study was made with, by the name that the database gives it now."""
     return _as_recorded(trial_rows.study_attrs(connection, study), name)
@@ -411,7 +402,9 @@ def _recorded(connection: Connection, study: int, name: str) -> StudyDefinition:
 
 def _as_recorded(attrs: trial_rows.StudyAttributes, name: str) -> StudyDefinition:
     recorded = StudyDefinition.from_json(attrs.get(trial_rows.DEFINITION, {}))
-    sampler, pruner = complete_sampler(recorded.sampler), complete_pruner(recorded.pruner)
+    # what earlier versions made never ends a trial for standing still
+    pruner = complete_pruner({"still": 0, **recorded.pruner})
+    sampler = complete_sampler(recorded.sampler)
     return replace(recorded, name=name, sampler=sampler, pruner=pruner)
 
 

@@ -183,11 +183,15 @@ def below_floor(
 
 
 def spent(lineages: Sequence[Record], objective: Objective) -> dict[str, int]:
-    """Epochs that were ``run``, and those of pruned trials that were ``saved``."""
-    pruned = [record for record in lineages if record.outcome == "pruned"]
+    """Epochs that were ``run``, those of pruned trials that were ``saved``, and those that
+    ``rested`` trials, complete before their last one, had no use for (``unneeded``)."""
+    left = [(r.outcome, int(r.meta["epochs"]) - len(r.curve(objective))) for r in lineages]
+    rested = [epochs for outcome, epochs in left if outcome == "complete" and epochs > 0]
     return {
         "run": sum(len(record.curve(objective)) for record in lineages),
-        "saved": sum(int(r.meta["epochs"]) - len(r.curve(objective)) for r in pruned),
+        "saved": sum(epochs for outcome, epochs in left if outcome == "pruned"),
+        "rested": len(rested),
+        "unneeded": sum(rested),
     }
 
 

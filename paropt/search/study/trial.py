@@ -14,7 +14,7 @@ from paropt.errors import StudyError
 from paropt.names import memory_words
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.history import BEYOND, History, Record, constraint_attributes
-from paropt.search.study.pruning import reason_to_prune
+from paropt.search.study.pruning import reason_to_prune, stands_still
 from paropt.search.study.state import Transaction
 from paropt.storage import trial_rows
 from paropt.training.evaluation import epochs
@@ -66,6 +66,7 @@ class Trial:
         self.once = bool(record.meta.get("once"))
         self.stages: dict[str, int] = dict(record.meta.get("stages") or {})
         self.prune_reason: str | None = None
+        self.still_reason: str | None = None  # why it has nothing more to gain
         self.resumed = ""  # where this attempt began, if not at zero for the first time
 
     @property
@@ -82,10 +83,11 @@ class Trial:
         return self._objective.curve(epochs.reports(self._curves))
 
     def report(self, epoch: EpochReport) -> bool:
-        """Stores what an epoch ended in; True if the trial should be pruned.
+        """Stores what an epoch ended in; True if the trial should end.
 
         Whatever was reported of later epochs is dropped: a second attempt that starts from zero
-        reports them again.
+        reports them again. Nothing is stored of an epoch after one that the trial stands still
+        with: how soon its training hears of that would else be seen in its curve.
 
         Raises:
             TrialLost: see the class.
@@ -93,6 +95,8 @@ class Trial:
             ValueError: the study's metric is missing or not finite.
         """
         epoch = _with_value(epoch, self._objective)
+        if self.still_reason is not None:
+            return True
         self._curves = epochs.extended(self._curves, epoch)
         with self._transaction() as connection:
             self._hold(connection)
@@ -103,7 +107,22 @@ class Trial:
                 trial_rows.set_attrs(connection, "system", self.id, {trial_rows.META: self._meta})
             self._history.refresh(connection)
         self.prune_reason = self._reason_to_prune()
-        return self.prune_reason is not None
+        if self.prune_reason is None:
+            self.still_reason = self._reason_to_rest(epoch.epoch)
+        return self.prune_reason is not None or self.still_reason is not None
+
+    def goes_on(self, epoch: int) -> bool:
+        """Whether an attempt that resumes after ``epoch`` has anything to do: one before it may
+        have ended between an epoch with which the trial stood still and saying so."""
+        self.still_reason = self._reason_to_rest(epoch)
+        return self.still_reason is None
+
+    def _reason_to_rest(self, epoch: int) -> str | None:
+        """Of a model with stages, each has a patience of its own and the next may bring more."""
+        if epoch >= self.epochs or any(report.stage for report in epochs.reports(self._curves)):
+            return None
+        pruner, curve = self._definition.pruner, self._curve[:epoch]
+        return stands_still(pruner, curve, self.epochs, self._objective)
 
     def _reason_to_prune(self) -> str | None:
         objective = self._objective
@@ -132,12 +151,12 @@ class Trial:
         )
 
     def complete(self, note: str | None = None) -> None:
-        """All epochs are done; the value is the best epoch's.
+        """All epochs are done, or more would bring nothing; the value is the best epoch's.
 
         Raises:
             StudyError: no epoch was reported.
         """
-        self._end("COMPLETE", "complete", note or "")
+        self._end("COMPLETE", "complete", note or self.still_reason or "")
 
     def prune(self, reason: str | None = None) -> None:
         """Stopped early; the value is the best epoch's so far."""
