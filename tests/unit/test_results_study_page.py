@@ -159,7 +159,7 @@ def test_importance_pruning_and_failures() -> None:
         trial(4),
         importances=[Importance("gru4rec", {"learning_rate": 1.0}, 12, ["bpreg"])],
         counts=counts,
-        epochs={"run": 15, "saved": 5},
+        epochs={"run": 15, "saved": 5, "rested": 1, "unneeded": 5},
         saved=120.0,
         failed={"oom": 2},
         failures=[failed],
@@ -167,7 +167,8 @@ def test_importance_pruning_and_failures() -> None:
     text = text_of(found)
     assert "by 12 trials: learning_rate 100%. " in text and "Only some trials have bpreg" in text
     assert "## The course of the search" not in text  # it has nothing but figures
-    assert "3 trials of 6 ended early, after which 5 of 20 epochs (25%) were not run" in text
+    assert "3 trials of 6 were pruned, after which 5 of 25 epochs (20%) were not run" in text
+    assert "1 trial ended complete before the last epoch, with nothing more to gain: 5 " in text
     assert "about 2 min at their own speed" in text
     assert "Without a value: 2 oom. The latest:" in text
     assert "| 9 | gru4rec | 5 | oom | too large xxx" in text and "x" * 200 not in text
