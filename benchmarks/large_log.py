@@ -27,8 +27,6 @@ STEPS = 3  # how far the next item is at most, in the order of popularity
 
 def blocks(events: int, items: int, days: float, seed: int = 1) -> Iterator[pa.Table]:
     """The log in pieces: SessionId and ItemId, integers, and Time, seconds in a double."""
-    popularity = np.cumsum(np.arange(1, items + 1, dtype=np.float64) ** -EXPONENT)
-    popularity /= popularity[-1]
     seconds, sessions = days * 86_400 / events, 0
     for begin in range(0, events, BLOCK):
         random = np.random.default_rng((seed, begin))
@@ -42,7 +40,7 @@ def blocks(events: int, items: int, days: float, seed: int = 1) -> Iterator[pa.T
         yield pa.table(
             {
                 "SessionId": 10_000_000 + sessions + session[order],
-                "ItemId": 214_000_000 + _walks(random, session, popularity)[order],
+                "ItemId": 214_000_000 + _walks(random, session, items)[order],
                 "Time": np.round(time[order], 3),
             }
         )
@@ -58,14 +56,15 @@ def _since_start(random: np.random.Generator, session: NDArray[np.int64]) -> NDA
 
 
 def _walks(
-    random: np.random.Generator, session: NDArray[np.int64], popularity: NDArray[np.float64]
+    random: np.random.Generator, session: NDArray[np.int64], items: int
 ) -> NDArray[np.int64]:
     """Items by their place in popularity: half of them follow from the one before."""
-    drawn = np.searchsorted(popularity, random.random(len(session)))
+    left = 1 - EXPONENT  # the integral of Zipf's law, turned around
+    drawn = (1 + random.random(len(session)) * (items**left - 1)) ** (1 / left) - 1
     anew = np.r_[True, session[1:] != session[:-1]] | (random.random(len(session)) < 0.5)
     walked = np.cumsum(random.integers(1, STEPS + 1, len(session)))
     since = np.flatnonzero(anew)[np.cumsum(anew) - 1]
-    return np.asarray((drawn[since] + walked - walked[since]) % len(popularity))
+    return np.asarray((drawn.astype(np.int64)[since] + walked - walked[since]) % items)
 
 
 def write(path: Path, events: int, items: int, days: float) -> int:
