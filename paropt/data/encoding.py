@@ -239,6 +239,9 @@ def _as_integers(ids: pa.Array) -> NDArray[np.int64] | None:
 
 def unpack_ids(packed: NDArray[Any]) -> NDArray[Any]:
     """The text of packed ids, an array of ``str`` objects."""
-    if packed.dtype.kind == "S":
-        return np.char.decode(packed, "utf-8").astype(object)
-    return packed.astype(str).astype(object)
+    texts = np.empty(len(packed), object)
+    for begin in range(0, len(packed), _TEXTS):  # numpy's own texts have four bytes a letter
+        some = packed[begin : begin + _TEXTS]
+        wide = np.char.decode(some, "utf-8") if packed.dtype.kind == "S" else some.astype(str)
+        texts[begin : begin + _TEXTS] = wide.astype(object)
+    return texts

@@ -459,17 +459,25 @@ def _beside(
     text_cache: Path | None,
 ) -> Beside:
     options, (index, users) = recipe.options, indices
-    ids: tuple[str, pa.Array] | None = None
-    if users is not None and options.user_key:
-        ids = options.user_key, log.users.take(pa.array(users.code_of))
-    elif recipe.rules.protocol != "time":
-        packed = {name: split.sessions for name, split in arrays.items()}
-        ids = recipe.schema.session_key, pa.array(users_of_sessions(packed).texts(), pa.string())
-    items, train, mark = log.items.take(pa.array(index.code_of)), arrays["train"], ""
-    if options.user_features:  # it looks at every session's id
+    items, ids, mark = log.items.take(pa.array(index.code_of)), None, ""
+    if options.user_features:  # only then every session's id is looked at
+        train = arrays["train"]
         mark = training_mark(train.sessions, train.offsets, train.items, items.to_pylist())
+        ids = _user_ids(recipe, log, arrays, users)
     key = recipe.schema.item_key
     return keep_beside(options, key, items, ids, of_items, note, text_cache, mark)
+
+
+def _user_ids(
+    recipe: Recipe, log: Log, arrays: Mapping[str, SplitArrays], users: Index | None
+) -> tuple[str, pa.Array] | None:
+    """The column that names users, and their ids; None where sessions are nobody's."""
+    if users is not None and recipe.options.user_key:
+        return recipe.options.user_key, log.users.take(pa.array(users.code_of))
+    if recipe.rules.protocol == "time":
+        return None
+    packed = {name: split.sessions for name, split in arrays.items()}
+    return recipe.schema.session_key, pa.array(users_of_sessions(packed).texts(), pa.string())
 
 
 def _time_decides(recipe: Recipe) -> bool:
