@@ -1,19 +1,21 @@
 """Going on from a saved model on newer data, beside training anew and beside leaving it as it is.
 
-    python benchmarks/going_on.py --data DIR --out FILE [--set yoochoose1_64 globo]
-        [--model gru4rec sasrec] [--epochs 3] [--threads 1]
+    python benchmarks/going_on.py --data DIR --out FILE [--set yoochoose1_64 globo globo_day]
+        [--model gru4rec sasrec] [--epochs 3] [--one-in 8] [--threads 1]
 
-A log in two halves by time (Yoochoose's last 1/64, half of its sessions each; of Globo's news one
-user in four, 1 to 7 and 8 to 14 October 2017), and what follows on the next day as the test. Every
-way is judged on all of the test's targets: those of items that a way doesn't know are misses.
+A log in two parts by time (Yoochoose's last 1/64, half of its sessions each; of Globo's news one
+user in eight, 1 to 7 and 8 to 14 October 2017, or as "globo_day" 1 to 13 and the 14th alone), and
+what follows on the next day as the test. Every way is judged on all of the test's targets: those of
+items that a way doesn't know are misses.
 Ways: the model of the first half as it is ("untouched"), one trained anew on both halves ("anew on
 everything") or on the second ("anew on the second half"), and those that go on from the first
 half's model on the second half, with the optimiser begun anew or kept, and with new items' rows as
 the model begins or at the mean of the known ones with their spread.
 
 Parameters and epochs are fixed beforehand; nothing is chosen by the test. Seconds are the
-processor's, of training alone. Rows are appended to FILE as JSON lines as they come, and what is
-there is not repeated; the tables come at the end.
+processor's, of training alone. Rows are appended to FILE as JSON lines as they come, and a way that
+is there is not repeated (FILE.kept has the datasets and the first half's model); the tables come at
+the end.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ from __future__ import annotations
 import argparse
 import csv
 import gzip
+import itertools
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -34,10 +38,11 @@ import torch
 from paropt.data.dataset import View, open_dataset
 from paropt.data.log.options import Options
 from paropt.data.prepare import prepare
-from paropt.training.evaluate_saved import evaluate_saved
+from paropt.training.evaluation.ranking import evaluate
 from paropt.training.fitting.fit import Fit
+from paropt.training.saved_model.dataset_events import split_events
 from paropt.training.saved_model.earlier import read_earlier
-from paropt.training.saved_model.saved import save_model
+from paropt.training.saved_model.saved import load_model, save_model
 
 MODELS: dict[str, dict[str, Any]] = {
     "gru4rec": {
@@ -59,8 +64,8 @@ Row = tuple[str, str, float]  # session, item, time in seconds
 # -- data -----------------------------------------------------------------------------------
 
 
-def yoochoose(data: Path) -> tuple[list[Row], list[Row], list[Row]]:
-    """First half, second half, test: sessions are numbered in time order."""
+def yoochoose(data: Path, one_in: int) -> tuple[list[Row], list[Row], list[Row]]:
+    """First half, second half, test: sessions are numbered in time order. All of them count."""
     parts: dict[str, list[Row]] = {"train": [], "test": []}
     for row in _rows(data / "yoochoose1_64" / "sessions.csv.gz"):
         number = float(row["session"]) * 1000 + float(row["pos"])
@@ -71,18 +76,37 @@ def yoochoose(data: Path) -> tuple[list[Row], list[Row], list[Row]]:
     return old, [row for row in parts["train"] if row[0] not in first], parts["test"]
 
 
-def globo(data: Path) -> tuple[list[Row], list[Row], list[Row]]:
-    """By the day on which a session begins, of one user in eight."""
+def globo(
+    data: Path, one_in: int, days: tuple[int, int] = (7, 14)
+) -> tuple[list[Row], list[Row], list[Row]]:
+    """By the day on which a session begins, of one user in so many.
+
+    ``days``: how many of October belong to the first part, and to both; the next is the test.
+    """
     begin = 1_506_816_000  # 2017-10-01
     parts: tuple[list[Row], list[Row], list[Row]] = ([], [], [])
     for row in _rows(data / "globo" / "clicks.csv.gz"):
-        day = (int(row["session_start"]) / 1000 - begin) // 86_400
         seconds = int(row["click_timestamp"]) / 1000
-        if int(row["user_id"]) % 8 or day >= 15 or seconds > begin + 15 * 86_400:
-            continue
-        part = 0 if day < 7 else 1 if day < 14 else 2
-        parts[part].append((row["session_id"], row["click_article_id"], seconds))
+        part = _part(int(row["session_start"]) / 1000 - begin, days)
+        # a few sessions go on for days; what they have of a later part is left out
+        if (
+            int(row["user_id"]) % one_in == 0
+            and part is not None
+            and part == _part(seconds - begin, days)
+        ):
+            parts[part].append((row["session_id"], row["click_article_id"], seconds))
     return parts
+
+
+def globo_day(data: Path, one_in: int) -> tuple[list[Row], list[Row], list[Row]]:
+    """Thirteen days, the fourteenth, and the fifteenth: what a newspaper would do every night."""
+    return globo(data, one_in, (13, 14))
+
+
+def _part(seconds: float, days: tuple[int, int]) -> int | None:
+    """Which of the three something belongs to, that many seconds after 1 October."""
+    day = seconds // 86_400
+    return 0 if day < days[0] else 1 if day < days[1] else 2 if day == days[1] else None
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:
@@ -90,22 +114,25 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
         yield from csv.DictReader(lines)
 
 
-SETS = {"yoochoose1_64": yoochoose, "globo": globo}
+SETS = {"yoochoose1_64": yoochoose, "globo": globo, "globo_day": globo_day}
 
 
-def datasets(data: Path, name: str, cache: Path) -> dict[str, Path]:
+def datasets(data: Path, name: str, cache: Path, one_in: int) -> dict[str, Path]:
     """Dataset directories: the first half, the second, and both; each with the same test."""
-    old, new, later = SETS[name](data)
+    found = {part: cache / f"{name}-{part}" for part in ("old", "new", "all")}
+    if all((place / "meta.json").exists() for place in found.values()):
+        return found
+    old, new, later = SETS[name](data, one_in)
     files = {}
     for part, rows in {"old": old, "new": new, "all": old + new, "test": later}.items():
         files[part] = cache / f"{name}-{part}.tsv"
         with files[part].open("w", newline="") as file:
             csv.writer(file, delimiter="\t").writerows([("SessionId", "ItemId", "Time"), *rows])
-    found = {}
-    for part in ("old", "new", "all"):
-        found[part] = cache / f"{name}-{part}"
+    for part, place in found.items():
+        shutil.rmtree(place, ignore_errors=True)
         given = {"train_full": files[part], "test": files["test"]}
-        prepare([], found[part], given, Options(min_support=1))
+        days = 0.25 if name == "globo_day" else 1.0  # for valid, which nothing here looks at
+        prepare([], place, given, Options(min_support=1, test_days=days))
     return found
 
 
@@ -121,10 +148,13 @@ class Runs:
     places: dict[str, Path]
     epochs: int
     folder: Path
+    done: set[str]
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """A row per way and number of epochs, as they come."""
         first = self.folder / f"{self.set}-{self.model}"
+        if not (first / "model.json").exists():
+            self.done.discard("untouched")
         yield from self._trained("untouched", "old", keep=first)
         yield from self._trained("anew on everything", "all")
         yield from self._trained("anew on the second half", "new")
@@ -141,6 +171,8 @@ class Runs:
         optimiser: bool = False,
         mean: bool = False,
     ) -> Iterator[dict[str, Any]]:
+        if way in self.done:
+            return
         view = open_dataset(self.places[part]).view("full")
         earlier = read_earlier(begin, optimiser) if begin else None
         params = MODELS[self.model] | {"n_epochs": self.epochs}
@@ -168,11 +200,13 @@ class Runs:
         """On the test beside both halves, whatever the model was trained on; misses count."""
         with tempfile.TemporaryDirectory() as folder:
             save_model(Path(folder) / "m", fit)
-            found = evaluate_saved(Path(folder) / "m", self.places["all"], split="full")
-        every = found.targets + found.unknown
+            saved = load_model(Path(folder) / "m")
+        dataset = open_dataset(self.places["all"])
+        every = int(dataset.split("test").targets.sum())
+        found = evaluate(saved.model, split_events(saved, dataset, "test"), saved.n_items)
         share = found.targets / every
         metrics = {name: round(found.metrics[name] * share, 5) for name in METRICS}
-        return metrics | {"targets": every, "unknown": found.unknown}
+        return metrics | {"targets": every, "unknown": every - found.targets}
 
 
 @torch.no_grad()
@@ -215,19 +249,24 @@ def main() -> None:
     parser.add_argument("--set", nargs="+", default=list(SETS), choices=SETS)
     parser.add_argument("--model", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--one-in", type=int, default=8, help="users of Globo that are taken")
     parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     rows = [json.loads(line) for line in asked.out.read_text().splitlines()] if (
         asked.out.exists()
     ) else []  # fmt: skip
-    done = {(row["set"], row["model"]) for row in rows if row["way"] == WAYS[-1]}
-    with tempfile.TemporaryDirectory() as folder, asked.out.open("a") as out:
-        for name in asked.set:
-            wanted = [model for model in asked.model if (name, model) not in done]
-            places = datasets(asked.data, name, Path(folder)) if wanted else {}
-            for model in wanted:
-                for row in Runs(name, model, places, asked.epochs, Path(folder)).rows():
+    kept = asked.out.with_name(asked.out.name + ".kept")
+    kept.mkdir(exist_ok=True)
+    with asked.out.open("a") as out:
+        for name, model in itertools.product(asked.set, asked.model):
+            there = [row for row in rows if (row["set"], row["model"]) == (name, model)]
+            done = {row["way"] for row in there if row["epochs"] == asked.epochs}
+            if done == set(WAYS):
+                continue
+            places = datasets(asked.data, name, kept, asked.one_in)
+            for row in Runs(name, model, places, asked.epochs, kept, done).rows():
+                if not any(row["way"] == r["way"] and row["epochs"] == r["epochs"] for r in there):
                     rows.append(row)
                     print(json.dumps(row), file=out, flush=True)
     print("\n".join(tables(rows)))
