@@ -15,7 +15,7 @@ from paropt.cli._judging import also_option, metric_option, protocol_options
 from paropt.names import baseline
 from paropt.training.evaluation.objective import Objective
 from paropt.training.evaluation.protocol import EvaluationProtocol
-from paropt.training.evaluation.words import cautions, coverage, experts, value_words
+from paropt.training.evaluation.words import by_itself, cautions, coverage, experts, value_words
 from paropt.training.metrics import written
 
 if TYPE_CHECKING:
@@ -111,7 +111,8 @@ def _show_standing(outcome: RunResult) -> None:
     found, objective = asdict(outcome), Objective(outcome.metric)
     protocol = EvaluationProtocol.from_json(found).words()
     left_out = f"; {outcome.unknown:,} left out as unknown to training" if outcome.unknown else ""
-    click.echo(f"\n{coverage(found)}{left_out}; {protocol}")
+    rules = "" if by_itself(found) else f"{left_out}; {protocol}"
+    click.echo(f"\n{coverage(found)}{rules}")
     value = outcome.metrics.get(outcome.metric)
     if outcome.interval or (outcome.unknown and outcome.with_misses is not None):
         click.echo(f"{outcome.metric} {value_words(found, value)}")

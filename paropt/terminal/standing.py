@@ -9,7 +9,7 @@ from paropt.names import baseline
 from paropt.search.study.summary import below_floor
 from paropt.training.evaluation.objective import NOTICEABLE, Objective
 from paropt.training.evaluation.protocol import EvaluationProtocol
-from paropt.training.evaluation.words import cautions, coverage, value_words
+from paropt.training.evaluation.words import by_itself, cautions, coverage, value_words
 
 Status = Mapping[str, Any]
 
@@ -53,7 +53,8 @@ def standing(status: Status) -> list[str]:
     if best is None:
         return [rules]
     objective = objective_of(status)
-    lines = [f"{ranked}; {rules}" if (ranked := coverage(best)) else rules]
+    ranked = coverage(best)
+    lines = [ranked if by_itself(best) else f"{ranked}; {rules}" if ranked else rules]
     if best.get("interval") or best.get("unknown"):
         lines.append(f"{objective.metric} {value_words(best, best['value'])}")
     runner_up = status.get("runner_up")

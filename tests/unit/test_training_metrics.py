@@ -16,7 +16,7 @@ from paropt.training.evaluation.bootstrap import standard_errors
 from paropt.training.evaluation.epochs import EpochReport
 from paropt.training.evaluation.objective import Objective, flattered, interval
 from paropt.training.evaluation.protocol import EvaluationProtocol
-from paropt.training.evaluation.words import cautions, experts
+from paropt.training.evaluation.words import cautions, coverage, experts
 
 MRR = Objective("mrr@20")
 RANKS = np.array([1.0, 4.0, 30.0])
@@ -146,6 +146,16 @@ def test_what_a_model_is_told_of_its_targets_is_said() -> None:
     assert "was told each target's own act, as a request would say" in line
     assert cautions({"targets": 5000, "extra": {"given": ["act"]}}, MRR) == [line]
     assert not cautions(judged(0.4, EpochReport(1, {"mrr@20": 0.4}, targets=5000), MRR), MRR)
+
+
+def test_what_a_model_judged_itself_by_are_no_targets() -> None:
+    own = judged(0.4, EpochReport(1, {"auc": 0.4}, targets=56_000, sessions=800), Objective("auc"))
+    assert coverage(own) == "the model judged itself, over 800 sessions, users or items"
+    assert cautions(own, Objective("auc")) == [
+        "the model judged itself over 800 only: numbers are rough"
+    ]
+    ranked = EpochReport(1, {"mrr@20": 0.4}, targets=56_000, sessions=800, tied=0.0)
+    assert coverage(judged(0.4, ranked, MRR)) == "56,000 targets ranked, of 800 sessions"
 
 
 def test_an_epoch_survives_the_wire_and_the_database() -> None:

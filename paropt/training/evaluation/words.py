@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from paropt.training.evaluation.objective import NOTICEABLE, Objective
+from paropt.training.evaluation.protocol import SAMPLED
 
 FEW = 1000  # targets: with fewer, the second digit is chance
 Found = Mapping[str, Any]
@@ -20,9 +21,17 @@ def coverage(found: Found) -> str:
     targets, unknown, sessions = (found.get(key) for key in ("targets", "unknown", "sessions"))
     if targets is None:
         return ""
+    if by_itself(found):
+        over = f", over {sessions:,} sessions, users or items" if sessions else ""
+        return f"the model judged itself{over}"
     of = f" of {targets + unknown:,}" if unknown else ""
     whose = f", of {sessions:,} sessions" if sessions else ""
     return f"{targets:,}{of} targets ranked{whose}"
+
+
+def by_itself(found: Found) -> bool:
+    """Whether nothing was ranked: what is ranked has a share of ties, if only 0."""
+    return "tied" in found and found["tied"] is None and found.get("candidates") != SAMPLED
 
 
 def value_words(found: Found, value: float | None) -> str:
@@ -64,6 +73,10 @@ def cautions(found: Found, objective: Objective, *, ranked_by: str = "") -> list
     """
     targets, unknown, tied = found.get("targets"), found.get("unknown") or 0, found.get("tied")
     lines = []
+    if by_itself(found):
+        targets, units = None, found.get("sessions")
+        if units is not None and units < FEW:
+            lines.append(f"the model judged itself over {units:,} only: numbers are rough")
     if targets is not None and targets < unknown:
         lines.append(
             f"only {targets:,} of {targets + unknown:,} targets were ranked: training never saw "
