@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 import unicodedata
 from pathlib import Path
@@ -77,6 +78,14 @@ def write_bytes(path: str | Path, content: bytes, *, overwrite: bool = False) ->
         raise ParoptError(f"{path} exists; add --overwrite to replace it") from None
     except OSError as error:
         raise ParoptError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def link(source: str | Path, target: str | Path) -> None:
+    """A second name of a file that nobody changes, or a copy where that can't be."""
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
 
 
 def _umask() -> int:

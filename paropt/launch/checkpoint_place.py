@@ -58,6 +58,12 @@ def folders_on_disk(opened: OpenedStudy, directory: Path) -> tuple[Path, Path | 
     return here, before if before.is_dir() else None
 
 
+def folder_here(opened: OpenedStudy, place: Place | None) -> Path:
+    """The study's folder on this machine; where the checkpoints are elsewhere, too."""
+    directory = place if isinstance(place, Path) else paropt_home() / "checkpoints"
+    return folders_on_disk(opened, directory.resolve())[0]
+
+
 def _try(folder: str) -> None:
     """Write, read and remove a small object, before hours of training rely on it."""
     remote, name = Remote(folder), f"trial-of-{os.getpid()}-{os.urandom(4).hex()}"

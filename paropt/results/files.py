@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from paropt.errors import ParoptError
+from paropt.files import link
 from paropt.results.final.report import FORMAT
+from paropt.results.pages.final_numbers import MODELS
 from paropt.results.pages.html_page import page
 from paropt.results.pages.markdown import markdown
 from paropt.results.pages.of_report import document
@@ -23,7 +25,8 @@ Report = Mapping[str, Any]
 
 
 def write(report: Report, out: Path) -> None:
-    """All files of a final test's report, in a directory that appears whole or not at all.
+    """All files of a final test's report, in a directory that appears whole or not at all; with
+    the chosen one's models, where they are on this machine.
 
     A directory that a report was written to before is replaced.
 
@@ -45,6 +48,8 @@ def write(report: Report, out: Path) -> None:
             beside.chmod(0o755)
             for name, text in files.items():
                 (beside / name).write_text(text, encoding="utf-8")
+            for seed, place in models(report).items():
+                shutil.copytree(place, beside / MODELS / seed, copy_function=link)
             if out.exists():
                 out.rename(beside / "old")
             os.replace(beside, out)
@@ -53,6 +58,13 @@ def write(report: Report, out: Path) -> None:
             shutil.rmtree(beside, ignore_errors=True)
     except OSError as error:
         raise ParoptError(f"{out} cannot be written: {error.strerror or error}") from None
+
+
+def models(report: Report) -> dict[str, Path]:
+    """The chosen one's models by seed, as its trainers kept them here; nothing if one is away."""
+    ensemble = report["test"]["chosen"].get("ensemble") if report["test"] else None
+    found = {seed: Path(place) for seed, place in ((ensemble or {}).get("models") or {}).items()}
+    return found if all(place.is_dir() for place in found.values()) else {}
 
 
 def check_out(out: Path) -> None:

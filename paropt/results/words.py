@@ -9,8 +9,9 @@ from typing import Any
 # what is explained where it is first met, in a sentence
 MEANINGS = {
     "floor": (
-        "what needs no training: popularity recommends the most frequent items, co-occurrence "
-        "those that followed the last item most often; a model below it learned less than counting"
+        "what needs no training: counts, such as how often each item occurred or what followed the "
+        "last one most often, or what a model names that judges itself; below it, a model has "
+        "learned less than that"
     ),
     "pruned": "stopped early, because others were better after as many epochs",
     "device seconds": (
@@ -36,6 +37,10 @@ MEANINGS = {
     ),
     "interval": "95% bootstrap interval: what other sessions of the same days would change",
     "left out": "targets whose item training never saw, so that no model can rank it",
+    "ensemble": (
+        "several seeds as one model: for each target every seed's scores are standardised (less "
+        "their mean over all items, divided by their standard deviation), and averaged"
+    ),
     "importance": "how much of the difference between good trials and others a parameter explains",
 }
 

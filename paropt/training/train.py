@@ -27,7 +27,7 @@ from paropt.training.registry import complete_params, model_class, stages_of
 from paropt.training.run_result import RunResult, standing
 from paropt.training.saved_model.earlier import read_earlier
 from paropt.training.saved_model.kept_stages import KeptStages
-from paropt.training.saved_model.saved import LastEpochs, check_place, save_model
+from paropt.training.saved_model.saved import LastEpochs, check_place, judged_as, save_model
 from paropt.training.tensorboard import EventFile, of_training, require, where
 from paropt.training.train_request import TrainRequest
 
@@ -193,14 +193,8 @@ def _as_judged(
     provenance: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """What a saved model says of how it was judged."""
-    return {
-        "epoch": report.epoch,
-        "metrics": report.metrics,
-        "metric": objective.metric,
-        **protocol.to_json(),
-        "protocol": view.dataset.protocol,
-        "paramfile": dict(provenance or {}),
-    }
+    judged = judged_as(report.epoch, report.metrics, objective, protocol, view)
+    return {**judged, "paramfile": dict(provenance or {})}
 
 
 def _events(directory: Path | None, note: Callable[[str], None]) -> EventFile | None:

@@ -184,6 +184,7 @@ class Attempt:
             "stages": trial.stages or None,
             "checkpoint": str(slot.checkpoints.path(trial.root, trial.attempt)),
             "resume": [str(path) for path in usable] if second else None,
+            "keep": str(slot.checkpoints.kept(trial.root, trial.attempt)) if trial.once else None,
             "store": slot.checkpoints.store,
             "tensorboard": self._events(),
             **({"begin": dict(definition.begin)} if definition.begin else {}),

@@ -10,7 +10,6 @@ original::
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from paropt.errors import DataError, StudyError
+from paropt.files import link
 from paropt.machine.home import paropt_home
 from paropt.training.saved_model import optimiser_state
 from paropt.training.saved_model.header import require_files, sha256
@@ -64,7 +64,7 @@ def keep(directory: Path, begin: Mapping[str, Any]) -> Path:
         beside = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
         try:
             for name in files:
-                _link(directory / name, beside / name)
+                link(directory / name, beside / name)
             beside.rename(place)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
@@ -125,10 +125,3 @@ def _kept(begin: Mapping[str, Any]) -> Path:
     if OPTIMISER in begin:
         name += f"-{str(begin[OPTIMISER])[:8]}"
     return paropt_home() / "begun" / name
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(source, target)

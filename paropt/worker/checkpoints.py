@@ -18,6 +18,11 @@ from paropt.worker.checkpoint_store import NAME, StoreCleaner
 CLOSE_SECONDS = 10.0  # that a slot's end waits for what a store is to forget
 
 
+def kept_model(directory: Path, root: int, attempt: int) -> Path:
+    """A saved model beside a study's checkpoints; unlike these it outlives the trial."""
+    return directory / "models" / f"{root}-{attempt}"
+
+
 @dataclass(frozen=True)
 class Checkpoints:
     """A directory of one study's checkpoints, shared by its machines if the disk is.
@@ -33,6 +38,10 @@ class Checkpoints:
 
     def path(self, root: int, attempt: int) -> Path:
         return self.directory / f"{root}-{attempt}.ckpt"
+
+    def kept(self, root: int, attempt: int) -> Path:
+        """Where an attempt keeps the model that it trained, of a test that wants it."""
+        return kept_model(self.directory, root, attempt)
 
     def usable(self, root: int, attempt: int) -> list[Path]:
         """What attempt ``attempt`` may go on from, newest attempt first."""

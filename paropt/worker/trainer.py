@@ -14,6 +14,7 @@ import gc
 import json
 import os
 import queue
+import shutil
 import signal
 import sys
 import threading
@@ -305,6 +306,7 @@ class _TrainerFit:
         elif asked == "stop":
             self._tell("stopped")
         else:
+            self._keep()
             self._tell("done", best_epoch=self.fit.best_epoch)
 
     def _report(self, epoch: EpochReport) -> None:
@@ -346,6 +348,22 @@ class _TrainerFit:
         about, split = catalogue(fit.view), fit.view.test
         found = cold_items_of(fit.model, split, about, fit.protocol, fit.at)
         return {} if found is None else {"cold": found.to_json()}
+
+    def _keep(self) -> None:
+        """The model as it is now, which a test's seeds are put together from."""
+        if not self.message.get("keep"):
+            return
+        from paropt.errors import DataError
+        from paropt.training.saved_model.saved import judged_as, save_model
+
+        place, fit = Path(self.message["keep"]), self.fit
+        shutil.rmtree(place, ignore_errors=True)  # of a try that ran out of memory
+        metrics = self.history[-1]["metrics"] if self.history else {}
+        told = judged_as(fit.epoch, metrics, fit.objective, fit.protocol, fit.view)
+        try:
+            save_model(place, fit, told)
+        except DataError as error:
+            self._tell("warning", message=f"its model is not kept: {error}")
 
     # -- checkpoints ------------------------------------------------------------------------
 

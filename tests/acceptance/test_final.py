@@ -125,6 +125,7 @@ def test_a_final_test(at: Shop, tmp_path: Path) -> None:
     assert {**after, **before} == after and len(after) == 2 * len(report["entries"])
     check_report(report)
     check_numbers(at, report, out)
+    check_ensemble(at, report, out)
     check_files(at, report, out)
     check_looks(at, report, tmp_path)
     check_compare(at, tmp_path)
@@ -189,6 +190,27 @@ def check_numbers(at: Shop, report: dict[str, Any], out: Path) -> None:
         control = report["test"]["control"]["metrics"]
         for name, value in difference.items():
             assert value["mean"] == pytest.approx(tested[name]["mean"] - control[name]["mean"])
+
+
+def check_ensemble(at: Shop, report: dict[str, Any], out: Path) -> None:
+    """Its seeds as one model, as the report has it and as whoever takes them home gets it."""
+    chosen = report["test"]["chosen"]
+    ensemble = chosen["ensemble"]
+    assert ensemble["why"] is None
+    first, second = (out / "models" / str(seed) for seed in report["seeds"])
+    words = ("evaluate", first, "--with", second, "--data", at.data, "--at", "1,5,10,20", "--json")
+    found = json.loads(at.ok(*words).out)
+    assert found["split"] == "full" and found["ties"] == "standard"
+    for name, value in found["metrics"].items():
+        told = ensemble["metrics"][name]
+        assert told["mean"] == pytest.approx(value, abs=1e-9)
+        assert told["interval"][0] <= value <= told["interval"][1]
+        above = value - chosen["metrics"][name]["mean"]
+        assert ensemble["difference"][name]["mean"] == pytest.approx(above, abs=1e-9)
+    for seed, value in zip(report["seeds"], chosen["metrics"]["mrr@20"]["values"], strict=True):
+        kept = json.loads((out / "models" / str(seed) / "model.json").read_text())
+        assert (kept["seed"], kept["metrics"]["mrr@20"]) == (seed, value)
+    assert "one model" in (out / "report.md").read_text()
 
 
 def check_files(at: Shop, report: dict[str, Any], out: Path) -> None:

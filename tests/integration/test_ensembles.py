@@ -13,7 +13,11 @@ import torch
 from paropt.data.dataset import Dataset
 from paropt.data.prepare import prepare_demo
 from paropt.errors import DataError
+from paropt.results.final.seeds_together import Judging, together
 from paropt.training.batches.plans import evaluation
+from paropt.training.evaluation.bootstrap import Sample
+from paropt.training.evaluation.objective import Objective
+from paropt.training.evaluation.protocol import EvaluationProtocol
 from paropt.training.evaluation.ranking import ROWS, evaluate
 from paropt.training.saved_model.ensemble import VectorEnsemble, load_models
 from paropt.training.saved_model.saved import SavedModel, load_model
@@ -102,6 +106,41 @@ def test_a_model_with_itself_ranks_as_it_does_alone(saved: Path, demo: Dataset, 
         for words in (("one",), ("one", "--with", "one-epoch-3"))
     ]
     assert listed[0] == listed[1] and len(listed[0]) > 10
+
+
+def test_a_final_tests_seeds_are_judged_as_one_model(saved: Path, demo: Dataset) -> None:
+    """By hand: standardised, averaged, and ranked; beside the mean of the two."""
+    view, objective = demo.view("search"), Objective("mrr@20")
+    judging = Judging(view, (20,), ("parameters",), objective, EvaluationProtocol())
+    found = together({42: saved / "one", 7: saved / "two"}, judging)
+    total, reciprocal, each = 0, 0.0, 0.0
+    models = [load_model(saved / name).model for name in ("one", "two")]
+    batches = evaluation(view.test, view.n_items, models[0].max_length, ROWS, models[0].device)
+    for batch in batches:
+        targets = batch.targets[batch.targets >= 0]
+        with torch.no_grad():
+            parts = [model.score(batch).double() for model in models]
+        mean = sum((p - p.mean(1, keepdim=True)) / p.std(1, correction=0)[:, None] for p in parts)
+        for scores, into in ((torch.as_tensor(mean), 1), (parts[0], 0), (parts[1], 0)):
+            own = scores.gather(1, targets[:, None])
+            ranks = 1 + (scores > own).sum(1)
+            gained = float(torch.where(ranks <= 20, 1.0 / ranks, 0.0).sum())
+            reciprocal, each = reciprocal + gained * into, each + gained / 2 * (1 - into)
+        total += len(targets)
+    assert found.metrics.keys() == {"mrr@20", "recall@20", "ndcg@20"}
+    assert found.metrics["mrr@20"] == pytest.approx(reciprocal / total, abs=2e-4)
+    assert found.sample is not None
+    alone = [evaluate(m, view.test, view.n_items, objective=objective) for m in models]
+    samples = [one.sample(view.test.n_sessions, objective) for one in alone]
+    told = found.to_json(Sample.mean([one for one in samples if one]))
+    assert told["models"] == {"42": str(saved / "one"), "7": str(saved / "two")}
+    above = told["difference"]["mrr@20"]
+    assert above["mean"] == pytest.approx((reciprocal - each) / total, abs=2e-4)
+    assert above["interval"][0] <= above["mean"] <= above["interval"][1]
+    away = together({42: saved / "one", 8: saved / "gone"}, judging)
+    assert away.to_json(None) == {"why": "what seed 8 became was not kept on this machine"}
+    differ = together({42: saved / "one", 7: saved / "full"}, judging)
+    assert "split is full, not search" in differ.why
 
 
 def test_what_does_not_go_together_is_refused(saved: Path, demo: Dataset, cli: Cli) -> None:

@@ -122,7 +122,10 @@ def test_a_final_fit_is_judged_once_with_its_ranks(
     dataset: Path, child: Child, tmp_path: Path
 ) -> None:
     """And gone on from a checkpoint, too: the epochs before were judged by nobody."""
+    from paropt.data.dataset import open_dataset
     from paropt.training.evaluation.bootstrap import metrics, unpack
+    from paropt.training.evaluation.ranking import evaluate
+    from paropt.training.saved_model.saved import load_model
 
     child.fit(dataset, view="full", once=True, at=[1, 20], checkpoint=str(tmp_path / "1.ckpt"))
     heard = child.hear_until("done", "failed")
@@ -137,11 +140,22 @@ def test_a_final_fit_is_judged_once_with_its_ranks(
     assert metrics(table, [1, 20]) == pytest.approx(last["metrics"], abs=1e-12)
     # the checkpoint of epoch 2 is still there: it goes on from that
     resume = [str(tmp_path / "1.ckpt")]
-    child.fit(dataset, view="full", once=True, at=[1, 20], checkpoint=resume[0], resume=resume)
+    further = {"resume": resume, "keep": str(tmp_path / "models" / "1-1")}
+    child.fit(dataset, view="full", once=True, at=[1, 20], checkpoint=resume[0], **further)
     again = child.hear_until("done", "failed")
     assert again[0]["resumed_epoch"] == 2
     (epoch,) = [m for m in again if m["event"] == "epoch"]
     assert (epoch["epoch"], epoch["metrics"]) == (3, last["metrics"])
+    # the model of a test is kept, and is the one that was judged
+    test = open_dataset(dataset).view("full").test
+    kept = load_model(tmp_path / "models" / "1-1")
+    assert evaluate(kept.model, test, kept.n_items, at=[1, 20]).metrics == last["metrics"]
+    assert (kept.meta["metrics"], kept.meta["split"]) == (last["metrics"], "full")
+    (tmp_path / "file").touch()
+    child.fit(dataset, view="full", once=True, keep=str(tmp_path / "file" / "1-1"))
+    *_, warning, done = child.hear_until("done", "failed")
+    assert (warning["event"], done["event"]) == ("warning", "done")
+    assert warning["message"].startswith("its model is not kept: ")
 
 
 def test_a_fit_begins_with_a_saved_model(child: Child, dataset: Path, tmp_path: Path) -> None:

@@ -198,6 +198,33 @@ def test_pairs_and_costs_are_told(report: dict[str, Any]) -> None:
     assert "The chosen one costs parameters 15,963" in told
 
 
+def test_seeds_as_one_model_are_told_beside_their_mean(
+    report: dict[str, Any], tmp_path: Path
+) -> None:
+    assert "one model" not in text_of(report)  # paropt 0.1 had none
+    kept = {str(seed): str(tmp_path / "kept" / str(seed)) for seed in (11, 12)}
+    ensemble = {"why": None, "models": kept, "metrics": numbers(0.33), "difference": numbers(0.03)}
+    report["test"]["chosen"]["ensemble"] = ensemble
+    report["test"]["control"]["ensemble"] = {"why": "gru judges itself"}
+    told = text_of(report)
+    assert "## Its seeds as one model" in told and "standardised" in page(report)
+    assert "The chosen one's 2 seeds as one model, and by how much it is above their mean" in told
+    assert "| mrr | 0.3300 +0.0300 [+0.0200, +0.0400] |" in told
+    assert "There is none of the control one: gru judges itself." in told
+    assert (
+        "paropt evaluate models/11 --with models/12 --data /data/shop --split full"
+        in told.replace("\\", "")
+    )
+    files.write(report, tmp_path / "without")  # they are not on this machine
+    assert not (tmp_path / "without" / "models").exists()
+    for place in map(Path, kept.values()):
+        place.mkdir(parents=True)
+        (place / "model.json").write_text(place.name)
+    files.write(report, tmp_path / "with")
+    found = {p.parent.name: p.read_text() for p in tmp_path.glob("with/models/*/model.json")}
+    assert found == {"11": "11", "12": "12"}
+
+
 def test_metrics_of_a_models_own_have_a_grid_too(report: dict[str, Any]) -> None:
     report["metric"] = "auc"
     one = {"auc": {"mean": 0.7, "interval": None, "spread": 0.01, "values": [0.69, 0.71]}}

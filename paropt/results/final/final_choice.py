@@ -23,9 +23,10 @@ class Judged:
 
     ``epoch`` is where the mean over the seeds is best; ``values`` are the seeds' at that epoch and
     ``reports`` all that was said of that epoch; ``samples`` are what intervals follow from, packed,
-    if they were judged once; ``owners`` are the slots. ``failures`` are the messages of trainings
-    without a value; then there is nothing else. Of a model with stages ``epoch`` is the sum of
-    ``stages``, the epochs of each that suited the seeds best, up to the best stage.
+    if they were judged once; ``owners`` are the slots; ``trained`` has each seed's root and
+    attempt. ``failures`` are the messages of trainings without a value; then there is nothing else.
+    Of a model with stages ``epoch`` is the sum of ``stages``, the epochs of each that suited the
+    seeds best, up to the best stage.
     """
 
     entry: Candidate
@@ -37,6 +38,7 @@ class Judged:
     samples: tuple[Mapping[str, Any] | None, ...] = ()
     seconds: float = 0.0
     owners: tuple[Mapping[str, Any], ...] = ()
+    trained: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     failures: tuple[str, ...] = ()
 
     @property
@@ -82,7 +84,12 @@ def _judged(entry: Candidate, records: Sequence[Record], objective: Objective) -
         samples=tuple(_sampled(report.extra) for report in reports),
         seconds=sum(record.seconds for record in records),
         owners=tuple(record.owner for record in records),
+        trained=_trained(records),
     )
+
+
+def _trained(records: Sequence[Record]) -> dict[int, tuple[int, int]]:
+    return {int(r.meta["seed"]): (r.root, int(r.meta["attempt"])) for r in records}
 
 
 def _judged_by_stage(entry: Candidate, records: Sequence[Record], objective: Objective) -> Judged:
@@ -119,6 +126,7 @@ def _judged_by_stage(entry: Candidate, records: Sequence[Record], objective: Obj
         samples=tuple(_sampled(report.extra) for report in reports),
         seconds=sum(record.seconds for record in records),
         owners=tuple(record.owner for record in records),
+        trained=_trained(records),
     )
 
 

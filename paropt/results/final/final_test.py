@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from paropt.data import open_dataset
 from paropt.errors import StudyError
+from paropt.launch.checkpoint_place import folder_here
 from paropt.launch.data_source import Given
 from paropt.launch.launcher import announce, work
 from paropt.launch.open_study import OpenedStudy, join, versions
@@ -24,9 +25,11 @@ from paropt.results.final.final_choice import Judged
 from paropt.results.final.looks_at_test import Look
 from paropt.results.final.looks_here import looks_here
 from paropt.results.final.report import AT, Finding, gather
+from paropt.results.final.seeds_together import Judging, Together, together
 from paropt.search.study.plan import FinalPlan, part_name
 from paropt.search.study.study import Study
 from paropt.training.evaluation.protocol import EvaluationProtocol, Ties
+from paropt.worker.checkpoints import kept_model
 
 if TYPE_CHECKING:
     from paropt.search.study.definition import StudyDefinition
@@ -104,6 +107,9 @@ def _test(train: _FinalTraining, plan: FinalPlan) -> dict[str, Any]:
             f"{quoted('final', plan.of)} tries them again"
         )
     data = train.opened.data
+    together = {
+        one.entry.name: seeds for one in tested if (seeds := train.together(second, one, note))
+    }
     found = Finding(
         search,
         plan,
@@ -116,6 +122,7 @@ def _test(train: _FinalTraining, plan: FinalPlan) -> dict[str, Any]:
         data,
         train.protocol,
         second.view,
+        together,
     )
     report = gather(found)
     study = Study.load(search.url, part_name(plan.of, plan.number, "test"))
@@ -272,6 +279,32 @@ class _FinalTraining:
             return final_choice.judge(study)
         finally:
             study.close()
+
+    def together(self, plan: FinalPlan, one: Judged, note: Note) -> Together | None:
+        """The seeds of an entry of the second part as one model; None of a single seed."""
+        if len(one.trained) < 2:
+            return None
+        note(f"judging the {len(one.trained)} seeds of {one.entry.name} as one model")
+        study = Study.load(self.opened.study.url, part_name(plan.of, plan.number, "test"))
+        try:
+            part = OpenedStudy(self.opened.storage, study, self.opened.data, True)
+            folder = folder_here(part, self.checkpoints)
+        finally:
+            study.close()
+        models = {seed: kept_model(folder, *trained) for seed, trained in one.trained.items()}
+        return together(models, self._judging(plan))
+
+    def _judging(self, plan: FinalPlan) -> Judging:
+        definition = self.opened.study.definition
+        label = self.places[0].device.label
+        return Judging(
+            open_dataset(self.opened.data).view(plan.view),
+            sorted({*AT, *definition.at}),
+            definition.also,
+            definition.objective,
+            self.protocol,
+            "cpu" if label == "cpu" else label.replace("gpu", "cuda:"),
+        )
 
     def _settled(self, study: Study) -> bool:
         """Whether all was trained; what failed on valid is a result, too."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from paropt.data.dataset import VIEWS
 from paropt.results.final.final_choice import Judged
 from paropt.results.final.looks_at_test import Look
+from paropt.results.final.seeds_together import Together
 from paropt.results.pairwise import pairwise
 from paropt.results.searched import Searched
 from paropt.search.study.plan import Candidate, FinalPlan
@@ -31,7 +32,8 @@ AT = (1, 5, 10, 20)
 @dataclass(frozen=True)
 class Finding:
     """All of a final test that is done. ``judged`` is the first part, ``tested`` the second, in
-    the view ``tested_in``; ``baselines`` are samples of what needs no training."""
+    the view ``tested_in``; ``baselines`` are samples of what needs no training, and ``together``
+    the seeds of what was tested as one model, by the entry's name."""
 
     search: Study
     plan: FinalPlan
@@ -44,6 +46,7 @@ class Finding:
     data: Path
     protocol: EvaluationProtocol
     tested_in: str
+    together: Mapping[str, Together] = field(default_factory=dict)
 
 
 def gather(found: Finding) -> dict[str, Any]:
@@ -151,13 +154,21 @@ def _tested(found: Finding) -> dict[str, Any]:
         "split": " → ".join(VIEWS[found.tested_in]),
         "view": found.tested_in,
         "evaluation": found.protocol.to_json(),
-        "chosen": _numbers(chosen, ours, objective),
-        "control": None if same else _numbers(control, theirs, objective),
+        "chosen": {**_numbers(chosen, ours, objective), **_ensemble(found, chosen, ours)},
+        "control": None
+        if same
+        else {**_numbers(control, theirs, objective), **_ensemble(found, control, theirs)},
         "difference": None if same or not (ours and theirs) else _paired(ours, theirs),
         "baselines": {name: _baseline(one, ours) for name, one in found.baselines.items()},
         "pairs": _pairs(found, {"chosen": ours, "control": None if same else theirs}),
         "intervals": _method(ours or next(iter(found.baselines.values()), None)),
     }
+
+
+def _ensemble(found: Finding, one: Judged, each: Sample | None) -> dict[str, Any]:
+    """The seeds as one model, beside the mean of them; null of a single seed."""
+    seeds = found.together.get(one.entry.name)
+    return {"ensemble": seeds.to_json(each) if seeds else None}
 
 
 def _pairs(found: Finding, trained: Mapping[str, Sample | None]) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from paropt.results.pages.document import (
     Paragraph,
     Picture,
     Table,
+    Term,
     cells,
 )
 from paropt.results.pages.final_numbers import (
@@ -27,9 +28,11 @@ from paropt.results.pages.final_numbers import (
     Contender,
     Finished,
     Metrics,
+    measured,
 )
 from paropt.results.pages.how_chosen import described
 from paropt.results.pairwise import LEVEL
+from paropt.results.searched import Json
 from paropt.results.words import between, bracketed, counted, listed, number
 from paropt.training.metrics import is_measure, written
 
@@ -58,7 +61,7 @@ def by_other_metrics(found: Finished) -> Iterable[Block]:
     for one in found.contenders:
         is_control = one.name == CONTROL
         about = f" ({described(found.test['control'])})" if is_control else ""
-        below = _above_control(one) if is_control else _above(one)
+        below = _with_interval(one) if is_control else _above(one)
         name = "The control" if is_control else f"{one.name[:1].upper()}{one.name[1:]}"
         yield _grid(
             found, f"{name}{about}, and by how much the chosen one is above it", one.metrics, below
@@ -72,8 +75,8 @@ def _above(one: Contender) -> Callable[[str], str]:
     return below
 
 
-def _above_control(one: Contender) -> Callable[[str], str]:
-    """With the interval, as the two may be close."""
+def _with_interval(one: Contender) -> Callable[[str], str]:
+    """By how much, with the interval, where two may be close."""
 
     def below(name: str) -> str:
         found = one.difference.get(name)
@@ -108,6 +111,39 @@ def _measures(metrics: Metrics) -> tuple[dict[str, dict[int, str]], list[int]]:
         at = int(cut) if cut.isdecimal() else 0
         found.setdefault(measure if at or not cut else name, {})[at] = name
     return found, sorted({cut for names in found.values() for cut in names})
+
+
+def seeds_together(found: Finished) -> Iterable[Block]:
+    """The seeds as one model, beside the mean of them."""
+    told = {role: found.test[role].get("ensemble") for role in found.roles}
+    told = {role: ensemble for role, ensemble in told.items() if ensemble}
+    if not told:  # of a single seed, or of an earlier version
+        return
+    yield Heading("Its seeds as one model")
+    yield Paragraph(
+        [
+            "An ",
+            Term("ensemble"),
+            " of a configuration's seeds, on the same targets. The number that "
+            "was tested stays the mean of single seeds; this is what all of them give together.",
+        ]
+    )
+    for role, ensemble in told.items():
+        if ensemble["why"]:
+            yield Paragraph([f"There is none of the {role} one: {ensemble['why']}."])
+        else:
+            yield _seeds_grid(found, role, ensemble)
+
+
+def _seeds_grid(found: Finished, role: str, ensemble: Json) -> Table:
+    """The ensemble's metrics, and by how much they are above the seeds' mean."""
+    objective = found.searched.objective
+    metrics = measured(ensemble["metrics"], objective)
+    above = measured(ensemble["difference"], objective)
+    seeds = counted(len(ensemble["models"]), "seed")
+    one = Contender(role, metrics, above)
+    caption = f"The {role} one's {seeds} as one model, and by how much it is above their mean"
+    return _grid(found, caption, metrics, _with_interval(one))
 
 
 def how_measured(found: Finished) -> Paragraph:

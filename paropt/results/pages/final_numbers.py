@@ -12,6 +12,7 @@ from paropt.training.evaluation.objective import Objective
 from paropt.training.metrics import is_measure
 
 CHOSEN, CONTROL = "chosen", "control"
+MODELS = "models"  # of the chosen one, by seed, beside the report
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Finished:
         for name, found in test["baselines"].items():
             beside = found.get("difference")
             contenders.append(_contender(baseline(name), found, beside, searched))
-        ours = _measured(test["chosen"]["metrics"], searched.objective)
+        ours = measured(test["chosen"]["metrics"], searched.objective)
         return cls(searched, report, test["chosen"], ours, contenders)
 
     @property
@@ -100,11 +101,11 @@ class Finished:
 
 
 def _contender(name: str, found: Json, difference: Json | None, searched: Searched) -> Contender:
-    beside = _measured(difference or {}, searched.objective)
-    return Contender(name, _measured(found["metrics"], searched.objective), beside)
+    beside = measured(difference or {}, searched.objective)
+    return Contender(name, measured(found["metrics"], searched.objective), beside)
 
 
-def _measured(metrics: Json, objective: Objective) -> dict[str, Measured]:
+def measured(metrics: Json, objective: Objective) -> dict[str, Measured]:
     """The metrics of a report, and what the study was searched for where that is a sum of them:
     its interval is not known, as that of a sum is not the sum of the intervals."""
     found = {name: Measured.of(value) for name, value in metrics.items() if not is_measure(name)}

@@ -25,9 +25,10 @@ from paropt.results.pages.final_comparisons import (
     by_other_metrics,
     costs,
     how_measured,
+    seeds_together,
     two_by_two,
 )
-from paropt.results.pages.final_numbers import CHOSEN, CONTROL, Finished, Metrics
+from paropt.results.pages.final_numbers import CHOSEN, CONTROL, MODELS, Finished, Metrics
 from paropt.results.pages.how_chosen import configurations, described, how_chosen
 from paropt.results.pages.study_page import made_with, search_blocks, stands_on, summary
 from paropt.results.searched import Json
@@ -66,6 +67,7 @@ def _test_blocks(found: Finished) -> Iterable[Block]:
     yield from by_other_metrics(found)
     yield how_measured(found)
     yield from two_by_two(found)
+    yield from seeds_together(found)
     yield from costs(found)
     yield from how_chosen(found)
     yield from configurations(found)
@@ -217,4 +219,15 @@ def _commands(found: Finished) -> list[tuple[str, str]]:
         for role in found.roles
     ]
     again_here = command("report", found.searched.name)
-    return [(again_here, "this page, from the database"), *again]
+    return [(again_here, "this page, from the database"), *again, *_together(found, data)]
+
+
+def _together(found: Finished, data: str) -> list[tuple[str, str]]:
+    """How to have the chosen one's seeds as one model, where ``--out`` put them."""
+    ensemble = found.chosen.get("ensemble")
+    if not ensemble or ensemble["why"]:
+        return []
+    first, *others = (shlex.quote(f"{MODELS}/{seed}") for seed in ensemble["models"])
+    words = f"{first} {' '.join(f'--with {other}' for other in others)}"
+    asked = f"paropt evaluate {words} --data {data} --split {found.test.get('view', 'full')}"
+    return [(asked, "its seeds as one model; recommend and serve take them so, too")]

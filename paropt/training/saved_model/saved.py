@@ -34,6 +34,8 @@ from paropt.data.dataset import View
 from paropt.data.features.fields import StoredField
 from paropt.data.log.sessions_file import is_name
 from paropt.errors import DataError, ModelError, ParamError
+from paropt.training.evaluation.objective import Objective
+from paropt.training.evaluation.protocol import EvaluationProtocol
 from paropt.training.fitting import checksummed_file, runtime
 from paropt.training.fitting.fit import Fit
 from paropt.training.fitting.memory import read_memory, write_memory
@@ -98,6 +100,23 @@ def check_place(directory: str | Path) -> None:
         raise DataError(f"{directory} cannot be made: {parent} is a file; choose another directory")
     if not os.access(parent, os.W_OK):
         raise DataError(f"{directory} cannot be made: no permission to write to {parent}")
+
+
+def judged_as(
+    epoch: int,
+    metrics: Mapping[str, float],
+    objective: Objective,
+    protocol: EvaluationProtocol,
+    view: View,
+) -> dict[str, Any]:
+    """What a saved model says of how it was judged; a part of its provenance."""
+    return {
+        "epoch": epoch,
+        "metrics": dict(metrics),
+        "metric": objective.metric,
+        **protocol.to_json(),
+        "protocol": view.dataset.protocol,
+    }
 
 
 def save_model(
