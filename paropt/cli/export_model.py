@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(["onnx", "torchscript"]),
+    type=click.Choice(["onnx", "torch-export", "torchscript"]),
     default="onnx",
-    help="For ONNX Runtime, or for torch.jit.load.",
+    help="For ONNX Runtime, torch.export.load, or torch.jit.load (which torch calls deprecated).",
 )
 @click.option("--out", required=True, type=DIRECTORY, metavar="DIR", help="A new directory.")
 @click.option(
@@ -48,7 +48,7 @@ def export_model(
     length: int | None,
     as_json: bool,
 ) -> None:
-    """Write a saved model as ONNX or TorchScript.
+    """Write a saved model as ONNX, or as a program of torch.
 
     It is checked to recommend the same. GRU4Rec, SASRec and HSTU: right-padded sessions of items'
     rows in, the best items' rows and scores out, or vectors. 64 made-up sessions are asked of both
@@ -56,7 +56,7 @@ def export_model(
 
     \b
     paropt export-model models/shop --out shop-onnx
-    paropt export-model models/shop --format torchscript --gives vector --out shop-script
+    paropt export-model models/shop --format torch-export --gives vector --out shop-torch
     """
     from paropt.training.saved_model.exporting import ExportRequest, export_model
 

@@ -41,7 +41,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "evaluate": ("evaluate", "Test a saved model."),
     "recommend": ("recommend", "Next items for the sessions of a file."),
     "serve": ("serve", "Answer over HTTP what comes next in a session."),
-    "export-model": ("export_model", "Write a saved model as ONNX or TorchScript."),
+    "export-model": ("export_model", "Write a saved model as ONNX, or as a program of torch."),
     "embed": ("embed", "Write every user's vector, or every item's, to Redis or to files."),
     "predict": ("predict", "Vectors for the ads competition: of users, and of the candidates."),
     "memory": ("memory", "Show, export or reset what a saved model remembers."),

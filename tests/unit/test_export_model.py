@@ -89,5 +89,7 @@ def test_what_cannot_be_exported_says_why(
     with pytest.raises(ExportError, match="--length 9 is more than the model looks at, which is 6"):
         export_model(ExportRequest(mixed, tmp_path / "out", "torchscript", length=9))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ExportError, match=r"needs onnx and onnxruntime; .*'paropt\[onnx\]'"):
+    with pytest.raises(
+        ExportError, match=r"needs onnx, onnxruntime and onnxscript; .*'paropt\[onnx\]'"
+    ):
         export_model(ExportRequest(mixed, tmp_path / "out", "onnx"))

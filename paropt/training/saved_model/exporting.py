@@ -1,8 +1,13 @@
-"""A saved model for other runtimes: ONNX or TorchScript, checked to recommend the same items.
+"""A saved model for other runtimes, checked to recommend the same items.
+
+ONNX and torch.export's programs come from torch's current exporter. TorchScript is marked as
+deprecated by torch, which names torch.export in its place; it is still written for whoever loads it
+by ``torch.jit.load`` or libtorch.
 
 ::
 
-    OUT/model.onnx or model.pt    sessions in, the best items' rows and scores out, or vectors
+    OUT/model.onnx, model.pt2 or model.pt    sessions in, the best items' rows and scores out, or
+                                             vectors (model.onnx.data: weights above 1 GiB)
     OUT/items.parquet             row i holds the id of item i
     OUT/items.npy                 with vectors: what they are multiplied with [n_items, d]
     OUT/export.json               what goes in and out, of which model, and how it was checked
@@ -13,10 +18,12 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,16 +38,21 @@ from paropt.training.saved_model.answering import Answerer, Ask
 from paropt.training.saved_model.saved import SavedModel, check_place, load_model
 from paropt.training.saved_model.vectors import ItemVectors, version_of
 
-Format = Literal["onnx", "torchscript"]
+Format = Literal["onnx", "torch-export", "torchscript"]
 Gives = Literal["top", "vector"]
 Arrays = list[NDArray[Any]]
 INPUTS = ("items", "times", "lengths")
-FILES: dict[Format, str] = {"onnx": "model.onnx", "torchscript": "model.pt"}
-NEEDED = ("onnx", "onnxruntime")
+FILES: dict[Format, str] = {
+    "onnx": "model.onnx",
+    "torch-export": "model.pt2",
+    "torchscript": "model.pt",
+}
+NEEDED = ("onnx", "onnxruntime", "onnxscript")
 LENGTH = 50  # events of a session where the model itself has no limit
 CHECKED = 64  # sessions
 CLOSE = 1e-4  # of the scores' spread: items that are nearer to each other may change places
 OPSET = 18
+ONE_FILE = 1 << 30  # bytes of weights: an ONNX file can hold less than two of these
 MINUTE = 60_000
 
 
@@ -87,8 +99,7 @@ def export_model(request: ExportRequest) -> Exported:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if request.format == "onnx" and missing:
         raise ExportError(
-            f"--format onnx needs {' and '.join(missing)}; install the extra: pip install "
-            "'paropt[onnx]'"
+            f"--format onnx needs {_listed(missing)}; install the extra: pip install 'paropt[onnx]'"
         )
     saved = load_model(request.directory)
     length = _length(saved, request.length)
@@ -120,6 +131,11 @@ def export_model(request: ExportRequest) -> Exported:
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return about
+
+
+def _listed(names: list[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _length(saved: SavedModel, asked: int | None) -> int:
@@ -186,44 +202,74 @@ Run = Callable[[Mapping[str, NDArray[Any]]], Arrays]
 def _written(
     module: nn.Module, folder: Path, format: Format, length: int, n_items: int
 ) -> tuple[Run, list[str]]:
-    """Record the module in a file, and how that is run, and with which inputs."""
-    lengths = torch.tensor([length, 1])
-    items = torch.arange(2 * length).view(2, length) % n_items
-    times = torch.arange(length).expand(2, length).contiguous() * MINUTE
+    """Write the module to a file; how that is run, and with which inputs."""
+    lengths = torch.tensor([length, 1, (length + 1) // 2])
+    rows = len(lengths)  # not 1, which exporters would take for a constant
+    items = torch.arange(rows * length).view(rows, length) % n_items
+    times = torch.arange(length).expand(rows, length).contiguous() * MINUTE
     example = (items, times, lengths)
     path = folder / FILES[format]
-    # the recorders are marked as deprecated, and warn of shapes that are fixed on purpose
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with torch.no_grad(), _silence():
         if format == "torchscript":
             torch.jit.trace(module, example, check_trace=False).save(str(path))
-            script = torch.jit.load(str(path))
-            return lambda given: _run_script(script, given), list(INPUTS)
-        outputs = ["rows", "scores"] if isinstance(module, _Top) else ["vectors"]
-        torch.onnx.export(
-            module,
-            example,
-            str(path),
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=list(INPUTS),
-            output_names=outputs,
-            dynamic_axes={name: {0: "sessions"} for name in (*INPUTS, *outputs)},
-        )
+            loaded: Callable[..., Any] = torch.jit.load(str(path))
+        elif format == "torch-export":
+            torch.export.save(_exported(module, example), str(path))
+            loaded = torch.export.load(str(path)).module()
+        else:
+            return _onnx_written(module, example, path)
+    return lambda given: _run_torch(loaded, given), list(INPUTS)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Exporters warn of their own insides, and say which libraries they could do with."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def _exported(module: nn.Module, example: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
+    sessions = torch.export.Dim("sessions", min=1)
+    return torch.export.export(module, example, dynamic_shapes=({0: sessions},) * len(example))
+
+
+def _onnx_written(
+    module: nn.Module, example: tuple[Tensor, ...], path: Path
+) -> tuple[Run, list[str]]:
+    program = torch.onnx.export(
+        _exported(module, example),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=list(INPUTS),
+        output_names=["rows", "scores"] if isinstance(module, _Top) else ["vectors"],
+        verbose=False,
+    )
+    assert program is not None
+    given = program.model.graph.inputs
+    for value in [value for value in given if not value.uses()]:
+        given.remove(value)  # nothing depends on it
+    size = sum(tensor.nbytes for tensor in module.state_dict().values())
+    program.save(str(path), external_data=size > ONE_FILE)
     return _onnx(path)
 
 
-def _run_script(script: Any, given: Mapping[str, NDArray[Any]]) -> Arrays:
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = script(*(torch.from_numpy(given[name]) for name in INPUTS))
+def _run_torch(loaded: Callable[..., Any], given: Mapping[str, NDArray[Any]]) -> Arrays:
+    with torch.no_grad(), _silence():
+        found = loaded(*(torch.from_numpy(given[name]) for name in INPUTS))
     return [part.numpy() for part in (found if isinstance(found, tuple) else (found,))]
 
 
 def _onnx(path: Path) -> tuple[Run, list[str]]:
     onnxruntime: Any = importlib.import_module("onnxruntime")
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    inputs = [one.name for one in session.get_inputs()]  # without those that nothing depends on
+    inputs = [one.name for one in session.get_inputs()]
     return lambda given: session.run(None, {name: given[name] for name in inputs}), inputs
 
 
