@@ -190,7 +190,7 @@ def launch_study(
         per_device: slots on each device.
         checkpoint_dir: where checkpoints lie.
         options: ``trials``, ``timeout`` (seconds), ``metric``, ``seed``, ``sampler``, ``pruner``
-            and whatever else :class:`paropt.launch.open_study.LaunchRequest` has.
+            and whatever else :class:`paropt.launch.launch_request.LaunchRequest` has.
 
     Returns:
         The study as it is then; close it.
@@ -198,7 +198,8 @@ def launch_study(
     Raises:
         ParoptError: as the command's: one sentence on what cannot be done.
     """
-    from paropt.launch.open_study import LaunchRequest, create_or_resume
+    from paropt.launch.launch_request import LaunchRequest
+    from paropt.launch.open_study import create_or_resume
     from paropt.machine.devices import device_shares
 
     _check_options(options)
@@ -259,7 +260,7 @@ def _storage(given: str | None) -> str | None:
 def _check_options(given: Mapping[str, Any]) -> None:
     from dataclasses import fields
 
-    from paropt.launch.open_study import LaunchRequest
+    from paropt.launch.launch_request import LaunchRequest
 
     known = [field.name for field in fields(LaunchRequest)]
     for name in given:

@@ -233,7 +233,7 @@ def test_demo_is_the_demo_set_in_a_space_and_a_folder_where_one_is_named(
     paropt_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Path
 ) -> None:
     """A folder of that name in the current directory is not what ``demo.json`` means."""
-    from paropt.launch.open_study import LaunchRequest, find_data
+    from paropt.launch.launch_request import LaunchRequest, find_data
     from paropt.search.space import shipped
     from paropt.search.space.file import read_space
 

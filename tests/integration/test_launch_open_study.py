@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from paropt.errors import DataError, ParamError, ParoptError, StudyError
-from paropt.launch import open_study
-from paropt.launch.open_study import LaunchRequest, create_or_resume, join
+from paropt.launch import data_source, launch_request
+from paropt.launch.launch_request import LaunchRequest
+from paropt.launch.open_study import create_or_resume, join
 from paropt.search.study.definition import StudyDefinition
 from paropt.training.evaluation.epochs import EpochReport
 from paropt.training.evaluation.protocol import EvaluationProtocol
@@ -171,23 +172,23 @@ def test_data_is_looked_for_in_its_order(
     plain, named = read_space(space), tmp_path / "named.json"
     named.write_text(json.dumps(SPACE | {"data": "beside"}))
     (tmp_path / "given").mkdir()
-    assert open_study.find_data(wish(data="given"), plain) == Path("given")
+    assert launch_request.find_data(wish(data="given"), plain) == Path("given")
     with pytest.raises(DataError, match="--data beside does not exist"):
-        open_study.find_data(wish(data=None, space=named), read_space(named))
+        launch_request.find_data(wish(data=None, space=named), read_space(named))
     (tmp_path / "beside").mkdir()
-    found = open_study.find_data(wish(data=None, space=named), read_space(named))
+    found = launch_request.find_data(wish(data=None, space=named), read_space(named))
     assert found == tmp_path / "beside"
     with pytest.raises(DataError, match=r"no data: give --data"):
-        open_study.find_data(wish(data=None), plain)
+        launch_request.find_data(wish(data=None), plain)
     monkeypatch.setenv("PAROPT_DATASET", str(dataset))
-    assert open_study.find_data(wish(data=None), plain) == dataset
+    assert launch_request.find_data(wish(data=None), plain) == dataset
 
 
 def test_the_demo_set_is_made_once(paropt_home: Path) -> None:
-    made = open_study.named_data("demo")
+    made = data_source.named_data("demo")
     assert made == paropt_home / "datasets" / "demo"
     before = (made / "meta.json").stat().st_mtime_ns
-    assert open_study.named_data("demo") == made
+    assert data_source.named_data("demo") == made
     assert (made / "meta.json").stat().st_mtime_ns == before
 
 

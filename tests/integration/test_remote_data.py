@@ -12,7 +12,8 @@ import pytest
 
 from paropt.errors import DataError
 from paropt.launch.data_source import named_data
-from paropt.launch.open_study import LaunchRequest, create_or_resume, join
+from paropt.launch.launch_request import LaunchRequest
+from paropt.launch.open_study import create_or_resume, join
 from paropt.machine.remote import Remote, RemoteError, public
 
 

@@ -17,7 +17,8 @@ from paropt.errors import StudyError
 from paropt.launch.checkpoint_place import folder_here
 from paropt.launch.data_source import Given
 from paropt.launch.launcher import announce, work
-from paropt.launch.open_study import OpenedStudy, join, versions
+from paropt.launch.open_study import OpenedStudy, join
+from paropt.launch.study_terms import versions
 from paropt.machine.devices import DeviceShare
 from paropt.names import quoted
 from paropt.results.final import final_choice, final_plan, looks_at_test
