@@ -130,7 +130,7 @@ def by_hand(tower: ItemTower, item: int, table: Table, known: bool = True) -> Te
         elif isinstance(encoder, Vector):
             vectors = table.vectors("words")
             white = (vectors.rows(torch.tensor(item)) - encoder.mean) @ encoder.projection
-            text = F.layer_norm(white, white.shape).half().float() @ encoder.weight
+            text = F.layer_norm(white, white.shape).half().float() @ encoder.weight / len(white)
             parts.append(encoder.missing if vectors.missing[item] else text)
     whole = torch.stack(parts).sum(0)
     return whole if tower.mlp is None else whole + tower.mlp(torch.cat(parts))
@@ -399,3 +399,20 @@ def test_items_made_of_nothing_are_refused(given: dict[str, Any], message: str) 
     for name in ("sasrec", "hstu"):
         with pytest.raises(ParamError, match=message):
             complete_params(name, given)
+
+
+def test_parts_of_vectors_begin_as_large_as_ids_and_learn_as_quickly() -> None:
+    """One step of Adam on a loss that pulls every number of every item up by the same."""
+    model = build("sasrec", SMALL | {"vectors": "words"}, catalogue(), seed=3)
+    assert isinstance(model, SequenceModel)
+    (encoder,) = tower_of(model).encoders
+    assert isinstance(encoder, Vector)
+    inputs = encoder.read(catalogue().items)
+    known = ~inputs[1]
+    before = encoder(inputs, None)[known].detach()
+    assert float(before.std()) == pytest.approx(0.02, rel=0.25)
+    optimiser = torch.optim.Adam(encoder.parameters(), lr=0.001)
+    encoder(inputs, None)[known].sum().backward()
+    optimiser.step()
+    moved = (encoder(inputs, None)[known].detach() - before).abs()
+    assert float(moved.max()) <= 0.001 * 1.001  # where an id would have moved by .001

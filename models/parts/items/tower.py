@@ -96,7 +96,7 @@ class IdTable(nn.Embedding):
 class ItemTower(nn.Module):
     """vector(i) = id_i + Σ of a part per field, and with ``fuse`` "mlp" + MLP(all parts in a row).
 
-    Categories, numbers and given vectors x, as W·LN(whitened x), are the parts
+    Categories, numbers and given vectors x, as W·LN(whitened x)/k, are the parts
     (:mod:`models.parts.items.encoders`). The MLP begins at zero. An item that training never saw
     has no id: zero stands for it, from which ids begin, or around which.
     """
