@@ -9,7 +9,8 @@ A Ray cluster of two nodes on this machine, a PostgreSQL of its own, and trainer
 with all at work, a window of two trials (20 s at least) is looked at for each of ``--seconds``:
 how many trials ended a second, and the *share* of the slots' time in training; the rest went into
 telling and asking. Last, of four slots on two nodes one node is killed with all its processes:
-*back* is from its death to the first step of the last of its trials elsewhere.
+*back* is from its death to the first step of the last of its trials elsewhere; their slots are
+made to look like another machine's, so that heartbeats decide, as between real nodes.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "extras"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # last: both have a conftest
 from conftest import PostgresServer
+from sqlalchemy import text
 from test_launch_ray import kill_whole
 
 from paropt.search.study.definition import StudyDefinition
@@ -41,8 +43,14 @@ from paropt.storage.schema import create_tables
 
 HEARTBEAT, EPOCHS = 4.0, 4
 KILLED_SLOTS, KILLED_SECONDS = 4, 2.0  # of the row with a killed node: its trials are this long
-ALL_SECONDS, BACK_SECONDS, SETTLE, LEAVE_SECONDS = 300.0, 60.0, 3.0, 60.0
+ALL_SECONDS, BACK_SECONDS, SETTLE, LEAVE_SECONDS = 240.0, 60.0, 3.0, 30.0
 TRAINER = Path(__file__).parent / "ray_trainer.py"
+
+
+class Server(PostgresServer):
+    """With room for 64 slots, and for each one's worker that looks on."""
+
+    max_connections = 600
 
 
 class Line(NamedTuple):
@@ -58,8 +66,9 @@ class Line(NamedTuple):
 class Run:
     """A study at work on a cluster of its own."""
 
-    def __init__(self, place: Path, slots: int, nodes: Sequence[Any], began: float) -> None:
-        self.place, self.slots, self.nodes, self.began = place, slots, nodes, began
+    def __init__(self, study: Study, place: Path, slots: int, nodes: Sequence[Any]) -> None:
+        self.study, self.place, self.slots, self.nodes = study, place, slots, nodes
+        self.began = time.time()
 
     def lines(self) -> list[Line]:
         log = self.place / "epochs.log"
@@ -74,6 +83,11 @@ class Run:
         while not (held := bool(holds(self.lines()))) and time.time() < end:
             time.sleep(0.2)
         return held
+
+    def on_other_machines(self) -> None:
+        """Slots as of elsewhere: of this machine's, others see at once that they are dead."""
+        with self.study.engine.begin() as connection:
+            connection.execute(text("UPDATE paropt_slot SET machine = 'elsewhere'"))
 
     def at_work(self) -> float:
         """Waits until every slot trains; seconds from the command to the last one's first step."""
@@ -90,7 +104,7 @@ def main() -> int:
     parser.add_argument("--no-kill", action="store_true", help="without the killed node")
     options = parser.parse_args()
     lengths = sorted(map(float, options.seconds.split(",")))
-    server, whole = PostgresServer(), time.monotonic()
+    server, whole = Server(), time.monotonic()
     try:
         with tempfile.TemporaryDirectory(prefix="paropt-ray-") as place:
             os.environ["PAROPT_HOME"] = f"{place}/home"
@@ -128,10 +142,9 @@ def _rows(run: Run, lengths: Sequence[float]) -> None:
 def _killed(run: Run) -> str:
     """Kill a node; how long its trials were away."""
     run.at_work()
-    alive = {line.pid for line in run.lines()}
-    kill_whole(run.nodes[1])
+    run.on_other_machines()
+    dead = kill_whole(run.nodes[1])
     killed = time.time()
-    dead = {pid for pid in alive if not _runs(pid)}
     last = {line.pid: line for line in run.lines() if line.pid in dead}
     lost = {line.root for line in last.values() if line.epoch < EPOCHS}
 
@@ -147,13 +160,6 @@ def _killed(run: Run) -> str:
         f"{back / HEARTBEAT:.1f} heartbeats of {HEARTBEAT:g} s (with up to {KILLED_SECONDS:g} s "
         "until a slot was free)"
     )
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def _first_steps(lines: Sequence[Line]) -> dict[int, float]:
@@ -196,7 +202,7 @@ def _at_work(server: Any, place: Path, data: Path, slots: int, seconds: float) -
             initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
         )
         nodes = [cluster.add_node(num_cpus=(slots + 1) // 2) for _ in range(2)]
-        run = Run(Path(inner), slots, nodes, time.time())
+        run = Run(made, Path(inner), slots, nodes)
         run.trials_take(seconds)
         process = _launched(url, slots, cluster.address)
         try:

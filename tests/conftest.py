@@ -66,6 +66,8 @@ class PostgresServer:
     ``url`` is a URL with password; the role may create databases. Nothing is synced to the disk.
     """
 
+    max_connections = 300
+
     def __init__(self, binaries: Binaries | None = None) -> None:
         from paropt.storage.embedded.binaries import find_binaries
         from paropt.storage.embedded.cluster import Cluster
@@ -99,7 +101,7 @@ class PostgresServer:
             "listen_addresses": "127.0.0.1",
             "port": self.port,
             "unix_socket_directories": "",
-            "max_connections": 300,
+            "max_connections": self.max_connections,
             "fsync": "off",
             "synchronous_commit": "off",
             "full_page_writes": "off",

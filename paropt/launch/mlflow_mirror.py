@@ -42,6 +42,7 @@ QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # it would tell its makers of every use
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the next look is a retry
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # where --json's document is
     "MLFLOW_ALLOW_FILE_STORE": "true",  # a directory is as good as any
     "GIT_PYTHON_REFRESH": "quiet",
 }

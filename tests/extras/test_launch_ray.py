@@ -89,8 +89,8 @@ def until(holds: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
     raise AssertionError("it did not happen")
 
 
-def kill_whole(node: Any) -> None:
-    """A node's raylet and all below it at once, as when its power is lost."""
+def kill_whole(node: Any) -> list[int]:
+    """A node's raylet and all below it at once, as when its power is lost; who they were."""
     (raylet,) = [p.process.pid for p in node.all_processes["raylet"]]
     parents: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
@@ -104,6 +104,7 @@ def kill_whole(node: Any) -> None:
         for pid in doomed:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
+    return doomed
 
 
 def trained(tmp_path: Path) -> list[tuple[int, int, int]]:

@@ -27,6 +27,9 @@ class Opened:
 
 def test_trials_are_runs_once(database_url: str, tmp_path: Path) -> None:
     to = client(str(tmp_path / "runs"))
+    from mlflow import environment_variables  # it must not print where --json's document is
+
+    assert environment_variables.MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.get()
     definition = StudyDefinition("shop", SPACE, "mrr@20", [20], "/data", "abc")
     study = Study.create(database_url, definition)
     opened: Any = Opened(study)
