@@ -42,7 +42,7 @@ def constraint_lines(status: Status) -> list[str]:
     keep, done = found["keep"], status["counts"]["complete"] + status["counts"]["pruned"]
     words = [f"constraints: {', '.join(told)}"]
     if done:
-        words.append(f"{keep} of {done} trials with a value keep to them")
+        words.append(f"{keep} of {done} with a value keep to them")
     return ["; ".join(words)]
 
 

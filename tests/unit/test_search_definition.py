@@ -111,3 +111,10 @@ def test_the_model_that_trials_begin_with_is_known_by_its_digest() -> None:
     ):
         with pytest.raises(StudyError, match=message):
             ours.joined_to(theirs)
+
+
+def test_a_part_of_a_final_test_has_no_front() -> None:
+    asked = replace(RECORDED, also=["coverage@20", "latency_ms"])
+    assert asked.beside == {"coverage@20": "maximize", "latency_ms": "minimize"}
+    part = replace(asked, plan={"of": "shop"})
+    assert part.beside == {} and part.recorded == ["coverage@20", "latency_ms"]

@@ -89,7 +89,12 @@ class StudyDefinition:
 
     @property
     def beside(self) -> dict[str, Direction]:
-        """What is recorded beside the objective for its own sake, and what is better of each."""
+        """What is recorded beside the objective for its own sake, and what is better of each.
+
+        Nothing of a part of a final test, which has no front: it trains what was chosen already.
+        """
+        if self.plan:
+            return {}
         others = (name for name in self.also if name != self.metric)
         return {name: self.directions.get(name) or direction_of(name) for name in others}
 
