@@ -393,7 +393,7 @@ def release_slot(world: World) -> Ending | None:
 
 
 Fault = Callable[[World], Ending | None]
-# how often in a hundred; every kind is in the short form at least once
+# how often in a hundred; the short form has one of each sort (main.REPRESENTATIVE)
 FAULTS: dict[Fault, int] = {
     kill_trainer: 14,
     kill_slot: 12,

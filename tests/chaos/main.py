@@ -48,7 +48,15 @@ class Size:
     store: bool = False  # checkpoints are copied to an object store, which has faults, too
 
 
-SHORT = Size(28, 22, hosts=3, slots=3, epochs=4, epoch_seconds=0.3, heartbeat=1.5, outage=5.0)
+# one fault of each sort: killed, frozen, cut off, filled up, damaged, told
+REPRESENTATIVE = (
+    "kill_trainer", "kill_slot", "power_loss", "stop_slot_long", "preempt", "restart_immediate",
+    "drop_connections", "blackhole", "corrupt_checkpoint", "full_disk", "pause_study",
+)  # fmt: skip
+SHORT = Size(
+    16, len(REPRESENTATIVE), hosts=3, slots=2, epochs=4, epoch_seconds=0.3, heartbeat=1.5,
+    outage=5.0, only=REPRESENTATIVE,
+)  # fmt: skip
 # s3fs is slow to import, and a trainer says nothing meanwhile
 STORE = Size(
     40, 30, hosts=3, slots=2, epochs=6, epoch_seconds=0.4, heartbeat=3.0, silence=20.0, store=True
@@ -176,6 +184,7 @@ class Main:
         left = faults.deck(self.size.faults, self.chance)
         if self.size.only:
             left = [fault for fault in faults.FAULTS if fault.__name__ in self.size.only]
+            self.chance.shuffle(left)
         if self.store:
             left += faults.OF_STORE * max(1, self.size.faults // 15)
             self.chance.shuffle(left)

@@ -82,7 +82,7 @@ def _parts(run: Path, server: Server, options: argparse.Namespace) -> list[Any]:
     return [
         Burst(run, server, 6 if short else 50, seed),
         Main(run, server, SHORT if short else FULL, seed),
-        Real(run, 2 if short else 10, 2 if short else 12, seed),
+        Real(run, 1 if short else 10, 1 if short else 12, seed),
     ]
 
 

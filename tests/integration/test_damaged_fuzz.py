@@ -104,7 +104,7 @@ def one_row(cursor: Cursor, table: str, data: st.DataObject) -> Any:
 
 
 @settings(
-    max_examples=int(os.environ.get("PAROPT_FUZZ", "15")),
+    max_examples=int(os.environ.get("PAROPT_FUZZ", "8")),
     derandomize=True,
     database=None,
     deadline=None,

@@ -479,7 +479,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(search=st.dictionaries(st.sampled_from(["x", "y", "model"]), json_values), more=json_values)
 def test_anything_is_a_space_or_one_sentence(search: Any, more: Any) -> None:
     for source in (
