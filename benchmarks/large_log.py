@@ -37,6 +37,8 @@ def blocks(events: int, items: int, days: float, seed: int = 1) -> Iterator[pa.T
         starts = random.uniform(begin, begin + count, len(lengths)) * seconds
         time = BEGIN + starts[session] + _since_start(random, session)
         order = np.argsort(time, kind="stable")
+        # no straggling end, by which a split of the last minutes would be empty
+        order = order[: np.searchsorted(time[order], BEGIN + days * 86_400)]
         yield pa.table(
             {
                 "SessionId": 10_000_000 + sessions + session[order],

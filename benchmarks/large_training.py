@@ -1,11 +1,12 @@
 """Some steps of an epoch on a dataset of any size: how long, and how much memory they take.
 
     python benchmarks/large_training.py DIR [--params layers=64,batch_size=512] [--steps 2000]
-        [--split search|full] [--save MODEL]
+        [--split search|full] [--save MODEL] [--floors]
 
 Everything that a whole epoch needs is there when its first step begins: the plan of all its
 batches, the weights and what the optimiser gathers of each. So the peak is that of a training to
-the end, whose time follows from the pace. ``--save`` keeps the model for ``paropt evaluate``.
+the end, whose time follows from the pace. ``--save`` keeps the model for ``paropt evaluate``;
+``--floors`` counts what stands beside every test instead of training.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 import torch
 
 from paropt.data import open_dataset
+from paropt.training.evaluation.floors import floors
 from paropt.training.fitting.fit import Fit
 from paropt.training.saved_model.saved import check_place, save_model
 
@@ -51,6 +53,11 @@ def train(fit: Fit, steps: int) -> tuple[int, float, float]:
     return int(done[0] - began[0]), done[1], done[2]
 
 
+def peak() -> str:
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return f"at most {size / 1e9:.2f} GB"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("data", type=Path)
@@ -59,23 +66,27 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--split", choices=["search", "full"], default="search")
     parser.add_argument("--save", type=Path)
+    parser.add_argument("--floors", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.save:
         check_place(given.save)
     view = open_dataset(given.data).view(given.split)
+    print(f"{view.train.n_events:,} events, {view.n_items:,} items")
+    if given.floors:
+        floors(view)
+        print(f"floors: {time.process_time():.1f} s of the processor, {peak()}")
+        return
     fit = Fit(given.model, parameters(given.params), view, seed=42, evaluate=False)
     steps, seconds, processor = train(fit, given.steps)
     if given.save:
         save_model(given.save, fit)
     total = fit.plans.steps_per_epoch
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(f"{view.train.n_events:,} events, {view.n_items:,} items, {given.params}")
+    whole = processor / steps * total / 60
     print(
-        f"{steps:,} of an epoch's {total:,} steps in {seconds:.1f} s ({processor:.1f} s of the"
-        f" processor, so {processor / steps * total / 60:.1f} minutes an epoch)"
+        f"{given.model} {given.params}: {steps:,} of an epoch's {total:,} steps in {seconds:.1f} s"
     )
-    print(f"memory at most {peak / 1e9:.2f} GB")
+    print(f"{processor:.1f} s of the processor, so {whole:.1f} minutes an epoch; {peak()}")
 
 
 if __name__ == "__main__":

@@ -53,8 +53,8 @@ def write(table: pa.Table, path: Path) -> None:
         pa.csv.write_csv(table, stream, options)
 
 
-def prepare(log: Path, out: Path) -> tuple[float, int]:
-    """Seconds and peak bytes of preparing a log in a process of its own."""
+def prepare(log: Path, out: Path) -> tuple[float, float, int]:
+    """Seconds, those of the processor and peak bytes of preparing a log in a process of its own."""
     command = [sys.executable, "-m", "paropt", "prepare", str(log), "--out", str(out)]
     begin = time.perf_counter()
     child = subprocess.Popen(command)
@@ -62,7 +62,8 @@ def prepare(log: Path, out: Path) -> tuple[float, int]:
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         sys.exit(child.returncode)
-    return time.perf_counter() - begin, usage.ru_maxrss * 1024
+    processor = usage.ru_utime + usage.ru_stime
+    return time.perf_counter() - begin, processor, usage.ru_maxrss * 1024
 
 
 def main() -> None:
@@ -80,11 +81,12 @@ def main() -> None:
         again = [sys.executable, __file__, "--events", str(given.events), "--write", str(log)]
         subprocess.run(again, check=True)
         size = log.stat().st_size
-        seconds, peak = prepare(log, Path(folder) / "out")
+        seconds, processor, peak = prepare(log, Path(folder) / "out")
     python = f"Python {platform.python_version()}"
     print(f"\nmachine   {platform.machine()}, {os.cpu_count()} cores, {python}")
     print(f"log       {given.events:,} events, {given.kind}, {size / 1e6:,.0f} MB")
     print(f"time      {seconds:.1f} s ({given.events / seconds:,.0f} events/s)")
+    print(f"processor {processor:.1f} s")
     print(f"memory    {peak / 1e9:.2f} GB at most")
 
 
