@@ -39,6 +39,7 @@ from test_launch_ray import kill_whole
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.study import Study
 from paropt.storage.connect import open_storage
+from paropt.storage.engine import open_engine
 from paropt.storage.schema import create_tables
 
 HEARTBEAT, EPOCHS = 4.0, 4
@@ -66,8 +67,8 @@ class Line(NamedTuple):
 class Run:
     """A study at work on a cluster of its own."""
 
-    def __init__(self, study: Study, place: Path, slots: int, nodes: Sequence[Any]) -> None:
-        self.study, self.place, self.slots, self.nodes = study, place, slots, nodes
+    def __init__(self, url: str, place: Path, slots: int, nodes: Sequence[Any]) -> None:
+        self.url, self.place, self.slots, self.nodes = url, place, slots, nodes
         self.began = time.time()
 
     def lines(self) -> list[Line]:
@@ -86,8 +87,10 @@ class Run:
 
     def on_other_machines(self) -> None:
         """Slots as of elsewhere: of this machine's, others see at once that they are dead."""
-        with self.study.engine.begin() as connection:
+        engine = open_engine(self.url)
+        with engine.begin() as connection:
             connection.execute(text("UPDATE paropt_slot SET machine = 'elsewhere'"))
+        engine.dispose()
 
     def at_work(self) -> float:
         """Waits until every slot trains; seconds from the command to the last one's first step."""
@@ -202,7 +205,7 @@ def _at_work(server: Any, place: Path, data: Path, slots: int, seconds: float) -
             initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
         )
         nodes = [cluster.add_node(num_cpus=(slots + 1) // 2) for _ in range(2)]
-        run = Run(made, Path(inner), slots, nodes)
+        run = Run(url, Path(inner), slots, nodes)
         run.trials_take(seconds)
         process = _launched(url, slots, cluster.address)
         try:
