@@ -27,7 +27,7 @@ demo: $(BIN)/.paropt  ## a real search on a synthetic shop, ending in a paramfil
 	$(BIN)/paropt export demo --out runs/demo --overwrite
 
 test: $(BIN)/.paropt-dev  ## the tests
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -m "not long" -n 2 --dist loadfile --no-loadscope-reorder
 
 $(BIN)/.paropt-extras: $(BIN)/.paropt-dev
 	$(INSTALL) -c constraints.txt -e '.[dev,extras]'
@@ -36,8 +36,9 @@ $(BIN)/.paropt-extras: $(BIN)/.paropt-dev
 extras: $(BIN)/.paropt-extras  ## the tests of what needs the extras: a real Ray, an object store, PgBouncer, …
 	$(BIN)/pytest tests/extras
 
-chaos: $(BIN)/.paropt-dev  ## the fault suite: 200 faults and more, some minutes
+chaos: $(BIN)/.paropt-dev  ## the fault suite: 200 faults and more, some minutes; and the tests that take long
 	$(BIN)/python tests/chaos/run.py
+	$(BIN)/pytest -m long
 
 storage: $(BIN)/.paropt-dev  ## the storage's tests on another PostgreSQL: POSTGRES=/usr/lib/postgresql/15/bin
 	@test -x "$(POSTGRES)/initdb" || { echo "set POSTGRES to the directory of initdb and postgres" >&2; exit 2; }

@@ -150,7 +150,7 @@ def launched(
 
 
 @pytest.mark.postgres
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("launched", [False], indirect=True, ids=["settles"])
 def test_slots_come_and_go_until_more_brings_no_more(launched: Launch) -> None:
     launched.until(r"cpu: 1 slot together 1,000 events/s; trying 2")
@@ -163,7 +163,7 @@ def test_slots_come_and_go_until_more_brings_no_more(launched: Launch) -> None:
 
 
 @pytest.mark.postgres
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="on one core, two slots are the most")
 @pytest.mark.parametrize("launched", [True], indirect=True, ids=["memory"])
 def test_a_slot_that_runs_out_of_memory_is_one_too_many(launched: Launch) -> None:

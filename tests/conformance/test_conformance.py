@@ -126,7 +126,7 @@ def test_train_verbs_take_a_users_model(run_paropt: Callable[..., Any], tmp_path
 
 
 @pytest.mark.postgres
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_users_model_that_judges_itself_is_searched_to_its_report(
     run_paropt: Callable[..., Any], tmp_path: Path, paropt_home: Path
 ) -> None:

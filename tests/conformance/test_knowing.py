@@ -187,6 +187,7 @@ def test_a_space_is_held_against_the_data_before_anything_starts(tmp_path: Path)
 
 
 @pytest.mark.postgres
+@pytest.mark.long
 def test_a_study_searches_which_features_are_used(
     run_paropt: Callable[..., Any], tmp_path: Path, paropt_home: Path
 ) -> None:

@@ -24,7 +24,10 @@ def movielens(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> View:
     return prepare([data_dir / "ml100k" / "ml-100k.inter"], out, options=options).view("search")
 
 
-@pytest.mark.parametrize(("model", "params"), [("sasrec", {}), ("hstu", {"time_mode": "query"})])
+@pytest.mark.parametrize(
+    ("model", "params"),
+    [("sasrec", {}), pytest.param("hstu", {"time_mode": "query"}, marks=pytest.mark.long)],
+)
 def test_six_epochs_beat_cooccurrence(model: str, params: dict[str, Any], movielens: View) -> None:
     """With 200 events and 20 epochs they come to half as much again as the floor's Recall@20."""
     point = SMALL_LOG | params | {"n_epochs": 6, "max_length": 50}

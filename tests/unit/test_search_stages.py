@@ -91,7 +91,7 @@ def record(*stages: tuple[str, Sequence[float]]) -> Record:
         value=max(report.metrics["mrr@20"] for report in reports),
         started=None,
         ended=None,
-        meta={"root": 1, "seed": 1},
+        meta={"root": 1, "seed": 1, "attempt": 1},
         owner={},
         curves=epochs.columns(reports),
         end={},
