@@ -169,7 +169,7 @@ def _create(
         pruner=request.pruner,
         versions=versions(),
         heartbeat=request.heartbeat or HEARTBEAT,
-        begin=beginning(request),
+        begin=beginning(request, dataset),
     )
     if recorded:
         definition.joined_to(recorded)

@@ -8,13 +8,14 @@ import platform
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from paropt.errors import ParamError
 from paropt.launch.data_source import (
     url_of,
 )
 from paropt.launch.launch_request import LaunchRequest
 from paropt.training.evaluation.protocol import EvaluationProtocol
 from paropt.training.metrics import Direction, direction_of
-from paropt.training.saved_model.header import read_header
+from paropt.training.saved_model.header import has_seen_valid, read_header
 from paropt.version import __version__
 from paropt.worker.begun_model import description
 
@@ -38,12 +39,22 @@ def fixed_model(request: LaunchRequest) -> tuple[str, ...]:
     return (*request.fixed, f"model={read_header(request.begin).meta['model']}")
 
 
-def beginning(request: LaunchRequest) -> dict[str, str]:
-    """What a study says of the model that its trials begin with."""
+def beginning(request: LaunchRequest, dataset: Dataset) -> dict[str, str]:
+    """What a study says of the model that its trials begin with.
+
+    Raises:
+        ParamError: the model has seen the very sessions that trials are judged on.
+    """
     if request.begin is None:
         return {}
-    model = str(read_header(request.begin).meta["model"])
-    return description(request.begin, model, request.keep_optimiser)
+    meta = read_header(request.begin).meta
+    if has_seen_valid(meta, dataset.fingerprint):
+        raise ParamError(
+            f"--from {request.begin} was trained on all of these data but the test, valid among "
+            "it, on which trials are judged; begin with one that was trained with --split search, "
+            "or give newer data"
+        )
+    return description(request.begin, str(meta["model"]), request.keep_optimiser)
 
 
 def judging_protocol(

@@ -26,6 +26,7 @@ from paropt.training.metrics import picked
 from paropt.training.registry import complete_params, model_class, stages_of
 from paropt.training.run_result import RunResult, standing
 from paropt.training.saved_model.earlier import read_earlier
+from paropt.training.saved_model.header import has_seen_valid, read_header
 from paropt.training.saved_model.kept_stages import KeptStages
 from paropt.training.saved_model.saved import LastEpochs, check_place, judged_as, save_model
 from paropt.training.tensorboard import EventFile, of_training, require, where
@@ -171,8 +172,11 @@ def _taken_over(request: TrainRequest) -> tuple[TrainRequest, Earlier | None]:
 def _note_beginning(
     fit: Fit, request: TrainRequest, provenance: Mapping[str, Any], note: Callable[[str], None]
 ) -> None:
-    if fit.carried is not None:
+    if request.begin is not None and fit.carried is not None:
         note(f"it begins with {request.begin}: {fit.carried.words()}")
+        meta = read_header(request.begin).meta
+        if request.split == "search" and has_seen_valid(meta, fit.view.fingerprint):
+            note("that model was trained on valid, too: what it has there says nothing of others")
     elif begun := provenance.get("begun_from"):
         options = "--from and --keep-optimiser do" if "optimiser" in begun else "--from does"
         note(f"the paramfile's trial began with {begun['path']}; {options} so here")

@@ -216,3 +216,24 @@ def test_what_cannot_go_on_says_so(views: tuple[View, View], tmp_path: Path) -> 
     (other / "optimiser.safetensors").replace(place / "optimiser.safetensors")
     with pytest.raises(DataError, match="is of another model than the one beside it"):
         read_earlier(place, keep_optimiser=True)
+
+
+def test_a_model_that_was_trained_on_valid_is_no_beginning_for_what_is_judged_there(
+    tmp_path: Path, views: tuple[View, View]
+) -> None:
+    from paropt.launch.launch_request import LaunchRequest
+    from paropt.launch.study_terms import beginning
+    from paropt.training.saved_model.header import has_seen_valid, read_header
+
+    data = views[0].dataset
+    for split in ("search", "full"):
+        fit = Fit("gru4rec", GRU, data.view(split), seed=1, evaluate=False)
+        list(fit.epochs())
+        save_model(tmp_path / split, fit)
+    assert beginning(LaunchRequest(begin=tmp_path / "search"), data)["model"] == "gru4rec"
+    with pytest.raises(ParamError, match=r"valid among it, on which trials are judged; begin with"):
+        beginning(LaunchRequest(begin=tmp_path / "full"), data)
+    newer = views[1].dataset
+    assert beginning(LaunchRequest(begin=tmp_path / "full"), newer)["model"] == "gru4rec"
+    meta = read_header(tmp_path / "full").meta
+    assert has_seen_valid(meta, data.fingerprint) and not has_seen_valid(meta, newer.fingerprint)

@@ -68,6 +68,12 @@ def read_header(directory: Path) -> Header:
     return Header(directory, meta, read_items(directory / "items.parquet", meta))
 
 
+def has_seen_valid(meta: Mapping[str, Any], fingerprint: str) -> bool:
+    """Whether a model with this ``model.json`` was trained on ``valid`` of these data: a value on
+    it would then be one of remembering."""
+    return meta.get("split") == "full" and meta.get("fingerprint") == fingerprint
+
+
 def require_files(directory: Path) -> None:
     """Raises a DataError unless the files of a saved model are there."""
     for name in ("model.json", "model.safetensors", "items.parquet"):
