@@ -123,16 +123,15 @@ class World:
     def __init__(self, surrogate: Surrogate, seed: int) -> None:
         self.surrogate = surrogate
         self.seed = seed
-        average = surrogate.cost(surrogate.table.x).mean()
-        self.unit = float(average) * surrogate.table.curves.shape[1]
+        average = float(surrogate.table.seconds.mean())
+        self.unit = average * surrogate.table.curves.shape[1]
 
     def train(self, config: Config, index: int) -> tuple[list[float], float, float]:
         """The curve, what an epoch costs, and the noiseless best value."""
-        x = self.surrogate.place(config)
-        plain = self.surrogate.curve(x)[0]
+        plain = self.surrogate.curve(config)
         noise = self.surrogate.table.noise
         chosen = noise[derived_seed("noise", self.seed, index) % len(noise)]
-        cost = float(self.surrogate.cost(x)[0]) / self.unit
+        cost = self.surrogate.cost(config) / self.unit
         return [max(v, 0.0) for v in (plain + chosen).tolist()], cost, float(plain.max())
 
 

@@ -1,15 +1,19 @@
 """Answers between the rows of a table of learning curves (curve_table.py).
 
 A Gaussian process (Rasmussen & Williams, 2006, chapters 2 and 5) over the parameters of the space,
-each scaled to [0, 1]; the epochs of a curve share the kernel, so that an answer is a smooth mixture
-of real curves. What it is wrong by is stated by leaving each row out in turn (equations 5.10–5.12).
-The noise of a seed is drawn from real differences between trainings that only the seed told apart.
+each scaled to [0, 1] (choices that are no numbers by a column each); the epochs of a curve share
+the kernel, so that an answer is a smooth mixture of real curves. What it is wrong by is stated by
+leaving each row out in turn (equations 5.10–5.12). The noise of a seed is drawn from real
+differences between trainings that only the seed told apart.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import math
+import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +23,10 @@ import torch
 from numpy.typing import NDArray
 
 from paropt.search.space.file import read_space
+from paropt.search.space.parameter import Parameter
 from paropt.search.space.shipped import find_space
 from paropt.search.space.space import Config, Space
+from paropt.search.study.sampling import uniformly
 
 Array = NDArray[np.float64]
 STEPS = 300  # of Adam on the marginal likelihood
@@ -28,15 +34,16 @@ STEPS = 300  # of Adam on the marginal likelihood
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of one data set: ``x`` [rows, parameters] in [0, 1], ``curves`` [rows, epochs]."""
+    """Rows of one data set and space, of the first seed: ``x`` [rows, columns] as the process sees
+    their configurations, ``sizes`` [rows, columns] as the cost does, ``curves`` [rows, epochs]."""
 
     made: dict[str, Any]
     space: Space
-    names: list[str]
-    low: Array  # [parameters], and
-    high: Array  # what 0 and 1 stand for
+    numbers: list[int]  # of the rows; the same number is the same configuration in other tables
+    configs: list[Config]
     x: Array
-    curves: Array
+    sizes: Array
+    curves: Array  # a training that diverged has 0 from there on
     seconds: Array  # per epoch
     noise: Array  # [k, epochs]: from the mean of its configuration, corrected for the mean's own
 
@@ -46,22 +53,84 @@ def read_table(path: Path) -> Table:
         made = json.loads(file.readline().removeprefix("#"))
         rows = list(csv.DictReader(file))
     space = read_space(find_space(made["space"]) or made["space"], [made["fixed"]])
-    names = [p.label for p in space.searched]
+    configs = [_config(space, row) for row in rows]
     epochs = [name for name in rows[0] if name.startswith("epoch ")]
-    raw = np.array([[float(row[name]) for name in names] for row in rows])
-    low = np.array([p.low for p in space.searched])
-    high = np.array([p.high for p in space.searched])
-    x = (raw - low) / (high - low)
-    curves = np.array([[float(row[name]) for name in epochs] for row in rows])
+    curves = np.array([[float(row[name] or 0) for name in epochs] for row in rows])
     seconds = np.array([float(row["seconds"]) for row in rows])
     first = np.array([row["seed"] == rows[0]["seed"] for row in rows])
     noise = []
-    for point in np.unique(x[~first], axis=0):
-        same = curves[np.all(x == point, axis=1)]
+    keys = [space.canonical(config) for config in configs]
+    for key in {k: None for k, f in zip(keys, first, strict=True) if not f}:
+        same = curves[[k == key for k in keys]]
         noise.append((same - same.mean(0)) * np.sqrt(len(same) / (len(same) - 1)))
+    kept = [k for k in range(len(rows)) if first[k]]
+    found = [configs[k] for k in kept]
     return Table(
-        made, space, names, low, high, x[first], curves[first], seconds[first], np.vstack(noise)
+        made,
+        space,
+        [int(rows[k].get("row", k)) for k in kept],
+        found,
+        np.array([place(space, config) for config in found]),
+        np.array([sizes(space, config) for config in found]),
+        curves[kept],
+        seconds[kept],
+        np.vstack(noise),
     )
+
+
+def _config(space: Space, row: Mapping[str, str]) -> Config:
+    """The configuration that the cells of a row say."""
+
+    def said(parameter: Parameter) -> Any:
+        cell = row[parameter.label]
+        if parameter.kind == "categorical":
+            return next(choice for choice in parameter.choices if str(choice) == cell)
+        return parameter.snap(float(cell))
+
+    return space.walk(said)
+
+
+def place(space: Space, config: Config) -> Array:
+    """A configuration as the process sees it: each parameter in [0, 1].
+
+    Numbers by where they lie in their range (choices that are numbers by their order), other
+    choices each by a column of their own; a parameter that isn't in force lies in the middle.
+    """
+    active = {p.label for p in space.active(config)}
+    cells: list[float] = []
+    for p in space.searched:
+        value = config[p.name] if p.label in active else None
+        if p.kind == "categorical" and not _numeric(p):
+            cells += [0.5 if value is None else float(value == choice) for choice in p.choices]
+        elif value is None:
+            cells.append(0.5)
+        elif p.kind == "categorical":
+            cells.append(sorted(p.choices).index(value) / max(1, len(p.choices) - 1))
+        elif p.log:
+            cells.append(math.log(value / p.low) / math.log(p.high / p.low))
+        else:
+            cells.append((value - p.low) / (p.high - p.low))
+    return np.array(cells)
+
+
+def sizes(space: Space, config: Config) -> Array:
+    """A configuration as its cost sees it: the logarithms of numbers above zero, and for each
+    other choice whether it is made."""
+    active = {p.label for p in space.active(config)}
+    cells: list[float] = []
+    for p in space.searched:
+        value = config[p.name] if p.label in active else None
+        if p.kind != "categorical" or _numeric(p):
+            low = min(p.choices) if p.kind == "categorical" else p.low
+            if low > 0:
+                cells.append(math.log(value if value is not None else low))
+        else:
+            cells += [float(value == choice) for choice in p.choices[1:]]
+    return np.array(cells)
+
+
+def _numeric(parameter: Parameter) -> bool:
+    return all(type(choice) in (int, float) for choice in parameter.choices)
 
 
 class Process:
@@ -121,24 +190,31 @@ def _negative_likelihood(
 
 
 class Cost:
-    """Seconds as least squares have them: their logarithm, quadratic in the logarithms of ``raw``.
+    """Seconds as least squares have them: their logarithm, quadratic in ``sizes``.
 
-    Work is a product of sizes, so in logarithms it is nearly a plane.
+    Work is a product of sizes, so in logarithms it is nearly a plane. A ridge keeps columns that
+    few rows tell apart small; of five, that is taken which misses least with a row left out.
     """
 
-    def __init__(self, raw: Array, seconds: Array) -> None:
-        self.middle, self.scale = np.log(raw).mean(0), np.log(raw).std(0)
-        design, wanted = self._features(raw), np.log(seconds)
-        self.weights = np.linalg.lstsq(design, wanted, rcond=None)[0]
-        hat = np.einsum("ij,ij->i", design @ np.linalg.pinv(design.T @ design), design)
-        self.left_out = np.exp(wanted - (wanted - design @ self.weights) / (1 - hat))
+    def __init__(self, sizes: Array, seconds: Array) -> None:
+        self.middle, self.scale = sizes.mean(0), sizes.std(0) + 1e-9
+        design, wanted = self._features(sizes), np.log(seconds)
+        found = []
+        for ridge in (1e-3, 1e-2, 1e-1, 1.0, 10.0):
+            penalty = ridge * np.eye(design.shape[1])
+            penalty[0, 0] = 0
+            solved = np.linalg.solve(design.T @ design + penalty, design.T)
+            weights, hat = solved @ wanted, np.einsum("ij,ji->i", design, solved)
+            missed = (wanted - design @ weights) / (1 - hat)
+            found.append((float((missed**2).mean()), weights, np.exp(wanted - missed)))
+        _, self.weights, self.left_out = min(found, key=lambda one: one[0])
 
-    def _features(self, raw: Array) -> Array:
-        z = (np.log(raw) - self.middle) / self.scale
+    def _features(self, sizes: Array) -> Array:
+        z = (sizes - self.middle) / self.scale
         return np.hstack([np.ones((len(z), 1)), z, z**2])
 
-    def at(self, raw: Array) -> Array:
-        return np.asarray(np.exp(self._features(raw) @ self.weights))
+    def at(self, sizes: Array) -> Array:
+        return np.asarray(np.exp(self._features(sizes) @ self.weights))
 
 
 class Surrogate:
@@ -152,38 +228,31 @@ class Surrogate:
         self.table = table
         self.top = float(table.curves.max()) * 1.03
         self.curves = Process(table.x, -np.log(self.top - table.curves))
-        self.sizes = table.low > 0  # whose logarithm exists
-        self.seconds = Cost(self._raw(table.x), table.seconds)
-        self.best, self.best_at = self._optimum()
+        self.seconds = Cost(table.sizes, table.seconds)
+        self.best, self.best_config = self._optimum()
 
-    def curve(self, x: Array) -> Array:
-        """Without noise: [n, epochs]."""
+    def curve(self, config: Config) -> Array:
+        """Without noise: [epochs]."""
+        return np.asarray(self._curves([config])[0])
+
+    def _curves(self, configs: Sequence[Config]) -> Array:
+        x = np.array([place(self.table.space, config) for config in configs])
         return np.asarray(self.top - np.exp(-self.curves.at(x)))
 
-    def cost(self, x: Array) -> Array:
-        """Seconds per epoch: [n]."""
-        return self.seconds.at(self._raw(x))
+    def cost(self, config: Config) -> float:
+        """Seconds per epoch."""
+        return float(self.seconds.at(sizes(self.table.space, config)[None])[0])
 
-    def _raw(self, x: Array) -> Array:
-        low, high = self.table.low[self.sizes], self.table.high[self.sizes]
-        return np.asarray(low + x[:, self.sizes] * (high - low))
-
-    def place(self, config: Config) -> Array:
-        """A configuration as a row of ``x``."""
-        bounds = [(config[p.name], p.low, p.high) for p in self.table.space.searched]
-        return np.array([[(value - low) / (high - low) for value, low, high in bounds]])
-
-    def _optimum(self) -> tuple[float, Array]:
+    def _optimum(self) -> tuple[float, Config]:
         """The best value of the noiseless answers, over many points and their neighbourhoods."""
-        rng = np.random.default_rng(1)
-        candidates = np.vstack([self.table.x, rng.random((20_000, self.table.x.shape[1]))])
+        space, rng = self.table.space, random.Random(1)
+        candidates = [*self.table.configs, *(space.walk(uniformly(rng)) for _ in range(10_000))]
         for width in (0.1, 0.05, 0.02, 0.01):
-            values = self.curve(candidates).max(1)
-            kept = candidates[np.argsort(-values)[:50]]
-            moved = kept.repeat(200, 0) + width * rng.standard_normal((10_000, kept.shape[1]))
-            candidates = np.vstack([kept, moved.clip(0, 1)])
-        values = self.curve(candidates).max(1)
-        return float(values.max()), candidates[values.argmax()]
+            values = self._curves(candidates).max(1)
+            kept = [candidates[k] for k in np.argsort(-values)[:50]]
+            candidates = kept + [_moved(space, kept[k % 50], width, rng) for k in range(4_000)]
+        values = self._curves(candidates).max(1)
+        return float(values.max()), candidates[int(values.argmax())]
 
     def errors(self) -> dict[str, float]:
         """Of the rows' best values when each is left out: root mean square error in the metric and
@@ -202,3 +271,19 @@ class Surrogate:
             ),
             "seed_noise": float(self.table.noise[:, -1].std()),
         }
+
+
+def _moved(space: Space, config: Config, width: float, rng: random.Random) -> Config:
+    """A neighbour: numbers moved by ``width`` of their range or so, a choice in ten drawn anew."""
+
+    def choose(p: Parameter) -> Any:
+        known = p.name in config and p.within(config[p.name])
+        if not known or (p.kind == "categorical" and rng.random() < 0.1):
+            return p.at(rng.random())
+        if p.kind == "categorical":
+            return config[p.name]
+        if p.log:
+            return p.snap(config[p.name] * (p.high / p.low) ** (width * rng.gauss(0, 1)))
+        return p.snap(config[p.name] + width * rng.gauss(0, 1) * (p.high - p.low))
+
+    return space.walk(choose)

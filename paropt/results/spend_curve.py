@@ -30,19 +30,19 @@ class Point:
 
 
 def points(study: Study) -> list[Point]:
-    """The study's ended configurations in the order of their ends.
+    """The study's ended configurations in the order of their ends, then those that wait to go on.
 
     Seconds are those of training and ranking, failed and pruned trials' included, and of a trial
     that had several attempts only those that led to its result.
     """
     study.refresh()
     objective = study.definition.objective
-    ended = [r for r in study.history.lineages() if not r.open and r.ended is not None]
+    ended = [r for r in study.history.lineages() if r.ended is not None or r.valued]
     found: list[Point] = []
     spent, best = 0.0, None
     for record in sorted(ended, key=lambda r: (str(r.ended), r.number)):
         spent += record.seconds
-        value, steady = (record.value, record.worth(objective)) if record.scored else (None, None)
+        value, steady = (record.value, record.worth(objective)) if record.valued else (None, None)
         best = objective.best([best, steady if record.keeps(objective) else None])
         model = str(record.meta["model"])
         found.append(Point(record.number, record.outcome, model, value, steady, spent, best))

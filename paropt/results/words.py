@@ -17,7 +17,10 @@ MEANINGS = {
     "device seconds": (
         "seconds of training and ranking on a device, those of failed and pruned trials included"
     ),
-    "equal spend": "when each had used as many device seconds as the one that used least",
+    "equal spend": (
+        "when each had used as many device seconds as the one that used least; those that used "
+        "under a tenth of the most, as counting does, with all that they used"
+    ),
     "flattered": (
         "by how much the value in the search is above the mean of fresh seeds: the best of many "
         "trials was lucky, too"

@@ -68,7 +68,7 @@ def trials(connection: Connection, best_epochs: int) -> list[TrialRow]:
             "   WHERE i.trial_id = t.trial_id AND intermediate_value_type = 'FINITE'"
             "   ORDER BY CASE d.direction WHEN 'MINIMIZE' THEN intermediate_value"
             "    ELSE -intermediate_value END LIMIT :best) b) w"
-            "  ON t.state IN ('COMPLETE', 'PRUNED')"
+            "  ON v.value IS NOT NULL AND t.state <> 'FAIL'"
             " ORDER BY t.trial_id"
         ),
         {"meta": trial_rows.META, "best": best_epochs},

@@ -270,7 +270,10 @@ def trial_attr(key: str, text: Any, kind: row_schema.RowSchema) -> dict[str, Any
 
 
 def set_state(connection: Connection, trial: int, state: str, value: float | None = None) -> None:
-    """Moves a held trial; the server's clock says when it began or ended."""
+    """Moves a held trial; the server's clock says when it began or ended.
+
+    One that runs keeps the value that it has; any other has this one, or none.
+    """
     when = {"RUNNING": f", datetime_start = {NOW}", "WAITING": ""}
     stamp = when.get(state, f", datetime_complete = {NOW}")
     connection.execute(
@@ -279,7 +282,11 @@ def set_state(connection: Connection, trial: int, state: str, value: float | Non
         ),
         {"trial": trial, "state": state},
     )
-    if value is not None:
+    if value is None and state != "RUNNING":
+        connection.execute(
+            text("DELETE FROM trial_values WHERE trial_id = :trial"), {"trial": trial}
+        )
+    elif value is not None:
         connection.execute(
             text(
                 "INSERT INTO trial_values (trial_id, objective, value, value_type)"
@@ -320,14 +327,24 @@ def set_curve(
 
 
 def copy_trial(
-    connection: Connection, trial: int, study: int, system: Mapping[str, Any]
+    connection: Connection,
+    trial: int,
+    study: int,
+    system: Mapping[str, Any],
+    *,
+    value: bool = False,
 ) -> tuple[int, int]:
-    """A WAITING trial with the same parameters and reported values, and its own ``system``."""
+    """A WAITING trial with the same parameters and reported values, and its own ``system``.
+
+    ``value``: also with the value that it has, having waited once before.
+    """
     copy, number = insert_trial(connection, study, "WAITING", [], system, {})
-    for table, columns in (
-        ("trial_params", "param_name, param_value, distribution_json"),
-        ("trial_intermediate_values", "step, intermediate_value, intermediate_value_type"),
-    ):
+    copied = {
+        "trial_params": "param_name, param_value, distribution_json",
+        "trial_intermediate_values": "step, intermediate_value, intermediate_value_type",
+        **({"trial_values": "objective, value, value_type"} if value else {}),
+    }
+    for table, columns in copied.items():
         connection.execute(
             text(
                 f"INSERT INTO {table} (trial_id, {columns})"

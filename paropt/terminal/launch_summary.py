@@ -106,10 +106,14 @@ def _models(status: Mapping[str, Any]) -> Table:
 
 
 def _equal(status: Mapping[str, Any]) -> str:
-    spend = status["by_model"]["spend"]
+    found = status["by_model"]
+    spend = found["spend"]
     if spend <= LEAST_SPEND:
         return "equal spend: up to a second of device time each, the least that is compared"
-    return f"equal spend: {spend:,.1f} device seconds each, as many as the model that spent least"
+    least = "as many as the model that spent least"
+    if any(row["best"] is not None and row["spent"] < spend for row in found["models"]):
+        least += ", but for those that spent under a tenth of the most"
+    return f"equal spend: {spend:,.1f} device seconds each, {least}"
 
 
 def _value(value: float | None) -> str:

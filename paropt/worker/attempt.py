@@ -32,7 +32,7 @@ from paropt.worker.slot_trainer import SlotTrainer, TrainerUnusable
 
 log = logging.getLogger(__name__)
 
-EarlyEnd = Literal["enough", "hand back", "give up"]
+EarlyEnd = Literal["enough", "give way", "hand back", "give up"]
 Kind = Literal["done", "pruned", "handed back", "lost", "failed", "died"]
 PROGRESS = ("epoch", "stage", "step", "steps", "events_per_second", "events", "busy")
 STOP_SECONDS = 30.0  # from "stop" to the end of a fit; a range of steps takes a fraction of one
@@ -292,11 +292,15 @@ class Attempt:
                 self.status.record("saved", trial=self.trial.number, epoch=epoch, value=value)
                 self._look_at_the_clock()
                 if answer.value and epoch < self.trial.epochs:
-                    self._end_early("enough")
+                    self._end_early("enough" if self._ended_by_study() else "give way")
             elif not isinstance(answer.error, StorageUnreachable):
                 self.broken = str(answer.error)
 
         self.loop.ask(lambda: self.trial.report(report), answered)
+
+    def _ended_by_study(self) -> bool:
+        """Whether the trial has ended, where it has not only to give way."""
+        return self.trial.prune_reason is not None or self.trial.still_reason is not None
 
     def _look_at_the_clock(self) -> None:
         """Device hours are counted by epochs, so that after one they may be used up."""
@@ -322,19 +326,19 @@ class Attempt:
 
     def _end_early(self, why: EarlyEnd) -> None:
         """Ask the trainer for an end; a later reason counts if it is the graver one."""
-        gravity: list[EarlyEnd | None] = [None, "enough", "hand back", "give up"]
+        gravity: list[EarlyEnd | None] = [None, "give way", "enough", "hand back", "give up"]
         if gravity.index(why) <= gravity.index(self.early_end):
             return
         self.early_end = why
         seconds = self.slot.limits.grace / 2 if why == "hand back" else STOP_SECONDS
         self.deadline = time.monotonic() + seconds
-        do = "yield" if why == "hand back" else "stop"
+        do = "yield" if why in ("hand back", "give way") else "stop"
         self.trainer.send(do=do, trial=self.trial.number)
 
     def _ended_early(self, message: str) -> FitEnding:
         if self.early_end == "enough":
             return FitEnding("done" if self.trial.still_reason else "pruned", message)
-        if self.early_end == "hand back":
+        if self.early_end in ("hand back", "give way"):
             return FitEnding("handed back", message)
         if self.broken:
             return FitEnding("failed", self.broken, "error", self.reached)
@@ -382,7 +386,8 @@ class Attempt:
                 return [self._failure(outcome), drop]
             case "handed back":
                 # the lease goes first: whoever takes the trial must find it free
-                reason = self.orders.why_handed_back()
+                gave_way = self.early_end == "give way"
+                reason = (trial.gives_way if gave_way else "") or self.orders.why_handed_back()
                 return [drop, lambda: trial.hand_back(reason)]
             case "died":
                 return [drop, lambda: study.requeue(trial.id, outcome.message)]

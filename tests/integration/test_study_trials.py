@@ -14,6 +14,7 @@ from sqlalchemy import text
 from paropt.errors import StorageUnreachable, StudyError
 from paropt.search.study import study as study_module
 from paropt.search.study.definition import StudyDefinition
+from paropt.search.study.overview import overview
 from paropt.search.study.state import StudyEnded
 from paropt.search.study.study import MAX_ATTEMPTS, Study
 from paropt.search.study.trial import Trial, TrialLost
@@ -508,3 +509,107 @@ def test_a_trial_is_compared_with_trials_of_its_own_model(study_of: Open) -> Non
             low is not None
         )
         trial.complete()
+
+
+def test_time_that_is_over_costs_nothing_learned(study_of: Open, stored: Stored) -> None:
+    """What is handed back after an epoch has a value, keeps it while it goes on, and loses it to
+    its own end."""
+    study = study_of()
+    ended, cut = take(study), take(study)
+    ended.report(EpochReport.from_json(epoch(1, 0.3)))
+    ended.complete()
+    for number, mrr in enumerate((0.4, 0.39), 1):
+        cut.report(EpochReport.from_json(epoch(number, mrr)))
+    cut.hand_back("the study was stopped or its time is over")
+
+    def best() -> tuple[int, str, float, int, int]:
+        (found,) = study.best()
+        return (
+            found["trial"], found["state"], found["value"], found["epoch"], found["epochs"]
+        )  # fmt: skip
+
+    assert best() == (cut.number, "waiting", 0.4, 1, 2)
+    assert study.counts() == {"complete": 1, "pruned": 0, "failed": 0, "running": 0, "waiting": 1}
+    assert (stored(cut).state.name, stored(cut).value) == ("WAITING", 0.4)
+    with study.transaction() as connection:
+        (listed,) = [s for s in overview(connection).studies if s["study"] == study.name]
+    assert listed["best"] == {"trial": cut.number, "value": 0.4}
+
+    again = take(study)
+    assert again.number == cut.number
+    assert best() == (cut.number, "running", 0.4, 1, 2)
+    assert study.requeue(again.id, "its machine went down")
+    successor = take(study)
+    assert best() == (successor.number, "running", 0.4, 1, 2)
+    successor.report(EpochReport.from_json(epoch(3, 0.5)))
+    successor.prune("enough")
+    assert best() == (successor.number, "pruned", 0.5, 3, 3)
+
+
+def test_a_trial_that_waited_and_then_fails_has_no_value(study_of: Open, stored: Stored) -> None:
+    study = study_of()
+    for fail in (
+        lambda trial: trial.fail("error", "no"),
+        lambda trial: trial.out_of_memory("too large"),
+    ):
+        trial = take(study)
+        trial.report(EpochReport.from_json(epoch(1, 0.4)))
+        trial.hand_back("its worker left")
+        trial = take(study)
+        assert stored(trial).value == 0.4
+        fail(trial)
+        assert stored(trial).value is None
+    assert study.best() == []
+    assert study.counts()["failed"] == 2
+
+
+FAMILIES: dict[str, Any] = {
+    "fixed": {"n_epochs": 4},
+    "search": {
+        "model": {"type": "categorical", "choices": ["gru4rec", "sasrec", "markov"]},
+        "batch_size": {"type": "int", "low": 32, "high": 512, "step": 32},
+    },
+    "start": [
+        {"model": "gru4rec", "batch_size": 32},
+        {"model": "gru4rec", "batch_size": 64},
+        {"model": "sasrec", "batch_size": 32},
+        {"model": "markov", "batch_size": 32},
+    ],
+}
+
+
+def test_every_family_has_a_first_look_before_any_has_a_second(study_of: Open) -> None:
+    """An hour, one slot: sasrec and markov are to come, so gru4rec has a sixth of it, 600 s."""
+    study = study_of(FAMILIES, timeout=3600)
+    first = take(study)
+    assert (first.model, first.params["batch_size"]) == ("gru4rec", 32)
+    assert not first.report(EpochReport.from_json(epoch(1, 0.2) | {"seconds": 500.0}))
+    assert first.report(EpochReport.from_json(epoch(2, 0.3) | {"seconds": 500.0}))
+    assert first.gives_way is not None
+    assert first.prune_reason is first.still_reason is None
+    first.hand_back(first.gives_way)
+
+    second = take(study)
+    assert second.model == "sasrec"
+    assert second.report(EpochReport.from_json(epoch(1, 0.5) | {"seconds": 1000.0}))
+    assert second.gives_way is not None
+    second.hand_back(second.gives_way)
+
+    third = take(study)
+    assert third.model == "markov"
+    third.report(EpochReport.from_json(epoch(1, 0.1)))
+    third.complete()
+
+    # the better one goes on first, and does not give way again
+    best, other, new = take(study), take(study), take(study)
+    assert (best.number, other.number) == (second.number, first.number)
+    assert not best.report(EpochReport.from_json(epoch(2, 0.5) | {"seconds": 3000.0}))
+    assert (new.model, new.params["batch_size"]) == ("gru4rec", 64)
+
+
+def test_what_gave_way_goes_on_where_the_budget_has_no_trial_for_others(study_of: Open) -> None:
+    study = study_of(FAMILIES, timeout=3600, budget=1)
+    first = take(study)
+    assert first.report(EpochReport.from_json(epoch(1, 0.2) | {"seconds": 1000.0}))
+    first.hand_back(first.gives_way or "")
+    assert take(study).number == first.number

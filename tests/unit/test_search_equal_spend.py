@@ -21,8 +21,9 @@ def trial(
     state: str = "COMPLETE",
 ) -> Record:
     """A trial that ended at ``minute``."""
-    value = max((v for v in curve if v is not None), default=None) if state != "FAIL" else None
-    ended = None if state == "RUNNING" else datetime(2026, 1, 1, 12, minute)
+    valued = state not in ("FAIL", "RUNNING")
+    value = max((v for v in curve if v is not None), default=None) if valued else None
+    ended = None if state in ("RUNNING", "WAITING") else datetime(2026, 1, 1, 12, minute)
     meta: dict[str, Any] = {"model": model, "root": number, "attempt": 1}
     curves = {"mrr@20": list(curve), "seconds": list(seconds)}
     return Record(number, number, state, value, None, ended, meta, {}, curves, {})
@@ -98,3 +99,25 @@ def test_before_any_value_there_is_no_spend() -> None:
     found = by_model([], ["fast", "slow"], Objective("mrr@20"))
     assert found["spend"] is None
     assert [row["best"] for row in found["models"]] == [None, None]
+
+
+def test_counting_for_a_second_is_no_measure_for_a_network() -> None:
+    """A tenth of 50 s are 5: one is less, so 20 s count; the counter has all that it took."""
+    found = rows(
+        [
+            trial(0, "fast", 1, [1], [0.4]),
+            trial(1, "slow", 2, [10, 10, 10, 20], [0.1, 0.3, 0.5, 0.6]),
+            trial(2, "new", 3, [20], [0.2]),
+        ]
+    )
+    assert found[""] == {"spend": 20}
+    best = {model: (found[model]["best"], found[model]["overall"]) for model in MODELS}
+    assert best == {"fast": (0.4, 0.4), "slow": (0.3, 0.6), "new": (0.2, 0.2)}
+
+
+def test_what_waits_to_go_on_counts_with_what_it_has() -> None:
+    found = rows(
+        [trial(0, "fast", 1, [2], [0.4]), trial(1, "slow", 0, [1, 1], [0.3, 0.5], "WAITING")]
+    )
+    assert found["slow"]["best"] == 0.5
+    assert found["slow"]["trials"] == 1

@@ -14,6 +14,9 @@ from paropt.search.study.history import Record
 from paropt.training.evaluation.objective import Curve, Objective
 
 LEAST_SPEND = 1.0  # device seconds: below it, time says nothing of a model
+# of the most that a model spent: counting models are through after a second, in which no network
+# has seen an epoch
+ENOUGH = 0.1
 
 
 @dataclass(frozen=True)
@@ -31,18 +34,21 @@ def by_model(
     """``spend`` in device seconds, and of each of ``models`` what its ``best`` trial had by then.
 
     Seconds are those of training and ranking, failed and pruned trials' included, in the order in
-    which trials ended; an epoch counts once its seconds are within the spend, and trials are
-    compared by their ``steady`` values, as everywhere. ``best`` and ``trial`` are None for a model
-    without a value so far. ``spend`` is what that model spent, of those with a value, that spent
-    least, and at least a second: None where none has one. ``overall`` is the best at any spend.
+    which trials ended, those that wait to go on last; an epoch counts once its seconds are within
+    the spend, and trials are compared by their ``steady`` values, as everywhere. ``best`` and
+    ``trial`` are None for a model without a value so far. ``spend`` is what that model spent, of
+    those with a value, that spent least, but at least a second and a tenth of the most: None where
+    none has one. A model that spent less is there with all that it spent. ``overall`` is the best
+    at any spend.
     """
-    ended = [record for record in lineages if not record.open and record.ended is not None]
+    ended = [record for record in lineages if record.ended is not None or record.valued]
     ended.sort(key=lambda record: (str(record.ended), record.number))
     theirs = {model: [r for r in ended if r.meta["model"] == model] for model in models}
     spent = {model: sum(record.seconds for record in theirs[model]) for model in models}
     overall = {model: _best(theirs[model], objective, spent[model]) for model in models}
-    least = [max(spent[model], LEAST_SPEND) for model in models if overall[model]]
-    spend = min(least, default=None)
+    had = [spent[model] for model in models if overall[model]]
+    enough = [seconds for seconds in had if seconds >= ENOUGH * max(had)]
+    spend = max(LEAST_SPEND, min(enough)) if enough else None
     rows = []
     for model in models:
         best, ever = _best(theirs[model], objective, spend or 0.0), overall[model]
@@ -81,5 +87,5 @@ def _within(
         for took in record.curves.get("seconds", []):
             spent += took or 0.0
             epochs += spent <= spend * (1 + 1e-9)  # sums of the same seconds may round apart
-        if record.scored:  # what failed later counts for its time only
+        if record.valued:  # what failed later counts for its time only
             yield record, record.curve(objective)[:epochs]

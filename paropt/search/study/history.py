@@ -89,6 +89,13 @@ class Record:
         return self.state in ("COMPLETE", "PRUNED") and self.value is not None
 
     @property
+    def valued(self) -> bool:
+        """With a value: ended with one, or handed back after some epochs, so that it may go on.
+
+        While it does, it keeps the value that it had; time that is over costs nothing learned."""
+        return self.scored or (self.open and self.value is not None)
+
+    @property
     def failed(self) -> bool:
         return not self.open and not self.scored and self.end.get("why") not in (LOST, BEYOND)
 
@@ -290,8 +297,8 @@ def constraint_attributes(
 
 def best_first(lineages: Iterable[Record], objective: Objective) -> list[Record]:
     """Those with a value and within the limits, best first by their worth; of equals the earlier
-    one."""
-    scored = [record for record in lineages if record.scored and record.keeps(objective)]
+    one. Trials that wait to go on are among them."""
+    valued = [record for record in lineages if record.valued and record.keeps(objective)]
     return sorted(
-        scored, key=lambda record: (-objective.key(record.worth(objective) or 0.0), record.number)
+        valued, key=lambda record: (-objective.key(record.worth(objective) or 0.0), record.number)
     )

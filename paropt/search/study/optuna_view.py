@@ -111,10 +111,8 @@ class OptunaView:
             attrs = constraint_attributes(self.objective, record.values, record.end)
         curve = record.curve(self.objective)
         steps = {epoch: value for epoch, value in enumerate(curve, 1) if value is not None}
-        return _trial(
-            record.id, record.number, state, record.worth(self.objective), dict(searched), known,
-            attrs, steps,
-        )  # fmt: skip
+        worth = None if record.open else record.worth(self.objective)  # it will be worth more
+        return _trial(record.id, record.number, state, worth, dict(searched), known, attrs, steps)
 
 
 def _trial(

@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection
 
 from paropt.errors import StudyError
 from paropt.search.study.definition import StudyDefinition
+from paropt.search.study.state import seconds_left
 from paropt.search.study.summary import below_floor
 from paropt.storage import overview_rows, row_schema, trial_rows
 from paropt.storage.overview_rows import TrialRow
@@ -62,7 +63,7 @@ def _listed(
     now: float,
 ) -> dict[str, Any]:
     latest, unread = _latest(rows)
-    scored = [row for row in latest if _outcome(row) in ("complete", "pruned")]
+    scored = [row for row in latest if row.value is not None and _outcome(row) != "failed"]
     scored = [row for row in scored if row.id not in beyond]
     objective = definition.objective
     best = min(scored, key=lambda row: (-objective.key(_worth(row)), row.number), default=None)
@@ -102,12 +103,6 @@ def models_of(space: Mapping[str, Any]) -> list[str]:
     if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
         raise StudyError("the study's space is damaged: it names no model")
     return found
-
-
-def seconds_left(attributes: StudyAttributes, now: float) -> float | None:
-    """Of the time that the study may take: 0 when it is used up, None where there is no limit."""
-    deadline = attributes.get(trial_rows.DEADLINE)
-    return None if deadline is None else max(0.0, deadline - now)
 
 
 def _latest(rows: Iterable[TrialRow]) -> tuple[list[TrialRow], int]:

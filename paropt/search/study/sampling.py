@@ -1,10 +1,10 @@
 """Which configuration comes next.
 
-Start points first, then a design that is spread over every parameter's range, then the sampler.
-All of it follows from the study's seed and its history, not from which worker asks: a draw's
-random numbers are seeded by the study's seed and the number of configurations so far. The one
-exception: when two workers draw the same at the same moment, the later one draws again with numbers
-of its own.
+Start points first, one of each model before any model's second, then a design that is spread over
+every parameter's range, then the sampler. All of it follows from the study's seed and its history,
+not from which worker asks: a draw's random numbers are seeded by the study's seed and the number of
+configurations so far. The one exception: when two workers draw the same at the same moment, the
+later one draws again with numbers of its own.
 
 What takes long, the sampler's own proposal, needs no lock: it is made from what the history was a
 moment ago (:meth:`Sampler.propose`), and taken under the lock if nobody was given the same since.
@@ -181,12 +181,15 @@ class Sampler:
         # one beyond a limit has no value, and tells where not to look
         if self.options["name"] not in SAMPLERS:
             return True
+        # and one that waits to go on is to be better
         telling = sum(record.scored or record.outcome == "beyond" for record in lineages)
         return self.options["name"] == "tpe" and telling >= self._startup
 
     def _candidates(
         self, lineages: Sequence[Record], proposal: Proposal | None
     ) -> Iterator[Config | Undrawn]:
+        seen = {record.meta["model"] for record in lineages}
+        yield from (config for config in self._start if config["model"] not in seen)
         yield from self._start
         rng = random.Random(derived_seed(self.seed, "draw", len(lineages)))
         if self.options["name"] == "tpe":
@@ -204,6 +207,11 @@ class Sampler:
             yield from self.space.enumerate()
         while self.size > _ENUMERABLE:
             yield self.space.walk(uniformly(rng))
+
+    @property
+    def starting(self) -> list[str]:
+        """The models that start points have, in their order."""
+        return list(dict.fromkeys(str(config["model"]) for config in self._start))
 
     @cached_property
     def _start(self) -> list[Config]:

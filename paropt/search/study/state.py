@@ -114,6 +114,12 @@ def now_of(connection: Connection) -> float:
     return float(found)
 
 
+def seconds_left(attrs: trial_rows.StudyAttributes, now: float) -> float | None:
+    """Of the time that the study may take: 0 when it is used up, None where there is no limit."""
+    deadline = attrs.get(trial_rows.DEADLINE)
+    return None if deadline is None else max(0.0, deadline - now)
+
+
 def overdue(connection: Connection, attrs: trial_rows.StudyAttributes) -> bool:
     """Whether the study's time is over."""
     deadline = attrs.get(trial_rows.DEADLINE)

@@ -18,11 +18,10 @@ from paropt.search.study.budgets import Budgets, device_seconds, since_better
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.front import front
 from paropt.search.study.history import LOST, History, best_first, counts, searched_values
-from paropt.search.study.overview import seconds_left
 from paropt.search.study.plan import Job, jobs_of
 from paropt.search.study.pruning import complete_pruner
 from paropt.search.study.sampling import Sampler, complete_sampler
-from paropt.search.study.state import State, StudyState, now_of
+from paropt.search.study.state import State, StudyState, now_of, seconds_left
 from paropt.search.study.summary import Importance
 from paropt.search.study.trial import Trial
 from paropt.search.study.trial_queue import Claim, TrialQueue
@@ -259,9 +258,11 @@ class Study:
             end: dict[str, Any] = {"why": LOST if again else "given up", "message": reason}
             if again:
                 system = {trial_rows.META: {**meta, "attempt": meta["attempt"] + 1}}
-                if trial_rows.CURVE in held.attrs:
-                    system[trial_rows.CURVE] = held.attrs[trial_rows.CURVE]
-                _, end["next"] = trial_rows.copy_trial(connection, trial_id, self._id, system)
+                kept = (trial_rows.CURVE, trial_rows.END)  # END: of one that waited once
+                system |= {key: held.attrs[key] for key in kept if key in held.attrs}
+                _, end["next"] = trial_rows.copy_trial(
+                    connection, trial_id, self._id, system, value=True
+                )
             owner = {**held.attrs.get(trial_rows.OWNER, {}), "token": None}
             trial_rows.set_attrs(
                 connection, "system", trial_id, {trial_rows.OWNER: owner, trial_rows.END: end}

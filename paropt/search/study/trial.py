@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection
 from paropt.errors import StudyError
 from paropt.names import memory_words
 from paropt.search.study.definition import StudyDefinition
+from paropt.search.study.first_looks import GAVE_WAY, FirstLook
 from paropt.search.study.history import BEYOND, History, Record, constraint_attributes
 from paropt.search.study.pruning import reason_to_prune, stands_still
 from paropt.search.study.state import Transaction
@@ -50,6 +51,7 @@ class Trial:
         transaction: Transaction,
         record: Record,
         token: str,
+        first_look: FirstLook | None = None,
     ) -> None:
         self._definition, self._history = definition, history
         self._transaction, self._token = transaction, token
@@ -67,6 +69,8 @@ class Trial:
         self.stages: dict[str, int] = dict(record.meta.get("stages") or {})
         self.prune_reason: str | None = None
         self.still_reason: str | None = None  # why it has nothing more to gain
+        self.gives_way: str | None = None  # why others come first now
+        self._first_look = first_look
         self.resumed = ""  # where this attempt began, if not at zero for the first time
 
     @property
@@ -83,7 +87,7 @@ class Trial:
         return self._objective.curve(epochs.reports(self._curves))
 
     def report(self, epoch: EpochReport) -> bool:
-        """Stores what an epoch ended in; True if the trial should end.
+        """Stores what an epoch ended in; True if the trial should end, or give way to others.
 
         Whatever was reported of later epochs is dropped: a second attempt that starts from zero
         reports them again. Nothing is stored of an epoch after one that the trial stands still
@@ -106,10 +110,13 @@ class Trial:
                 self._meta["epochs"] = self.epochs
                 trial_rows.set_attrs(connection, "system", self.id, {trial_rows.META: self._meta})
             self._history.refresh(connection)
+            if self._first_look is not None:
+                self.gives_way = self._first_look.over(connection, self.id)
         self.prune_reason = self._reason_to_prune()
         if self.prune_reason is None:
             self.still_reason = self._reason_to_rest(epoch.epoch)
-        return self.prune_reason is not None or self.still_reason is not None
+        ends = self.prune_reason is not None or self.still_reason is not None
+        return ends or self.gives_way is not None
 
     def goes_on(self, epoch: int) -> bool:
         """Whether an attempt that resumes after ``epoch`` has anything to do: one before it may
@@ -144,7 +151,7 @@ class Trial:
         return reason_to_prune(
             self._definition.pruner,
             own,
-            staged(record for record in others if record.scored),
+            staged(record for record in others if record.scored),  # not those that wait
             staged(record for record in others if record.open),
             last.stage_epochs or self.epochs - (last.epoch - len(own)),
             objective,
@@ -180,7 +187,10 @@ class Trial:
         self._end("FAIL", kind, message)
 
     def hand_back(self, reason: str) -> None:
-        """Lets another slot go on with this trial; the trainer here has ended already."""
+        """Lets another slot go on with this trial; the trainer here has ended already.
+
+        Until somebody does, it has the value of its best epoch so far.
+        """
         with self._transaction() as connection:
             held = trial_rows.hold(connection, self.id)
             if (
@@ -190,8 +200,14 @@ class Trial:
             ):
                 return  # an earlier call did it, and only its answer was lost
             self._check(held)
-            trial_rows.set_state(connection, self.id, "WAITING")
-            end = {"why": "handed back", "message": reason, "by": self._token}
+            best = None if self.once else self.best
+            trial_rows.set_state(connection, self.id, "WAITING", best[1] if best else None)
+            why = GAVE_WAY if reason == self.gives_way else "handed back"
+            end: dict[str, Any] = {"why": why, "message": reason, "by": self._token}
+            if best:
+                end["epoch"] = best[0]
+            if self._curves:  # as where it ends
+                trial_rows.set_curve(connection, self.id, self._curves, self._curve)
             trial_rows.set_attrs(
                 connection, "system", self.id, {trial_rows.OWNER: {}, trial_rows.END: end}
             )

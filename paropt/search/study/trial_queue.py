@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 from sqlalchemy.engine import Connection
@@ -14,10 +15,18 @@ from paropt.search.space.space import Config, Space
 from paropt.search.study import failures
 from paropt.search.study.budgets import device_seconds, since_better
 from paropt.search.study.definition import StudyDefinition
-from paropt.search.study.history import History, Record, counts
+from paropt.search.study.first_looks import FirstLook, gave_way, unseen
+from paropt.search.study.history import History, Record, best_first, counts
 from paropt.search.study.plan import DEFAULT_EPOCHS, Job
 from paropt.search.study.sampling import Proposal, Sampler, Undrawn, derived_seed
-from paropt.search.study.state import StudyEnded, StudyState, Transaction, overdue
+from paropt.search.study.state import (
+    StudyEnded,
+    StudyState,
+    Transaction,
+    now_of,
+    overdue,
+    seconds_left,
+)
 from paropt.search.study.trial import Trial
 from paropt.storage import trial_rows
 from paropt.storage.engine import lock
@@ -146,20 +155,51 @@ class TrialQueue:
             return ended
         if attrs.get(trial_rows.STATE, {}).get("state") == "pause":
             return None
-        for record in self.history.in_state("WAITING"):
-            if taken := self._take(connection, record, owner, token):
+        waiting = self.history.in_state("WAITING")
+        put_off = [record for record in waiting if gave_way(record)]
+        for record in waiting:
+            if record not in put_off and (taken := self._take(connection, record, owner, token)):
                 return taken
+        if put_off and not unseen(self.sampler.starting, self.history.lineages()):
+            if taken := self._take_best(connection, put_off, owner, token):
+                return taken
+            put_off = []
         meta = self._next_job() if self.jobs else self._draw(attrs, proposal)
         if isinstance(meta, Undrawn):
             return meta
         if isinstance(meta, StudyEnded):
+            if taken := self._take_best(connection, put_off, owner, token):
+                return taken
             if meta.reason == "stale" and not running:
                 self._state.say_over(connection, meta)
             return None if running else meta
         return self._new(connection, meta, owner, token)
 
     def _trial(self, record: Record, token: str) -> Trial:
-        return Trial(self.definition, self.history, self._transaction, record, token)
+        look = None if self.jobs else self._first_look
+        return Trial(self.definition, self.history, self._transaction, record, token, look)
+
+    @cached_property
+    def _first_look(self) -> FirstLook:
+        models, objective = self.sampler.starting, self.definition.objective
+        return FirstLook(self.history, objective, models, self._seconds_left)
+
+    def _seconds_left(self, connection: Connection, slots: int) -> float | None:
+        """How long so many slots may go on; None without a limit."""
+        attrs = self._state.read(connection)
+        left = [seconds_left(attrs, now_of(connection))]
+        if (budget := attrs.get(trial_rows.DEVICE_SECONDS)) is not None:
+            left.append((budget - device_seconds(self.history.all())) / slots)
+        return min((seconds for seconds in left if seconds is not None), default=None)
+
+    def _take_best(
+        self, connection: Connection, put_off: list[Record], owner: dict[str, Any], token: str
+    ) -> Trial | None:
+        """Of those that gave way the best goes on first."""
+        for record in best_first(put_off, self.definition.objective):
+            if taken := self._take(connection, record, owner, token):
+                return taken
+        return None
 
     def _ended(
         self, connection: Connection, attrs: trial_rows.StudyAttributes

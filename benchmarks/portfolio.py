@@ -1,0 +1,159 @@
+"""Start points that suit many logs, chosen from tables of curves and judged on logs unseen.
+
+    python benchmarks/portfolio.py [--space gru4rec_xe_shared] [--points 8] [--by mean|worst]
+
+The rows of the tables of a space (curve_table.py) are the same configurations on every log, so a
+portfolio is chosen from them directly, with nothing modelled: greedily, each next row is the one
+after which the best of those chosen is nearest to the best of all rows, on average over the logs
+(``--by worst``: on the worst of them; Xu et al., Hydra, AAAI 2010, is this greedy choice).
+*Regret* is by how much it stays below that, in per cent; a row is worth the mean of its three best
+epochs. Rows that some table lacks are left out.
+
+Leave one log out: the portfolio for a log is chosen on the others. Published points are candidates,
+but not for the logs of PUBLISHED, which some of them are published for. Beside it: the space's own
+start points in their order, which on those logs have seen them, and as many rows at random (the
+mean over all draws). Last, the portfolio of all logs, which is what would be shipped, as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from math import comb
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from surrogate import Table, read_table
+
+from paropt.search.space.space import Config
+from paropt.training.evaluation.objective import Objective
+
+CURVES = Path(__file__).parent / "curves"
+MRR = Objective("mrr@20")
+PUBLISHED = ("retailrocket", "yoochoose_100k", "yoochoose1_64")
+LEAST = 10  # rows that a table must have to count
+Array = NDArray[np.float64]
+
+
+def tables(space: str) -> dict[str, Table]:
+    """The tables of a space that have rows enough, by log."""
+    found = {}
+    for path in sorted(CURVES.glob(f"*-{space}.csv")):
+        if sum(1 for _ in path.open()) >= LEAST + 2:
+            found[path.stem.removesuffix(f"-{space}")] = read_table(path)
+    return found
+
+
+class Portfolios:
+    """Portfolios from the rows that all tables share."""
+
+    def __init__(self, known: Mapping[str, Table]) -> None:
+        self.known = known
+        shared = set.intersection(*(set(table.numbers) for table in known.values()))
+        self.numbers = sorted(shared)
+        some = next(iter(known.values()))
+        self.published = len(some.space.start)  # the first rows of every table
+        self.configs = [some.configs[some.numbers.index(number)] for number in self.numbers]
+        self.regrets = {log: self._regrets(table) for log, table in known.items()}
+
+    def _regrets(self, table: Table) -> Array:
+        """Of each shared row, in per cent of the best row of the whole table: [rows]."""
+        worth = np.array([MRR.steady(curve.tolist()) or 0.0 for curve in table.curves])
+        shared = worth[[table.numbers.index(number) for number in self.numbers]]
+        return np.asarray(100 * (1 - shared / worth.max()))
+
+    def chosen(self, points: int, without: str | None = None, by: str = "mean") -> list[int]:
+        """Places of the rows that a portfolio is made of, the log ``without`` unseen."""
+        logs = np.array([r for log, r in self.regrets.items() if log != without])
+        allowed = [
+            place
+            for place, number in enumerate(self.numbers)
+            if without not in PUBLISHED or number >= self.published
+        ]
+        best, taken = np.full(len(logs), 100.0), []
+        for _ in range(min(points, len(allowed))):
+            after = np.minimum(best[:, None], logs[:, allowed])
+            mean = after.mean(0)
+            order = mean if by == "mean" else after.max(0) + mean / 1000
+            place = allowed[int(order.argmin())]
+            best = np.minimum(best, logs[:, place])
+            allowed.remove(place)
+            taken.append(place)
+        return taken
+
+    def after(self, log: str, places: Sequence[int]) -> Array:
+        """The regret on a log after each of these rows."""
+        return np.minimum.accumulate(self.regrets[log][list(places)])
+
+    def at_random(self, log: str, points: int) -> Array:
+        """The mean regret after 1, 2, … random rows (published ones apart), over all draws."""
+        drawn = [
+            r
+            for number, r in zip(self.numbers, self.regrets[log], strict=True)
+            if number >= self.published
+        ]
+        ordered, n = sorted(drawn), len(drawn)
+        # the k-th smallest is the least of m rows if the other m - 1 are among the larger ones
+        return np.array(
+            [
+                sum(ordered[k] * comb(n - 1 - k, m - 1) for k in range(n - m + 1)) / comb(n, m)
+                for m in range(1, points + 1)
+            ]
+        )
+
+
+def points_of(table: Table, configs: Sequence[Config]) -> list[Config]:
+    """Configurations as start points: what is searched and in force."""
+    return [
+        {p.name: config[p.name] for p in table.space.active(config) if p.searched}
+        for config in configs
+    ]
+
+
+def left_out(found: Portfolios, log: str, points: int, by: str) -> list[Config]:
+    """The start points for a log that the other logs give."""
+    places = found.chosen(points, log, by)
+    return points_of(found.known[log], [found.configs[place] for place in places])
+
+
+def _cells(values: Array, marks: Sequence[int]) -> str:
+    return " | ".join(f"{values[k - 1]:.2f}" if k <= len(values) else "–" for k in marks)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--space", default="gru4rec_xe_shared")
+    parser.add_argument("--points", type=int, default=8)
+    parser.add_argument("--by", choices=("mean", "worst"), default="mean")
+    args = parser.parse_args()
+    found = Portfolios(tables(args.space))
+    marks = [k for k in (1, 2, 3, 5, 8, 12) if k <= args.points]
+    print(f"{args.space}: {len(found.numbers)} rows on {len(found.known)} logs; regret in per cent")
+    print(f"\n| log | start points | {' | '.join(f'after {k}' for k in marks)} |")
+    print("|---" * (len(marks) + 2) + "|")
+    kinds: dict[str, list[Array]] = {}
+    for log in found.known:
+        own = list(range(min(found.published, len(found.numbers))))
+        seen = " (seen)" if log in PUBLISHED else ""
+        for kind, values in {
+            "portfolio of the others": found.after(log, found.chosen(args.points, log, args.by)),
+            f"the space's{seen}": found.after(log, own),
+            "random": found.at_random(log, args.points),
+        }.items():
+            print(f"| {log} | {kind} | {_cells(values, marks)} |")
+            kinds.setdefault(kind.removesuffix(seen), []).append(values)
+    for kind, rows in kinds.items():
+        for what, over in (("median", np.median), ("worst", np.max)):
+            print(f"| {what} | {kind} | {_cells(over(np.array(rows), axis=0), marks)} |")
+    places = found.chosen(args.points, by=args.by)
+    some = next(iter(found.known.values()))
+    print("\nof all logs:")
+    for place in places:
+        (point,) = points_of(some, [found.configs[place]])
+        print(json.dumps(point), f" row {found.numbers[place]}")
+
+
+if __name__ == "__main__":
+    main()
