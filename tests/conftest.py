@@ -9,8 +9,6 @@ import secrets
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +18,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from forked import Forks
+
     from paropt.storage.embedded.binaries import Binaries
 
 # small tensors: threads cost more than they give; read when torch is first imported
@@ -220,8 +220,17 @@ class Done:
     err: str
 
 
+@pytest.fixture(scope="session")
+def _forks() -> Iterator[Forks]:
+    from forked import Forks
+
+    forks = Forks()
+    yield forks
+    forks.close()
+
+
 @pytest.fixture
-def run_paropt(tmp_path: Path) -> Callable[..., Done]:
+def run_paropt(tmp_path: Path, _forks: Forks) -> Callable[..., Done]:
     """``run_paropt("status", "--json", env={…}, timeout=60)``: paropt as a process, to its end.
 
     It runs in ``tmp_path`` unless ``cwd`` says otherwise, with this process's environment and
@@ -235,17 +244,10 @@ def run_paropt(tmp_path: Path) -> Callable[..., Done]:
         stdin: str = "",
         timeout: float = 120,
     ) -> Done:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
-        done = subprocess.run(
-            [sys.executable, "-m", "paropt", *map(str, arguments)],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            cwd=cwd or tmp_path,
-            env={name: value for name, value in environment.items() if value is not None},
-            timeout=timeout,
-        )
-        return Done(done.returncode, done.stdout, done.stderr)
+        wanted = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
+        environment = {name: value for name, value in wanted.items() if value is not None}
+        words = [str(argument) for argument in arguments]
+        return Done(*_forks.run(words, environment, cwd or tmp_path, stdin, timeout))
 
     return run
 
