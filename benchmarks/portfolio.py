@@ -112,7 +112,7 @@ def points_of(table: Table, configs: Sequence[Config]) -> list[Config]:
     ]
 
 
-def left_out(found: Portfolios, log: str, points: int, by: str) -> list[Config]:
+def left_out(found: Portfolios, log: str, points: int = 8, by: str = "mean") -> list[Config]:
     """The start points for a log that the other logs give."""
     places = found.chosen(points, log, by)
     return points_of(found.known[log], [found.configs[place] for place in places])

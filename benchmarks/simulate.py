@@ -30,13 +30,20 @@ from typing import Any, Protocol
 import numpy as np
 import optuna
 import torch
-from surrogate import Surrogate, read_table
+from portfolio import Portfolios, left_out, tables
+from surrogate import Cost, Surrogate, read_table, sizes
 
 from paropt.search.setup.warm_start import POINTS, best_points, warmed
 from paropt.search.space.space import Config, Space
 from paropt.search.study.history import History, Record
 from paropt.search.study.pruning import complete_pruner, reason_to_prune, stands_still
-from paropt.search.study.sampling import Sampler, complete_sampler, derived_seed
+from paropt.search.study.sampling import (
+    Proposal,
+    Sampler,
+    Undrawn,
+    complete_sampler,
+    derived_seed,
+)
 from paropt.training.evaluation import objective
 from paropt.training.evaluation.objective import Objective
 
@@ -53,14 +60,19 @@ class Strategy:
     """A way to search.
 
     ``start``: "space" begins with the space's own points, "none" with none; "best" also with those
-    of a search on the other table, as ``--warm-start`` does, "worst" with that search's worst.
+    of a search on the other table, as ``--warm-start`` does, "worst" with that search's worst;
+    "portfolio" with those that portfolio.py chooses on all tables of the space but the log's own.
     ``steady``: of so many best epochs paropt takes the mean when it compares trials.
+    ``cheapest``: of so many proposals that which an epoch is thought to cost least of, as the costs
+    seen so far tell. ``clock``: rungs are in seconds, those of an average trial's epochs.
     """
 
     sampler: str = "tpe"
     pruner: Mapping[str, Any] | str = "none"
     start: str = "none"
     steady: int = objective.STEADY
+    cheapest: int = 1
+    clock: bool = False
     optuna: Callable[[int], tuple[Any, Any]] | None = None
 
 
@@ -107,9 +119,24 @@ STRATEGIES = {
         f"paropt, still {still}": Strategy(pruner={"name": "asha", "still": still}, start="space")
         for still in (0, 20, 40)
     },
+    **{
+        f"{name}, {kind}": Strategy(pruner="asha", start=start, **more)
+        for name, start in (
+            ("paropt", "space"),
+            ("tpe + asha", "none"),
+            ("portfolio", "portfolio"),
+        )
+        for kind, more in (
+            ("of 3 the cheapest", {"cheapest": 3}),
+            ("of 8 the cheapest", {"cheapest": 8}),
+            ("rungs in seconds", {"clock": True}),
+            ("of 3 the cheapest, rungs in seconds", {"cheapest": 3, "clock": True}),
+        )
+    },
     "warm": Strategy(pruner="asha", start="best"),
     "warmed badly": Strategy(pruner="asha", start="worst"),
     "paropt": Strategy(pruner="asha", start="space"),
+    "portfolio": Strategy(pruner="asha", start="portfolio"),
     "paropt by the best epoch": Strategy(pruner="asha", start="space", steady=1),
 }
 
@@ -182,18 +209,41 @@ class Ours:
     """paropt's sampler and pruner on records like those of its database."""
 
     def __init__(self, space: Space, strategy: Strategy, seed: int) -> None:
+        self.space, self.strategy = space, strategy
         self.sampler = Sampler(space, complete_sampler(strategy.sampler), seed, MRR)
         self.pruner = complete_pruner(strategy.pruner)
         self.history = History(0)
+        self.costs: dict[int, float] = {}  # of an epoch, by trial
+
+    def draw(self) -> Config:
+        """The next configuration; of several proposals the cheapest."""
+        found = self.sampler.choose(self.history, None)
+        if isinstance(found, Undrawn):
+            salts = ["", *map(str, range(1, self.strategy.cheapest))]
+            proposed = [self.sampler.propose(self.history, salt) for salt in salts]
+            configs = [p.config for p in proposed if p is not None and p.config is not None]
+            if len(configs) > 1:
+                cost = self._cost()
+                configs.sort(key=lambda config: cost(sizes(self.space, config)))
+            found = self.sampler.choose(self.history, Proposal(configs[0] if configs else None))
+        assert found is not None and not isinstance(found, Undrawn)
+        return found
+
+    def _cost(self) -> Callable[[Any], float]:
+        known = [self.history.records[trial].meta["params"] for trial in self.costs]
+        rows = np.array([sizes(self.space, config) for config in known])
+        cost = Cost(rows, np.array(list(self.costs.values())))
+        return lambda row: float(cost.at(row[None])[0])
 
     def ask(self, world: World, index: int) -> Job:
-        config = self.sampler.draw(self.history)
-        assert config is not None
+        config = self.draw()
         searched = self.sampler.searched(config)
         meta = {"root": index, "model": config["model"], "params": config, "searched": searched}
         record = Record(index, index, "RUNNING", None, None, None, meta, {}, {METRIC: []}, {})
         self.history.records[index] = record
-        return Job(*world.train(config, index), index)
+        job = Job(*world.train(config, index), index)
+        self.costs[index] = job.cost
+        return job
 
     def _write(self, job: Job, state: str) -> None:
         value = max(job.seen) if state != "RUNNING" else None
@@ -207,12 +257,32 @@ class Ours:
     def prune(self, job: Job) -> bool:
         self._write(job, "RUNNING")
         others = [r for r in self.history.records.values() if r.number != job.handle]
-        ended = [r.curve(MRR) for r in others if not r.open]
-        running = [r.curve(MRR) for r in others if r.open]
-        if reason_to_prune(self.pruner, job.seen, ended, running, len(job.curve)) is not None:
-            return True
+        if self.strategy.clock:
+            if self._behind_by_the_clock(job, others):
+                return True
+        else:
+            ended = [r.curve(MRR) for r in others if not r.open]
+            running = [r.curve(MRR) for r in others if r.open]
+            if reason_to_prune(self.pruner, job.seen, ended, running, len(job.curve)) is not None:
+                return True
         job.still = stands_still(self.pruner, job.seen, len(job.curve)) is not None
         return job.still
+
+    def _behind_by_the_clock(self, job: Job, others: Sequence[Record]) -> bool:
+        """Whether it is not in the better half of those that have taken as long as a rung."""
+        taken, rung = job.cost * len(job.seen), 0.2  # of an average trial
+        while rung <= taken - job.cost:
+            rung *= 2
+        if rung > taken:
+            return False
+        reached = []
+        for record in others:
+            cost, curve = self.costs[record.number], record.curve(MRR)
+            if cost * len(curve) >= rung:
+                reached.append(max(curve[: max(1, int(rung / cost))]))
+        own = max(job.seen)
+        values = sorted([own, *reached], reverse=True)
+        return values[max(1, len(values) // 2) - 1] > own
 
     def end(self, job: Job, pruned: bool) -> None:
         self._write(job, "PRUNED" if pruned and not job.still else "COMPLETE")
@@ -286,6 +356,16 @@ def surrogate(path: Path) -> Surrogate:
     return Surrogate(read_table(path))
 
 
+@cache
+def portfolios(space: str) -> Portfolios:
+    return Portfolios(tables(space))
+
+
+def log_of(path: Path) -> str:
+    """The log that a table is of."""
+    return path.stem.split("-")[0]
+
+
 def started(space: Space, points: Sequence[Mapping[str, Any]]) -> Space:
     return replace(space, start=tuple(points))
 
@@ -312,6 +392,8 @@ def simulate(
     space = known.table.space
     if strategy.start == "none":
         space = replace(space, start=())
+    elif strategy.start == "portfolio":
+        space = started(space, left_out(portfolios(known.table.made["space"]), log_of(path)))
     elif strategy.start != "space":
         assert other is not None
         space = warmed(space, earlier(other, seed, strategy.start == "best"))
@@ -407,7 +489,9 @@ def main() -> None:
     if args.other is not None:
         others = dict.fromkeys(args.table, args.other)
     for path in {*others, *others.values()}:  # before the processes fork, so that they need not
-        surrogate(path)
+        known = surrogate(path)
+        if any(STRATEGIES[name].start == "portfolio" for name in names):
+            portfolios(known.table.made["space"])
     with ProcessPoolExecutor(args.processes, get_context("fork")) as pool:
         runs = Runs(args.seeds, args.budget, args.share, args.workers, pool)
         for path, other in others.items():

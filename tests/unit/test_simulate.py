@@ -7,15 +7,17 @@ import json
 import math
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import simulate as simulator
+from portfolio import Portfolios
 from simulate import Job, Ours, Strategy, Trace, World, regret, run, simulate, spend_to
-from surrogate import Surrogate, read_table
+from surrogate import Surrogate, place, read_table, sizes
 
-from paropt.search.space.file import read_space
+from paropt.search.space.file import from_json, read_space
 from paropt.search.space.shipped import find_space
 from paropt.search.study import history
 from paropt.search.study.sampling import uniformly
@@ -74,12 +76,68 @@ def test_the_table_is_read_with_the_noise_of_its_seeds(table_file: Path) -> None
 def test_what_it_says_between_rows_is_near_the_truth(surrogate: Surrogate) -> None:
     space, rng = surrogate.table.space, random.Random(2)
     configs = [space.walk(uniformly(rng)) for _ in range(50)]
-    apart = [abs(surrogate.curve(surrogate.place(c))[0, -1] - value(c, EPOCHS)) for c in configs]
+    apart = [abs(surrogate.curve(c)[-1] - value(c, EPOCHS)) for c in configs]
     assert float(np.median(apart)) < 0.01
-    costs = [float(surrogate.cost(surrogate.place(c))[0]) / c["layers"] * 100 for c in configs]
+    costs = [surrogate.cost(c) / c["layers"] * 100 for c in configs]
     assert float(np.median(costs)) == pytest.approx(1, abs=0.05)
     assert surrogate.best == pytest.approx(0.3 * (1 - math.exp(-EPOCHS)), abs=0.015)
-    assert surrogate.best >= surrogate.curve(surrogate.table.x).max()
+    assert surrogate.best >= max(surrogate.curve(c).max() for c in surrogate.table.configs)
+
+
+def test_where_a_configuration_lies() -> None:
+    """Numbers in their range, by logarithm where they are drawn so; choices that are numbers by
+    their order, others each in a column; what isn't in force in the middle."""
+    source = {
+        "model": "sasrec",
+        "search": {
+            "dropout": {"type": "float", "low": 0.1, "high": 0.5},
+            "learning_rate": {"type": "float", "low": 0.001, "high": 0.1, "log": True},
+            "dim": {"type": "categorical", "choices": [32, 64, 128]},
+            "loss": {"type": "categorical", "choices": ["cross-entropy", "gbce"]},
+            "gbce_t": {"type": "float", "low": 0, "high": 1, "when": {"loss": "gbce"}},
+        },
+    }
+    space = from_json(source)
+    config = {"dropout": 0.2, "learning_rate": 0.01, "dim": 64, "loss": "cross-entropy"}
+    assert place(space, config) == pytest.approx([0.25, 0.5, 0.5, 1, 0, 0.5])
+    # as work: logarithms of what is above zero, and whether the second choice is made
+    assert sizes(space, config) == pytest.approx([math.log(v) for v in (0.2, 0.01, 64)] + [0])
+
+
+class Known:
+    """As much of a table as portfolios need: five rows of an epoch, the first of them published."""
+
+    def __init__(self, worth: list[float]) -> None:
+        self.numbers = list(range(5))
+        self.configs = [{"row": row} for row in self.numbers]
+        self.curves = np.array(worth)[:, None]
+        self.space = SimpleNamespace(start=[{}])
+
+
+def test_a_portfolio_is_chosen_on_the_other_logs() -> None:
+    """On a and b row 1 is nearest to the best on average ((0 + 20) / 2 %), then row 2 is what b
+    lacks; c, which knows better, isn't asked. Rows published for a log are no candidates there."""
+    known: Any = {
+        "a": Known([0.5, 1.0, 0.5, 0.9, 0.1]),
+        "b": Known([0.5, 0.8, 1.0, 0.6, 0.1]),
+        "c": Known([0.1, 0.1, 0.1, 0.1, 1.0]),
+        "retailrocket": Known([1.0, 0.1, 0.1, 0.1, 0.5]),
+    }
+    found = Portfolios({log: known[log] for log in "abc"})
+    assert found.chosen(2, without="c") == [1, 2]
+    assert found.after("c", [1, 2, 4]) == pytest.approx([90, 90, 0])
+    assert Portfolios({log: known[log] for log in ("a", "retailrocket")}).chosen(1, "a") == [0]
+    with_published = Portfolios({"retailrocket": known["retailrocket"], "c": known["c"]})
+    assert with_published.chosen(1, "c") == [0]
+    assert with_published.chosen(5, "retailrocket") == [4, 1, 2, 3]
+
+
+def test_random_rows_are_averaged_over_all_draws() -> None:
+    """Of regrets 0, 50, 90 and 90 without the published row: one row 57.5; two rows: three of six
+    pairs have the 0, two more the 50, one is 90."""
+    known: Any = {"a": Known([0.7, 1.0, 0.5, 0.1, 0.1])}
+    found = Portfolios(known).at_random("a", 2)
+    assert found == pytest.approx([57.5, (3 * 0 + 2 * 50 + 90) / 6])
 
 
 def test_leaving_a_row_out_is_what_it_says(surrogate: Surrogate) -> None:
