@@ -16,7 +16,8 @@ with the parameter ``x`` ends with mrr@20 = x · e / epochs. The parameter ``act
     deaf      as hold, and does not answer stop or yield
 
 ``SCRIPT_LOG`` names a file that gets a line ``ROOT ATTEMPT EPOCH PID`` per trained epoch.
-``SCRIPT_EPOCH`` is the length of an epoch in seconds, ``SCRIPT_START`` a message to die with.
+``SCRIPT_EPOCH`` is the length of an epoch in seconds, ``SCRIPT_SAYS`` the seconds that it is said
+to have taken, ``SCRIPT_START`` a message to die with.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ def tell_epoch(order: dict[str, Any], epoch: int) -> None:
         epoch=epoch,
         metrics={"mrr@20": value, "recall@20": 2 * value},
         loss=1.0 / epoch,
-        seconds=0.1,
+        seconds=float(os.environ.get("SCRIPT_SAYS", "0.1")),
         train_seconds=0.1,
         events_per_second=1000.0,
         peak_memory=1 << 20,

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
-from paropt.errors import EXIT_STORAGE, StorageUnreachable, StudyError
+from paropt.errors import EXIT_STORAGE, ModelError, StorageUnreachable, StudyError
 from paropt.launch.autoscaler import Autoscaler
 from paropt.launch.checkpoint_place import folder_in_store, folders_on_disk
 from paropt.launch.local_slots import LocalSlots, SlotProcess, SlotSpec
@@ -289,7 +289,8 @@ def compute_floor(opened: OpenedStudy) -> threading.Thread | None:
         definition = opened.study.definition
         protocol = definition.protocol
         view = open_dataset(opened.data).view(definition.view)
-        with contextlib.suppress(StorageUnreachable, StudyError):  # then the next launch does it
+        # then the next launch does it; what is wrong with a model is said by the slots
+        with contextlib.suppress(StorageUnreachable, StudyError, ModelError):
             opened.study.set_floor(
                 floors_of(
                     opened.study.space.models,

@@ -41,11 +41,13 @@ class Workshop:
         heartbeat: float = 1.5,
         pruner: str = "none",
         timeout: float | None = None,
+        models: Sequence[str] = (),
     ) -> Any:
+        """``models``: the trials' models, which are searched then."""
         from paropt.search.study.definition import StudyDefinition
         from paropt.search.study.study import Study
 
-        space = {
+        space: dict[str, Any] = {
             "model": "scripted",
             "fixed": {"n_epochs": epochs},
             "search": {
@@ -54,6 +56,11 @@ class Workshop:
             },
             "start": [{"x": x, "act": act} for x, act in acts],
         }
+        if models:
+            del space["model"]
+            space["search"]["model"] = {"type": "categorical", "choices": sorted(set(models))}
+            points = zip(space["start"], models, strict=True)
+            space["start"] = [{**point, "model": model} for point, model in points]
         definition = StudyDefinition(
             name="tried",
             space=space,

@@ -47,6 +47,25 @@ def test_hopeless_trials_are_pruned(workshop: Workshop) -> None:
     assert study.counts()["complete"] == 5
 
 
+def test_a_first_look_that_is_over_makes_way_for_the_next_model(workshop: Workshop) -> None:
+    """Its epoch took all of the time, it says: it goes on when the other model is through, which
+    is better after an epoch, so that it need not wait for the first."""
+    models = ("one", "another")
+    study = workshop.create([(0.6, "hold"), (0.9, "fine")], timeout=3600, models=models)
+    slot = workshop.start(SCRIPT_SAYS="100000")
+    workshop.until(lambda: study.counts()["complete"], "the end of the other model's trial")
+    workshop.go.touch()
+    assert workshop.end(slot) == 0, workshop.said()
+    order = [(0, 1), (1, 1), (1, 2), (1, 3), (0, 2), (0, 3)]
+    assert [(root, epoch) for root, _, epoch in workshop.trained()] == order
+    (handed_back,) = [r for r in workshop.record() if r["event"] == "handed back"]
+    assert handed_back["trial"] == 0
+    assert [(t["model"], t["state"], t["attempt"]) for t in study.trials()] == [
+        ("one", "complete", 1),
+        ("another", "complete", 1),
+    ]
+
+
 def test_a_crashed_trainer_costs_an_attempt_and_goes_on_from_its_checkpoint(
     workshop: Workshop,
 ) -> None:
