@@ -98,6 +98,7 @@ MISTAKES: list[tuple[str, int, list[str]]] = [
     (f"{LAUNCH} --per-device 0", 2, ["'--per-device': 0 is not in the range x>=1"]),
     (f"{LAUNCH} --timeout=-5m", 2, ["'-5m' is no duration", "30m, 1h or 1d"]),
     (f"{LAUNCH} --timeout 0", 2, ["'0' is no duration"]),
+    (f"{LAUNCH} --heartbeat 10", 2, ["'10' is no duration without a unit", "10s, 10m or 10h"]),
     (f"{LAUNCH} --metric mmr@20", 1, ["no metric 'mmr@20'", "did you mean mrr@20?"]),
     (f"{LAUNCH} --metric auc", 1, ["no metric 'auc'", "There are recall@k", "ndcg@k"]),
     (f"{LAUNCH} --metric recall", 1, ["no metric 'recall'", "did you mean recall@20?"]),

@@ -53,7 +53,11 @@ def parse_duration(text: str) -> int:
     Raises:
         ValueError: it is no positive duration.
     """
-    match = _DURATION.fullmatch(text.strip())
+    text = text.strip()
+    match = _DURATION.fullmatch(text)
+    if text.isdecimal() and int(text):
+        units = f"{text}s, {text}m or {text}h"
+        raise ValueError(f"{text!r} is no duration without a unit; write {units}")
     if match is None or float(match[1]) == 0:
         raise ValueError(f"{text!r} is no duration; write 30m, 1h or 1d")
     return round(float(match[1]) * _DURATION_MS[match[2]])
