@@ -31,19 +31,13 @@ import numpy as np
 import optuna
 import torch
 from portfolio import Portfolios, left_out, tables
-from surrogate import Cost, Surrogate, read_table, sizes
+from surrogate import Surrogate, read_table
 
 from paropt.search.setup.warm_start import POINTS, best_points, warmed
 from paropt.search.space.space import Config, Space
 from paropt.search.study.history import History, Record
 from paropt.search.study.pruning import complete_pruner, reason_to_prune, stands_still
-from paropt.search.study.sampling import (
-    Proposal,
-    Sampler,
-    Undrawn,
-    complete_sampler,
-    derived_seed,
-)
+from paropt.search.study.sampling import Sampler, complete_sampler, derived_seed
 from paropt.training.evaluation import objective
 from paropt.training.evaluation.objective import Objective
 
@@ -63,15 +57,13 @@ class Strategy:
     of a search on the other table, as ``--warm-start`` does, "worst" with that search's worst;
     "portfolio" with those that portfolio.py chooses on all tables of the space but the log's own.
     ``steady``: of so many best epochs paropt takes the mean when it compares trials.
-    ``cheapest``: of so many proposals that which an epoch is thought to cost least of, as the costs
-    seen so far tell. ``clock``: rungs are in seconds, those of an average trial's epochs.
+    ``clock``: rungs are in seconds, those of an average trial's epochs.
     """
 
-    sampler: str = "tpe"
+    sampler: Mapping[str, Any] | str = "tpe"
     pruner: Mapping[str, Any] | str = "none"
     start: str = "none"
     steady: int = objective.STEADY
-    cheapest: int = 1
     clock: bool = False
     optuna: Callable[[int], tuple[Any, Any]] | None = None
 
@@ -92,6 +84,10 @@ def _median(seed: int) -> tuple[Any, Any]:
 
 def _official(seed: int) -> tuple[Any, Any]:
     return optuna.samplers.TPESampler(seed=seed), optuna.pruners.NopPruner()
+
+
+def of_cheapest(count: int) -> dict[str, Any]:
+    return {"name": "tpe", "cheapest": count}
 
 
 def _rungs(first: int, factor: int) -> dict[str, Any]:
@@ -127,10 +123,9 @@ STRATEGIES = {
             ("portfolio", "portfolio"),
         )
         for kind, more in (
-            ("of 3 the cheapest", {"cheapest": 3}),
-            ("of 8 the cheapest", {"cheapest": 8}),
+            *((f"of {k} the cheapest", {"sampler": of_cheapest(k)}) for k in (1, 2, 3, 5, 8)),
             ("rungs in seconds", {"clock": True}),
-            ("of 3 the cheapest, rungs in seconds", {"cheapest": 3, "clock": True}),
+            ("of 1 the cheapest, rungs in seconds", {"clock": True, "sampler": of_cheapest(1)}),
         )
     },
     "warm": Strategy(pruner="asha", start="best"),
@@ -209,34 +204,15 @@ class Ours:
     """paropt's sampler and pruner on records like those of its database."""
 
     def __init__(self, space: Space, strategy: Strategy, seed: int) -> None:
-        self.space, self.strategy = space, strategy
+        self.strategy = strategy
         self.sampler = Sampler(space, complete_sampler(strategy.sampler), seed, MRR)
         self.pruner = complete_pruner(strategy.pruner)
         self.history = History(0)
         self.costs: dict[int, float] = {}  # of an epoch, by trial
 
-    def draw(self) -> Config:
-        """The next configuration; of several proposals the cheapest."""
-        found = self.sampler.choose(self.history, None)
-        if isinstance(found, Undrawn):
-            salts = ["", *map(str, range(1, self.strategy.cheapest))]
-            proposed = [self.sampler.propose(self.history, salt) for salt in salts]
-            configs = [p.config for p in proposed if p is not None and p.config is not None]
-            if len(configs) > 1:
-                cost = self._cost()
-                configs.sort(key=lambda config: cost(sizes(self.space, config)))
-            found = self.sampler.choose(self.history, Proposal(configs[0] if configs else None))
-        assert found is not None and not isinstance(found, Undrawn)
-        return found
-
-    def _cost(self) -> Callable[[Any], float]:
-        known = [self.history.records[trial].meta["params"] for trial in self.costs]
-        rows = np.array([sizes(self.space, config) for config in known])
-        cost = Cost(rows, np.array(list(self.costs.values())))
-        return lambda row: float(cost.at(row[None])[0])
-
     def ask(self, world: World, index: int) -> Job:
-        config = self.draw()
+        config = self.sampler.draw(self.history)
+        assert config is not None
         searched = self.sampler.searched(config)
         meta = {"root": index, "model": config["model"], "params": config, "searched": searched}
         record = Record(index, index, "RUNNING", None, None, None, meta, {}, {METRIC: []}, {})
@@ -248,7 +224,7 @@ class Ours:
     def _write(self, job: Job, state: str) -> None:
         value = max(job.seen) if state != "RUNNING" else None
         old = self.history.records[job.handle]
-        curves = {METRIC: list(job.seen)}
+        curves = {METRIC: list(job.seen), "seconds": [job.cost] * len(job.seen)}
         self.history.records[job.handle] = replace(old, state=state, value=value, curves=curves)
 
     def worth(self, job: Job) -> float:

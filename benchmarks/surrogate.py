@@ -26,6 +26,7 @@ from paropt.search.space.file import read_space
 from paropt.search.space.parameter import Parameter
 from paropt.search.space.shipped import find_space
 from paropt.search.space.space import Config, Space
+from paropt.search.study.epoch_costs import CostModel, numeric, sizes_of
 from paropt.search.study.sampling import uniformly
 
 Array = NDArray[np.float64]
@@ -71,7 +72,7 @@ def read_table(path: Path) -> Table:
         [int(rows[k].get("row", k)) for k in kept],
         found,
         np.array([place(space, config) for config in found]),
-        np.array([sizes(space, config) for config in found]),
+        np.array([sizes_of(space, config) for config in found]),
         curves[kept],
         seconds[kept],
         np.vstack(noise),
@@ -100,7 +101,7 @@ def place(space: Space, config: Config) -> Array:
     cells: list[float] = []
     for p in space.searched:
         value = config[p.name] if p.label in active else None
-        if p.kind == "categorical" and not _numeric(p):
+        if p.kind == "categorical" and not numeric(p):
             cells += [0.5 if value is None else float(value == choice) for choice in p.choices]
         elif value is None:
             cells.append(0.5)
@@ -111,26 +112,6 @@ def place(space: Space, config: Config) -> Array:
         else:
             cells.append((value - p.low) / (p.high - p.low))
     return np.array(cells)
-
-
-def sizes(space: Space, config: Config) -> Array:
-    """A configuration as its cost sees it: the logarithms of numbers above zero, and for each
-    other choice whether it is made."""
-    active = {p.label for p in space.active(config)}
-    cells: list[float] = []
-    for p in space.searched:
-        value = config[p.name] if p.label in active else None
-        if p.kind != "categorical" or _numeric(p):
-            low = min(p.choices) if p.kind == "categorical" else p.low
-            if low > 0:
-                cells.append(math.log(value if value is not None else low))
-        else:
-            cells += [float(value == choice) for choice in p.choices[1:]]
-    return np.array(cells)
-
-
-def _numeric(parameter: Parameter) -> bool:
-    return all(type(choice) in (int, float) for choice in parameter.choices)
 
 
 class Process:
@@ -189,34 +170,6 @@ def _negative_likelihood(
     return 0.5 * (half**2).sum() / outputs + root.diagonal().log().sum() + prior
 
 
-class Cost:
-    """Seconds as least squares have them: their logarithm, quadratic in ``sizes``.
-
-    Work is a product of sizes, so in logarithms it is nearly a plane. A ridge keeps columns that
-    few rows tell apart small; of five, that is taken which misses least with a row left out.
-    """
-
-    def __init__(self, sizes: Array, seconds: Array) -> None:
-        self.middle, self.scale = sizes.mean(0), sizes.std(0) + 1e-9
-        design, wanted = self._features(sizes), np.log(seconds)
-        found = []
-        for ridge in (1e-3, 1e-2, 1e-1, 1.0, 10.0):
-            penalty = ridge * np.eye(design.shape[1])
-            penalty[0, 0] = 0
-            solved = np.linalg.solve(design.T @ design + penalty, design.T)
-            weights, hat = solved @ wanted, np.einsum("ij,ji->i", design, solved)
-            missed = (wanted - design @ weights) / (1 - hat)
-            found.append((float((missed**2).mean()), weights, np.exp(wanted - missed)))
-        _, self.weights, self.left_out = min(found, key=lambda one: one[0])
-
-    def _features(self, sizes: Array) -> Array:
-        z = (sizes - self.middle) / self.scale
-        return np.hstack([np.ones((len(z), 1)), z, z**2])
-
-    def at(self, sizes: Array) -> Array:
-        return np.asarray(np.exp(self._features(sizes) @ self.weights))
-
-
 class Surrogate:
     """The curve and the seconds per epoch of any configuration of the table's space.
 
@@ -228,7 +181,7 @@ class Surrogate:
         self.table = table
         self.top = float(table.curves.max()) * 1.03
         self.curves = Process(table.x, -np.log(self.top - table.curves))
-        self.seconds = Cost(table.sizes, table.seconds)
+        self.seconds = CostModel(table.sizes, table.seconds)
         self.best, self.best_config = self._optimum()
 
     def curve(self, config: Config) -> Array:
@@ -241,7 +194,7 @@ class Surrogate:
 
     def cost(self, config: Config) -> float:
         """Seconds per epoch."""
-        return float(self.seconds.at(sizes(self.table.space, config)[None])[0])
+        return float(self.seconds.at(sizes_of(self.table.space, config)[None])[0])
 
     def _optimum(self) -> tuple[float, Config]:
         """The best value of the noiseless answers, over many points and their neighbourhoods."""

@@ -15,11 +15,12 @@ import pytest
 import simulate as simulator
 from portfolio import Portfolios
 from simulate import Job, Ours, Strategy, Trace, World, regret, run, simulate, spend_to
-from surrogate import Surrogate, place, read_table, sizes
+from surrogate import Surrogate, place, read_table
 
 from paropt.search.space.file import from_json, read_space
 from paropt.search.space.shipped import find_space
 from paropt.search.study import history
+from paropt.search.study.epoch_costs import sizes_of
 from paropt.search.study.sampling import uniformly
 from paropt.training.evaluation.objective import Objective
 
@@ -101,7 +102,7 @@ def test_where_a_configuration_lies() -> None:
     config = {"dropout": 0.2, "learning_rate": 0.01, "dim": 64, "loss": "cross-entropy"}
     assert place(space, config) == pytest.approx([0.25, 0.5, 0.5, 1, 0, 0.5])
     # as work: logarithms of what is above zero, and whether the second choice is made
-    assert sizes(space, config) == pytest.approx([math.log(v) for v in (0.2, 0.01, 64)] + [0])
+    assert sizes_of(space, config) == pytest.approx([math.log(v) for v in (0.2, 0.01, 64)] + [0])
 
 
 class Known:

@@ -11,12 +11,14 @@ moment ago (:meth:`Sampler.propose`), and taken under the lock if nobody was giv
 
 The default sampler is TPE (Bergstra et al., NIPS 2011), multivariate (Falkner et al., ICML 2018)
 because a good learning rate depends on batch size and dropout, grouped where parameters are
-conditional; trials that run count as bad (the constant liar), so that workers spread out.
+conditional; trials that run count as bad (the constant liar), so that workers spread out. Of three
+proposals the one that an epoch is thought to cost least of is taken (epoch_costs.py).
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from paropt.errors import StudyError
 from paropt.search.space.parameter import Parameter
 from paropt.search.space.space import Choose, Config, Space
+from paropt.search.study.epoch_costs import cheapest
 from paropt.search.study.history import History, Record, key_of
 from paropt.search.study.pruning import complete_choice
 from paropt.storage import trial_rows
@@ -41,7 +44,8 @@ if TYPE_CHECKING:
     from paropt.search.study.optuna_view import OptunaView
 
 SAMPLERS: dict[str, dict[str, int]] = {
-    "tpe": {"startup": 10, "candidates": 24},
+    # candidates: of TPE's for a proposal; cheapest: of so many proposals the one that costs least
+    "tpe": {"startup": 10, "candidates": 24, "cheapest": 3},
     "random": {},
     "grid": {},
 }
@@ -172,10 +176,12 @@ class Sampler:
         if not self._informed(lineages):
             return None
         taken = {record.key for record in lineages}
-        for config in self.drawn(history, len(lineages), salt):
-            if key_of(self.searched(config)) not in taken:
-                return Proposal(config)
-        return Proposal(None)
+        drawn = self.drawn(history, len(lineages), salt)
+        free = (config for config in drawn if key_of(self.searched(config)) not in taken)
+        proposed = list(itertools.islice(free, self.options.get("cheapest", 1)))
+        if not proposed:
+            return Proposal(None)
+        return Proposal(cheapest(self.space, proposed, lineages))
 
     def _informed(self, lineages: Sequence[Record]) -> bool:
         # one beyond a limit has no value, and tells where not to look

@@ -20,6 +20,7 @@ from paropt.search.study.front import front
 from paropt.search.study.history import LOST, History, best_first, counts, searched_values
 from paropt.search.study.plan import Job, jobs_of
 from paropt.search.study.pruning import complete_pruner
+from paropt.search.study.sampling import DEFAULT as DEFAULT_SAMPLER
 from paropt.search.study.sampling import Sampler, complete_sampler
 from paropt.search.study.state import State, StudyState, now_of, seconds_left
 from paropt.search.study.summary import Importance
@@ -403,9 +404,10 @@ def _recorded(connection: Connection, study: int, name: str) -> StudyDefinition:
 
 def _as_recorded(attrs: trial_rows.StudyAttributes, name: str) -> StudyDefinition:
     recorded = StudyDefinition.from_json(attrs.get(trial_rows.DEFINITION, {}))
-    # what earlier versions made never ends a trial for standing still
+    # what earlier versions made never ends a trial for standing still, nor asks what an epoch costs
     pruner = complete_pruner({"still": 0, **recorded.pruner})
-    sampler = complete_sampler(recorded.sampler)
+    tpe = recorded.sampler.get("name", DEFAULT_SAMPLER) == DEFAULT_SAMPLER
+    sampler = complete_sampler({**({"cheapest": 1} if tpe else {}), **recorded.sampler})
     return replace(recorded, name=name, sampler=sampler, pruner=pruner)
 
 
