@@ -45,18 +45,24 @@ class Similarity(nn.Module):
     def watch(self, h: Tensor, table: Tensor, targets: Tensor, others: Tensor) -> None:
         """Look at a sample of h [T, d] evenly spread over the batch; ``others`` are those of
         :meth:`draw`. They and the ``targets`` are places in the table."""
+        # as few operations as can be: in a step of few tokens each costs as much as its sum
         every = -(-len(h) // SAMPLE)
-        h, targets = F.normalize(h[::every].float(), dim=1), targets[::every]
-        right, wrong = (
-            (h * F.normalize(F.embedding(items, table).float(), dim=1)).sum(1)
-            for items in (targets, others)
-        )
-        self.positive += _histogram(right)
-        self.negative += _histogram(wrong)
+        h = F.normalize(h[::every].float(), dim=1)
+        items = torch.stack([targets[::every], others])
+        cosines = (F.normalize(F.embedding(items, table).float(), dim=2) * h).sum(2)
+        right, wrong = _histograms(cosines)
+        self.positive += right
+        self.negative += wrong
         # ‖x − y‖² = 2 − 2 cos on the sphere; each with its neighbour in the sample
-        apart = 2 - 2 * (h[1:] * h[:-1]).sum(1)
-        parts = [right.sum(), wrong.sum(), len(h), torch.exp(-2 * apart).sum(), len(apart)]
-        self.sums += torch.stack([torch.as_tensor(p, device=h.device).double() for p in parts])
+        close = torch.exp(4 * (h[1:] * h[:-1]).sum(1) - 4)
+        counts = torch.tensor([len(h), max(0, len(h) - 1)], dtype=torch.float64, device=h.device)
+        sums = [
+            cosines.double().sum(1),
+            counts[:1],
+            close.double().sum(0, keepdim=True),
+            counts[1:],
+        ]
+        self.sums += torch.cat(sums)
 
     def end_epoch(self) -> dict[str, Any]:
         """The epoch's figures; empty where nothing was seen."""
@@ -78,7 +84,9 @@ class Similarity(nn.Module):
         }
 
 
-def _histogram(cosines: Tensor) -> Tensor:
-    """Counts over _BINS equal bins of [−1, 1]."""
+def _histograms(cosines: Tensor) -> Tensor:
+    """Of each row [k, n] its counts over _BINS equal bins of [−1, 1]: [k, _BINS]."""
     bins = ((cosines + 1) * (_BINS / 2)).long().clamp_(0, _BINS - 1)
-    return torch.bincount(bins, minlength=_BINS)
+    for row in range(1, len(bins)):
+        bins[row] += row * _BINS
+    return torch.bincount(bins.flatten(), minlength=len(bins) * _BINS).view(-1, _BINS)
