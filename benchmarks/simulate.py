@@ -57,10 +57,11 @@ class Strategy:
     of a search on the other table, as ``--warm-start`` does, "worst" with that search's worst;
     "portfolio" with those that portfolio.py chooses on all tables of the space but the log's own.
     ``steady``: of so many best epochs paropt takes the mean when it compares trials.
+    ``sampler`` is TPE whose every proposal is tried, unless the strategy is paropt's own today.
     ``clock``: rungs are in seconds, those of an average trial's epochs.
     """
 
-    sampler: Mapping[str, Any] | str = "tpe"
+    sampler: Mapping[str, Any] | str = field(default_factory=lambda: of_cheapest(1))
     pruner: Mapping[str, Any] | str = "none"
     start: str = "none"
     steady: int = objective.STEADY
@@ -112,7 +113,9 @@ STRATEGIES = {
         for first, factor in ((1, 2), (1, 3), (2, 2), (2, 3), (2, 4), (3, 2))
     },
     **{
-        f"paropt, still {still}": Strategy(pruner={"name": "asha", "still": still}, start="space")
+        f"paropt, still {still}": Strategy(
+            "tpe", pruner={"name": "asha", "still": still}, start="space"
+        )
         for still in (0, 20, 40)
     },
     **{
@@ -125,13 +128,13 @@ STRATEGIES = {
         for kind, more in (
             *((f"of {k} the cheapest", {"sampler": of_cheapest(k)}) for k in (1, 2, 3, 5, 8)),
             ("rungs in seconds", {"clock": True}),
-            ("of 1 the cheapest, rungs in seconds", {"clock": True, "sampler": of_cheapest(1)}),
+            ("of 3 the cheapest, rungs in seconds", {"clock": True, "sampler": of_cheapest(3)}),
         )
     },
     "warm": Strategy(pruner="asha", start="best"),
     "warmed badly": Strategy(pruner="asha", start="worst"),
-    "paropt": Strategy(pruner="asha", start="space"),
-    "portfolio": Strategy(pruner="asha", start="portfolio"),
+    "paropt": Strategy("tpe", pruner="asha", start="space"),
+    "portfolio": Strategy("tpe", pruner="asha", start="portfolio"),
     "paropt by the best epoch": Strategy(pruner="asha", start="space", steady=1),
 }
 
