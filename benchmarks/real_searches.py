@@ -39,6 +39,7 @@ from paropt.training.evaluation.ranking import evaluate
 from paropt.training.fitting.fit import Fit
 
 SPACE = "gru4rec_xe_shared"
+WAYS = ["tpe + asha, of 1 the cheapest", "tpe + asha, of 3 the cheapest"]
 COLUMNS = ("set", "strategy", "seed", "spent", "worth", "test", "trials", "epochs")
 Row = dict[str, Any]
 
@@ -149,7 +150,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True, help="keep the prepared sets here")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--set", choices=[*CUTS], nargs="*", default=["retailrocket"])
-    parser.add_argument("--strategy", choices=[*STRATEGIES], nargs="*", default=["tpe + asha"])
+    parser.add_argument("--strategy", choices=[*STRATEGIES], nargs="*", default=WAYS)
     parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3])
     parser.add_argument("--seconds", type=float, default=240)
     parser.add_argument("--marks", type=float, nargs="*", default=[30, 60, 120, 240])
