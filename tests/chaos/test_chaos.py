@@ -37,7 +37,7 @@ def test_nothing_is_lost_whatever_is_killed() -> None:
 @pytest.mark.parametrize(
     ("mutation", "seen"),
     [
-        ("no fencing", "BROKEN fenced writes"),
+        pytest.param("no fencing", "BROKEN fenced writes", marks=pytest.mark.long),
         ("forgetful", "BROKEN lost: epoch 3"),
     ],
 )

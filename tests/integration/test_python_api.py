@@ -46,6 +46,7 @@ def _shown(executed: dict[str, str], part: str) -> str:
     return found
 
 
+@pytest.mark.long
 def test_the_notebook_goes_from_events_to_recommendations(executed: dict[str, str]) -> None:
     assert "16,477 events of 720 items" in _shown(executed, "paropt.prepare(")
     assert "the data frame" in _shown(executed, "paropt.prepare(")
