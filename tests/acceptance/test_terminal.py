@@ -152,7 +152,7 @@ class Terminal:
     def assert_clean(self) -> None:
         assert not self.screen.wrapped, "\n".join(self.lines)
         assert not self.screen.cursor.hidden, "the cursor is shown again"
-        assert self.screen.cursor.x == 0, "no half line is left"
+        assert self.screen.cursor.x == 0, f"no half line is left, after {self.raw[-200:]!r}"
         assert self.lines[self.screen.cursor.y] == ""
 
 
