@@ -72,7 +72,7 @@ def search(world: World, space: Space, way: Strategy, seconds: float) -> Iterato
     ours = Ours(space, way, derived_seed("search", world.seed))
     spent, best, trials, epochs, test = 0.0, -1.0, 0, 0, 0.0
     while spent < seconds:
-        job, taken = ours.ask(world, trials), 0.0  # type: ignore[arg-type]
+        job, taken = ours.ask(world, trials), 0.0
         for took, value in trained(world):
             spent, taken, epochs = spent + took, taken + took, epochs + 1
             job.seen.append(value)

@@ -187,10 +187,17 @@ class Trace:
         return self.value[place] if place >= 0 else 0.0
 
 
+class Trains(Protocol):
+    """What a search has its configurations trained by."""
+
+    def train(self, config: Config, index: int) -> tuple[list[float], float, float]:
+        """The curve, what an epoch costs, and the noiseless best value."""
+
+
 class Search(Protocol):
     """What strategies have in common."""
 
-    def ask(self, world: World, index: int) -> Job:
+    def ask(self, world: Trains, index: int) -> Job:
         """The next trial."""
 
     def worth(self, job: Job) -> float:
@@ -213,7 +220,7 @@ class Ours:
         self.history = History(0)
         self.costs: dict[int, float] = {}  # of an epoch, by trial
 
-    def ask(self, world: World, index: int) -> Job:
+    def ask(self, world: Trains, index: int) -> Job:
         config = self.sampler.draw(self.history)
         assert config is not None
         searched = self.sampler.searched(config)
@@ -277,7 +284,7 @@ class Optunas:
         self.space = space
         self.ranges = Sampler(space, complete_sampler("tpe"), seed, MRR).distributions
 
-    def ask(self, world: World, index: int) -> Job:
+    def ask(self, world: Trains, index: int) -> Job:
         trial = self.study.ask(self.ranges)
         config = self.space.walk(lambda p: p.snap(trial.params[p.label]))
         return Job(*world.train(config, index), trial)
