@@ -23,6 +23,7 @@ import json
 import platform
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -58,13 +59,19 @@ Rows = Iterator[dict[str, str]]
 
 @dataclass(frozen=True)
 class Cut:
-    """A part of a real set: the last ``sessions`` of its training rows, by the column ``key``."""
+    """A part of a real set: the last ``sessions`` of its training rows, by the column ``key``.
+
+    Of each the last ``events``, if that is set: a protocol that judges one event of each user
+    needs many users, and these have more events than can be trained in a quarter minute.
+    """
 
     file: str
     key: str
     sessions: int
     options: Options
     times: bool = False
+    events: int | None = None
+    by_time: str | None = None  # the column to sort by, where a file is not in time order
     keep: Callable[[dict[str, str]], bool] = lambda row: True
     given: dict[str, str] = field(default_factory=dict)  # other parts that come split
 
@@ -78,20 +85,21 @@ _USERS = Options(
     session_key="user_id", item_key="item_id", order_column="pos", protocol="leave-one-out"
 )
 CUTS = {
-    "ml1m": Cut("ml1m/interactions_ordered.csv.gz", "user_id", 400,
-                replace(_USERS, time_key="ts_est"), times=True),
-    "beauty": Cut("beauty/beauty_sequences.csv.gz", "user_id", 6_000, _USERS),
+    "ml1m": Cut("ml1m/interactions_ordered.csv.gz", "user_id", 1_500,
+                replace(_USERS, time_key="ts_est"), times=True, events=12),
+    "beauty": Cut("beauty/beauty_sequences.csv.gz", "user_id", 4_000, _USERS, events=7),
     "yoochoose_100k": Cut("yoochoose_100k/train.tsv.gz", "SessionId", 4_000, Options(), True,
                           given={"valid": "yoochoose_100k/valid.tsv.gz",
                                  "test": "yoochoose_100k/test.tsv.gz"}),
     "ml100k": Cut("ml100k/ml-100k.inter", "user_id:token", 943,
-                  Options(format="recbole"), times=True),
-    "taobao": Cut("taobao_slice/events.csv.gz", "user_id", 815,
+                  Options(format="recbole", protocol="leave-one-out"), times=True, events=18,
+                  by_time="timestamp:float"),
+    "taobao": Cut("taobao_slice/events.csv.gz", "user_id", 500,
                   Options(session_key="user_id", item_key="item_id", time_key="ts",
                           session_gap_ms=1_800_000, min_support=2), times=True),
-    "globo": Cut("globo/clicks.csv.gz", "session_id", 25_000,
+    "globo": Cut("globo/clicks.csv.gz", "session_id", 12_000,
                  Options(session_key="session_id", item_key="click_article_id",
-                         time_key="click_timestamp", test_days=0.05), times=True,
+                         time_key="click_timestamp", test_days=0.05), times=True, by_time="click_timestamp",
                  keep=lambda row: row["click_timestamp"] < "1508112000000"),  # 2017-10-16
     "yoochoose1_64": Cut("yoochoose1_64/sessions.csv.gz", "session", 9_000, _ORDER,
                          keep=_training),
@@ -119,9 +127,17 @@ def _last_sessions(source: Path, out: Path, cut: Cut) -> None:
     with opened(source, "rt", newline="") as lines:
         reader = csv.DictReader(lines, delimiter=separator)
         rows = [row for row in reader if cut.keep(row)]
-    if "click_timestamp" in rows[0]:  # the only one whose file is not in time order
-        rows.sort(key=lambda row: row["click_timestamp"])
+    if cut.by_time:
+        rows.sort(key=lambda row: float(row[cut.by_time or ""]))
     kept = set(list(dict.fromkeys(row[cut.key] for row in rows))[-cut.sessions :])
+    if cut.events:
+        following = Counter(row[cut.key] for row in rows)
+        late = []
+        for row in rows:
+            if following[row[cut.key]] <= cut.events:
+                late.append(row)
+            following[row[cut.key]] -= 1
+        rows = late
     with out.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), delimiter=separator)
         writer.writeheader()
