@@ -99,7 +99,8 @@ CUTS = {
                           session_gap_ms=1_800_000, min_support=2), times=True),
     "globo": Cut("globo/clicks.csv.gz", "session_id", 12_000,
                  Options(session_key="session_id", item_key="click_article_id",
-                         time_key="click_timestamp", test_days=0.05), times=True, by_time="click_timestamp",
+                         time_key="click_timestamp", test_days=0.05), times=True,
+                 by_time="click_timestamp",
                  keep=lambda row: row["click_timestamp"] < "1508112000000"),  # 2017-10-16
     "yoochoose1_64": Cut("yoochoose1_64/sessions.csv.gz", "session", 9_000, _ORDER,
                          keep=_training),
