@@ -44,7 +44,9 @@ MUTATIONS = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--short", action="store_true", help="half a minute, without real trainings")
+    parser.add_argument(
+        "--short", action="store_true", help="half a minute, without real trainings"
+    )
     parser.add_argument(
         "--store", action="store_true", help="checkpoints in an object store (the extra remote)"
     )
