@@ -59,6 +59,10 @@ class Strategy:
     ``steady``: of so many best epochs paropt takes the mean when it compares trials.
     ``sampler`` is TPE whose every proposal is tried, unless the strategy is paropt's own today.
     ``clock``: rungs are in seconds, those of an average trial's epochs.
+    ``promote``: before anything new, a trial that was cut goes on if it would not be cut today, as
+    asynchronous Hyperband promotes (Li et al., MLSys 2020).
+    ``twice``: whoever asks for the best has the two best trained with one more seed first, and
+    pays for that.
     """
 
     sampler: Mapping[str, Any] | str = field(default_factory=lambda: of_cheapest(1))
@@ -66,6 +70,8 @@ class Strategy:
     start: str = "none"
     steady: int = objective.STEADY
     clock: bool = False
+    promote: bool = False
+    twice: bool = False
     optuna: Callable[[int], tuple[Any, Any]] | None = None
 
 
@@ -135,6 +141,8 @@ STRATEGIES = {
     "warmed badly": Strategy(pruner="asha", start="worst"),
     "paropt": Strategy("tpe", pruner="asha", start="space"),
     "portfolio": Strategy("tpe", pruner="asha", start="portfolio"),
+    "paropt, promotion": Strategy("tpe", pruner="asha", start="space", promote=True),
+    "paropt, the last two twice": Strategy("tpe", pruner="asha", start="space", twice=True),
     "paropt by the best epoch": Strategy(pruner="asha", start="space", steady=1),
 }
 
@@ -168,6 +176,7 @@ class Job:
     cost: float
     plain: float
     handle: Any
+    config: Config
     seen: list[float] = field(default_factory=list)
     still: bool = False  # it ends because it has nothing more to gain
 
@@ -219,17 +228,32 @@ class Ours:
         self.pruner = complete_pruner(strategy.pruner)
         self.history = History(0)
         self.costs: dict[int, float] = {}  # of an epoch, by trial
+        self.cut: list[Job] = []
 
     def ask(self, world: Trains, index: int) -> Job:
+        if self.strategy.promote and (job := self._promoted()) is not None:
+            self.cut.remove(job)
+            self._write(job, "RUNNING")
+            return job
         config = self.sampler.draw(self.history)
         assert config is not None
         searched = self.sampler.searched(config)
         meta = {"root": index, "model": config["model"], "params": config, "searched": searched}
         record = Record(index, index, "RUNNING", None, None, None, meta, {}, {METRIC: []}, {})
         self.history.records[index] = record
-        job = Job(*world.train(config, index), index)
+        job = Job(*world.train(config, index), index, config)
         self.costs[index] = job.cost
         return job
+
+    def _promoted(self) -> Job | None:
+        """Of the trials that were cut and would not be today, the best."""
+        records = self.history.records.values()
+        good = []
+        for job in self.cut:
+            others = [r.curve(MRR) for r in records if r.number != job.handle]
+            if reason_to_prune(self.pruner, job.seen, others, (), len(job.curve)) is None:
+                good.append(job)
+        return max(good, key=self.worth, default=None)
 
     def _write(self, job: Job, state: str) -> None:
         value = max(job.seen) if state != "RUNNING" else None
@@ -271,7 +295,10 @@ class Ours:
         return values[max(1, len(values) // 2) - 1] > own
 
     def end(self, job: Job, pruned: bool) -> None:
-        self._write(job, "PRUNED" if pruned and not job.still else "COMPLETE")
+        cut = pruned and not job.still
+        if cut:
+            self.cut.append(job)
+        self._write(job, "PRUNED" if cut else "COMPLETE")
 
 
 class Optunas:
@@ -287,7 +314,7 @@ class Optunas:
     def ask(self, world: Trains, index: int) -> Job:
         trial = self.study.ask(self.ranges)
         config = self.space.walk(lambda p: p.snap(trial.params[p.label]))
-        return Job(*world.train(config, index), trial)
+        return Job(*world.train(config, index), trial, config)
 
     def worth(self, job: Job) -> float:
         return max(job.seen)
@@ -303,7 +330,31 @@ class Optunas:
             self.study.tell(job.handle, max(job.seen))
 
 
-def run(search: Search, world: World, budget: float, workers: int) -> Trace:
+class Twice:
+    """The better of the two best, each trained with one more seed."""
+
+    def __init__(self, world: Trains) -> None:
+        self.world = world
+        self.two: list[tuple[float, Job]] = []
+        self.known: dict[int, float] = {}  # the worth by the other seed, by job
+
+    def choose(self, job: Job, worth: float) -> tuple[float, float]:
+        """What the second trainings cost, and the noiseless value of the choice."""
+        others = [pair for pair in self.two if pair[1] is not job]
+        self.two = sorted([*others, (worth, job)], key=lambda pair: -pair[0])[:2]
+        means = [((own + self._again(of)) / 2, of.plain) for own, of in self.two]
+        return sum(of.cost * len(of.curve) for _, of in self.two), max(means)[1]
+
+    def _again(self, job: Job) -> float:
+        if id(job) not in self.known:
+            curve, _, _ = self.world.train(job.config, 1_000_000 + len(self.known))
+            self.known[id(job)] = MRR.steady(curve) or 0.0
+        return self.known[id(job)]
+
+
+def run(
+    search: Search, world: World, budget: float, workers: int, twice: Twice | None = None
+) -> Trace:
     """Spends ``budget`` on ``workers``, each of which takes its time for every epoch."""
     trace, best = Trace(), (-1.0, 0.0)
     epochs = world.surrogate.table.curves.shape[1]
@@ -320,8 +371,9 @@ def run(search: Search, world: World, budget: float, workers: int) -> Trace:
         trace.epochs += 1
         if (worth := search.worth(job)) > best[0]:
             best = worth, job.plain
-        trace.spent.append(spent)
-        trace.value.append(best[1])
+        extra, plain = twice.choose(job, worth) if twice else (0.0, best[1])
+        trace.spent.append(max(spent + extra, trace.spent[-1] if trace.spent else 0.0))
+        trace.value.append(plain)
         pruned = search.prune(job)
         if pruned or len(job.seen) == epochs:
             pruned = pruned and len(job.seen) < epochs
@@ -363,7 +415,7 @@ def earlier(path: Path, seed: int, best: bool) -> list[dict[str, Any]]:
     run(search, World(known, derived_seed("earlier", seed)), EARLIER, 1)
     records = [record for record in search.history.records.values() if record.scored]
     if best:
-        return best_points(known.table.space, records, METRIC)
+        return best_points(known.table.space, records, MRR)
     records.sort(key=lambda record: record.value or 0.0)
     return [dict(record.meta["searched"]) for record in records[:POINTS]]
 
@@ -384,8 +436,10 @@ def simulate(
         assert other is not None
         space = warmed(space, earlier(other, seed, strategy.start == "best"))
     kind = Optunas if strategy.optuna else Ours
-    return run(kind(space, strategy, derived_seed("search", seed)), World(known, seed), budget,
-               workers)  # fmt: skip
+    world = World(known, seed)
+    twice = Twice(world) if strategy.twice else None
+    search = kind(space, strategy, derived_seed("search", seed))
+    return run(search, world, budget, workers, twice)
 
 
 def regret(known: Surrogate, value: float) -> float:

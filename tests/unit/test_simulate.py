@@ -14,14 +14,25 @@ import numpy as np
 import pytest
 import simulate as simulator
 from portfolio import Portfolios
-from simulate import Job, Ours, Strategy, Trace, World, regret, run, simulate, spend_to
+from simulate import (
+    Job,
+    Ours,
+    Strategy,
+    Trace,
+    Twice,
+    World,
+    regret,
+    run,
+    simulate,
+    spend_to,
+)
 from surrogate import Surrogate, place, read_table
 
 from paropt.search.space.file import from_json, read_space
 from paropt.search.space.shipped import find_space
-from paropt.search.study import history
 from paropt.search.study.epoch_costs import sizes_of
 from paropt.search.study.sampling import uniformly
+from paropt.training.evaluation import objective
 from paropt.training.evaluation.objective import Objective
 
 SPACE, EPOCHS = "gru4rec_xe_shared", 4
@@ -162,7 +173,7 @@ class Scripted:
 
     def ask(self, world: World, index: int) -> Job:
         curve, cost = self.jobs[index]
-        return Job(curve, cost, max(curve), index)
+        return Job(curve, cost, max(curve), index, {})
 
     def worth(self, job: Job) -> float:
         return max(job.seen)
@@ -239,7 +250,43 @@ def test_a_strategy_says_by_how_many_epochs_it_compares(
     way = Strategy(steady=steady)
     simulate(table_file, way, 1, 1, 1, None)  # where it takes hold, for this process
     try:
-        job = Job([], 1.0, 0.0, 0, seen=[0.1, 0.4, 0.3, 0.5])
+        job = Job([], 1.0, 0.0, 0, {}, seen=[0.1, 0.4, 0.3, 0.5])
         assert Ours(surrogate.table.space, way, 1).worth(job) == pytest.approx(worth)
     finally:
-        history.STEADY = Strategy().steady
+        objective.STEADY = Strategy().steady
+
+
+def test_a_trial_that_was_cut_goes_on_when_it_would_not_be_cut_today(surrogate: Surrogate) -> None:
+    """The first rung of four epochs is after the first, and half is kept."""
+    way = Strategy("random", pruner={"name": "asha", "min_epochs": 1}, promote=True)
+    search, world = Ours(surrogate.table.space, way, 1), World(surrogate, 1)
+
+    def trial(index: int, value: float) -> tuple[Job, bool]:
+        job = search.ask(world, index)
+        job.seen.append(value)
+        cut = search.prune(job)
+        search.end(job, pruned=cut)
+        return job, cut
+
+    assert [trial(0, 0.3)[1], trial(1, 0.2)[1]] == [False, True]
+    assert search._promoted() is None  # the best of two is kept, and this is not it
+    _, cut = trial(2, 0.1)
+    assert cut and search._promoted() is None
+    _, cut = trial(3, 0.1)
+    assert cut
+    job = search.ask(world, 4)  # of four, two are kept
+    assert (job.handle, job.seen, search.history.records[1].state) == (1, [0.2], "RUNNING")
+    assert search._promoted() is None
+    assert 4 not in search.history.records  # nothing new was drawn
+
+
+def test_of_two_the_one_that_is_better_by_two_seeds_is_chosen(surrogate: Surrogate) -> None:
+    again = {"a": [0.1, 0.1, 0.1], "b": [0.3, 0.3, 0.3]}
+    world = SimpleNamespace(train=lambda config, index: (again[config["name"]], 0.5, 0.0))
+    twice = Twice(world)
+    first = Job([0.0] * 3, 0.5, 0.7, 0, {"name": "a"})
+    second = Job([0.0] * 3, 1.0, 0.8, 1, {"name": "b"})
+    assert twice.choose(first, 0.4) == (1.5, 0.7)  # three epochs of the only one
+    assert twice.choose(second, 0.3) == (4.5, 0.8)  # (.3 + .3) / 2 against (.4 + .1) / 2
+    third = Job([0.0] * 3, 1.0, 0.9, 2, {"name": "b"})
+    assert twice.choose(third, 0.2) == (4.5, 0.8)  # the third is not among the two
