@@ -489,27 +489,79 @@ class Runs:
         return [job.result() for job in jobs]
 
 
-def table(path: Path, names: Sequence[str], runs: Runs, other: Path | None) -> Iterator[str]:
+@dataclass(frozen=True)
+class Outcome:
+    """What a strategy found on a table: the regrets of all seeds at the marks that it reached, and
+    the spends to the official way's regret at the half and at the whole of its budget."""
+
+    name: str
+    at: dict[int, list[float]]
+    trials: float
+    to_half: float
+    to_whole: float
+
+    def row(self, marks: Sequence[int], budget: float) -> str:
+        cells = [f"{statistics.median(v):.2f} ({interval(v)[0]:.2f}…{interval(v)[1]:.2f})"
+                 if (v := self.at.get(mark)) else "–" for mark in marks]  # fmt: skip
+        share = said(self.to_whole / budget, 2)
+        spends = f"{said(self.to_half)} | {said(self.to_whole)} | {share}"
+        return f"| {self.name} | {' | '.join(cells)} | {self.trials:g} | {spends} |"
+
+
+def said(value: float, digits: int = 1) -> str:
+    return f"{value:.{digits}f}" if value < float("inf") else "–"
+
+
+def outcomes(path: Path, names: Sequence[str], runs: Runs, other: Path | None) -> Iterator[Outcome]:
+    """The official way's first."""
     known = surrogate(path)
-    marks = [mark for mark in MARKS if mark <= runs.budget]
-    yield f"| | {' | '.join(f'at {m}' for m in marks)} | trials | spend to official's | share |"
-    yield "|---" * (len(marks) + 4) + "|"
-    target = float("nan")
+    half = whole = float("nan")
     for name in names:
         traces = runs.of(path, name, other)
-        spent = min(trace.spent[-1] for trace in traces)
-        cells = []
-        for mark in marks:
-            values = [regret(known, trace.at(mark)) for trace in traces]
-            low, high = interval(values)
-            median = f"{statistics.median(values):.2f} ({low:.2f}…{high:.2f})"
-            cells.append(median if mark <= spent + 1 else "–")
+        spent = min(runs.budget, *(trace.spent[-1] for trace in traces))
+        at = {
+            mark: [regret(known, trace.at(mark)) for trace in traces]
+            for mark in marks(runs.budget)
+            if mark <= spent + 1
+        }
         if name == "official":
-            target = statistics.median(regret(known, trace.at(runs.budget)) for trace in traces)
-        spend = spend_to(known, traces, target, min(spent, runs.budget))
+            half, whole = (
+                statistics.median(regret(known, trace.at(runs.budget * part)) for trace in traces)
+                for part in (0.5, 1)
+            )
         trials = statistics.median(trace.trials for trace in traces)
-        found = f"{spend:.1f} | {spend / runs.budget:.2f}" if spend <= spent else "– | –"
-        yield f"| {name} | {' | '.join(cells)} | {trials:g} | {found} |"
+        to_half, to_whole = (spend_to(known, traces, target, spent) for target in (half, whole))
+        yield Outcome(name, at, trials, to_half, to_whole)
+
+
+def marks(budget: float) -> list[int]:
+    return [mark for mark in MARKS if mark <= budget]
+
+
+def head(budget: float) -> str:
+    at, half = marks(budget), f"{budget / 2:g}"
+    cells = " | ".join(f"at {mark}" for mark in at)
+    spends = f"to official's at {half} | to its at {budget:g} | share"
+    return f"| | {cells} | trials | {spends} |\n" + "|---" * (len(at) + 5) + "|"
+
+
+def over_logs(found: Mapping[Path, Sequence[Outcome]], budget: float) -> Iterator[str]:
+    """The medians of all tables, of their median and worst."""
+    at = marks(budget)
+    yield f"| | {' | '.join(f'at {mark}' for mark in at)} | to official's at {budget / 2:g} | " \
+          f"to its at {budget:g} |"  # fmt: skip
+    yield "|---" * (len(at) + 3) + "|"
+    for of_way in zip(*found.values(), strict=True):
+        cells = []
+        for mark in at:
+            values = [statistics.median(o.at[mark]) for o in of_way if mark in o.at]
+            whole = len(values) == len(of_way)
+            cells.append(
+                f"{statistics.median(values):.2f}, worst {max(values):.2f}" if whole else "–"
+            )
+        for spends in ([o.to_half for o in of_way], [o.to_whole for o in of_way]):
+            cells.append(f"{said(statistics.median(spends))}, worst {said(max(spends))}")
+        yield f"| {of_way[0].name} | {' | '.join(cells)} |"
 
 
 def main() -> None:
@@ -532,20 +584,26 @@ def main() -> None:
         known = surrogate(path)
         if any(STRATEGIES[name].start == "portfolio" for name in names):
             portfolios(known.table.made["space"])
+    found: dict[Path, list[Outcome]] = {}
     with ProcessPoolExecutor(args.processes, get_context("fork")) as pool:
         runs = Runs(args.seeds, args.budget, args.share, args.workers, pool)
         for path, other in others.items():
             began = time.perf_counter()
             known = surrogate(path)
-            said = ", ".join(f"{key} {value:.4g}" for key, value in known.errors().items())
+            errors = ", ".join(f"{key} {value:.4g}" for key, value in known.errors().items())
             made = known.table.made
             print(f"\n{made['set']} ({made['space']}, {made['metric']} on {made['split']}, "
                   f"data {made['fingerprint'][:12]}…), {len(known.table.x)} configurations, "
                   f"{args.seeds} seeds, {args.workers} worker(s)\n"
-                  f"best {known.best:.4f}; {said}\n")  # fmt: skip
-            for line in table(path, names, runs, other):
-                print(line, flush=True)
+                  f"best {known.best:.4f}; {errors}\n")  # fmt: skip
+            print(head(runs.budget))
+            for outcome in outcomes(path, names, runs, other):
+                print(outcome.row(marks(runs.budget), runs.budget), flush=True)
+                found.setdefault(path, []).append(outcome)
             print(f"\n{time.perf_counter() - began:.0f} s", flush=True)
+    print(f"\n{len(found)} tables, medians over seeds\n")
+    for line in over_logs(found, args.budget):
+        print(line)
 
 
 if __name__ == "__main__":

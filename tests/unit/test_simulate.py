@@ -17,10 +17,12 @@ from portfolio import Portfolios
 from simulate import (
     Job,
     Ours,
+    Outcome,
     Strategy,
     Trace,
     Twice,
     World,
+    over_logs,
     regret,
     run,
     simulate,
@@ -290,3 +292,20 @@ def test_of_two_the_one_that_is_better_by_two_seeds_is_chosen(surrogate: Surroga
     assert twice.choose(second, 0.3) == (4.5, 0.8)  # (.3 + .3) / 2 against (.4 + .1) / 2
     third = Job([0.0] * 3, 1.0, 0.9, 2, {"name": "b"})
     assert twice.choose(third, 0.2) == (4.5, 0.8)  # the third is not among the two
+
+
+def test_over_tables_the_median_and_the_worst_of_their_medians_count() -> None:
+    def of(name: str, at_five: list[float], to_half: float, to_whole: float) -> Outcome:
+        return Outcome(name, {5: at_five}, 7, to_half, to_whole)
+
+    found = {
+        Path("a"): [of("official", [3.0, 9.0, 4.0], 4, 8), of("ours", [1.0], 2, 6)],
+        Path("b"): [of("official", [2.0], 5, 9), of("ours", [8.0], 3, math.inf)],
+        Path("c"): [of("official", [6.0], 5, 10), of("ours", [5.0], 1, 2)],
+    }
+    lines = list(over_logs(found, budget=10))
+    assert lines[0] == "| | at 5 | at 10 | to official's at 5 | to its at 10 |"
+    assert lines[2] == "| official | 4.00, worst 6.00 | – | 5.0, worst 5.0 | 9.0, worst 10.0 |"
+    assert lines[3] == "| ours | 5.00, worst 8.00 | – | 2.0, worst 3.0 | 6.0, worst – |"
+    row = found[Path("b")][1].row([5, 10], budget=10)
+    assert row == "| ours | 8.00 (8.00…8.00) | – | 7 | 3.0 | – | – |"
