@@ -45,10 +45,15 @@ Create = Callable[..., Study]
 def create(database_url: str) -> Iterator[Create]:
     opened: list[Study] = []
 
-    def create(name: str = "shop", plan: FinalPlan | None = None, budget: int = 4) -> Study:
+    def create(
+        name: str = "shop",
+        plan: FinalPlan | None = None,
+        budget: int = 4,
+        space: dict[str, Any] = SPACE,
+    ) -> Study:
         definition = StudyDefinition(
             name,
-            SPACE,
+            space,
             "mrr@20",
             [20],
             "/data",
@@ -206,6 +211,15 @@ def test_a_plan_has_the_best_with_fresh_seeds_and_a_control(create: Create) -> N
     assert final_plan.make_plan(study, 1, top=2, seeds=3) == plan
     assert not set(final_plan.make_plan(study, 2).seeds) & set(plan.seeds)
     assert FinalPlan.from_json(plan.to_json()) == plan
+
+
+def test_a_point_that_says_whose_it_is_is_the_control(create: Create) -> None:
+    published = {"from": "a shop's best", "layers": 64, "momentum": 0}
+    study = create(budget=1, space={**SPACE, "start": [*SPACE["start"], published]})
+    train(study, [0.3])
+    control = final_plan.make_plan(study, 1).entries[-1]
+    assert control.source == "start point 3 of the space, from a shop's best"
+    assert control.params == {"n_epochs": 4, "layers": 64, "momentum": 0}
 
 
 def test_what_is_candidate_and_control_is_trained_once(create: Create) -> None:

@@ -46,8 +46,8 @@ def make_plan(
     """The first part of a study's final test: its ``top`` best configurations and a control.
 
     ``control`` is a paramfile and how to call it. Without one, each candidate's model has its own
-    control: the space's first complete start point, which in paropt's spaces is a published
-    configuration, else the model's defaults.
+    control: the space's first complete start point that says where it is from, which in paropt's
+    spaces is a published configuration; else its first complete one, else the model's defaults.
 
     Raises:
         StudyError: no trial has a value yet.
@@ -99,14 +99,18 @@ def _given(source: str, paramfile: Paramfile) -> Candidate:
 
 def _control_of(study: Study, model: str) -> Candidate:
     space = study.space
-    for index, point in enumerate(space.start, 1):
+    found: list[Candidate] = []
+    for index, (point, origin) in enumerate(zip(space.start, space.start_from, strict=True), 1):
         try:
             config = space.complete(point, _no_choice)
         except LookupError:
             continue
         if config.pop("model") == model:
-            return _as_control(model, config, f"start point {index} of the space")
-    return _as_control(model, {}, "the model's defaults")
+            source = f"start point {index} of the space" + (f", from {origin}" if origin else "")
+            found.append(_as_control(model, config, source))
+            if origin:
+                return found[-1]
+    return found[0] if found else _as_control(model, {}, "the model's defaults")
 
 
 def _no_choice(parameter: Parameter) -> Any:

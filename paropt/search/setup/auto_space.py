@@ -16,6 +16,7 @@ from paropt.errors import SpaceError
 from paropt.search.setup.text_space import UR4REC, TextFacts, suit_texts, text_facts
 from paropt.search.space import shipped
 from paropt.search.space.file import EPOCHS, of_object, parse_fixed, suggest
+from paropt.search.space.start_points import changed, distinct, values_of
 
 if TYPE_CHECKING:
     from paropt.data import Dataset
@@ -159,7 +160,7 @@ def _yield_to(name: str, value: Any, source: Source) -> None:
     )
     alike = [p for p in source["start"] if not decides or p.get(name, value) == value]
     points = [{k: v for k, v in point.items() if k != name} for point in alike]
-    source["start"] = [p for i, p in enumerate(points) if p not in points[:i]]
+    source["start"] = distinct(points)
 
 
 def compose(facts: DataFacts, model: str | None = None) -> tuple[Source, list[str]]:
@@ -391,10 +392,11 @@ def _inside(source: Source) -> Source:
     """The start points moved into the ranges; those that name what is not searched go."""
     points = []
     for point in source["start"]:
-        moved = {name: _moved(value, source["search"].get(name)) for name, value in point.items()}
+        own = values_of(point)
+        moved = {name: _moved(value, source["search"].get(name)) for name, value in own.items()}
         if None not in moved.values():
-            points.append(moved)
-    return {**source, "start": [p for i, p in enumerate(points) if p not in points[:i]]}
+            points.append(changed(point, moved))
+    return {**source, "start": distinct(points)}
 
 
 def _moved(value: Any, entry: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 from paropt.search.space.file import from_json
 from paropt.search.space.parameter import Parameter
 from paropt.search.space.space import Space
+from paropt.search.space.start_points import distinct
 from paropt.search.study.history import Record, best_first
 from paropt.training.evaluation.objective import Objective
 
@@ -75,9 +76,6 @@ def best_points(space: Space, lineages: Iterable[Record], objective: Objective) 
 
 def warmed(space: Space, points: Sequence[Point]) -> Space:
     """The space with more points to start from, before its own."""
-    start: list[Mapping[str, Any]] = []
-    for point in (*points, *space.start):
-        if point not in start:
-            start.append(point)
+    start = distinct([*points, *space.source.get("start", ())])
     source = {**space.to_json(), "start": start}
     return replace(from_json(source), origin=space.origin)

@@ -16,6 +16,7 @@ from paropt.search.space.json_with_lines import Origin
 from paropt.search.space.parameter import Kind, Parameter, same
 from paropt.search.space.pinning import moved, pinned, searched_names
 from paropt.search.space.space import Space, reachable
+from paropt.search.space.start_points import FROM, values_of
 
 EPOCHS = "n_epochs"  # every model's number of epochs goes by this name
 
@@ -239,7 +240,9 @@ class _Reader:
         space = Space(
             tuple(ordered), (), data, source, self._epochs(source), self.origin, tuple(idle)
         )
-        return replace(space, start=self._start(space, source.get("start", [])))
+        points = self._start(space, source.get("start", []))
+        start = tuple(values_of(point) for point in points)
+        return replace(space, start=start, start_from=tuple(p.get(FROM) for p in points))
 
     def _fields(
         self, entry: Mapping[str, Any], where: Where, known: Sequence[str], of: str
@@ -468,17 +471,20 @@ class _Reader:
         self._object(epochs, ("epochs",), '"epochs"')
         return {str(model): int(count) for model, count in epochs.items()}
 
-    def _start(self, space: Space, points: Any) -> tuple[Mapping[str, Any], ...]:
+    def _start(self, space: Space, points: Any) -> Sequence[Mapping[str, Any]]:
         if not isinstance(points, list):
             self.fail(("start",), f'"start" should be a list of points, not {_short(points)}')
         for index, point in enumerate(points):
             where: Where = ("start", index)
             self._object(point, where, "a point to start from")
+            if not isinstance(point.get(FROM, ""), str):
+                self.fail(where, f'start point {index + 1}: "{FROM}" should be a text')
+            values = values_of(point)
             try:
-                space.complete(point, lambda p: p.nth(0) if p.count < float("inf") else p.low)
+                space.complete(values, lambda p: p.nth(0) if p.count < float("inf") else p.low)
             except ValueError as error:
                 self.fail(where, f"start point {index + 1} is outside the space: {error}")
-        return tuple(points)
+        return points
 
 
 def _exclusive(left: Mapping[str, Sequence[Any]], right: Mapping[str, Sequence[Any]]) -> bool:

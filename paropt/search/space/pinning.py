@@ -8,6 +8,7 @@ from typing import Any
 from paropt.errors import SpaceError
 from paropt.search.space.parameter import same
 from paropt.search.space.space import Space
+from paropt.search.space.start_points import changed, distinct, values_of
 
 Source = dict[str, Any]
 
@@ -40,14 +41,11 @@ def moved(bare: Space, points: Any, values: Mapping[str, Any]) -> Any:
         return points  # the reader says what is wrong
     kept: list[Any] = []
     for point in points:
-        there = {**point, **{n: v for n, v in values.items() if n in point and n != "model"}}
-        if not _possible(bare, there):
-            if there == point and not values.keys() & {"model"}:
-                kept.append(point)  # it was wrong before, and is to be refused
-            continue
-        if there not in kept:
-            kept.append(there)
-    return kept
+        pinned_here = {n: v for n, v in values.items() if n in point and n != "model"}
+        there = changed(point, {**values_of(point), **pinned_here})
+        if _possible(bare, there) or (there == point and not values.keys() & {"model"}):
+            kept.append(there)  # one that was wrong before is to be refused
+    return distinct(kept)
 
 
 def pinned_words(space: Space) -> list[str]:
@@ -152,7 +150,7 @@ def _with_when(entry: Mapping[str, Any], when: Mapping[str, Any]) -> Source:
 
 def _possible(bare: Space, point: Mapping[str, Any]) -> bool:
     try:
-        bare.complete(point, lambda p: p.nth(0) if p.count < float("inf") else p.low)
+        bare.complete(values_of(point), lambda p: p.nth(0) if p.count < float("inf") else p.low)
     except ValueError:
         return False
     return True

@@ -25,6 +25,7 @@ class Space:
     those that its conditions mention. ``epochs`` is the number of epochs by model where no
     parameter says it. ``source`` is the JSON object that it was read from, ``--fixed`` included.
     ``idle`` are the ranges that are not in force as long as other parameters are fixed as they are.
+    ``start_from`` says of each start point whose it is, None where nothing is said.
     """
 
     parameters: tuple[Parameter, ...]
@@ -34,6 +35,7 @@ class Space:
     epochs: Mapping[str, int] = field(default_factory=dict)
     origin: Origin = field(default=Origin("space"), compare=False, repr=False)
     idle: tuple[Parameter, ...] = ()
+    start_from: tuple[str | None, ...] = field(default=(), compare=False)
 
     @property
     def models(self) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from paropt.search.space import shipped
 from paropt.search.space.file import read_space
 from paropt.search.space.space import Space
+from paropt.search.space.start_points import FROM
 
 
 def as_object(space: Space) -> dict[str, Any]:
@@ -34,7 +35,10 @@ def as_object(space: Space) -> dict[str, Any]:
             for p in space.searched
         ],
         "idle": [p.name for p in space.idle],
-        "start": [dict(point) for point in space.start],
+        "start": [
+            {**point, FROM: origin} if origin else dict(point)
+            for point, origin in zip(space.start, space.start_from, strict=True)
+        ],
         "configurations": int(size) if math.isfinite(size) else None,
     }
 
@@ -63,6 +67,7 @@ def _total(space: Space) -> str:
     if space.start:
         points = len(space.start)
         total += f", {points} point{'s' if points != 1 else ''} to start from"
+        total += "".join(f"\n  from {origin}" for origin in space.start_from if origin)
     return total
 
 
