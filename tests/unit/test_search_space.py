@@ -419,6 +419,11 @@ PINNED = {
                 {"loss": "bpr-max", "layers": 96},
             ],
         ),
+        (
+            "model=gru4rec,loss=top1",  # which has no samples
+            {"layers"},
+            [{"loss": "top1", "layers": 64}, {"loss": "top1", "layers": 96}],
+        ),
     ],
 )
 def test_what_a_space_searches_may_be_pinned(
@@ -446,6 +451,16 @@ def test_every_shipped_space_says_what_it_is(name: str) -> None:
     (found,) = [one for one in shipped_spaces() if one["name"] == name]
     assert 10 < len(found["about"]) < 72
     assert found["models"] == read_space(shipped.spaces()[name]).models
+
+
+def test_hstu_begins_as_published_where_there_are_no_times() -> None:
+    """As the space's own note and docs say to search data with an order only."""
+    for name, starts in (("hstu", 4), ("all", 3)):
+        path = SPACES / f"{name}.json"
+        space = checked(read_space(path, ["relative_bias=position,rotary=index"]))
+        mine = [p for p in space.start if p.get("model", "hstu") == "hstu"]
+        assert len(mine) == starts
+        assert all("time_buckets" not in p and p["relative_bias"] == "position" for p in mine)
 
 
 @pytest.mark.parametrize("model", ["gru4rec", "sasrec", "hstu", "markov"])

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from paropt.errors import SpaceError
-from paropt.search.space.parameter import same
+from paropt.search.space.parameter import Parameter, same
 from paropt.search.space.space import Space
 from paropt.search.space.start_points import changed, distinct, values_of
 
@@ -36,16 +36,32 @@ def pinned(source: Source, values: Mapping[str, Any]) -> Source:
 
 
 def moved(bare: Space, points: Any, values: Mapping[str, Any]) -> Any:
-    """Start points with the pinned values; those that are none then, or equal another, go."""
+    """Start points with the pinned values and without what these put out of force; those that are
+    none then, or equal another, go."""
     if not isinstance(points, list) or not all(isinstance(point, dict) for point in points):
         return points  # the reader says what is wrong
     kept: list[Any] = []
     for point in points:
         pinned_here = {n: v for n, v in values.items() if n in point and n != "model"}
-        there = changed(point, {**values_of(point), **pinned_here})
+        there = {**values_of(point), **pinned_here}
+        if pinned_here:
+            there = _in_force(bare, there)
+        there = changed(point, there)
         if _possible(bare, there) or (there == point and not values.keys() & {"model"}):
             kept.append(there)  # one that was wrong before is to be refused
     return distinct(kept)
+
+
+def _in_force(bare: Space, point: Mapping[str, Any]) -> dict[str, Any]:
+    """The point without what is not in force there."""
+
+    def choose(parameter: Parameter) -> Any:
+        value = point.get(parameter.name)
+        return value if parameter.can_be(value) else _any(parameter)
+
+    config = bare.walk(choose)
+    known = {p.name for p in (*bare.parameters, *bare.idle)}
+    return {name: value for name, value in point.items() if name in config or name not in known}
 
 
 def pinned_words(space: Space) -> list[str]:
@@ -150,7 +166,11 @@ def _with_when(entry: Mapping[str, Any], when: Mapping[str, Any]) -> Source:
 
 def _possible(bare: Space, point: Mapping[str, Any]) -> bool:
     try:
-        bare.complete(values_of(point), lambda p: p.nth(0) if p.count < float("inf") else p.low)
+        bare.complete(values_of(point), _any)
     except ValueError:
         return False
     return True
+
+
+def _any(parameter: Parameter) -> Any:
+    return parameter.nth(0) if parameter.count < float("inf") else parameter.low
