@@ -15,13 +15,15 @@ with its full budget, and as a share of that budget.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import heapq
+import json
 import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -476,17 +478,32 @@ class Runs:
     share: float  # of it, for everybody else
     workers: int
     pool: Any
+    keep: Path | None  # what Optuna's own searches found, who are slow and do not change
 
     def of(self, path: Path, name: str, other: Path | None) -> list[Trace]:
         alone = name == "official"
         budget = self.budget if alone else self.share * self.budget
-        jobs = [
-            self.pool.submit(
-                simulate, path, STRATEGIES[name], seed, budget, 1 if alone else self.workers, other
-            )
-            for seed in range(self.seeds)
-        ]
-        return [job.result() for job in jobs]
+        workers = 1 if alone else self.workers
+        way, found, jobs = STRATEGIES[name], {}, {}
+        for seed in range(self.seeds):
+            kept = self._kept(path, way, f"{name} {seed} {budget:g} {workers}")
+            if kept is not None and kept.exists():
+                found[seed] = Trace(**json.loads(kept.read_text()))
+            else:
+                job = self.pool.submit(simulate, path, way, seed, budget, workers, other)
+                jobs[seed] = job, kept
+        for seed, (job, kept) in jobs.items():
+            found[seed] = job.result()
+            if kept is not None:
+                kept.write_text(json.dumps(asdict(found[seed])))
+        return [found[seed] for seed in range(self.seeds)]
+
+    def _kept(self, path: Path, way: Strategy, what: str) -> Path | None:
+        if self.keep is None or way.optuna is None:
+            return None
+        self.keep.mkdir(parents=True, exist_ok=True)
+        words = f"{what} {optuna.__version__}".encode() + path.read_bytes()
+        return self.keep / f"{hashlib.sha256(words).hexdigest()[:16]}.json"
 
 
 @dataclass(frozen=True)
@@ -574,6 +591,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=100, help="the official way's")
     parser.add_argument("--share", type=float, default=0.25, help="of it, for everybody else")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--keep", type=Path, help="a folder for what Optuna's searches found")
     args = parser.parse_args()
     names = ["official", *(name for name in args.strategy if name != "official")]
     torch.set_num_threads(1)
@@ -586,7 +604,7 @@ def main() -> None:
             portfolios(known.table.made["space"])
     found: dict[Path, list[Outcome]] = {}
     with ProcessPoolExecutor(args.processes, get_context("fork")) as pool:
-        runs = Runs(args.seeds, args.budget, args.share, args.workers, pool)
+        runs = Runs(args.seeds, args.budget, args.share, args.workers, pool, args.keep)
         for path, other in others.items():
             began = time.perf_counter()
             known = surrogate(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from paropt.search.space.file import from_json
 from paropt.search.space.space import Config
-from paropt.search.study.epoch_costs import LEAST, CostModel, cheapest, sizes_of
+from paropt.search.study.epoch_costs import LEAST, CostModel, EpochCosts, sizes_of
 from paropt.search.study.history import History, Record
 from paropt.search.study.sampling import Sampler, complete_sampler, uniformly
 from paropt.training.evaluation.objective import Objective
@@ -96,32 +97,36 @@ SASREC: Config = {"model": "sasrec", "dim": 32, "batch_size": 16}
 def test_the_cheapest_of_the_first_ones_model() -> None:
     """512² / 16 = 16,384; 64² / 128 = 32; 64² / 16 = 256. SASRec would cost next to nothing."""
     known = trials(30, "gru4rec")
-    assert cheapest(SPACE, GRUS, known) == GRUS[1]
-    assert cheapest(SPACE, [GRUS[0], SASREC, GRUS[2]], known) == GRUS[2]
-    assert cheapest(SPACE, [SASREC, *GRUS], known) == SASREC
+    assert EpochCosts(SPACE).cheapest(GRUS, known) == GRUS[1]
+    assert EpochCosts(SPACE).cheapest([GRUS[0], SASREC, GRUS[2]], known) == GRUS[2]
+    assert EpochCosts(SPACE).cheapest([SASREC, *GRUS], known) == SASREC
 
 
 def test_before_enough_trials_have_told_the_first_is_taken() -> None:
-    assert cheapest(SPACE, GRUS, trials(LEAST - 1, "gru4rec")) == GRUS[0]
-    assert cheapest(SPACE, GRUS, trials(LEAST, "gru4rec")) == GRUS[1]
-    assert cheapest(SPACE, GRUS, trials(30, "sasrec")) == GRUS[0]
+    assert EpochCosts(SPACE).cheapest(GRUS, trials(LEAST - 1, "gru4rec")) == GRUS[0]
+    assert EpochCosts(SPACE).cheapest(GRUS, trials(LEAST, "gru4rec")) == GRUS[1]
+    assert EpochCosts(SPACE).cheapest(GRUS, trials(30, "sasrec")) == GRUS[0]
 
 
 def test_a_sampler_proposes_the_cheapest_of_three() -> None:
     """Of one proposal it is the very one that it was before there was a choice."""
     records = trials(20, "gru4rec")
+    for other in trials(20, "sasrec"):  # a model that nobody has tried is always proposed
+        number = len(records)
+        meta = {**other.meta, "root": number}
+        records.append(replace(other, id=number, number=number, meta=meta))
     history = History(0, records={record.id: record for record in records})
 
     def proposed(count: int) -> Config:
         options = complete_sampler({"name": "tpe", "cheapest": count})
-        found = Sampler(SPACE, options, 1, Objective("mrr@20")).propose(history)
+        found = Sampler(SPACE, options, 2, Objective("mrr@20")).propose(history)
         assert found is not None
         assert found.config is not None
         return found.config
 
-    sampler = Sampler(SPACE, complete_sampler("tpe"), 1, Objective("mrr@20"))
+    sampler = Sampler(SPACE, complete_sampler("tpe"), 2, Objective("mrr@20"))
     drawn = list(itertools.islice(sampler.drawn(history, len(records), ""), 3))
     assert proposed(1) == drawn[0]
-    assert proposed(3) == cheapest(SPACE, drawn, records)
+    assert proposed(3) == EpochCosts(SPACE).cheapest(drawn, records)
     alike = [config for config in drawn if config["model"] == drawn[0]["model"]]
     assert seconds(proposed(3)) == min(map(seconds, alike)) < seconds(proposed(1))

@@ -76,28 +76,39 @@ def numeric(parameter: Parameter) -> bool:
     return all(type(choice) in (int, float) for choice in parameter.choices)
 
 
-def cheapest(space: Space, proposed: list[Config], records: Iterable[Record]) -> Config:
-    """Of some configurations that which an epoch is thought to cost least of.
+class EpochCosts:
+    """What the trials of a study tell; each that ended is asked once."""
 
-    Only those of the first one's model are looked at: how much time a model gets is the sampler's
-    to say. The first if too few trials of it tell.
-    """
-    first = proposed[0]
-    alike = [config for config in proposed if config["model"] == first["model"]]
-    known = [record for record in records if record.meta["model"] == first["model"]]
-    told = [(record, seconds) for record in known if (seconds := _seconds(record)) is not None]
-    if len(alike) == 1 or len(told) < LEAST:
-        return first
-    configs = [{**record.meta["params"], "model": first["model"]} for record, _ in told]
-    model = CostModel(
-        np.array([sizes_of(space, config) for config in configs]),
-        np.array([seconds for _, seconds in told]),
-    )
-    costs = model.at(np.array([sizes_of(space, config) for config in alike]))
-    return alike[int(costs.argmin())]
+    def __init__(self, space: Space) -> None:
+        self.space = space
+        self._ended: dict[int, tuple[Array, float | None]] = {}
 
+    def cheapest(self, proposed: list[Config], records: Iterable[Record]) -> Config:
+        """Of some configurations that which an epoch is thought to cost least of.
 
-def _seconds(record: Record) -> float | None:
-    """Of a typical epoch."""
-    took = [seconds for seconds in record.curves.get("seconds", ()) if seconds]
-    return statistics.median(took) if took else None
+        Only those of the first one's model are looked at: how much time a model gets is the
+        sampler's to say. The first if too few trials of it tell.
+        """
+        first = proposed[0]
+        alike = [config for config in proposed if config["model"] == first["model"]]
+        if len(alike) == 1:
+            return first
+        known = [self._of(record) for record in records if record.meta["model"] == first["model"]]
+        told = [(sizes, seconds) for sizes, seconds in known if seconds is not None]
+        if len(told) < LEAST:
+            return first
+        sizes, seconds = zip(*told, strict=True)
+        model = CostModel(np.array(sizes), np.array(seconds))
+        costs = model.at(np.array([sizes_of(self.space, config) for config in alike]))
+        return alike[int(costs.argmin())]
+
+    def _of(self, record: Record) -> tuple[Array, float | None]:
+        """Its sizes, and the seconds of a typical epoch."""
+        if record.id in self._ended:
+            return self._ended[record.id]
+        config = {**record.meta["params"], "model": record.meta["model"]}
+        took = [seconds for seconds in record.curves.get("seconds", ()) if seconds]
+        found = sizes_of(self.space, config), statistics.median(took) if took else None
+        if not record.open:
+            self._ended[record.id] = found
+        return found

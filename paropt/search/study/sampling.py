@@ -20,18 +20,20 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from paropt.errors import StudyError
 from paropt.search.space.parameter import Parameter
 from paropt.search.space.space import Choose, Config, Space
-from paropt.search.study.epoch_costs import cheapest
+from paropt.search.study.epoch_costs import EpochCosts
 from paropt.search.study.history import History, Record, key_of
 from paropt.search.study.pruning import complete_choice
+from paropt.search.study.tpe import Proposer, Told
 from paropt.storage import trial_rows
 from paropt.training.evaluation.objective import Objective
 
@@ -143,6 +145,7 @@ class Sampler:
         self.objective = objective
         self.size = space.size()
         self._view: OptunaView | None = None
+        self._costs, self._told = EpochCosts(space), Told(objective)
 
     def searched(self, config: Config) -> dict[str, Any]:
         """The values in force by label: what a trial is told apart by, and what Optuna stores."""
@@ -181,7 +184,7 @@ class Sampler:
         proposed = list(itertools.islice(free, self.options.get("cheapest", 1)))
         if not proposed:
             return Proposal(None)
-        return Proposal(cheapest(self.space, proposed, lineages))
+        return Proposal(self._costs.cheapest(proposed, lineages))
 
     def _informed(self, lineages: Sequence[Record]) -> bool:
         # one beyond a limit has no value, and tells where not to look
@@ -278,9 +281,13 @@ class Sampler:
     ) -> Iterator[Config]:
         """What the sampler would try as configuration number ``index``, some times over."""
         salts = (salt,) if salt else ()
+        if self.options["name"] == "tpe":
+            told = self._told.of(history.lineages())
+            proposer = Proposer(self.space, told, self.options["candidates"])
         for attempt in range(tries):
             if self.options["name"] == "tpe":
-                yield self._tpe(history, derived_seed(self.seed, "tpe", index, attempt, *salts))
+                rng = np.random.default_rng(derived_seed(self.seed, "tpe", index, attempt, *salts))
+                yield proposer.draw(rng)
             else:
                 name = self.options["name"]
                 yield self._of_optuna(
@@ -327,33 +334,6 @@ class Sampler:
                 "the sampler 'CmaEsSampler' draws numbers that all configurations have, and the "
                 "space has none"
             )
-
-    def _tpe(self, history: History, seed: int) -> Config:
-        import optuna
-
-        memory = self.optuna_view(history)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            sampler = optuna.samplers.TPESampler(
-                n_startup_trials=1,  # paropt's own design came before
-                n_ei_candidates=self.options["candidates"],
-                multivariate=True,
-                group=self.space.conditional,
-                constant_liar=True,
-                seed=seed,
-            )
-        return self.space.walk(self._chooser(sampler, memory))
-
-    def _chooser(self, sampler: BaseSampler, memory: OptunaView) -> Choose:
-        study, trial = memory.study(), memory.new_trial()
-        if self.space.conditional:
-            together = sampler.infer_relative_search_space(study, trial)
-        else:  # what Optuna would find out by going through all trials
-            together = {
-                p.label: self.distributions[p.label] for p in self.space.searched if p.count > 1
-            }
-        drawn = sampler.sample_relative(study, trial, together)
-        return self._choose(sampler, memory, trial, drawn)
 
     def _choose(
         self, sampler: BaseSampler, memory: OptunaView, trial: FrozenTrial, drawn: dict[str, Any]
