@@ -39,7 +39,7 @@ from paropt.training.evaluation.ranking import evaluate
 from paropt.training.fitting.fit import Fit
 
 SPACE = "gru4rec_xe_shared"
-WAYS = ["tpe + asha, of 1 the cheapest", "tpe + asha, of 3 the cheapest"]
+WAYS = ["tpe + asha, cost aside", "tpe + asha, per second"]
 COLUMNS = ("set", "strategy", "seed", "spent", "worth", "test", "trials", "epochs")
 Row = dict[str, Any]
 

@@ -143,8 +143,10 @@ def test_parameters_under_one_condition_are_judged_among_their_own() -> None:
     proposer = Proposer(space, seen, candidates=24)
     drawn = [proposer.draw(np.random.default_rng(seed)) for seed in range(60)]
     assert sum(config["loss"] == "xe" for config in drawn) > 50
-    of_gbce = proposer._group_of["momentum"].draw(np.random.default_rng(1), 24)
-    assert of_gbce["momentum"] > 1.5
+    of_gbce = proposer._group_of["momentum"]
+    places = np.array([[0.2], [0.9], [0.5]])
+    assert of_gbce.improvement(places).argmax() == 1
+    assert of_gbce.values(places[1]) == {"momentum": 1.8}
     assert all(("momentum" in config) == (config["loss"] == "gbce") for config in drawn)
 
 
@@ -160,3 +162,25 @@ def test_proposals_lie_where_trials_were_good_and_not_where_others_are_at_it() -
     assert mean([]) == pytest.approx(1.5, abs=0.1)
     running = [Seen({"momentum": 1.45 + k / 1_000}, None) for k in range(12)]
     assert mean(running) > 1.55
+
+
+def test_of_equal_promises_the_cheapest_is_taken() -> None:
+    space = space_of(momentum=FREE)
+    plain = [Proposer(space, [], 24).draw(np.random.default_rng(seed)) for seed in range(9)]
+
+    class Costs:
+        """An epoch takes twice as long for each .1 of momentum."""
+
+        def at(self, sizes: Any) -> Any:
+            return 2 ** (10 * sizes[:, 0])
+
+    def sizes(space: Space, config: dict[str, Any]) -> Any:
+        return np.array([config["momentum"]])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("paropt.search.study.tpe.sizes_of", sizes)
+        cheap = Proposer(space, [], 24, lambda model: Costs())
+        drawn = [cheap.draw(np.random.default_rng(seed)) for seed in range(9)]
+    # each the least of 24 that are evenly spread over 0 to 2
+    assert np.mean([one["momentum"] for one in drawn]) < 0.2
+    assert np.mean([one["momentum"] for one in plain]) > 0.5

@@ -1,9 +1,8 @@
 """What an epoch of a configuration costs, as the trials so far tell.
 
 A search spends time, and configurations that promise the same may take ten times as long as each
-other. Where the sampler has several proposals, the cheapest of them is tried: replayed on real
-curves that halves what a search has not found after a tenth of its time (benchmarks/README.md;
-Snoek et al. 2012, NIPS, section 3.2, weigh by expected seconds, too).
+other. So the sampler looks for what promises most for a second (Snoek et al., NIPS 2012, section
+3.2): replayed on real curves a search then needs a third of its time (benchmarks/README.md).
 
 Seconds are thought of as a product of powers of sizes: their logarithm is quadratic in the
 logarithms of the parameters, by least squares with a ridge that is chosen by leaving trials out.
@@ -57,11 +56,11 @@ class CostModel:
 
 def sizes_of(space: Space, config: Config) -> Array:
     """A configuration as its cost sees it [columns]: the logarithms of numbers above zero, and for
-    each other choice whether it is made."""
+    each other choice whether it is made; what it doesn't say is as small as it can be."""
     active = {p.label for p in space.active(config)}
     cells: list[float] = []
     for p in space.searched:
-        value = config[p.name] if p.label in active else None
+        value = config.get(p.name) if p.label in active else None
         if p.kind != "categorical" or numeric(p):
             low = min(p.choices) if p.kind == "categorical" else p.low
             if low > 0:
@@ -83,24 +82,14 @@ class EpochCosts:
         self.space = space
         self._ended: dict[int, tuple[Array, float | None]] = {}
 
-    def cheapest(self, proposed: list[Config], records: Iterable[Record]) -> Config:
-        """Of some configurations that which an epoch is thought to cost least of.
-
-        Only those of the first one's model are looked at: how much time a model gets is the
-        sampler's to say. The first if too few trials of it tell.
-        """
-        first = proposed[0]
-        alike = [config for config in proposed if config["model"] == first["model"]]
-        if len(alike) == 1:
-            return first
-        known = [self._of(record) for record in records if record.meta["model"] == first["model"]]
+    def of_model(self, model: str, records: Iterable[Record]) -> CostModel | None:
+        """What an epoch of a model costs by its ``sizes_of``; None if too few trials tell."""
+        known = [self._of(record) for record in records if record.meta["model"] == model]
         told = [(sizes, seconds) for sizes, seconds in known if seconds is not None]
         if len(told) < LEAST:
-            return first
+            return None
         sizes, seconds = zip(*told, strict=True)
-        model = CostModel(np.array(sizes), np.array(seconds))
-        costs = model.at(np.array([sizes_of(self.space, config) for config in alike]))
-        return alike[int(costs.argmin())]
+        return CostModel(np.array(sizes), np.array(seconds))
 
     def _of(self, record: Record) -> tuple[Array, float | None]:
         """Its sizes, and the seconds of a typical epoch."""

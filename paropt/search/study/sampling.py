@@ -11,14 +11,13 @@ moment ago (:meth:`Sampler.propose`), and taken under the lock if nobody was giv
 
 The default sampler is TPE (Bergstra et al., NIPS 2011), multivariate (Falkner et al., ICML 2018)
 because a good learning rate depends on batch size and dropout, grouped where parameters are
-conditional; trials that run count as bad (the constant liar), so that workers spread out. Of three
-proposals the one that an epoch is thought to cost least of is taken (epoch_costs.py).
+conditional; trials that run count as bad (the constant liar), so that workers spread out. What
+promises most for a second is tried (tpe.py, epoch_costs.py).
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ import numpy as np
 from paropt.errors import StudyError
 from paropt.search.space.parameter import Parameter
 from paropt.search.space.space import Choose, Config, Space
-from paropt.search.study.epoch_costs import EpochCosts
+from paropt.search.study.epoch_costs import CostModel, EpochCosts
 from paropt.search.study.history import History, Record, key_of
 from paropt.search.study.pruning import complete_choice
 from paropt.search.study.tpe import Proposer, Told
@@ -46,8 +45,8 @@ if TYPE_CHECKING:
     from paropt.search.study.optuna_view import OptunaView
 
 SAMPLERS: dict[str, dict[str, int]] = {
-    # candidates: of TPE's for a proposal; cheapest: of so many proposals the one that costs least
-    "tpe": {"startup": 10, "candidates": 24, "cheapest": 3},
+    # candidates: of TPE's for a proposal; cost: 1 if what an epoch costs counts
+    "tpe": {"startup": 10, "candidates": 24, "cost": 1},
     "random": {},
     "grid": {},
 }
@@ -181,10 +180,7 @@ class Sampler:
         taken = {record.key for record in lineages}
         drawn = self.drawn(history, len(lineages), salt)
         free = (config for config in drawn if key_of(self.searched(config)) not in taken)
-        proposed = list(itertools.islice(free, self.options.get("cheapest", 1)))
-        if not proposed:
-            return Proposal(None)
-        return Proposal(self._costs.cheapest(proposed, lineages))
+        return Proposal(next(free, None))
 
     def _informed(self, lineages: Sequence[Record]) -> bool:
         # one beyond a limit has no value, and tells where not to look
@@ -282,8 +278,7 @@ class Sampler:
         """What the sampler would try as configuration number ``index``, some times over."""
         salts = (salt,) if salt else ()
         if self.options["name"] == "tpe":
-            told = self._told.of(history.lineages())
-            proposer = Proposer(self.space, told, self.options["candidates"])
+            proposer = self._proposer(history)
         for attempt in range(tries):
             if self.options["name"] == "tpe":
                 rng = np.random.default_rng(derived_seed(self.seed, "tpe", index, attempt, *salts))
@@ -293,6 +288,15 @@ class Sampler:
                 yield self._of_optuna(
                     history, derived_seed(self.seed, name, index, attempt, *salts)
                 )
+
+    def _proposer(self, history: History) -> Proposer:
+        lineages = history.lineages()
+
+        def costs(model: str) -> CostModel | None:
+            return self._costs.of_model(model, lineages) if self.options["cost"] else None
+
+        told = self._told.of(lineages)
+        return Proposer(self.space, told, self.options["candidates"], costs)
 
     def _of_optuna(self, history: History, seed: int) -> Config:
         """By one of Optuna's own samplers."""

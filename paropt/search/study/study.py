@@ -406,8 +406,10 @@ def _as_recorded(attrs: trial_rows.StudyAttributes, name: str) -> StudyDefinitio
     recorded = StudyDefinition.from_json(attrs.get(trial_rows.DEFINITION, {}))
     # what earlier versions made never ends a trial for standing still, nor asks what an epoch costs
     pruner = complete_pruner({"still": 0, **recorded.pruner})
-    tpe = recorded.sampler.get("name", DEFAULT_SAMPLER) == DEFAULT_SAMPLER
-    sampler = complete_sampler({**({"cheapest": 1} if tpe else {}), **recorded.sampler})
+    options = dict(recorded.sampler)
+    if options.get("name", DEFAULT_SAMPLER) == DEFAULT_SAMPLER:
+        options.setdefault("cost", int(options.pop("cheapest", 1) > 1))
+    sampler = complete_sampler(options)
     return replace(recorded, name=name, sampler=sampler, pruner=pruner)
 
 
