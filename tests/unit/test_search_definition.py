@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from paropt.errors import StudyError
+from paropt.search.study import study
 from paropt.search.study.definition import StudyDefinition
+from paropt.storage import trial_rows
 
 SPACE = {"model": "gru4rec", "search": {"layers": {"type": "int", "low": 32, "high": 96}}}
 RECORDED = StudyDefinition(
@@ -118,3 +120,22 @@ def test_a_part_of_a_final_test_has_no_front() -> None:
     assert asked.beside == {"coverage@20": "maximize", "latency_ms": "minimize"}
     part = replace(asked, plan={"of": "shop"})
     assert part.beside == {} and part.recorded == ["coverage@20", "latency_ms"]
+
+
+@pytest.mark.parametrize(
+    ("options", "cost"),
+    [
+        ({}, 0),
+        ({"startup": 10, "candidates": 24}, 0),
+        ({"cheapest": 1}, 0),
+        ({"cheapest": 3}, 1),
+        ({"cost": 1}, 1),
+    ],
+)
+def test_studies_that_did_not_ask_what_an_epoch_costs_do_not_begin_to(
+    options: dict[str, int], cost: int
+) -> None:
+    recorded = replace(RECORDED, sampler={"name": "tpe", **options}).to_json()
+    attrs = trial_rows.StudyAttributes({trial_rows.DEFINITION: json.dumps(recorded)})
+    found = study._as_recorded(attrs, "shop")
+    assert found.sampler == {"name": "tpe", "startup": 10, "candidates": 24, "cost": cost}
