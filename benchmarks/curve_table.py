@@ -4,13 +4,14 @@
                                      [--rows 60] [--hours H]
 
 DIR is as for gru4rec_accuracy.py. Of each set a part is used that trains in a quarter minute. The
-first rows of a table are the space's start points, the others random configurations, the same ones
-for every set; two start points are trained with four more seeds each, which is what the
+first rows of a table are the space's published start points, the others random configurations, the
+same ones for every set; two start points are trained with four more seeds each, which is what the
 noise of a seed is measured on. One training at a time, on one thread; tables are made smallest
 first. A row is written when it is done, so a second run goes on where the first one ended; run it
-in the background for as many days as it takes. Curves are of the valid part, under the evaluation
-protocol of the data; the test part is not looked at. ``seconds`` are the process's own CPU seconds
-per epoch, training and evaluation, as other work may share the machine.
+in the background for as many days as it takes. ``--times 5`` makes tables of larger parts, in
+curves/x5. Curves are of the valid part, under the evaluation protocol of the data; the test part is
+not looked at. ``seconds`` are the process's own CPU seconds per epoch, training and evaluation, as
+other work may share the machine.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import platform
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -108,13 +109,15 @@ CUTS = {
 }  # fmt: skip
 
 
-def dataset(data: Path, name: str, cache: Path) -> Dataset:
-    """The part of a set as a dataset directory, made once."""
-    out, cut = cache / f"{name}_part", CUTS[name]
+def dataset(data: Path, name: str, cache: Path, times: int = 1) -> Dataset:
+    """The part of a set as a dataset directory, made once; ``times`` as many sessions."""
+    part = f"{name}_part" if times == 1 else f"{name}_part_x{times}"
+    out, cut = cache / part, CUTS[name]
+    cut = replace(cut, sessions=times * cut.sessions)
     if out.exists():
         return open_dataset(out)
     suffix = Path(cut.file.removesuffix(".gz")).suffix
-    log = cache / f"{name}_part{suffix}"
+    log = cache / f"{part}{suffix}"
     _last_sessions(data / cut.file, log, cut)
     if cut.given:
         given = {"train": log} | {part: data / file for part, file in cut.given.items()}
@@ -145,11 +148,17 @@ def _last_sessions(source: Path, out: Path, cut: Cut) -> None:
         writer.writerows(row for row in rows if row[cut.key] in kept)
 
 
+def published(space: Space) -> list[Mapping[str, Any]]:
+    """The start points that say whose they are; all, if none does."""
+    named = zip(space.start, space.start_from, strict=True)
+    return [point for point, origin in named if origin] or list(space.start)
+
+
 def configurations(space: Space) -> Iterator[tuple[int, Config, int]]:
     """Number, configuration and seed of every row, without end: start points, repeats, random."""
     starts = [
         space.complete(point, uniformly(random.Random(derived_seed("curves", "start", k))))
-        for k, point in enumerate(space.start)
+        for k, point in enumerate(published(space))
     ]
     repeats = [(point, seed) for point in starts[:REPEATED] for seed in REPEAT_SEEDS]
     chosen = [(point, SEED) for point in starts] + repeats
@@ -193,7 +202,7 @@ class TableFile:
     def begin(self, made: dict[str, Any]) -> None:
         if self.path.exists():
             return
-        self.path.parent.mkdir(exist_ok=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         columns = ["row", *self.names, "seed", "seconds"]
         columns += [f"epoch {k + 1}" for k in range(self.epochs)]
         with self.path.open("w", newline="") as file:
@@ -207,13 +216,15 @@ class TableFile:
             csv.writer(file, lineterminator="\n").writerow(cells)
 
 
-def table(found: Dataset, name: str, space_name: str, rows: int, until: float) -> None:
+def table(
+    found: Dataset, name: str, space_name: str, rows: Sequence[int], until: float, curves: Path
+) -> None:
     """Trains what is missing of a table's rows, until it is complete or time is up."""
     space = read_space(find_space(space_name) or space_name, list(FIXED[space_name]))
     _, first, _ = next(configurations(space))
     epochs = int(first.get(EPOCHS) or max(space.epochs.values()))
     names = [parameter.label for parameter in space.searched]
-    file = TableFile(CURVES / f"{name}-{space_name}.csv", names, epochs)
+    file = TableFile(curves / f"{name}-{space_name}.csv", names, epochs)
     file.begin(
         {
             "command": f"curve_table.py --set {name} --space {space_name}",
@@ -230,8 +241,8 @@ def table(found: Dataset, name: str, space_name: str, rows: int, until: float) -
         }
     )
     done = file.done()
-    for number, config, seed in itertools.islice(configurations(space), rows):
-        if number in done:
+    for number, config, seed in itertools.islice(configurations(space), max(rows) + 1):
+        if number in done or number not in rows:
             continue
         if time.monotonic() > until:
             return
@@ -248,6 +259,8 @@ def main() -> None:
     parser.add_argument("--set", choices=[*CUTS], nargs="*", default=[*CUTS])
     parser.add_argument("--space", choices=[*FIXED], nargs="*", default=[*FIXED])
     parser.add_argument("--rows", type=int, default=68)
+    parser.add_argument("--only", type=int, nargs="+", help="of these numbers alone")
+    parser.add_argument("--times", type=int, default=1, help="parts of so many times the sessions")
     parser.add_argument("--hours", type=float, default=1e6)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -257,7 +270,9 @@ def main() -> None:
         for name in args.set:
             if space in NEEDS_TIMES and not CUTS[name].times:
                 continue
-            table(dataset(args.data, name, args.cache), name, space, args.rows, until)
+            found = dataset(args.data, name, args.cache, args.times)
+            curves = CURVES if args.times == 1 else CURVES / f"x{args.times}"
+            table(found, name, space, args.only or range(args.rows), until, curves)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from math import comb
 from pathlib import Path
 
 import numpy as np
+from curve_table import published
 from numpy.typing import NDArray
 from surrogate import Table, read_table
 
@@ -56,7 +57,7 @@ class Portfolios:
         shared = set.intersection(*(set(table.numbers) for table in known.values()))
         self.numbers = sorted(shared)
         some = next(iter(known.values()))
-        self.published = len(some.space.start)  # the first rows of every table
+        self.published = len(published(some.space))  # the first rows of every table
         self.configs = [some.configs[some.numbers.index(number)] for number in self.numbers]
         self.regrets = {log: self._regrets(table) for log, table in known.items()}
         self.costs = {log: self._costs(table) for log, table in known.items()}
@@ -85,6 +86,8 @@ class Portfolios:
         for _ in range(min(points, len(allowed))):
             after = np.minimum(best[:, None], logs[:, allowed])
             mean = after.mean(0)
+            if mean.min() >= best.mean():
+                break  # nothing is left that any of these logs would gain from
             if by == "rate":
                 order = (mean - best.mean()) / costs[allowed]
             else:

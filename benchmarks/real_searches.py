@@ -27,6 +27,7 @@ from typing import Any
 import optuna
 import torch
 from curve_table import CUTS, FIXED, METRIC, dataset
+from portfolio import Portfolios, left_out, tables
 from simulate import STRATEGIES, Job, Ours, Strategy, started
 
 from paropt.data.dataset import Dataset
@@ -39,7 +40,7 @@ from paropt.training.evaluation.ranking import evaluate
 from paropt.training.fitting.fit import Fit
 
 SPACE = "gru4rec_xe_shared"
-WAYS = ["tpe + asha, cost aside", "tpe + asha, per second"]
+WAYS = ["tpe + asha, cost aside", "tpe + asha, per second", "portfolio"]
 COLUMNS = ("set", "strategy", "seed", "spent", "worth", "test", "trials", "epochs")
 Row = dict[str, Any]
 
@@ -167,6 +168,8 @@ def main() -> None:
                     continue
                 chosen = STRATEGIES[way]
                 points = space if chosen.start == "space" else started(space, ())
+                if chosen.start == "portfolio":
+                    points = started(space, left_out(Portfolios(tables(SPACE)), name))
                 world = World(dataset(args.data, name, args.cache), seed)
                 rows = [{**key, **row} for row in search(world, points, chosen, args.seconds)]
                 _write(args.out, rows)

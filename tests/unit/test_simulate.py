@@ -121,11 +121,12 @@ def test_where_a_configuration_lies() -> None:
 class Known:
     """As much of a table as portfolios need: five rows of an epoch, the first of them published."""
 
-    def __init__(self, worth: list[float]) -> None:
+    def __init__(self, worth: list[float], seconds: list[float] | None = None) -> None:
         self.numbers = list(range(5))
         self.configs = [{"row": row} for row in self.numbers]
         self.curves = np.array(worth)[:, None]
-        self.space = SimpleNamespace(start=[{}])
+        self.seconds = np.array(seconds or [1.0] * 5)
+        self.space = SimpleNamespace(start=[{}], start_from=["a shop"])
 
 
 def test_a_portfolio_is_chosen_on_the_other_logs() -> None:
@@ -138,12 +139,21 @@ def test_a_portfolio_is_chosen_on_the_other_logs() -> None:
         "retailrocket": Known([1.0, 0.1, 0.1, 0.1, 0.5]),
     }
     found = Portfolios({log: known[log] for log in "abc"})
-    assert found.chosen(2, without="c") == [1, 2]
+    assert found.chosen(2, without="c", by="mean") == [1, 2]
+    assert found.chosen(9, without="c", by="mean") == [1, 2], "no other brings anything"
     assert found.after("c", [1, 2, 4]) == pytest.approx([90, 90, 0])
-    assert Portfolios({log: known[log] for log in ("a", "retailrocket")}).chosen(1, "a") == [0]
+    assert Portfolios({log: known[log] for log in ("a", "retailrocket")}).chosen(
+        1, "a", "mean"
+    ) == [0]
     with_published = Portfolios({"retailrocket": known["retailrocket"], "c": known["c"]})
-    assert with_published.chosen(1, "c") == [0]
-    assert with_published.chosen(5, "retailrocket") == [4, 1, 2, 3]
+    assert with_published.chosen(1, "c", "mean") == [0]
+    assert with_published.chosen(5, "retailrocket", "mean") == [4]
+
+
+def test_a_portfolio_by_rate_begins_with_what_is_cheap() -> None:
+    """From 100 %: row 3 brings 40 in a tenth of an average training; then row 1 the other 60."""
+    known: Any = {"a": Known([0.5, 1.0, 0.9, 0.4, 0.1], [10.0, 20.0, 18.6, 1.0, 0.4])}
+    assert Portfolios(known).chosen(5, by="rate") == [3, 1]
 
 
 def test_random_rows_are_averaged_over_all_draws() -> None:
