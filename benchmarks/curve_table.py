@@ -217,10 +217,16 @@ class TableFile:
 
 
 def table(
-    found: Dataset, name: str, space_name: str, rows: Sequence[int], until: float, curves: Path
+    found: Dataset,
+    name: str,
+    space_name: str,
+    rows: Sequence[int],
+    until: float,
+    curves: Path,
+    fixed: Sequence[str],
 ) -> None:
     """Trains what is missing of a table's rows, until it is complete or time is up."""
-    space = read_space(find_space(space_name) or space_name, list(FIXED[space_name]))
+    space = read_space(find_space(space_name) or space_name, list(fixed))
     _, first, _ = next(configurations(space))
     epochs = int(first.get(EPOCHS) or max(space.epochs.values()))
     names = [parameter.label for parameter in space.searched]
@@ -230,7 +236,7 @@ def table(
             "command": f"curve_table.py --set {name} --space {space_name}",
             "date": date.today().isoformat(),
             "space": space_name,
-            "fixed": " ".join(FIXED[space_name]),
+            "fixed": " ".join(fixed),
             "metric": METRIC,
             "set": found.path.name,
             "fingerprint": found.fingerprint,
@@ -272,7 +278,8 @@ def main() -> None:
                 continue
             found = dataset(args.data, name, args.cache, args.times)
             curves = CURVES if args.times == 1 else CURVES / f"x{args.times}"
-            table(found, name, space, args.only or range(args.rows), until, curves)
+            fixed = FIXED[space] if args.times == 1 else ()  # larger parts have items enough
+            table(found, name, space, args.only or range(args.rows), until, curves, fixed)
 
 
 if __name__ == "__main__":

@@ -35,23 +35,23 @@ def test_a_table_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Mo
     cut = Cut("ring.csv.gz", "session", 70, options, times=True)
     space = "gru4rec_xe_shared"
     monkeypatch.setattr(curve_table, "CUTS", {"ring": cut})
-    monkeypatch.setattr(curve_table, "FIXED", {space: ("n_sample=4", "n_epochs=2")})
+    fixed = ("n_sample=4", "n_epochs=2")
     curves = tmp_path / "curves"
     found = curve_table.dataset(tmp_path, "ring", tmp_path)
     assert found.view("search").train.n_sessions < 70, "only the last sessions are used"
 
-    curve_table.table(found, "ring", space, range(2), math.inf, curves)
+    curve_table.table(found, "ring", space, range(2), math.inf, curves, fixed)
     path = curves / f"ring-{space}.csv"
     begun = path.read_text()
-    curve_table.table(found, "ring", space, range(3), math.inf, curves)
+    curve_table.table(found, "ring", space, range(3), math.inf, curves, fixed)
     assert path.read_text().startswith(begun)
     rows = _rows(path)
     assert [row["row"] for row in rows] == ["0", "1", "2"]
     assert [row["layers"] for row in rows[:2]] == ["192", "480"], "the space's start points"
     assert all(0 < float(row[f"epoch {k}"]) <= 1 for row in rows for k in (1, 2))
-    curve_table.table(found, "ring", space, range(4), -math.inf, curves)
+    curve_table.table(found, "ring", space, range(4), -math.inf, curves, fixed)
     assert len(_rows(path)) == 3, "no time is left for another"
-    curve_table.table(found, "ring", space, [5, 2], math.inf, curves)
+    curve_table.table(found, "ring", space, [5, 2], math.inf, curves, fixed)
     assert [row["row"] for row in _rows(path)] == ["0", "1", "2", "5"]
     larger = curve_table.dataset(tmp_path, "ring", tmp_path, times=2)
     assert larger.view("search").train.n_sessions > found.view("search").train.n_sessions
