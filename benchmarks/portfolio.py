@@ -34,7 +34,12 @@ from paropt.training.evaluation.objective import Objective
 
 CURVES = Path(__file__).parent / "curves"
 MRR = Objective("mrr@20")
-PUBLISHED = ("retailrocket", "yoochoose_100k", "yoochoose1_64")
+# logs that points were published for, by a word of where these say they are from
+PUBLISHED = {
+    "retailrocket": "RetailRocket",
+    "yoochoose_100k": "Yoochoose",
+    "yoochoose1_64": "Yoochoose",
+}
 LEAST = 10  # rows that a table must have to count
 NOTHING = 100.0  # the regret of who has no model yet
 Array = NDArray[np.float64]

@@ -32,7 +32,7 @@ from typing import Any, Protocol
 import numpy as np
 import optuna
 import torch
-from portfolio import Portfolios, left_out, tables
+from portfolio import PUBLISHED, Portfolios, left_out, tables
 from surrogate import Surrogate, read_table
 
 from paropt.search.setup.warm_start import POINTS, best_points, warmed
@@ -55,9 +55,11 @@ EARLIER = 25  # what the study spent that a warm start is from
 class Strategy:
     """A way to search.
 
-    ``start``: "space" begins with the space's own points, "none" with none; "best" also with those
-    of a search on the other table, as ``--warm-start`` does, "worst" with that search's worst;
-    "portfolio" with those that portfolio.py chooses on all tables of the space but the log's own.
+    ``start``: "space" begins with the space's own points, which have seen the tables of all logs,
+    "none" with none; "best" also with those of a search on the other table, as ``--warm-start``
+    does, "worst" with that search's worst; "portfolio" with those that portfolio.py chooses on all
+    tables of the space but the log's own; "published" with the space's that say whose they are, but
+    for the log's own; "both" with these after the portfolio.
     ``steady``: of so many best epochs paropt takes the mean when it compares trials.
     ``sampler`` is TPE that asks for no cost, unless the strategy is paropt's own today.
     ``clock``: rungs are in seconds, those of an average trial's epochs.
@@ -143,6 +145,10 @@ STRATEGIES = {
     "warmed badly": Strategy(pruner="asha", start="worst"),
     "paropt": Strategy("tpe", pruner="asha", start="space"),
     "portfolio": Strategy("tpe", pruner="asha", start="portfolio"),
+    "published": Strategy("tpe", pruner="asha", start="published"),
+    "portfolio, then published": Strategy("tpe", pruner="asha", start="both"),
+    "portfolio, promotion": Strategy("tpe", pruner="asha", start="portfolio", promote=True),
+    "portfolio, the last two twice": Strategy("tpe", pruner="asha", start="portfolio", twice=True),
     "paropt, promotion": Strategy("tpe", pruner="asha", start="space", promote=True),
     "paropt, the last two twice": Strategy("tpe", pruner="asha", start="space", twice=True),
     "paropt by the best epoch": Strategy(pruner="asha", start="space", steady=1),
@@ -407,7 +413,14 @@ def log_of(path: Path) -> str:
 
 
 def started(space: Space, points: Sequence[Mapping[str, Any]]) -> Space:
-    return replace(space, start=tuple(points))
+    return replace(space, start=tuple(points), start_from=(None,) * len(points))
+
+
+def published_elsewhere(space: Space, log: str) -> list[Mapping[str, Any]]:
+    """The start points that say whose they are, but for those published for the log."""
+    own = PUBLISHED.get(log, "nobody")
+    pairs = zip(space.start, space.start_from, strict=True)
+    return [point for point, origin in pairs if origin and own not in origin]
 
 
 def earlier(path: Path, seed: int, best: bool) -> list[dict[str, Any]]:
@@ -432,8 +445,12 @@ def simulate(
     space = known.table.space
     if strategy.start == "none":
         space = replace(space, start=())
-    elif strategy.start == "portfolio":
-        space = started(space, left_out(portfolios(known.table.made["space"]), log_of(path)))
+    elif strategy.start in ("portfolio", "published", "both"):
+        points = published_elsewhere(space, log_of(path))
+        if strategy.start != "published":
+            chosen = left_out(portfolios(known.table.made["space"]), log_of(path))
+            points = chosen + (points if strategy.start == "both" else [])
+        space = started(space, points)
     elif strategy.start != "space":
         assert other is not None
         space = warmed(space, earlier(other, seed, strategy.start == "best"))
@@ -600,7 +617,7 @@ def main() -> None:
         others = dict.fromkeys(args.table, args.other)
     for path in {*others, *others.values()}:  # before the processes fork, so that they need not
         known = surrogate(path)
-        if any(STRATEGIES[name].start == "portfolio" for name in names):
+        if any(STRATEGIES[name].start in ("portfolio", "both") for name in names):
             portfolios(known.table.made["space"])
     found: dict[Path, list[Outcome]] = {}
     with ProcessPoolExecutor(args.processes, get_context("fork")) as pool:
