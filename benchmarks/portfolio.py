@@ -165,6 +165,8 @@ def main() -> None:
             print(f"| {log} | {kind} | {_cells(values, marks)} |")
             kinds.setdefault(kind.removesuffix(seen), []).append(values)
     for kind, rows in kinds.items():
+        most = max(map(len, rows))
+        rows = [np.pad(row, (0, most - len(row)), mode="edge") for row in rows]
         for what, over in (("median", np.median), ("worst", np.max)):
             print(f"| {what} | {kind} | {_cells(over(np.array(rows), axis=0), marks)} |")
     places = found.chosen(args.points, by=args.by)
