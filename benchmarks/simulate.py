@@ -105,9 +105,12 @@ def _rungs(first: int, factor: int) -> dict[str, Any]:
     return {"name": "asha", "min_epochs": first, "factor": factor}
 
 
+OPTUNAS_TPE = {"name": "TPESampler", "multivariate": True, "constant_liar": True}
+
 STRATEGIES = {
     "official": Strategy(optuna=_official),
     "random": Strategy("random"),
+    "Optuna's TPE + asha": Strategy(OPTUNAS_TPE, pruner="asha"),
     "Optuna's median": Strategy(optuna=_median),
     "Optuna's ASHA": Strategy(optuna=_asha),
     "Optuna's Hyperband": Strategy(optuna=_hyperband),
