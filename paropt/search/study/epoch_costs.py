@@ -80,24 +80,26 @@ class EpochCosts:
 
     def __init__(self, space: Space) -> None:
         self.space = space
-        self._ended: dict[int, tuple[Array, float | None]] = {}
+        self._ended: dict[int, tuple[Array, float]] = {}
 
     def of_model(self, model: str, records: Iterable[Record]) -> CostModel | None:
         """What an epoch of a model costs by its ``sizes_of``; None if too few trials tell."""
-        known = [self._of(record) for record in records if record.meta["model"] == model]
-        told = [(sizes, seconds) for sizes, seconds in known if seconds is not None]
+        known = (self._of(record) for record in records if record.meta["model"] == model)
+        told = [one for one in known if one is not None]
         if len(told) < LEAST:
             return None
         sizes, seconds = zip(*told, strict=True)
         return CostModel(np.array(sizes), np.array(seconds))
 
-    def _of(self, record: Record) -> tuple[Array, float | None]:
-        """Its sizes, and the seconds of a typical epoch."""
+    def _of(self, record: Record) -> tuple[Array, float] | None:
+        """Its sizes, and the seconds of a typical epoch; None before any."""
         if record.id in self._ended:
             return self._ended[record.id]
-        config = {**record.meta["params"], "model": record.meta["model"]}
         took = [seconds for seconds in record.curves.get("seconds", ()) if seconds]
-        found = sizes_of(self.space, config), statistics.median(took) if took else None
+        if not took:
+            return None
+        config = {**record.meta["params"], "model": record.meta["model"]}
+        found = sizes_of(self.space, config), statistics.median(took)
         if not record.open:
             self._ended[record.id] = found
         return found
