@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     "--control",
     type=ShippedFile("paramfile"),
     metavar="FILE|NAME",
-    show_default="the space's first complete start point, else the model's defaults",
+    show_default="the space's first published start point, else the model's defaults",
     help="A paramfile to compare with.",
 )
 @click.option(
