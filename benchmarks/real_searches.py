@@ -28,7 +28,9 @@ import optuna
 import torch
 from curve_table import CUTS, FIXED, METRIC, dataset
 from portfolio import Portfolios, left_out, tables
-from simulate import STRATEGIES, Job, Ours, Strategy, started
+from replay import Job, Ours
+from simulate import started
+from strategies import STRATEGIES, Strategy
 
 from paropt.data.dataset import Dataset
 from paropt.errors import OutOfMemory, TrainingError

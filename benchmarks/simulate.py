@@ -9,395 +9,43 @@ all epochs: a training of average seconds is 1. Regret is how far the noiseless 
 configuration that the search thinks best lies below the best there is, in per cent of that; paropt
 thinks best what `best_first` puts first, Optuna what has the highest value. The last columns: at
 which spend the median regret is what `official` (TPE as Optuna has it, no pruning, one process) has
-with its full budget, and as a share of that budget.
+with half its budget and with all of it, that as a share of the budget. Last of all, the medians
+over the tables.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import heapq
 import json
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import optuna
 import torch
 from portfolio import PUBLISHED, Portfolios, left_out, tables
+from replay import MRR, Optunas, Ours, Trace, Twice, World, run
+from strategies import STRATEGIES, Strategy
 from surrogate import Surrogate, read_table
 
 from paropt.search.setup.warm_start import POINTS, best_points, warmed
-from paropt.search.space.space import Config, Space
-from paropt.search.study.history import History, Record
-from paropt.search.study.pruning import complete_pruner, reason_to_prune, stands_still
-from paropt.search.study.sampling import Sampler, complete_sampler, derived_seed
+from paropt.search.space.space import Space
+from paropt.search.study.sampling import derived_seed
 from paropt.training.evaluation import objective
-from paropt.training.evaluation.objective import Objective
 
 HERE = Path(__file__).parent
 TABLES = {name: HERE / "curves" / f"{name}.csv" for name in ("yoochoose_100k", "retailrocket")}
-METRIC = "mrr@20"
-MRR = Objective(METRIC)
 MARKS = (5, 10, 25, 50, 100)  # spends at which regrets are shown
 EARLIER = 25  # what the study spent that a warm start is from
-
-
-@dataclass(frozen=True)
-class Strategy:
-    """A way to search.
-
-    ``start``: "space" begins with the space's own points, which have seen the tables of all logs,
-    "none" with none; "best" also with those of a search on the other table, as ``--warm-start``
-    does, "worst" with that search's worst; "portfolio" with those that portfolio.py chooses on all
-    tables of the space but the log's own; "published" with the space's that say whose they are, but
-    for the log's own; "both" with these after the portfolio.
-    ``steady``: of so many best epochs paropt takes the mean when it compares trials.
-    ``sampler`` is TPE that asks for no cost, unless the strategy is paropt's own today.
-    ``clock``: rungs are in seconds, those of an average trial's epochs.
-    ``promote``: before anything new, a trial that was cut goes on if it would not be cut today, as
-    asynchronous Hyperband promotes (Li et al., MLSys 2020).
-    ``twice``: whoever asks for the best has the two best trained with one more seed first, and
-    pays for that.
-    """
-
-    sampler: Mapping[str, Any] | str = field(default_factory=lambda: tpe(0))
-    pruner: Mapping[str, Any] | str = "none"
-    start: str = "none"
-    steady: int = objective.STEADY
-    clock: bool = False
-    promote: bool = False
-    twice: bool = False
-    optuna: Callable[[int], tuple[Any, Any]] | None = None
-
-
-def _asha(seed: int) -> tuple[Any, Any]:
-    sampler = optuna.samplers.TPESampler(seed=seed)
-    return sampler, optuna.pruners.SuccessiveHalvingPruner(reduction_factor=3)
-
-
-def _hyperband(seed: int) -> tuple[Any, Any]:
-    sampler = optuna.samplers.TPESampler(seed=seed)
-    return sampler, optuna.pruners.HyperbandPruner(max_resource=10)
-
-
-def _median(seed: int) -> tuple[Any, Any]:
-    return optuna.samplers.TPESampler(seed=seed), optuna.pruners.MedianPruner()
-
-
-def _official(seed: int) -> tuple[Any, Any]:
-    return optuna.samplers.TPESampler(seed=seed), optuna.pruners.NopPruner()
-
-
-def tpe(cost: int) -> dict[str, Any]:
-    return {"name": "tpe", "cost": cost}
-
-
-def _rungs(first: int, factor: int) -> dict[str, Any]:
-    return {"name": "asha", "min_epochs": first, "factor": factor}
-
-
-OPTUNAS_TPE = {"name": "TPESampler", "multivariate": True, "constant_liar": True}
-
-STRATEGIES = {
-    "official": Strategy(optuna=_official),
-    "random": Strategy("random"),
-    "Optuna's TPE + asha": Strategy(OPTUNAS_TPE, pruner="asha"),
-    "Optuna's median": Strategy(optuna=_median),
-    "Optuna's ASHA": Strategy(optuna=_asha),
-    "Optuna's Hyperband": Strategy(optuna=_hyperband),
-    "tpe": Strategy(),
-    "tpe + median": Strategy(pruner="median"),
-    "tpe + asha": Strategy(pruner="asha"),
-    "tpe + start": Strategy(start="space"),
-    "tpe + start + median": Strategy(pruner="median", start="space"),
-    **{
-        f"tpe + start + asha {first}/{factor}": Strategy(
-            pruner=_rungs(first, factor), start="space"
-        )
-        for first, factor in ((1, 2), (1, 3), (2, 2), (2, 3), (2, 4), (3, 2))
-    },
-    **{
-        f"paropt, still {still}": Strategy(
-            "tpe", pruner={"name": "asha", "still": still}, start="space"
-        )
-        for still in (0, 20, 40)
-    },
-    **{
-        f"{name}, {kind}": Strategy(pruner="asha", start=start, **more)
-        for name, start in (
-            ("paropt", "space"),
-            ("tpe + asha", "none"),
-            ("portfolio", "portfolio"),
-        )
-        for kind, more in (
-            ("cost aside", {}),
-            ("per second", {"sampler": tpe(1)}),
-            ("per second, rungs in seconds", {"clock": True, "sampler": tpe(1)}),
-        )
-    },
-    "warm": Strategy(pruner="asha", start="best"),
-    "warmed badly": Strategy(pruner="asha", start="worst"),
-    "paropt": Strategy("tpe", pruner="asha", start="space"),
-    "portfolio": Strategy("tpe", pruner="asha", start="portfolio"),
-    "published": Strategy("tpe", pruner="asha", start="published"),
-    "portfolio, then published": Strategy("tpe", pruner="asha", start="both"),
-    "portfolio, promotion": Strategy("tpe", pruner="asha", start="portfolio", promote=True),
-    "portfolio, the last two twice": Strategy("tpe", pruner="asha", start="portfolio", twice=True),
-    "paropt, promotion": Strategy("tpe", pruner="asha", start="space", promote=True),
-    "paropt, the last two twice": Strategy("tpe", pruner="asha", start="space", twice=True),
-    "paropt by the best epoch": Strategy(pruner="asha", start="space", steady=1),
-}
-
-
-# -- the world that a search looks at -----------------------------------------------------------
-
-
-class World:
-    """Answers with the noise of seeds; the same for the same seed."""
-
-    def __init__(self, surrogate: Surrogate, seed: int) -> None:
-        self.surrogate = surrogate
-        self.seed = seed
-        average = float(surrogate.table.seconds.mean())
-        self.unit = average * surrogate.table.curves.shape[1]
-
-    def train(self, config: Config, index: int) -> tuple[list[float], float, float]:
-        """The curve, what an epoch costs, and the noiseless best value."""
-        plain = self.surrogate.curve(config)
-        noise = self.surrogate.table.noise
-        chosen = noise[derived_seed("noise", self.seed, index) % len(noise)]
-        cost = self.surrogate.cost(config) / self.unit
-        return [max(v, 0.0) for v in (plain + chosen).tolist()], cost, float(plain.max())
-
-
-@dataclass
-class Job:
-    """A trial that a worker runs."""
-
-    curve: list[float]
-    cost: float
-    plain: float
-    handle: Any
-    config: Config
-    seen: list[float] = field(default_factory=list)
-    still: bool = False  # it ends because it has nothing more to gain
-
-
-@dataclass
-class Trace:
-    """The noiseless value of what was thought best, after each epoch spent."""
-
-    spent: list[float] = field(default_factory=list)
-    value: list[float] = field(default_factory=list)
-    trials: int = 0
-    epochs: int = 0
-    first_epochs: int = 0  # of trials that ended with them
-
-    def at(self, spend: float) -> float:
-        place = int(np.searchsorted(self.spent, spend, side="right")) - 1
-        return self.value[place] if place >= 0 else 0.0
-
-
-class Trains(Protocol):
-    """What a search has its configurations trained by."""
-
-    def train(self, config: Config, index: int) -> tuple[list[float], float, float]:
-        """The curve, what an epoch costs, and the noiseless best value."""
-
-
-class Search(Protocol):
-    """What strategies have in common."""
-
-    def ask(self, world: Trains, index: int) -> Job:
-        """The next trial."""
-
-    def worth(self, job: Job) -> float:
-        """How good it thinks a trial is, after the epoch that it has just seen."""
-
-    def prune(self, job: Job) -> bool:
-        """Whether to cut it after that epoch."""
-
-    def end(self, job: Job, pruned: bool) -> None:
-        """It is over."""
-
-
-class Ours:
-    """paropt's sampler and pruner on records like those of its database."""
-
-    def __init__(self, space: Space, strategy: Strategy, seed: int) -> None:
-        self.strategy = strategy
-        self.sampler = Sampler(space, complete_sampler(strategy.sampler), seed, MRR)
-        self.pruner = complete_pruner(strategy.pruner)
-        self.history = History(0)
-        self.costs: dict[int, float] = {}  # of an epoch, by trial
-        self.cut: list[Job] = []
-
-    def ask(self, world: Trains, index: int) -> Job:
-        if self.strategy.promote and (job := self._promoted()) is not None:
-            self.cut.remove(job)
-            self._write(job, "RUNNING")
-            return job
-        config = self.sampler.draw(self.history)
-        assert config is not None
-        searched = self.sampler.searched(config)
-        meta = {"root": index, "model": config["model"], "params": config, "searched": searched}
-        record = Record(index, index, "RUNNING", None, None, None, meta, {}, {METRIC: []}, {})
-        self.history.records[index] = record
-        job = Job(*world.train(config, index), index, config)
-        self.costs[index] = job.cost
-        return job
-
-    def _promoted(self) -> Job | None:
-        """Of the trials that were cut and would not be today, the best."""
-        records = self.history.records.values()
-        good = []
-        for job in self.cut:
-            others = [r.curve(MRR) for r in records if r.number != job.handle]
-            if reason_to_prune(self.pruner, job.seen, others, (), len(job.curve)) is None:
-                good.append(job)
-        return max(good, key=self.worth, default=None)
-
-    def _write(self, job: Job, state: str) -> None:
-        value = max(job.seen) if state != "RUNNING" else None
-        old = self.history.records[job.handle]
-        curves = {METRIC: list(job.seen), "seconds": [job.cost] * len(job.seen)}
-        self.history.records[job.handle] = replace(old, state=state, value=value, curves=curves)
-
-    def worth(self, job: Job) -> float:
-        return MRR.steady(job.seen) or 0.0
-
-    def prune(self, job: Job) -> bool:
-        self._write(job, "RUNNING")
-        others = [r for r in self.history.records.values() if r.number != job.handle]
-        if self.strategy.clock:
-            if self._behind_by_the_clock(job, others):
-                return True
-        else:
-            ended = [r.curve(MRR) for r in others if not r.open]
-            running = [r.curve(MRR) for r in others if r.open]
-            if reason_to_prune(self.pruner, job.seen, ended, running, len(job.curve)) is not None:
-                return True
-        job.still = stands_still(self.pruner, job.seen, len(job.curve)) is not None
-        return job.still
-
-    def _behind_by_the_clock(self, job: Job, others: Sequence[Record]) -> bool:
-        """Whether it is not in the better half of those that have taken as long as a rung."""
-        taken, rung = job.cost * len(job.seen), 0.2  # of an average trial
-        while rung <= taken - job.cost:
-            rung *= 2
-        if rung > taken:
-            return False
-        reached = []
-        for record in others:
-            cost, curve = self.costs[record.number], record.curve(MRR)
-            if cost * len(curve) >= rung:
-                reached.append(max(curve[: max(1, int(rung / cost))]))
-        own = max(job.seen)
-        values = sorted([own, *reached], reverse=True)
-        return values[max(1, len(values) // 2) - 1] > own
-
-    def end(self, job: Job, pruned: bool) -> None:
-        cut = pruned and not job.still
-        if cut:
-            self.cut.append(job)
-        self._write(job, "PRUNED" if cut else "COMPLETE")
-
-
-class Optunas:
-    """Optuna's sampler and pruner as installed."""
-
-    def __init__(self, space: Space, strategy: Strategy, seed: int) -> None:
-        assert strategy.optuna is not None
-        sampler, pruner = strategy.optuna(seed)
-        self.study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
-        self.space = space
-        self.ranges = Sampler(space, complete_sampler("tpe"), seed, MRR).distributions
-
-    def ask(self, world: Trains, index: int) -> Job:
-        trial = self.study.ask(self.ranges)
-        config = self.space.walk(lambda p: p.snap(trial.params[p.label]))
-        return Job(*world.train(config, index), trial, config)
-
-    def worth(self, job: Job) -> float:
-        return max(job.seen)
-
-    def prune(self, job: Job) -> bool:
-        job.handle.report(job.seen[-1], len(job.seen))
-        return bool(job.handle.should_prune())
-
-    def end(self, job: Job, pruned: bool) -> None:
-        if pruned:  # Optuna then takes the last value reported
-            self.study.tell(job.handle, state=optuna.trial.TrialState.PRUNED)
-        else:
-            self.study.tell(job.handle, max(job.seen))
-
-
-class Twice:
-    """The better of the two best, each trained with one more seed."""
-
-    def __init__(self, world: Trains) -> None:
-        self.world = world
-        self.two: list[tuple[float, Job]] = []
-        self.known: dict[int, float] = {}  # the worth by the other seed, by job
-
-    def choose(self, job: Job, worth: float) -> tuple[float, float]:
-        """What the second trainings cost, and the noiseless value of the choice."""
-        others = [pair for pair in self.two if pair[1] is not job]
-        self.two = sorted([*others, (worth, job)], key=lambda pair: -pair[0])[:2]
-        means = [((own + self._again(of)) / 2, of.plain) for own, of in self.two]
-        return sum(of.cost * len(of.curve) for _, of in self.two), max(means)[1]
-
-    def _again(self, job: Job) -> float:
-        if id(job) not in self.known:
-            curve, _, _ = self.world.train(job.config, 1_000_000 + len(self.known))
-            self.known[id(job)] = MRR.steady(curve) or 0.0
-        return self.known[id(job)]
-
-
-def run(
-    search: Search, world: World, budget: float, workers: int, twice: Twice | None = None
-) -> Trace:
-    """Spends ``budget`` on ``workers``, each of which takes its time for every epoch."""
-    trace, best = Trace(), (-1.0, 0.0)
-    epochs = world.surrogate.table.curves.shape[1]
-    spent, index = 0.0, 0
-    waiting: list[tuple[float, int, Job]] = []
-    for worker in range(workers):
-        job = search.ask(world, index)
-        heapq.heappush(waiting, (job.cost, worker, job))
-        index += 1
-    while spent < budget:
-        now, worker, job = heapq.heappop(waiting)
-        job.seen.append(job.curve[len(job.seen)])
-        spent += job.cost
-        trace.epochs += 1
-        if (worth := search.worth(job)) > best[0]:
-            best = worth, job.plain
-        extra, plain = twice.choose(job, worth) if twice else (0.0, best[1])
-        trace.spent.append(max(spent + extra, trace.spent[-1] if trace.spent else 0.0))
-        trace.value.append(plain)
-        pruned = search.prune(job)
-        if pruned or len(job.seen) == epochs:
-            pruned = pruned and len(job.seen) < epochs
-            trace.trials += 1
-            trace.first_epochs += pruned and len(job.seen) == 1
-            search.end(job, pruned)
-            job = search.ask(world, index)
-            index += 1
-        heapq.heappush(waiting, (now + job.cost, worker, job))
-    return trace
-
-
-# -- many seeds ---------------------------------------------------------------------------------
 
 
 @cache

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from simulate import METRIC, Job, Ours, Strategy, World, run
+from replay import METRIC, Job, Ours, World, run
+from strategies import Strategy
 
 from paropt.search.space.file import from_json
 from paropt.search.study.definition import StudyDefinition

@@ -14,20 +14,9 @@ import numpy as np
 import pytest
 import simulate as simulator
 from portfolio import Portfolios
-from simulate import (
-    Job,
-    Ours,
-    Outcome,
-    Strategy,
-    Trace,
-    Twice,
-    World,
-    over_logs,
-    regret,
-    run,
-    simulate,
-    spend_to,
-)
+from replay import Job, Ours, Trace, Twice, World, run
+from simulate import Outcome, over_logs, regret, simulate, spend_to
+from strategies import Strategy
 from surrogate import Surrogate, place, read_table
 
 from paropt.search.space.file import from_json, read_space
