@@ -17,8 +17,7 @@ the trials in which they held. Trials that run count as bad (the constant liar; 
 within.
 
 It is paropt's own because a proposal is what a study's slots wait for and what a replayed search
-consists of: one takes 1 to 2 ms after a hundred trials where Optuna's, number by number in Python,
-takes 20 (benchmarks/README.md).
+consists of; Optuna's evaluates its normal distributions number by number in Python.
 """
 
 from __future__ import annotations
