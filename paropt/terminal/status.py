@@ -38,8 +38,12 @@ if TYPE_CHECKING:
 
 SHOWN_BEST = 10
 SHOWN_FAILED = 5
-COUNTED = {name: name for name in ("complete", "pruned", "failed", "running", "waiting")}
-COUNTED["beyond"] = "beyond a constraint"
+OTHERS = {
+    "failed": "failed",
+    "running": "running",
+    "waiting": "waiting to go on",
+    "beyond": "beyond a constraint",
+}
 
 
 def study_status(storage: Storage, study: Study) -> dict[str, Any]:
@@ -111,10 +115,11 @@ def study_report(
 
 def _headline(status: Mapping[str, Any]) -> list[str]:
     counts = status["counts"]
-    listed = ", ".join(f"{counts[n]} {words}" for n, words in COUNTED.items() if counts.get(n))
+    done = ", ".join(f"{counts[name]} {name}" for name in ("complete", "pruned") if counts[name])
+    others = [f"{counts[name]} {words}" for name, words in OTHERS.items() if counts.get(name)]
+    trials = f"{done_of(status)} trials" + (f" ({done})" if done else "")
     lines = [
-        f"{shown(status['study'])}: {status['activity']}, {done_of(status)} trials"
-        + (f" ({listed})" if listed else ""),
+        f"{shown(status['study'])}: {status['activity']}, {', '.join([trials, *others])}",
         f"{status['model']} by {status['metric']} on data {status['fingerprint'][:12]} "
         f"{shown(status.get('data', ''))}".rstrip(),
     ]

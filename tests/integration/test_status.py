@@ -103,7 +103,7 @@ def test_a_study_for_people(database_url: str, slot: str, run_paropt: Callable[.
     done = run_paropt("status", "shop", env={"PAROPT_STORAGE": database_url})
     assert (done.rc, done.err) == (0, "")
     for shown in (
-        "1/5 trials",
+        "1/5 trials (1 complete), 1 failed, 1 running\n",
         "0.2500",
         "1/2",
         "learning_rate=0.05",
