@@ -1,17 +1,18 @@
 """Tables of real learning curves, for the simulator (simulate.py), by paropt's own fit loop.
 
     python benchmarks/curve_table.py --data DIR --cache DIR [--set NAME …] [--space NAME …]
-                                     [--rows 60] [--hours H]
+                                     [--rows 60] [--proposed] [--hours H]
 
 DIR is as for gru4rec_accuracy.py. Of each set a part is used that trains in a quarter minute. The
 first rows of a table are the space's published start points, the others random configurations, the
 same ones for every set; two start points are trained with four more seeds each, which is what the
 noise of a seed is measured on. One training at a time, on one thread; tables are made smallest
 first. A row is written when it is done, so a second run goes on where the first one ended; run it
-in the background for as many days as it takes. ``--times 5`` makes tables of larger parts, in
-curves/x5. Curves are of the valid part, under the evaluation protocol of the data; the test part is
-not looked at. ``seconds`` are the process's own CPU seconds per epoch, training and evaluation, as
-other work may share the machine.
+in the background for as many days as it takes. ``--proposed`` adds the rows that the tables
+themselves have proposed (proposals.py). ``--times 5`` makes tables of larger parts, in curves/x5.
+Curves are of the valid part, under the evaluation protocol of the data; the test part is not looked
+at. ``seconds`` are the process's own CPU seconds per epoch, training and evaluation, as other work
+may share the machine.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ from paropt.training.fitting.fit import Fit
 METRIC = "mrr@20"
 SEED, REPEAT_SEEDS = 42, (43, 44, 45, 46)
 REPEATED = 2  # start points that are trained with each of the repeat seeds
+FIRST_PROPOSED, MOST_PROPOSED = 1000, 1000  # the number of the first row that was proposed
 CURVES = Path(__file__).parent / "curves"
 # by space: what is fixed beside the space's own. GRU4Rec's 2,048 samples are most of these items
 FIXED = {
@@ -170,6 +172,18 @@ def configurations(space: Space) -> Iterator[tuple[int, Config, int]]:
             yield number, space.walk(uniformly(rng)), SEED
 
 
+def proposed_file(space: str, curves: Path) -> Path:
+    """Where the rows are that the tables of a space have proposed (proposals.py)."""
+    return curves / f"proposed-{space}.json"
+
+
+def proposed(space: Space, path: Path) -> Iterator[tuple[int, Config, int]]:
+    """As :func:`configurations`, of the rows that were proposed; none without a file."""
+    for one in json.loads(path.read_text()) if path.exists() else []:
+        rng = random.Random(derived_seed("curves", one["number"]))
+        yield one["number"], space.complete(one["point"], uniformly(rng)), SEED
+
+
 def train(found: Dataset, config: Config, seed: int) -> tuple[float, list[float]]:
     """CPU seconds per epoch and the curve; a curve that diverged stays short."""
     params = dict(config)
@@ -246,8 +260,10 @@ def table(
             "machine": f"{platform.machine()}, 1 thread, torch {torch.__version__}",
         }
     )
-    done = file.done()
-    for number, config, seed in itertools.islice(configurations(space), max(rows) + 1):
+    done, own = file.done(), [number for number in rows if number < FIRST_PROPOSED]
+    wanted = itertools.islice(configurations(space), max(own, default=-1) + 1)
+    more = proposed(space, proposed_file(space_name, CURVES))
+    for number, config, seed in itertools.chain(wanted, more):
         if number in done or number not in rows:
             continue
         if time.monotonic() > until:
@@ -266,12 +282,16 @@ def main() -> None:
     parser.add_argument("--space", choices=[*FIXED], nargs="*", default=[*FIXED])
     parser.add_argument("--rows", type=int, default=68)
     parser.add_argument("--only", type=int, nargs="+", help="of these numbers alone")
+    parser.add_argument("--proposed", action="store_true", help="the rows of proposals.py as well")
     parser.add_argument("--times", type=int, default=1, help="parts of so many times the sessions")
     parser.add_argument("--hours", type=float, default=1e6)
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.cache.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + 3600 * args.hours
+    numbers = [*range(args.rows)]
+    if args.proposed:
+        numbers += range(FIRST_PROPOSED, FIRST_PROPOSED + MOST_PROPOSED)
     for space in args.space:
         for name in args.set:
             if space in NEEDS_TIMES and not CUTS[name].times:
@@ -279,7 +299,7 @@ def main() -> None:
             found = dataset(args.data, name, args.cache, args.times)
             curves = CURVES if args.times == 1 else CURVES / f"x{args.times}"
             fixed = FIXED[space] if args.times == 1 else ()  # larger parts have items enough
-            table(found, name, space, args.only or range(args.rows), until, curves, fixed)
+            table(found, name, space, args.only or numbers, until, curves, fixed)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ after which the best of those chosen is nearest to the best of all rows, on aver
 below that, in per cent; a row is worth the mean of its three best epochs. Rows that some table
 lacks are left out.
 
-Leave one log out: the portfolio for a log is chosen on the others. Published points are candidates,
-but not for the logs of PUBLISHED, which some of them are published for. Beside it: the space's own
+Leave one log out: the portfolio for a log is chosen on the others. Rows that the tables proposed
+(proposals.py) are candidates, but for the logs that proposed them; so are published points, but not
+for the logs of PUBLISHED, which some of them are published for. Beside it: the space's own
 start points in their order, which on those logs have seen them, and as many rows at random (the
 mean over all draws). Last, the portfolio of all logs, which is what would be shipped, as JSON.
 """
@@ -21,11 +22,13 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from math import comb
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
-from curve_table import published
+from curve_table import FIRST_PROPOSED, proposed_file, published
 from numpy.typing import NDArray
 from surrogate import Table, read_table
 
@@ -55,10 +58,13 @@ def tables(space: str) -> dict[str, Table]:
 
 
 class Portfolios:
-    """Portfolios from the rows that all tables share."""
+    """Portfolios from the rows that all tables share; ``proposed``: by number, the log that a row
+    was proposed by."""
 
-    def __init__(self, known: Mapping[str, Table]) -> None:
-        self.known = known
+    def __init__(
+        self, known: Mapping[str, Table], proposed: Mapping[int, str] = MappingProxyType({})
+    ) -> None:
+        self.known, self.proposed = known, proposed
         shared = set.intersection(*(set(table.numbers) for table in known.values()))
         self.numbers = sorted(shared)
         some = next(iter(known.values()))
@@ -82,11 +88,7 @@ class Portfolios:
         """Places of the rows that a portfolio is made of, the log ``without`` unseen."""
         logs = np.array([r for log, r in self.regrets.items() if log != without])
         costs = np.array([c for log, c in self.costs.items() if log != without]).mean(0)
-        allowed = [
-            place
-            for place, number in enumerate(self.numbers)
-            if without not in PUBLISHED or number >= self.published
-        ]
+        allowed = [k for k, number in enumerate(self.numbers) if not self.has_seen(number, without)]
         best, taken = np.full(len(logs), NOTHING), []
         for _ in range(min(points, len(allowed))):
             after = np.minimum(best[:, None], logs[:, allowed])
@@ -103,16 +105,22 @@ class Portfolios:
             taken.append(place)
         return taken
 
+    def has_seen(self, number: int, log: str | None) -> bool:
+        """Whether a row may be one for which that log was looked at."""
+        return (log in PUBLISHED and number < self.published) or (
+            log is not None and self.proposed.get(number) == log
+        )
+
     def after(self, log: str, places: Sequence[int]) -> Array:
         """The regret on a log after each of these rows."""
         return np.minimum.accumulate(self.regrets[log][list(places)])
 
     def at_random(self, log: str, points: int) -> Array:
-        """The mean regret after 1, 2, … random rows (published ones apart), over all draws."""
+        """The mean regret after 1, 2, … rows that nobody chose, over all draws."""
         drawn = [
             r
             for number, r in zip(self.numbers, self.regrets[log], strict=True)
-            if number >= self.published
+            if self.published <= number < FIRST_PROPOSED
         ]
         ordered, n = sorted(drawn), len(drawn)
         # the k-th smallest is the least of m rows if the other m - 1 are among the larger ones
@@ -122,6 +130,14 @@ class Portfolios:
                 for m in range(1, points + 1)
             ]
         )
+
+
+@cache
+def portfolios(space: str) -> Portfolios:
+    """Of all tables of a space."""
+    path = proposed_file(space, CURVES)
+    rows = json.loads(path.read_text()) if path.exists() else []
+    return Portfolios(tables(space), {row["number"]: row["log"] for row in rows})
 
 
 def points_of(table: Table, configs: Sequence[Config]) -> list[Config]:
@@ -148,7 +164,7 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=8)
     parser.add_argument("--by", choices=("rate", "mean", "worst"), default="rate")
     args = parser.parse_args()
-    found = Portfolios(tables(args.space))
+    found = portfolios(args.space)
     marks = [k for k in (1, 2, 3, 5, 8, 12) if k <= args.points]
     print(f"{args.space}: {len(found.numbers)} rows on {len(found.known)} logs; regret in per cent")
     print(f"\n| log | start points | {' | '.join(f'after {k}' for k in marks)} |")

@@ -27,7 +27,7 @@ from typing import Any
 import optuna
 import torch
 from curve_table import CUTS, FIXED, METRIC, dataset
-from portfolio import Portfolios, left_out, tables
+from portfolio import left_out, portfolios
 from replay import Job, Ours
 from simulate import started
 from strategies import STRATEGIES, Strategy
@@ -171,7 +171,7 @@ def main() -> None:
                 chosen = STRATEGIES[way]
                 points = space if chosen.start == "space" else started(space, ())
                 if chosen.start == "portfolio":
-                    points = started(space, left_out(Portfolios(tables(SPACE)), name))
+                    points = started(space, left_out(portfolios(SPACE), name))
                 world = World(dataset(args.data, name, args.cache), seed)
                 rows = [{**key, **row} for row in search(world, points, chosen, args.seconds)]
                 _write(args.out, rows)

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
-from portfolio import PUBLISHED, Portfolios, left_out, tables
+from portfolio import PUBLISHED, left_out, portfolios
 from replay import MRR, Optunas, Ours, Trace, Twice, World, run
 from strategies import STRATEGIES, Strategy
 from surrogate import Surrogate, read_table
@@ -51,11 +51,6 @@ EARLIER = 25  # what the study spent that a warm start is from
 @cache
 def surrogate(path: Path) -> Surrogate:
     return Surrogate(read_table(path))
-
-
-@cache
-def portfolios(space: str) -> Portfolios:
-    return Portfolios(tables(space))
 
 
 def log_of(path: Path) -> str:

@@ -182,7 +182,7 @@ class Surrogate:
         self.top = float(table.curves.max()) * 1.03
         self.curves = Process(table.x, -np.log(self.top - table.curves))
         self.seconds = CostModel(table.sizes, table.seconds)
-        self.best, self.best_config = self._optimum()
+        self.best, self.best_config = self.optimum()
 
     def curve(self, config: Config) -> Array:
         """Without noise: [epochs]."""
@@ -192,19 +192,30 @@ class Surrogate:
         x = np.array([place(self.table.space, config) for config in configs])
         return np.asarray(self.top - np.exp(-self.curves.at(x)))
 
+    def _values(self, configs: Sequence[Config], most: float | None) -> Array:
+        """The best of each curve; nothing for one that takes too long."""
+        values = self._curves(configs).max(1)
+        return values if most is None else np.where(self._costs(configs) <= most, values, 0.0)
+
     def cost(self, config: Config) -> float:
         """Seconds per epoch."""
-        return float(self.seconds.at(sizes_of(self.table.space, config)[None])[0])
+        return float(self._costs([config])[0])
 
-    def _optimum(self) -> tuple[float, Config]:
-        """The best value of the noiseless answers, over many points and their neighbourhoods."""
+    def _costs(self, configs: Sequence[Config]) -> Array:
+        return self.seconds.at(np.array([sizes_of(self.table.space, c) for c in configs]))
+
+    def optimum(self, most: float | None = None) -> tuple[float, Config]:
+        """The best value of the noiseless answers, over many points and their neighbourhoods.
+
+        ``most``: among those whose epoch takes so many seconds at most.
+        """
         space, rng = self.table.space, random.Random(1)
         candidates = [*self.table.configs, *(space.walk(uniformly(rng)) for _ in range(10_000))]
         for width in (0.1, 0.05, 0.02, 0.01):
-            values = self._curves(candidates).max(1)
+            values = self._values(candidates, most)
             kept = [candidates[k] for k in np.argsort(-values)[:50]]
             candidates = kept + [_moved(space, kept[k % 50], width, rng) for k in range(4_000)]
-        values = self._curves(candidates).max(1)
+        values = self._values(candidates, most)
         return float(values.max()), candidates[int(values.argmax())]
 
     def errors(self) -> dict[str, float]:
