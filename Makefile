@@ -27,7 +27,7 @@ demo: $(BIN)/.paropt  ## a real search on a synthetic shop, ending in a paramfil
 	$(BIN)/paropt export demo --out runs/demo --overwrite
 
 test: $(BIN)/.paropt-dev  ## the tests
-	$(BIN)/pytest -m "not long" -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -m "not long" -n 3 --dist loadfile --no-loadscope-reorder
 
 $(BIN)/.paropt-extras: $(BIN)/.paropt-dev
 	$(INSTALL) -c constraints.txt -e '.[dev,extras]'

@@ -22,6 +22,8 @@ from curve_table import CURVES, FIRST_PROPOSED, proposed_file
 from portfolio import points_of, tables
 from surrogate import Surrogate
 
+from paropt.search.space.space import Config
+
 SHARES = (None, 0.5, 0.25)  # of an average training's seconds, at most
 
 
@@ -43,10 +45,11 @@ def read_proposals(space: str, curves: Path = CURVES) -> list[Proposal]:
 def proposals(space: str) -> Iterator[Proposal]:
     """What every table of a space proposes, and none has proposed yet."""
     known = read_proposals(space)
-    points = [one.point for one in known]
+    points: list[Config] = [one.point for one in known]
     number = max((one.number for one in known), default=FIRST_PROPOSED - 1)
     for log, table in tables(space).items():
         surrogate = Surrogate(table)
+        points += points_of(table, table.configs)
         for share in SHARES:
             most = None if share is None else share * float(table.seconds.mean())
             (point,) = points_of(table, [surrogate.optimum(most)[1]])

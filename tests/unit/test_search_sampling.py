@@ -11,7 +11,7 @@ from paropt.errors import StudyError
 from paropt.search.space.file import from_json
 from paropt.search.space.space import Config, Space
 from paropt.search.study.history import History, Record, counts
-from paropt.search.study.sampling import Sampler, complete_sampler, derived_seed, rehearse
+from paropt.search.study.sampling import Sampler, Undrawn, complete_sampler, derived_seed, rehearse
 from paropt.training.evaluation.objective import Objective
 
 METRIC = "mrr@20"
@@ -114,6 +114,18 @@ def test_the_design_covers_every_stratum_of_every_parameter() -> None:
     assert sorted(int(10 * config["momentum"]) for config in design) == list(range(10))
     # ten strata over three decades of the logarithm
     assert sorted(int(10 * (1 + _decades(c) / 3)) for c in design) == list(range(10))
+
+
+@pytest.mark.parametrize(("starts", "designed"), [(7, 3), (10, 0), (11, 0)])
+def test_the_design_makes_start_points_ten_and_adds_none_to_more(
+    starts: int, designed: int
+) -> None:
+    start = [{"momentum": 0.05 * k, "learning_rate": 0.1} for k in range(starts)]
+    sampler, history = sampler_of(space_of(WIDE, start=start)), History(0)
+    while not isinstance(config := sampler.choose(history, None), Undrawn):
+        assert config is not None
+        add(history, sampler, config)
+    assert len(history.records) == starts + designed, "then TPE is to propose one"
 
 
 def _decades(config: Config) -> float:

@@ -1,10 +1,10 @@
 """Which configuration comes next.
 
-Start points first, one of each model before any model's second, then a design that is spread over
-every parameter's range, then the sampler. All of it follows from the study's seed and its history,
-not from which worker asks: a draw's random numbers are seeded by the study's seed and the number of
-configurations so far. The one exception: when two workers draw the same at the same moment, the
-later one draws again with numbers of its own.
+Start points first, one of each model before any model's second, then, where these are few, a design
+that is spread over every parameter's range, then the sampler. All of it follows from the study's
+seed and its history, not from which worker asks: a draw's random numbers are seeded by the study's
+seed and the number of configurations so far. The one exception: when two workers draw the same at
+the same moment, the later one draws again with numbers of its own.
 
 What takes long, the sampler's own proposal, needs no lock: it is made from what the history was a
 moment ago (:meth:`Sampler.propose`), and taken under the lock if nobody was given the same since.
@@ -234,8 +234,12 @@ class Sampler:
 
     @cached_property
     def _design(self) -> list[Config]:
-        """A Latin hypercube (McKay et al. 1979): as many points as strata in every parameter."""
-        points = max(self._startup - len(self.space.start), min(self._startup, 4))
+        """A Latin hypercube (McKay et al. 1979): as many points as strata in every parameter.
+
+        None where start points are enough for the sampler: they are better than chance
+        (benchmarks/README.md).
+        """
+        points = max(self._startup - len(self.space.start), 0)
         rng = random.Random(derived_seed(self.seed, "design"))
         strata = {p.label: rng.sample(range(points), points) for p in self.space.searched}
 
