@@ -7,14 +7,15 @@ portfolio is chosen from them directly, with nothing modelled: greedily, each ne
 after which the best of those chosen is nearest to the best of all rows, on average over the logs
 (``--by mean``; ``worst``: on the worst of them; Xu et al., Hydra, AAAI 2010, is this greedy choice;
 ``rate``: by how much nearer for each second that it trains). *Regret* is by how much it stays
-below that, in per cent; a row is worth the mean of its three best epochs. Rows that some table
+below that, in per cent; a row is worth the mean of its three best epochs. It is told by what
+training the rows costs, one after another to the end. Rows that some table
 lacks are left out.
 
 Leave one log out: the portfolio for a log is chosen on the others. Rows that the tables proposed
 (proposals.py) are candidates, but for the logs that proposed them; so are published points, but not
 for the logs of PUBLISHED, which some of them are published for. Beside it: the space's own
-start points in their order, which on those logs have seen them, and as many rows at random (the
-mean over all draws). Last, the portfolio of all logs, which is what would be shipped, as JSON.
+published start points, which on those logs have seen them, and rows at random (the mean over all
+draws). Last, the portfolio of all logs, which is what would be shipped, as JSON.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ PUBLISHED = {
     "yoochoose1_64": "Yoochoose",
 }
 LEAST = 10  # rows that a table must have to count
+SPENDS = (1, 2, 3, 5, 8)  # in average trainings
 NOTHING = 100.0  # the regret of who has no model yet
 Array = NDArray[np.float64]
 
@@ -115,6 +117,14 @@ class Portfolios:
         """The regret on a log after each of these rows."""
         return np.minimum.accumulate(self.regrets[log][list(places)])
 
+    def within(self, log: str, places: Sequence[int], spends: Sequence[float]) -> Array:
+        """The regret on a log after those of these rows that are trained for so many average
+        trainings, one after another."""
+        ends = self.costs[log][list(places)].cumsum()
+        counts = [int((ends <= spend).sum()) for spend in spends]
+        regrets = self.after(log, places)
+        return np.array([regrets[count - 1] if count else NOTHING for count in counts])
+
     def at_random(self, log: str, points: int) -> Array:
         """The mean regret after 1, 2, … rows that nobody chose, over all draws."""
         drawn = [
@@ -154,8 +164,8 @@ def left_out(found: Portfolios, log: str, points: int = 8, by: str = "rate") -> 
     return points_of(found.known[log], [found.configs[place] for place in places])
 
 
-def _cells(values: Array, marks: Sequence[int]) -> str:
-    return " | ".join(f"{values[k - 1]:.2f}" if k <= len(values) else "–" for k in marks)
+def _cells(values: Array) -> str:
+    return " | ".join(f"{value:.2f}" for value in values)
 
 
 def main() -> None:
@@ -165,26 +175,27 @@ def main() -> None:
     parser.add_argument("--by", choices=("rate", "mean", "worst"), default="rate")
     args = parser.parse_args()
     found = portfolios(args.space)
-    marks = [k for k in (1, 2, 3, 5, 8, 12) if k <= args.points]
-    print(f"{args.space}: {len(found.numbers)} rows on {len(found.known)} logs; regret in per cent")
-    print(f"\n| log | start points | {' | '.join(f'after {k}' for k in marks)} |")
-    print("|---" * (len(marks) + 2) + "|")
+    spends = ", ".join(map(str, SPENDS))
+    print(f"{args.space}: {len(found.numbers)} rows on {len(found.known)} logs; regret in per cent "
+          f"within {spends} average trainings")  # fmt: skip
+    print(f"\n| log | start points | {' | '.join(map(str, SPENDS))} |")
+    print("|---" * (len(SPENDS) + 2) + "|")
     kinds: dict[str, list[Array]] = {}
     for log in found.known:
         own = list(range(min(found.published, len(found.numbers))))
         seen = " (seen)" if log in PUBLISHED else ""
         for kind, values in {
-            "portfolio of the others": found.after(log, found.chosen(args.points, log, args.by)),
-            f"the space's{seen}": found.after(log, own),
-            "random": found.at_random(log, args.points),
+            "portfolio of the others": found.within(
+                log, found.chosen(args.points, log, args.by), SPENDS
+            ),
+            f"published{seen}": found.within(log, own, SPENDS),
+            "random": found.at_random(log, max(SPENDS))[[spend - 1 for spend in SPENDS]],
         }.items():
-            print(f"| {log} | {kind} | {_cells(values, marks)} |")
+            print(f"| {log} | {kind} | {_cells(values)} |")
             kinds.setdefault(kind.removesuffix(seen), []).append(values)
     for kind, rows in kinds.items():
-        most = max(map(len, rows))
-        rows = [np.pad(row, (0, most - len(row)), mode="edge") for row in rows]
         for what, over in (("median", np.median), ("worst", np.max)):
-            print(f"| {what} | {kind} | {_cells(over(np.array(rows), axis=0), marks)} |")
+            print(f"| {what} | {kind} | {_cells(over(np.array(rows), axis=0))} |")
     places = found.chosen(args.points, by=args.by)
     some = next(iter(found.known.values()))
     print("\nof all logs:")
