@@ -6,7 +6,8 @@ The rows of the tables of a space (curve_table.py) are the same configurations o
 portfolio is chosen from them directly, with nothing modelled: greedily, each next row is the one
 after which the best of those chosen is nearest to the best of all rows, on average over the logs
 (``--by mean``; ``worst``: on the worst of them; Xu et al., Hydra, AAAI 2010, is this greedy choice;
-``rate``: by how much nearer for each second that it trains). *Regret* is by how much it stays
+``rate``: by how much the mean of the squares falls for each second that it trains; squares, so that
+a log that is far off counts more). *Regret* is by how much it stays
 below that, in per cent; a row is worth the mean of its three best epochs. It is told by what
 training the rows costs, one after another to the end. Rows that some table
 lacks are left out.
@@ -98,7 +99,7 @@ class Portfolios:
             if mean.min() >= best.mean():
                 break  # nothing is left that any of these logs would gain from
             if by == "rate":
-                order = (mean - best.mean()) / costs[allowed]
+                order = ((after**2).mean(0) - (best**2).mean()) / costs[allowed]
             else:
                 order = mean if by == "mean" else after.max(0) + mean / 1000
             place = allowed[int(order.argmin())]

@@ -110,6 +110,10 @@ STRATEGIES = {
     "portfolio": Strategy("tpe", pruner="asha", start="portfolio"),
     "published": Strategy("tpe", pruner="asha", start="published"),
     "portfolio, then published": Strategy("tpe", pruner="asha", start="both"),
+    # a hypercube fills up to the startup: four points and more after these start points
+    "portfolio, then published, then a hypercube": Strategy(
+        {"name": "tpe", "startup": 17}, pruner="asha", start="both"
+    ),
     "portfolio, promotion": Strategy("tpe", pruner="asha", start="portfolio", promote=True),
     "portfolio, the last two twice": Strategy("tpe", pruner="asha", start="portfolio", twice=True),
     "paropt, promotion": Strategy("tpe", pruner="asha", start="space", promote=True),

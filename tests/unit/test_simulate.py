@@ -143,9 +143,19 @@ def test_a_portfolio_is_chosen_on_the_other_logs() -> None:
 
 
 def test_a_portfolio_by_rate_begins_with_what_is_cheap() -> None:
-    """From 100 %: row 3 brings 40 in a tenth of an average training; then row 1 the other 60."""
-    known: Any = {"a": Known([0.5, 1.0, 0.9, 0.4, 0.1], [10.0, 20.0, 18.6, 1.0, 0.4])}
+    """From 100 % row 3 falls to 60 in a tenth of an average training; then row 1 to nothing."""
+    known: Any = {"a": Known([0.5, 1.0, 0.9, 0.4, 0.1], [10.0, 20.0, 20.0, 1.0, 0.4])}
     assert Portfolios(known).chosen(5, by="rate") == [3, 1]
+
+
+def test_a_portfolio_by_rate_leaves_no_log_far_off() -> None:
+    """Row 1 leaves 10 and 50 %, 30 on average, row 2 twice 35: squares 1,300 and 1,225."""
+    known: Any = {
+        "a": Known([0.1, 0.9, 0.65, 1.0, 0.0]),
+        "b": Known([0.1, 0.5, 0.65, 0.0, 1.0]),
+    }
+    assert Portfolios(known).chosen(1, by="rate") == [2]
+    assert Portfolios(known).chosen(1, by="mean") == [1]
 
 
 def test_random_rows_are_averaged_over_all_draws() -> None:
