@@ -12,8 +12,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -222,6 +220,9 @@ def _said(value: Any) -> str:
 
 def _places(mine: Sequence[str | None], theirs: Sequence[str | None]) -> Tensor:
     """Where each key is among those of the earlier model [n], −1 where it isn't."""
+    import pyarrow as pa  # here, as most trainings begin anew and every one waits for imports
+    import pyarrow.compute as pc
+
     known = pa.array(theirs, pa.string())
     found = pc.fill_null(pc.index_in(pa.array(mine, pa.string()), value_set=known), -1)
     return torch.from_numpy(np.asarray(found.to_numpy(zero_copy_only=False), np.int64))
