@@ -27,9 +27,8 @@ from typing import Any
 import optuna
 import torch
 from curve_table import CUTS, FIXED, METRIC, dataset
-from portfolio import left_out, portfolios
 from replay import Job, Ours
-from simulate import started
+from simulate import UNSEEN, started, starting
 from strategies import STRATEGIES, Strategy
 
 from paropt.data.dataset import Dataset
@@ -170,8 +169,8 @@ def main() -> None:
                     continue
                 chosen = STRATEGIES[way]
                 points = space if chosen.start == "space" else started(space, ())
-                if chosen.start == "portfolio":
-                    points = started(space, left_out(portfolios(SPACE), name))
+                if chosen.start in UNSEEN:
+                    points = starting(space, chosen.start, SPACE, name)
                 world = World(dataset(args.data, name, args.cache), seed)
                 rows = [{**key, **row} for row in search(world, points, chosen, args.seconds)]
                 _write(args.out, rows)

@@ -45,6 +45,7 @@ from paropt.training.evaluation import objective
 HERE = Path(__file__).parent
 TABLES = {name: HERE / "curves" / f"{name}.csv" for name in ("yoochoose_100k", "retailrocket")}
 MARKS = (5, 10, 25, 50, 100)  # spends at which regrets are shown
+UNSEEN = ("portfolio", "published", "both")
 EARLIER = 25  # what the study spent that a warm start is from
 
 
@@ -69,6 +70,13 @@ def published_elsewhere(space: Space, log: str) -> list[Mapping[str, Any]]:
     return [point for point, origin in pairs if origin and own not in origin]
 
 
+def starting(space: Space, start: str, name: str, log: str) -> Space:
+    """The space ``name`` with start points that have not seen the log, one of UNSEEN."""
+    known = published_elsewhere(space, log) if start != "portfolio" else []
+    chosen = left_out(portfolios(name), log) if start != "published" else []
+    return started(space, [*chosen, *known])
+
+
 def earlier(path: Path, seed: int, best: bool) -> list[dict[str, Any]]:
     """The configurations of a search on another table that a warm start begins with."""
     known = surrogate(path)
@@ -91,12 +99,8 @@ def simulate(
     space = known.table.space
     if strategy.start == "none":
         space = replace(space, start=())
-    elif strategy.start in ("portfolio", "published", "both"):
-        points = published_elsewhere(space, log_of(path))
-        if strategy.start != "published":
-            chosen = left_out(portfolios(known.table.made["space"]), log_of(path))
-            points = chosen + (points if strategy.start == "both" else [])
-        space = started(space, points)
+    elif strategy.start in UNSEEN:
+        space = starting(space, strategy.start, known.table.made["space"], log_of(path))
     elif strategy.start != "space":
         assert other is not None
         space = warmed(space, earlier(other, seed, strategy.start == "best"))

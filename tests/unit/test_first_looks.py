@@ -11,6 +11,7 @@ from first_looks import latest, lost, spearman
 from rings import write_ring
 
 from paropt.data.prepare import prepare
+from paropt.training.batches.plans import session_parallel
 
 
 def test_the_latest_part_has_the_last_sessions_whole(tmp_path: Path) -> None:
@@ -24,6 +25,8 @@ def test_the_latest_part_has_the_last_sessions_whole(tmp_path: Path) -> None:
         assert np.array_equal(ours, whole.items[whole.offsets[-back - 1] : whole.offsets[-back]])
     assert part.offsets[0] == 0 and latest(view, 1).train.n_events == whole.n_events
     assert np.array_equal(latest(view, 4).test.items, view.test.items)
+    steps = [session_parallel(v.train, v.n_items, 2).steps for v in (view, latest(view, 4))]
+    assert steps[1] < steps[0] / 3, "and trains less"
     assert latest(view, 4).n_items == view.n_items, "the catalogue stays the whole one's"
 
 
