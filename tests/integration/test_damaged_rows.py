@@ -66,7 +66,7 @@ def test_a_damaged_trial_is_left_out_and_counted(
             "UPDATE trial_system_attributes SET value_json ="
             " replace(value_json, '\"layers\":64', '\"layers\":63999')"
             " WHERE key = 'paropt:trial'",
-            1,
+            2,
         ),
         (
             "UPDATE trial_system_attributes SET value_json ="

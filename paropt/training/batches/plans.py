@@ -77,7 +77,7 @@ def session_parallel(
     section 3.1.1.) The latest plans are kept for the next training on the same split.
     """
     read = (*sorted(needs.columns), None, *sorted(needs.wanted), needs.who)
-    which = split.dataset.fingerprint, split.name, split.n_events  # a part of it is another
+    which = split.dataset.fingerprint, split.name, len(split.items)  # a part of it is another
     key = (*which, n_items, batch_size, min_rows, read)
     plan: SessionParallelPlan | None = _plans.get(key)
     if plan is None:
