@@ -34,12 +34,10 @@ def test_nothing_is_lost_whatever_is_killed() -> None:
 
 
 @pytest.mark.postgres
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("mutation", "seen"),
-    [
-        pytest.param("no fencing", "BROKEN fenced writes", marks=pytest.mark.long),
-        ("forgetful", "BROKEN lost: epoch 3"),
-    ],
+    [("no fencing", "BROKEN fenced writes"), ("forgetful", "BROKEN lost: epoch 3")],
 )
 def test_the_checker_sees_a_broken_promise(mutation: str, seen: str) -> None:
     code, said = play("--mutation", mutation)
