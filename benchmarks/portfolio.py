@@ -12,11 +12,11 @@ below that, in per cent; a row is worth the mean of its three best epochs. It is
 training the rows costs, one after another to the end. Rows that some table
 lacks are left out.
 
-Leave one log out: the portfolio for a log is chosen on the others. Rows that the tables proposed
-(proposals.py) are candidates, but for the logs that proposed them; so are published points, but not
-for the logs of PUBLISHED, which some of them are published for. Beside it: the space's own
-published start points, which on those logs have seen them, and rows at random (the mean over all
-draws). Last, the portfolio of all logs, which is what would be shipped, as JSON.
+Leave one log out: the portfolio for a log is chosen on those of other sites. Rows that the tables
+proposed (proposals.py) are candidates, but for the sites that proposed them; so are published
+points, but not for the logs of PUBLISHED, which some of them are published for. Beside it: the
+space's own published start points, which on those logs have seen them, and rows at random (the mean
+over all draws). Last, the portfolio of all logs, which is what would be shipped, as JSON.
 """
 
 from __future__ import annotations
@@ -45,6 +45,13 @@ PUBLISHED = {
     "yoochoose_100k": "Yoochoose",
     "yoochoose1_64": "Yoochoose",
 }
+# logs of one shop or site, by its name: where one is left out, so is the other
+SITES = {
+    "yoochoose_100k": "Yoochoose",
+    "yoochoose1_64": "Yoochoose",
+    "ml100k": "MovieLens",
+    "ml1m": "MovieLens",
+}
 LEAST = 10  # rows that a table must have to count
 SPENDS = (1, 2, 3, 5, 8)  # in average trainings
 NOTHING = 100.0  # the regret of who has no model yet
@@ -58,6 +65,11 @@ def tables(space: str) -> dict[str, Table]:
         if sum(1 for _ in path.open()) >= LEAST + 2:
             found[path.stem.removesuffix(f"-{space}")] = read_table(path)
     return found
+
+
+def kin(log: str, other: str | None) -> bool:
+    """Whether it is the same log, or one of the same site."""
+    return other is not None and SITES.get(log, log) == SITES.get(other, other)
 
 
 class Portfolios:
@@ -89,8 +101,8 @@ class Portfolios:
 
     def chosen(self, points: int, without: str | None = None, by: str = "rate") -> list[int]:
         """Places of the rows that a portfolio is made of, the log ``without`` unseen."""
-        logs = np.array([r for log, r in self.regrets.items() if log != without])
-        costs = np.array([c for log, c in self.costs.items() if log != without]).mean(0)
+        logs = np.array([r for log, r in self.regrets.items() if not kin(log, without)])
+        costs = np.array([c for log, c in self.costs.items() if not kin(log, without)]).mean(0)
         allowed = [k for k, number in enumerate(self.numbers) if not self.has_seen(number, without)]
         best, taken = np.full(len(logs), NOTHING), []
         for _ in range(min(points, len(allowed))):
@@ -110,8 +122,9 @@ class Portfolios:
 
     def has_seen(self, number: int, log: str | None) -> bool:
         """Whether a row may be one for which that log was looked at."""
+        proposer = self.proposed.get(number)
         return (log in PUBLISHED and number < self.published) or (
-            log is not None and self.proposed.get(number) == log
+            proposer is not None and kin(proposer, log)
         )
 
     def after(self, log: str, places: Sequence[int]) -> Array:

@@ -6,7 +6,8 @@ What a search is about is told apart near the top, where few random configuratio
 surrogate (surrogate.py) has to guess. So each log proposes what its own surrogate thinks best: at
 any cost, at half of an average training's and at a quarter. They are added to
 curves/proposed-SPACE.json, with numbers from 1000 on; ``curve_table.py --proposed`` trains them on
-every log. Where a log is left out, what it proposed is no candidate (portfolio.py): it has seen it.
+every log. Where a log is left out, what its site proposed is no candidate
+(portfolio.py): it has seen it.
 """
 
 from __future__ import annotations

@@ -137,6 +137,9 @@ def test_a_portfolio_is_chosen_on_the_other_logs() -> None:
     with_published = Portfolios({"retailrocket": known["retailrocket"], "c": known["c"]})
     assert with_published.chosen(1, "c", "mean") == [0]
     assert with_published.chosen(5, "retailrocket", "mean") == [4]
+    site = {"ml1m": known["a"], "ml100k": known["b"], "c": known["c"]}
+    assert Portfolios(site).chosen(1, "ml100k", "mean") == [4], "its sibling isn't asked either"
+    assert Portfolios(site, {4: "ml1m"}).chosen(1, "ml100k", "mean") != [4], "nor what it proposed"
     proposed = Portfolios({log: known[log] for log in "abc"}, {1: "c", 2: "b"})
     assert proposed.chosen(2, without="c", by="mean") == [2, 3], "c itself has proposed row 1"
     assert proposed.chosen(2, without="b", by="mean") == [1, 4], "a candidate for b"
