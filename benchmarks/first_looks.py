@@ -23,10 +23,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from curve_table import CURVES, CUTS, FIRST_PROPOSED, METRIC, SEED, dataset
+from curve_table import (
+    CURVES,
+    CUTS,
+    FIRST_PROPOSED,
+    METRIC,
+    REPEAT_SEEDS,
+    REPEATED,
+    SEED,
+    dataset,
+    published,
+)
 from numpy.typing import NDArray
 from portfolio import MRR
-from surrogate import Table, read_table
+from surrogate import Table, read_table, spearman
 
 from paropt.data.dataset import Dataset, Split, View
 from paropt.search.space.space import Config
@@ -35,7 +45,6 @@ from paropt.training.fitting.fit import Fit
 SPACE = "gru4rec_xe_shared"
 SETS = ("retailrocket", "yoochoose_100k", "ml100k", "beauty")
 PARTS = (1, 2, 4, 8)  # a look is so many epochs of the latest such part
-FIRST_RANDOM = 13  # number of the first row that is neither published nor a repeat
 COLUMNS = ["set", "row", "part", "value", "seconds"]
 
 
@@ -94,15 +103,9 @@ def look(found: Dataset, config: Config, part: int) -> tuple[float, float]:
 
 def chosen(table: Table, rows: int) -> list[int]:
     """Places of the first random rows of a table."""
-    random_ones = [
-        k for k, number in enumerate(table.numbers) if FIRST_RANDOM <= number < FIRST_PROPOSED
-    ]
+    first = len(published(table.space)) + REPEATED * len(REPEAT_SEEDS)
+    random_ones = [k for k, number in enumerate(table.numbers) if first <= number < FIRST_PROPOSED]
     return random_ones[:rows]
-
-
-def spearman(a: Sequence[float], b: Sequence[float]) -> float:
-    ranks = [np.argsort(np.argsort(values)) for values in (a, b)]
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def lost(looks: Sequence[float], worth: Sequence[float]) -> float:
@@ -154,7 +157,9 @@ def _cells(name: str, args: argparse.Namespace) -> list[str]:
         of_part = {int(row["row"]): row for row in rows if row["part"] == str(part)}
         looks = [float(of_part[table.numbers[place]]["value"]) for place in places]
         spent = sum(float(of_part[table.numbers[place]]["seconds"]) for place in places)
-        cells.append(f"{spearman(looks, worth):.2f}, {lost(looks, worth):.1f} %, {spent:.0f} s")
+        cells.append(
+            f"{spearman(np.array(looks), np.array(worth)):.2f}, {lost(looks, worth):.1f} %, {spent:.0f} s"
+        )
     return cells
 
 

@@ -7,10 +7,9 @@ portfolio is chosen from them directly, with nothing modelled: greedily, each ne
 after which the best of those chosen is nearest to the best of all rows, on average over the logs
 (``--by mean``; ``worst``: on the worst of them; Xu et al., Hydra, AAAI 2010, is this greedy choice;
 ``rate``: by how much the mean of the squares falls for each second that it trains; squares, so that
-a log that is far off counts more). *Regret* is by how much it stays
-below that, in per cent; a row is worth the mean of its three best epochs. It is told by what
-training the rows costs, one after another to the end. Rows that some table
-lacks are left out.
+a log that is far off counts more). *Regret* is by how much it stays below that, in per cent; a row
+is worth the mean of its three best epochs. It is told by what training the rows costs, one after
+another to the end. Rows that some table lacks are left out.
 
 Leave one log out: the portfolio for a log is chosen on those of other sites. Rows that the tables
 proposed (proposals.py) are candidates, but for the sites that proposed them; so are published

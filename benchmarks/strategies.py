@@ -17,8 +17,8 @@ class Strategy:
 
     ``start``: "space" begins with the space's own points, which have seen the tables of all logs,
     "none" with none; "best" also with those of a search on the other table, as ``--warm-start``
-    does, "worst" with that search's worst; "portfolio" with those that portfolio.py chooses on all
-    tables of the space but the log's own; "published" with the space's that say whose they are, but
+    does, "worst" with that search's worst; "portfolio" with those that portfolio.py chooses on the
+    tables of other sites; "published" with the space's that say whose they are, but
     for the log's own; "both" with these after the portfolio.
     ``steady``: of so many best epochs paropt takes the mean when it compares trials.
     ``sampler`` is TPE that asks for no cost, unless the strategy is paropt's own today.

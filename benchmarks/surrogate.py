@@ -91,6 +91,12 @@ def _config(space: Space, row: Mapping[str, str]) -> Config:
     return space.walk(said)
 
 
+def spearman(a: Array, b: Array) -> float:
+    """The rank correlation."""
+    ranks = [np.argsort(np.argsort(values)) for values in (a, b)]
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+
+
 def place(space: Space, config: Config) -> Array:
     """A configuration as the process sees it: each parameter in [0, 1].
 
@@ -225,11 +231,10 @@ class Surrogate:
         real = self.table.curves.max(1)
         thought = (self.top - np.exp(-self.curves.left_out())).max(1)
         upper = real >= np.median(real)
-        ranks = [np.argsort(np.argsort(values)) for values in (real, thought)]
         return {
             "rmse": float(np.sqrt(np.mean((real - thought) ** 2))),
             "rmse_upper_half": float(np.sqrt(np.mean((real - thought)[upper] ** 2))),
-            "spearman": float(np.corrcoef(ranks[0], ranks[1])[0, 1]),
+            "spearman": spearman(real, thought),
             "seconds_percent": float(
                 100 * np.mean(np.abs(self.seconds.left_out / self.table.seconds - 1))
             ),
