@@ -157,9 +157,8 @@ def _cells(name: str, args: argparse.Namespace) -> list[str]:
         of_part = {int(row["row"]): row for row in rows if row["part"] == str(part)}
         looks = [float(of_part[table.numbers[place]]["value"]) for place in places]
         spent = sum(float(of_part[table.numbers[place]]["seconds"]) for place in places)
-        cells.append(
-            f"{spearman(np.array(looks), np.array(worth)):.2f}, {lost(looks, worth):.1f} %, {spent:.0f} s"
-        )
+        ranks = spearman(np.array(looks), np.array(worth))
+        cells.append(f"{ranks:.2f}, {lost(looks, worth):.1f} %, {spent:.0f} s")
     return cells
 
 
