@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP_ARGS ?=
-# Python compiles what it imports when it first does; compiling all of torch takes half a minute
-INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-warn-conflicts $(PIP_ARGS)
+# Python compiles what it imports when it first does, and compiling all of torch takes half a minute;
+# where it may not keep what it compiled, every process would do it again
+LATER = $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(LATER) --no-warn-conflicts $(PIP_ARGS)
 
 .PHONY: help demo test extras storage check lint types imports docs bench chaos clean
 help:  ## this list
