@@ -41,7 +41,7 @@ from paropt.errors import OutOfMemory, TrainingError
 from paropt.search.space.file import EPOCHS, read_space
 from paropt.search.space.shipped import find_space
 from paropt.search.space.space import Config, Space
-from paropt.search.study.sampling import derived_seed, uniformly
+from paropt.search.strategy.sampling import derived_seed, uniformly
 from paropt.training.fitting.fit import Fit
 
 METRIC = "mrr@20"

@@ -26,7 +26,7 @@ from simulate import surrogate
 from strategies import STRATEGIES, Strategy
 
 from paropt.search.space.space import Config, Space
-from paropt.search.study.sampling import derived_seed
+from paropt.search.strategy.sampling import derived_seed
 
 # what stacked trainings may differ in: numbers that multiply, or chances
 FREE = frozenset({"learning_rate", "momentum", "dropout", "dropout_p_embed", "dropout_p_hidden",

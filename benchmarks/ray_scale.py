@@ -222,7 +222,7 @@ def _at_work(server: Any, place: Path, data: Path, slots: int, seconds: float) -
 
 def _data() -> Path:
     """Some dataset: nobody trains on it."""
-    from paropt.launch.data_source import demo_set
+    from paropt.launch.data.data_source import demo_set
 
     return demo_set()
 

@@ -36,7 +36,7 @@ from paropt.errors import OutOfMemory, TrainingError
 from paropt.search.space.file import read_space
 from paropt.search.space.shipped import find_space
 from paropt.search.space.space import Config, Space
-from paropt.search.study.sampling import derived_seed
+from paropt.search.strategy.sampling import derived_seed
 from paropt.training.evaluation.ranking import evaluate
 from paropt.training.fitting.fit import Fit
 

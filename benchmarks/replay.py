@@ -12,10 +12,10 @@ import optuna
 from strategies import Strategy
 from surrogate import Surrogate
 
+from paropt.search.history.history import History, Record
 from paropt.search.space.space import Config, Space
-from paropt.search.study.history import History, Record
-from paropt.search.study.pruning import complete_pruner, reason_to_prune, stands_still
-from paropt.search.study.sampling import Sampler, complete_sampler, derived_seed
+from paropt.search.strategy.pruning import complete_pruner, reason_to_prune, stands_still
+from paropt.search.strategy.sampling import Sampler, complete_sampler, derived_seed
 from paropt.training.evaluation.objective import Objective
 
 METRIC = "mrr@20"

@@ -39,7 +39,7 @@ from surrogate import Surrogate, read_table
 
 from paropt.search.setup.warm_start import POINTS, best_points, warmed
 from paropt.search.space.space import Space
-from paropt.search.study.sampling import derived_seed
+from paropt.search.strategy.sampling import derived_seed
 from paropt.training.evaluation import objective
 
 HERE = Path(__file__).parent

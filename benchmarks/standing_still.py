@@ -3,10 +3,10 @@
     python benchmarks/standing_still.py benchmarks/curves/TABLE.csv … [--still 10 20 30]
 
 For each share ``still`` of the epochs (paropt's rule: ``stands_still`` in
-paropt/search/study/pruning.py), over all rows of a table: the device seconds that are not spent; by
-how much the mean of a curve's three best epochs, which trials are ranked by, is below that of the
-whole curve, on average, at worst, and at worst among the rows that are within 3 % of the best; and
-what the whole curve of the row that one would then choose loses against the best one.
+paropt/search/strategy/pruning.py), over all rows of a table: the device seconds that are not spent;
+by how much the mean of a curve's three best epochs, which trials are ranked by, is below that of
+the whole curve, on average, at worst, and at worst among the rows that are within 3 % of the best;
+and what the whole curve of the row that one would then choose loses against the best one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from paropt.search.study.pruning import stands_still
+from paropt.search.strategy.pruning import stands_still
 from paropt.training.evaluation.objective import Objective
 
 MRR = Objective("mrr@20")

@@ -26,8 +26,8 @@ from paropt.search.space.file import read_space
 from paropt.search.space.parameter import Parameter
 from paropt.search.space.shipped import find_space
 from paropt.search.space.space import Config, Space
-from paropt.search.study.epoch_costs import CostModel, numeric, sizes_of
-from paropt.search.study.sampling import uniformly
+from paropt.search.strategy.epoch_costs import CostModel, numeric, sizes_of
+from paropt.search.strategy.sampling import uniformly
 
 Array = NDArray[np.float64]
 STEPS = 300  # of Adam on the marginal likelihood

@@ -49,7 +49,7 @@ from syne_tune.optimizer.schedulers.transfer_learning.transfer_learning_task_eva
 from syne_tune.optimizer.schedulers.transfer_learning.zero_shot import ZeroShotTransfer
 
 from paropt.search.space.space import Config, Space
-from paropt.search.study.sampling import derived_seed
+from paropt.search.strategy.sampling import derived_seed
 
 HERE = Path(__file__).parent
 METRIC, CLOCK = "loss", "epoch"  # the loss is MRR@20 below zero

@@ -49,7 +49,7 @@ def prepare(
     with as_files(events, "events") as (files, note):
         if out is None:
             from paropt.data import open_dataset
-            from paropt.launch.data_source import prepared
+            from paropt.launch.data.data_source import prepared
 
             return open_dataset(prepared(files, note, chosen))
         from paropt.data.prepare import prepare

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from paropt.data import Dataset
-    from paropt.launch.open_study import OpenedStudy
+    from paropt.launch.opening.open_study import OpenedStudy
     from paropt.search.study import study as search
     from paropt.storage.connect import Storage
 
@@ -190,7 +190,7 @@ def launch_study(
         per_device: slots on each device.
         checkpoint_dir: where checkpoints lie.
         options: ``trials``, ``timeout`` (seconds), ``metric``, ``seed``, ``sampler``, ``pruner``
-            and whatever else :class:`paropt.launch.launch_request.LaunchRequest` has.
+            and whatever else :class:`paropt.launch.opening.launch_request.LaunchRequest` has.
 
     Returns:
         The study as it is then; close it.
@@ -198,8 +198,8 @@ def launch_study(
     Raises:
         ParoptError: as the command's: one sentence on what cannot be done.
     """
-    from paropt.launch.launch_request import LaunchRequest
-    from paropt.launch.open_study import create_or_resume
+    from paropt.launch.opening.launch_request import LaunchRequest
+    from paropt.launch.opening.open_study import create_or_resume
     from paropt.machine.devices import device_shares
 
     _check_options(options)
@@ -222,7 +222,7 @@ def join_study(
     checkpoint_dir: str | Path | None = None,
 ) -> Study:
     """Work on a study that exists, as ``paropt worker`` does; see :func:`launch_study`."""
-    from paropt.launch import open_study
+    from paropt.launch.opening import open_study
     from paropt.machine.devices import device_shares
 
     shares = device_shares(devices, per_device)
@@ -233,8 +233,8 @@ def join_study(
 def _work(
     opened: OpenedStudy, shares: Any, checkpoint_dir: str | Path | None, *, floor: bool
 ) -> Study:
-    from paropt.launch.checkpoint_place import checkpoint_place
     from paropt.launch.launcher import work
+    from paropt.launch.opening.checkpoint_place import checkpoint_place
 
     checkpoints = checkpoint_place(checkpoint_dir)
     try:
@@ -260,7 +260,7 @@ def _storage(given: str | None) -> str | None:
 def _check_options(given: Mapping[str, Any]) -> None:
     from dataclasses import fields
 
-    from paropt.launch.launch_request import LaunchRequest
+    from paropt.launch.opening.launch_request import LaunchRequest
 
     known = [field.name for field in fields(LaunchRequest)]
     for name in given:

@@ -13,9 +13,9 @@ import click
 from paropt.cli._study import say
 
 if TYPE_CHECKING:
-    from paropt.launch.checkpoint_place import Place
-    from paropt.launch.elsewhere import Elsewhere
-    from paropt.launch.open_study import OpenedStudy
+    from paropt.launch.opening.checkpoint_place import Place
+    from paropt.launch.opening.open_study import OpenedStudy
+    from paropt.launch.slots.elsewhere import Elsewhere
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def elsewhere_options(function: Callable[..., Any]) -> Callable[..., Any]:
                     "belong to --on slurm or --on ray"
                 )
             return function(*args, scheduler=None, **given)
-        from paropt.launch.elsewhere import asked_for
+        from paropt.launch.slots.elsewhere import asked_for
 
         what = asked_for(on, slots, gpus_per_slot or 0.0, cpus_per_slot or 1)
         if on != "slurm" and (sbatch or print_script):
@@ -108,14 +108,14 @@ def run_elsewhere(
     report: bool,
 ) -> dict[str, Any]:
     """Give the study's slots to the scheduler; the study's last status, as far as we look on."""
-    from paropt.launch import elsewhere
+    from paropt.launch.slots import elsewhere
 
     words = elsewhere.worker_words(opened, scheduler.what, checkpoints, tensorboard)
     secret = elsewhere.password(opened)
     if scheduler.on == "slurm":
         return _slurm(scheduler, opened, words, secret)
-    from paropt.launch import ray_slots
     from paropt.launch.launcher import look_on
+    from paropt.launch.slots import ray_slots
 
     crew = ray_slots.RaySlots(scheduler.on, opened.study.name, words, secret, scheduler.what)
     told = ray_slots.introduction(crew, scheduler.what)
@@ -125,8 +125,8 @@ def run_elsewhere(
 def _slurm(
     scheduler: Scheduler, opened: OpenedStudy, words: list[str], secret: dict[str, str]
 ) -> dict[str, Any]:
-    from paropt.launch import slurm
     from paropt.launch.launcher import compute_floor
+    from paropt.launch.slots import slurm
     from paropt.names import quoted
     from paropt.terminal.status import study_status
 

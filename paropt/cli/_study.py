@@ -23,7 +23,7 @@ from paropt.cli._log_options import (
 from paropt.errors import ParoptError
 
 if TYPE_CHECKING:
-    from paropt.launch.data_source import EventFiles, Given
+    from paropt.launch.data.data_source import EventFiles, Given
 
 PART = re.compile(r"\.final-\d+\.(valid|test)$")  # a part of a final test
 
@@ -193,7 +193,7 @@ def _with_options(data: tuple[str, ...], said: dict[str, Any]) -> tuple[str, ...
     """What ``--data`` names, with what was said of it."""
     if not said:
         return data
-    from paropt.launch.data_source import EventFiles
+    from paropt.launch.data.data_source import EventFiles
 
     if not data:
         raise click.UsageError("options on how a log is read need its event files: add --data FILE")
@@ -207,7 +207,7 @@ def say(line: str) -> None:
 
 def directory_of(data: Given) -> Path:
     """The dataset directory that ``--data`` names, prepared if it has to be."""
-    from paropt.launch.data_source import named_data
+    from paropt.launch.data.data_source import named_data
 
     return named_data(data, say)
 

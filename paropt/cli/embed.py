@@ -144,7 +144,7 @@ def _warn_of_password(to: str | None) -> None:
 
 def _with_data(request: Request, data: str | None, said: dict[str, Any]) -> Request:
     """The request with its dataset directory or log, and how that is read."""
-    from paropt.launch.data_source import EventFiles, check_file, is_dataset
+    from paropt.launch.data.data_source import EventFiles, check_file, is_dataset
 
     if request.what == "items":
         if data is not None:

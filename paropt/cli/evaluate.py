@@ -15,7 +15,7 @@ from paropt.cli._training import DIRECTORY, judging_options, show
 from paropt.training.evaluation.protocol import CANDIDATES
 
 if TYPE_CHECKING:
-    from paropt.launch.data_source import Given
+    from paropt.launch.data.data_source import Given
 
 FILE = click.Path(path_type=Path)
 

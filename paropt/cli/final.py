@@ -86,7 +86,7 @@ def final(
     paropt final shop --out reports/shop
     paropt final shop --control paramfiles/gru4rec_retailrocket_bprmax_shared.json
     """
-    from paropt.launch.checkpoint_place import checkpoint_place
+    from paropt.launch.opening.checkpoint_place import checkpoint_place
     from paropt.machine.devices import device_shares
     from paropt.results import files
     from paropt.results.final import final_test

@@ -174,12 +174,12 @@ def launch(
     paropt launch --study shop --on ray --slots 8 --gpus-per-slot 0.5
     paropt launch --space gru4rec_xe_shared --data data/new --warm-start gru4rec_xe_shared-shop
     """
-    from paropt.launch.checkpoint_place import checkpoint_place
-    from paropt.launch.launch_request import LaunchRequest
     from paropt.launch.launcher import announce, work
     from paropt.launch.mlflow_mirror import Mirror, client
     from paropt.launch.news import News, addresses, sender
-    from paropt.launch.open_study import create_or_resume
+    from paropt.launch.opening.checkpoint_place import checkpoint_place
+    from paropt.launch.opening.launch_request import LaunchRequest
+    from paropt.launch.opening.open_study import create_or_resume
     from paropt.machine.devices import device_shares
     from paropt.training.tensorboard import require, where
 

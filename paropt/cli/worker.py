@@ -63,9 +63,9 @@ def worker(
     \b
     paropt worker --study shop --storage postgresql://paropt@db:5432/paropt --data data/shop
     """
-    from paropt.launch.checkpoint_place import checkpoint_place
     from paropt.launch.launcher import work
-    from paropt.launch.open_study import join
+    from paropt.launch.opening.checkpoint_place import checkpoint_place
+    from paropt.launch.opening.open_study import join
     from paropt.machine.devices import device_shares
     from paropt.training.tensorboard import require, where
 

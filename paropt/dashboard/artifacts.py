@@ -20,9 +20,9 @@ from paropt.results.export import paramfile_of
 from paropt.results.figures.of_study import one_curve
 from paropt.results.figures.svg import document
 from paropt.results.searched import TrialFacts
+from paropt.search.history.history import Record, best_first
 from paropt.search.space.paramfiles import formatted
 from paropt.search.study.definition import StudyDefinition
-from paropt.search.study.history import Record, best_first
 from paropt.search.study.study import Study
 from paropt.search.study.summary import described
 from paropt.training.evaluation import epochs

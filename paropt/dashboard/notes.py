@@ -10,7 +10,7 @@ from paropt.results.pages.space_and_data import choice
 from paropt.results.pages.study_page import study_page
 from paropt.results.searched import Searched
 from paropt.results.words import between, listed, number
-from paropt.search.study.history import Record
+from paropt.search.history.history import Record
 from paropt.search.study.summary import judged
 from paropt.search.study.trial import reached
 from paropt.training.evaluation.objective import Objective

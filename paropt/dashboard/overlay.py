@@ -24,7 +24,7 @@ from paropt.results.figures.description import Figure
 from paropt.results.figures.of_study import figures
 from paropt.results.figures.plotly import plotly
 from paropt.results.searched import Searched
-from paropt.search.study.history import Record, best_first
+from paropt.search.history.history import Record, best_first
 from paropt.search.study.study import Study
 from paropt.search.study.summary import Importance
 from paropt.training.evaluation.objective import Objective

@@ -16,10 +16,10 @@ from typing import Any, Protocol
 from rich.console import Console
 
 from paropt.errors import EXIT_STORAGE, ModelError, StorageUnreachable, StudyError
-from paropt.launch.autoscaler import Autoscaler
-from paropt.launch.checkpoint_place import folder_in_store, folders_on_disk
-from paropt.launch.local_slots import LocalSlots, SlotProcess, SlotSpec
-from paropt.launch.open_study import OpenedStudy
+from paropt.launch.opening.checkpoint_place import folder_in_store, folders_on_disk
+from paropt.launch.opening.open_study import OpenedStudy
+from paropt.launch.slots.autoscaler import Autoscaler
+from paropt.launch.slots.local_slots import LocalSlots, SlotProcess, SlotSpec
 from paropt.machine.address import address_for_others
 from paropt.machine.devices import DeviceShare
 from paropt.machine.home import paropt_home

@@ -25,8 +25,8 @@ from paropt.storage.engine import lock
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from paropt.launch.open_study import OpenedStudy
-    from paropt.search.study.history import Record
+    from paropt.launch.opening.open_study import OpenedStudy
+    from paropt.search.history.history import Record
     from paropt.training.evaluation.epochs import EpochReport
 
 LOOK = 5.0  # seconds between two looks

@@ -25,7 +25,7 @@ from paropt.errors import ParoptError, StorageUnreachable, StudyError
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from paropt.launch.open_study import OpenedStudy
+    from paropt.launch.opening.open_study import OpenedStudy
 
 ENVIRONMENT = "PAROPT_NOTIFY"
 LOOK = 10.0  # seconds between two looks

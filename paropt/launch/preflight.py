@@ -15,7 +15,7 @@ from typing import Literal
 from sqlalchemy import text
 
 from paropt.errors import DataError, ParoptError
-from paropt.launch.data_source import Given, Note, named_data, silent
+from paropt.launch.data.data_source import Given, Note, named_data, silent
 from paropt.machine.devices import find_gpus, usable_cores
 from paropt.storage.connect import open_storage
 

@@ -54,7 +54,7 @@ def device_shares(
     ``devices`` is ``auto`` (all GPUs, else the CPU), ``cpu``, or numbers of GPUs (``0,1``).
     ``per_device`` is the number of slots on each: by default one on a GPU; on a CPU one per core,
     at most 8. The CPU's cores are divided among all slots. ``auto`` begins with one on each, to
-    which others come (:mod:`paropt.launch.autoscaler`): one thread each.
+    which others come (:mod:`paropt.launch.slots.autoscaler`): one thread each.
 
     Raises:
         ParoptError: no such device, or nothing that could be read as one.

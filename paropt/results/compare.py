@@ -9,8 +9,8 @@ from paropt.errors import StudyError
 from paropt.names import quoted
 from paropt.results.final.final_test import latest_report
 from paropt.results.spend_curve import Point, best_within, points
+from paropt.search.history.equal_spend import LEAST_SPEND
 from paropt.search.study.definition import StudyDefinition
-from paropt.search.study.equal_spend import LEAST_SPEND
 from paropt.search.study.study import Study
 from paropt.search.study.summary import judged
 from paropt.storage.connect import Storage

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from paropt.results.spend_curve import points
+from paropt.search.history.history import Record, best_first
 from paropt.search.space import table
 from paropt.search.study.definition import StudyDefinition
-from paropt.search.study.history import Record, best_first
 from paropt.search.study.study import Study
 from paropt.search.study.summary import Importance, below_floor, described
 from paropt.training.evaluation.objective import Objective

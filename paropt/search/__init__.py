@@ -1,4 +1,5 @@
 """Spaces, studies and trials: all that knows Optuna.
 
-Files are read in ``space``, held against models and data in ``setup``, and searched in ``study``.
+Files are read in ``space`` and held against models and data in ``setup``; a ``study`` gives out
+trials, which a ``strategy`` chooses and cuts by their ``history``.
 """

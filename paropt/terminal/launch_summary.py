@@ -11,7 +11,7 @@ from rich.table import Table
 
 from paropt.files import file_stem
 from paropt.names import baseline, command, epoch_of
-from paropt.search.study.equal_spend import LEAST_SPEND
+from paropt.search.history.equal_spend import LEAST_SPEND
 from paropt.search.study.study import Study
 from paropt.search.study.summary import Importance
 from paropt.terminal.front import front_table

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from paropt.errors import StorageUnreachable
 from paropt.machine.devices import DeviceShare
-from paropt.search.study.history import BEYOND
+from paropt.search.history.history import BEYOND
 from paropt.search.study.state import State
 from paropt.search.study.study import Study
 from paropt.search.study.trial import Trial, TrialLost

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from paropt.errors import DataError
-from paropt.launch.data_source import named_data, url_of
+from paropt.launch.data.data_source import named_data, url_of
 
 pytestmark = pytest.mark.extras
 

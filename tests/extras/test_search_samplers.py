@@ -6,9 +6,9 @@ import math
 
 import pytest
 
+from paropt.search.history.history import History, Record
 from paropt.search.space.file import from_json
-from paropt.search.study.history import History, Record
-from paropt.search.study.sampling import Sampler, complete_sampler, rehearse
+from paropt.search.strategy.sampling import Sampler, complete_sampler, rehearse
 from paropt.training.evaluation.objective import Objective
 
 pytestmark = pytest.mark.extras

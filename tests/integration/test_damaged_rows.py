@@ -8,7 +8,7 @@ import pytest
 from damaged import LEFT_OUT, Shop, epoch, opened, spoil
 
 from paropt.errors import StudyError
-from paropt.search.study import history
+from paropt.search.history import history
 from paropt.search.study.study import Study
 from paropt.terminal.status import all_statuses
 from paropt.terminal.study_list import listed_studies

@@ -13,7 +13,7 @@ import pytest
 from damaged import LEFT_OUT, SPACE, Shop, spoil
 
 from paropt.errors import StudyError
-from paropt.search.study import history
+from paropt.search.history import history
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.study import Study
 from paropt.storage.schema import create_tables

@@ -20,12 +20,12 @@ from paropt.data import open_dataset
 from paropt.data.log.options import Options
 from paropt.data.prepare import prepare
 from paropt.errors import DataError
-from paropt.launch.data_source import EventFiles, named_data
+from paropt.launch.data.data_source import EventFiles, named_data
 
 PREPARE = """
 import sys
 from pathlib import Path
-from paropt.launch.data_source import named_data
+from paropt.launch.data.data_source import named_data
 sys.stdin.readline()
 said = []
 print(named_data(sys.argv[1], said.append))
@@ -233,7 +233,7 @@ def test_demo_is_the_demo_set_in_a_space_and_a_folder_where_one_is_named(
     paropt_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Path
 ) -> None:
     """A folder of that name in the current directory is not what ``demo.json`` means."""
-    from paropt.launch.launch_request import LaunchRequest, find_data
+    from paropt.launch.opening.launch_request import LaunchRequest, find_data
     from paropt.search.space import shipped
     from paropt.search.space.file import read_space
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from paropt.launch.checkpoint_place import folders_on_disk
 from paropt.launch.launcher import _spec
-from paropt.launch.open_study import OpenedStudy
+from paropt.launch.opening.checkpoint_place import folders_on_disk
+from paropt.launch.opening.open_study import OpenedStudy
 from paropt.machine.slot_files import slots_directory
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.study import Study

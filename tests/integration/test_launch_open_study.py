@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from paropt.errors import DataError, ParamError, ParoptError, StudyError
-from paropt.launch import data_source, launch_request
-from paropt.launch.launch_request import LaunchRequest
-from paropt.launch.open_study import create_or_resume, join
+from paropt.launch.data import data_source
+from paropt.launch.opening import launch_request
+from paropt.launch.opening.launch_request import LaunchRequest
+from paropt.launch.opening.open_study import create_or_resume, join
 from paropt.search.study.definition import StudyDefinition
 from paropt.training.evaluation.epochs import EpochReport
 from paropt.training.evaluation.protocol import EvaluationProtocol

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from paropt.errors import DataError
-from paropt.launch.data_source import named_data
-from paropt.launch.launch_request import LaunchRequest
-from paropt.launch.open_study import create_or_resume, join
+from paropt.launch.data.data_source import named_data
+from paropt.launch.opening.launch_request import LaunchRequest
+from paropt.launch.opening.open_study import create_or_resume, join
 from paropt.machine.remote import Remote, RemoteError, public
 
 

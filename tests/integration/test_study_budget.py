@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from paropt.errors import StorageUnreachable, StudyError
-from paropt.search.study.budgets import Budgets
+from paropt.search.history.budgets import Budgets
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.state import StudyEnded
 from paropt.search.study.study import Study

@@ -67,8 +67,8 @@ def test_a_study_says_what_it_said(old_database: str) -> None:
 
 @pytest.mark.postgres
 def test_a_study_goes_on(old_database: str, paropt_home: Path) -> None:
-    from paropt.launch.launch_request import LaunchRequest
-    from paropt.launch.open_study import create_or_resume
+    from paropt.launch.opening.launch_request import LaunchRequest
+    from paropt.launch.opening.open_study import create_or_resume
 
     wish = LaunchRequest(study="old", data=str(OLD / "shop"), storage=old_database, trials=5)
     with create_or_resume(wish, lambda _: None) as joined:

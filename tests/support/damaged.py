@@ -16,7 +16,7 @@ from rich.console import Console
 
 from paropt.dashboard.overlay import Exhibits
 from paropt.errors import ParoptError, StorageUnreachable
-from paropt.launch import open_study
+from paropt.launch.opening import open_study
 from paropt.results.compare import compare
 from paropt.results.export import export
 from paropt.results.pages.compare_page import compare_page

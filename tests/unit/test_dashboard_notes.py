@@ -11,7 +11,7 @@ from paropt.dashboard.notes import study_facts, study_note, trial_note
 from paropt.results.pages.markdown import markdown
 from paropt.results.pages.study_page import study_page
 from paropt.results.searched import DatasetFacts, Searched, TrialFacts
-from paropt.search.study.history import Record
+from paropt.search.history.history import Record
 from paropt.training.evaluation.objective import Objective
 
 EVIL = "`<script>alert(1)</script>` | [x](y)\n# z"

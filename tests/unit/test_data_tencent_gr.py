@@ -23,7 +23,7 @@ from paropt.data.prepare import prepare
 from paropt.data.reading.pickles import read_pickle
 from paropt.data.tencent_gr.json_lines import in_bulk, one_by_one
 from paropt.errors import DataError
-from paropt.launch.data_source import EventFiles, named_data
+from paropt.launch.data.data_source import EventFiles, named_data
 from paropt.training.batches.catalogue import catalogue
 
 SIZES = made.Sizes(

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 
 from paropt.cli.main import cli
 from paropt.errors import ParoptError
-from paropt.launch import slurm
-from paropt.launch.elsewhere import Elsewhere, asked_for
+from paropt.launch.slots import slurm
+from paropt.launch.slots.elsewhere import Elsewhere, asked_for
 from paropt.machine.devices import device_shares, usable_cores
 
 WORDS = ["worker", "--study", "my shop", "--storage", "postgresql://me@db/x"]

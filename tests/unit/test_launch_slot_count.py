@@ -8,7 +8,15 @@ from collections.abc import Callable
 
 import pytest
 
-from paropt.launch.slot_count import Change, Decision, Reading, SlotCount, decide, room, throughputs
+from paropt.launch.slots.slot_count import (
+    Change,
+    Decision,
+    Reading,
+    SlotCount,
+    decide,
+    room,
+    throughputs,
+)
 
 Curve = Callable[[int], float]  # all slots' events/s by their number
 

@@ -10,8 +10,8 @@ import pytest
 from paropt.results.figures.of_study import learning_curves, per_model
 from paropt.results.searched import Searched, TrialFacts
 from paropt.results.spend_curve import Point, best_within
-from paropt.search.study.equal_spend import by_model
-from paropt.search.study.history import Record, best_first
+from paropt.search.history.equal_spend import by_model
+from paropt.search.history.history import Record, best_first
 from paropt.search.study.summary import described
 from paropt.training.evaluation.objective import Objective
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from paropt.search.history.history import History, Record
 from paropt.search.space.file import from_json
 from paropt.search.space.space import Config
-from paropt.search.study.epoch_costs import LEAST, CostModel, EpochCosts, sizes_of
-from paropt.search.study.history import History, Record
-from paropt.search.study.sampling import Sampler, complete_sampler, uniformly
+from paropt.search.strategy.epoch_costs import LEAST, CostModel, EpochCosts, sizes_of
+from paropt.search.strategy.sampling import Sampler, complete_sampler, uniformly
 from paropt.training.evaluation.objective import Objective
 
 SPACE = from_json(

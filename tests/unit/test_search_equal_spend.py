@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from paropt.search.study.equal_spend import by_model
-from paropt.search.study.history import Record
+from paropt.search.history.equal_spend import by_model
+from paropt.search.history.history import Record
 from paropt.training.evaluation.objective import Objective
 
 MODELS = ["fast", "slow", "new"]

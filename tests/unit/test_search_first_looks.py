@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from paropt.search.study.first_looks import GAVE_WAY, FirstLook, share, unseen
-from paropt.search.study.history import History, Record
+from paropt.search.history.history import History, Record
+from paropt.search.strategy.first_looks import GAVE_WAY, FirstLook, share, unseen
 from paropt.training.evaluation.objective import Objective
 
 MODELS = ["markov", "gru4rec", "sasrec"]

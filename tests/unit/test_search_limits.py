@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from paropt.errors import ParamError
+from paropt.search.history.failures import ALIKE_BEYOND, alike
+from paropt.search.history.history import History, Record, best_first, constraint_attributes
 from paropt.search.space.file import from_json
-from paropt.search.study.failures import ALIKE_BEYOND, alike
-from paropt.search.study.history import History, Record, best_first, constraint_attributes
-from paropt.search.study.sampling import Sampler, complete_sampler
+from paropt.search.strategy.sampling import Sampler, complete_sampler
 from paropt.search.study.summary import constraints
 from paropt.training.evaluation.choose_objective import limits_of
 from paropt.training.evaluation.limits import Limit, broken, read_limits

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from paropt.errors import StudyError
-from paropt.search.study.pruning import STILL, complete_pruner, reason_to_prune, stands_still
-from paropt.search.study.sampling import complete_sampler
+from paropt.search.strategy.pruning import STILL, complete_pruner, reason_to_prune, stands_still
+from paropt.search.strategy.sampling import complete_sampler
 from paropt.training.evaluation.objective import Objective
 
 MEDIAN = {"name": "median", "startup": 3, "warmup": 2}

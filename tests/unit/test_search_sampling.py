@@ -8,10 +8,16 @@ from typing import Any
 import pytest
 
 from paropt.errors import StudyError
+from paropt.search.history.history import History, Record, counts
 from paropt.search.space.file import from_json
 from paropt.search.space.space import Config, Space
-from paropt.search.study.history import History, Record, counts
-from paropt.search.study.sampling import Sampler, Undrawn, complete_sampler, derived_seed, rehearse
+from paropt.search.strategy.sampling import (
+    Sampler,
+    Undrawn,
+    complete_sampler,
+    derived_seed,
+    rehearse,
+)
 from paropt.training.evaluation.objective import Objective
 
 METRIC = "mrr@20"

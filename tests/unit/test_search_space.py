@@ -20,7 +20,7 @@ from paropt.search.space.parameter import Parameter
 from paropt.search.space.pinning import pinned_words
 from paropt.search.space.space import Space
 from paropt.search.space.table import shipped_spaces
-from paropt.search.study.sampling import uniformly
+from paropt.search.strategy.sampling import uniformly
 
 SPACES = Path(__file__).parents[2] / "paramspaces"
 

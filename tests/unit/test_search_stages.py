@@ -7,9 +7,9 @@ from typing import Any
 
 from paropt.names import epoch_of
 from paropt.results.final.final_choice import _judged
-from paropt.search.study.history import Record
+from paropt.search.history.history import Record
+from paropt.search.strategy.pruning import reason_to_prune
 from paropt.search.study.plan import Candidate, FinalPlan, Job
-from paropt.search.study.pruning import reason_to_prune
 from paropt.training.evaluation import epochs
 from paropt.training.evaluation.epochs import EpochReport
 from paropt.training.evaluation.objective import Objective

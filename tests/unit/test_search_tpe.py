@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from paropt.search.history.history import Record
 from paropt.search.space.file import from_json
 from paropt.search.space.space import Space
-from paropt.search.study.history import Record
-from paropt.search.study.tpe import Density, Proposer, Seen, Told
+from paropt.search.strategy.tpe import Density, Proposer, Seen, Told
 from paropt.training.evaluation.limits import read_limits
 from paropt.training.evaluation.objective import Objective
 
@@ -178,7 +178,7 @@ def test_of_equal_promises_the_cheapest_is_taken() -> None:
         return np.array([config["momentum"]])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("paropt.search.study.tpe.sizes_of", sizes)
+        patch.setattr("paropt.search.strategy.tpe.sizes_of", sizes)
         cheap = Proposer(space, [], 24, lambda model: Costs())
         drawn = [cheap.draw(np.random.default_rng(seed)) for seed in range(9)]
     # each the least of 24 that are evenly spread over 0 to 2

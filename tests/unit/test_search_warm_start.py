@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from paropt.search.history.history import History, Record
 from paropt.search.setup.warm_start import POINTS, best_points, fit_into, warmed
 from paropt.search.space.file import from_json
-from paropt.search.study.history import History, Record
-from paropt.search.study.sampling import Sampler, complete_sampler, uniformly
+from paropt.search.strategy.sampling import Sampler, complete_sampler, uniformly
 from paropt.training.evaluation.objective import Objective
 
 GRU4REC, BPR_MAX = {"model": "gru4rec"}, {"loss": "bpr-max"}

@@ -21,8 +21,8 @@ from surrogate import Surrogate, place, read_table
 
 from paropt.search.space.file import from_json, read_space
 from paropt.search.space.shipped import find_space
-from paropt.search.study.epoch_costs import sizes_of
-from paropt.search.study.sampling import uniformly
+from paropt.search.strategy.epoch_costs import sizes_of
+from paropt.search.strategy.sampling import uniformly
 from paropt.training.evaluation import objective
 from paropt.training.evaluation.objective import Objective
 

@@ -221,8 +221,8 @@ def test_what_cannot_go_on_says_so(views: tuple[View, View], tmp_path: Path) -> 
 def test_a_model_that_was_trained_on_valid_is_no_beginning_for_what_is_judged_there(
     tmp_path: Path, views: tuple[View, View]
 ) -> None:
-    from paropt.launch.launch_request import LaunchRequest
-    from paropt.launch.study_terms import beginning
+    from paropt.launch.opening.launch_request import LaunchRequest
+    from paropt.launch.opening.study_terms import beginning
     from paropt.training.saved_model.header import has_seen_valid, read_header
 
     data = views[0].dataset

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from paropt.errors import ParoptError
-from paropt.launch.checkpoint_place import checkpoint_place
+from paropt.launch.opening.checkpoint_place import checkpoint_place
 from paropt.machine.remote import Remote, RemoteError
 from paropt.worker.checkpoint_store import CheckpointStore, StoreCleaner
 

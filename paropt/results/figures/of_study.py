@@ -27,7 +27,7 @@ from paropt.results.figures.description import (
 from paropt.results.figures.of_diagnostics import Epochs
 from paropt.results.searched import Searched, TrialFacts
 from paropt.results.words import counted
-from paropt.search.study.history import Record, best_first
+from paropt.search.history.history import Record, best_first
 from paropt.search.study.study import Study
 from paropt.search.study.summary import Importance, diagnostics
 

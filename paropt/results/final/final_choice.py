@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from paropt.errors import StudyError
-from paropt.search.study.history import Record
+from paropt.search.history.history import Record
 from paropt.search.study.plan import Candidate, FinalPlan
 from paropt.training.evaluation.epochs import EpochReport
 from paropt.training.evaluation.objective import Objective

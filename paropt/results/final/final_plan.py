@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 from paropt.errors import StudyError
 from paropt.names import quoted
 from paropt.results.final.final_choice import Judged
+from paropt.search.history.history import Record, best_first, key_of
 from paropt.search.space.parameter import Parameter
-from paropt.search.study.history import Record, best_first, key_of
+from paropt.search.strategy.sampling import derived_seed
 from paropt.search.study.plan import Candidate, FinalPlan
-from paropt.search.study.sampling import derived_seed
 from paropt.training.semantics import as_then
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from paropt.data import open_dataset
 from paropt.errors import StudyError
-from paropt.launch.checkpoint_place import folder_here
-from paropt.launch.data_source import Given
+from paropt.launch.data.data_source import Given
 from paropt.launch.launcher import announce, work
-from paropt.launch.open_study import OpenedStudy, join
-from paropt.launch.study_terms import versions
+from paropt.launch.opening.checkpoint_place import folder_here
+from paropt.launch.opening.open_study import OpenedStudy, join
+from paropt.launch.opening.study_terms import versions
 from paropt.machine.devices import DeviceShare
 from paropt.names import quoted
 from paropt.results.final import final_choice, final_plan, looks_at_test

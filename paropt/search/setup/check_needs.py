@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from paropt.errors import DataError, ParamError
 from paropt.search.space.parameter import Parameter
 from paropt.search.space.space import Choose, Config, Space
-from paropt.search.study.sampling import uniformly
+from paropt.search.strategy.sampling import uniformly
 from paropt.training import registry
 from paropt.training.batches.catalogue import facts
 

@@ -12,7 +12,7 @@ from paropt.errors import ParamError
 from paropt.search.space.file import EPOCHS, from_json, read_space, suggest
 from paropt.search.space.parameter import Parameter
 from paropt.search.space.space import Config, Space
-from paropt.search.study.sampling import uniformly
+from paropt.search.strategy.sampling import uniformly
 from paropt.training import registry
 from paropt.training.registry import Param
 

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from paropt.search.history.history import Record, best_first
 from paropt.search.space.file import from_json
 from paropt.search.space.parameter import Parameter
 from paropt.search.space.space import Space
 from paropt.search.space.start_points import distinct
-from paropt.search.study.history import Record, best_first
 from paropt.training.evaluation.objective import Objective
 
 POINTS = 5  # of one earlier study: as many as most shipped spaces start with

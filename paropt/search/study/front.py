@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from paropt.search.history.history import Record, best_first
 from paropt.search.study.definition import StudyDefinition
-from paropt.search.study.history import Record, best_first
 from paropt.training.evaluation.objective import Objective
 
 

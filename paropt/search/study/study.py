@@ -11,17 +11,17 @@ from sqlalchemy import text
 from sqlalchemy.engine import URL, Connection, Engine
 
 from paropt.errors import ParoptError, StudyError, did_you_mean
+from paropt.search.history.budgets import Budgets, device_seconds, since_better
+from paropt.search.history.history import LOST, History, best_first, counts, searched_values
 from paropt.search.space.file import from_json
 from paropt.search.space.space import Space
+from paropt.search.strategy.pruning import complete_pruner
+from paropt.search.strategy.sampling import DEFAULT as DEFAULT_SAMPLER
+from paropt.search.strategy.sampling import Sampler, complete_sampler
 from paropt.search.study import summary
-from paropt.search.study.budgets import Budgets, device_seconds, since_better
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.front import front
-from paropt.search.study.history import LOST, History, best_first, counts, searched_values
 from paropt.search.study.plan import Job, jobs_of
-from paropt.search.study.pruning import complete_pruner
-from paropt.search.study.sampling import DEFAULT as DEFAULT_SAMPLER
-from paropt.search.study.sampling import Sampler, complete_sampler
 from paropt.search.study.state import State, StudyState, now_of, seconds_left
 from paropt.search.study.summary import Importance
 from paropt.search.study.trial import Trial

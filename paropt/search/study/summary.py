@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from paropt.search.history.equal_spend import by_model
+from paropt.search.history.history import Record, best_first, counts
 from paropt.search.space.space import Space
 from paropt.search.study.definition import StudyDefinition
-from paropt.search.study.equal_spend import by_model
 from paropt.search.study.front import described_front
-from paropt.search.study.history import Record, best_first, counts
 from paropt.training.evaluation.epochs import EpochReport
 from paropt.training.evaluation.limits import broken
 from paropt.training.evaluation.objective import Objective, flattered, interval
@@ -21,7 +21,7 @@ from paropt.training.metrics import MEASURES, picked
 if TYPE_CHECKING:
     import optuna
 
-    from paropt.search.study.optuna_view import OptunaView
+    from paropt.search.strategy.optuna_view import OptunaView
 
 LEAST_TRIALS = 10  # with a value, of which importances are told
 

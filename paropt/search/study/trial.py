@@ -12,10 +12,10 @@ from sqlalchemy.engine import Connection
 
 from paropt.errors import StudyError
 from paropt.names import memory_words
+from paropt.search.history.history import BEYOND, History, Record, constraint_attributes
+from paropt.search.strategy.first_looks import GAVE_WAY, FirstLook
+from paropt.search.strategy.pruning import reason_to_prune, stands_still
 from paropt.search.study.definition import StudyDefinition
-from paropt.search.study.first_looks import GAVE_WAY, FirstLook
-from paropt.search.study.history import BEYOND, History, Record, constraint_attributes
-from paropt.search.study.pruning import reason_to_prune, stands_still
 from paropt.search.study.state import Transaction
 from paropt.storage import trial_rows
 from paropt.training.evaluation import epochs

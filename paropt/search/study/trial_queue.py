@@ -10,15 +10,15 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
+from paropt.search.history import failures
+from paropt.search.history.budgets import device_seconds, since_better
+from paropt.search.history.history import History, Record, best_first, counts
 from paropt.search.space.file import EPOCHS
 from paropt.search.space.space import Config, Space
-from paropt.search.study import failures
-from paropt.search.study.budgets import device_seconds, since_better
+from paropt.search.strategy.first_looks import FirstLook, gave_way, unseen
+from paropt.search.strategy.sampling import Proposal, Sampler, Undrawn, derived_seed
 from paropt.search.study.definition import StudyDefinition
-from paropt.search.study.first_looks import FirstLook, gave_way, unseen
-from paropt.search.study.history import History, Record, best_first, counts
 from paropt.search.study.plan import DEFAULT_EPOCHS, Job
-from paropt.search.study.sampling import Proposal, Sampler, Undrawn, derived_seed
 from paropt.search.study.state import (
     StudyEnded,
     StudyState,

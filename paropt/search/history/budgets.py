@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from paropt.search.study.history import Record, best_first
+from paropt.search.history.history import Record, best_first
 from paropt.training.evaluation.objective import Objective
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.engine import Connection
 
-from paropt.search.study.history import History, Record
+from paropt.search.history.history import History, Record
 from paropt.training.evaluation.objective import Objective
 
 GAVE_WAY = "gave way"  # why a trial waits that others came before

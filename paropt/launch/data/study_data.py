@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paropt.errors import DataError, StudyError
-from paropt.launch.data_source import Given, Note, named_data, open_data, silent
-from paropt.launch.remote_data import kept
+from paropt.launch.data.data_source import Given, Note, named_data, open_data, silent
+from paropt.launch.data.remote_data import kept
 from paropt.machine.remote import is_url
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from paropt.search.study.history import Record
+from paropt.search.history.history import Record
 from paropt.training.evaluation.objective import Curve, Objective
 
 LEAST_SPEND = 1.0  # device seconds: below it, time says nothing of a model

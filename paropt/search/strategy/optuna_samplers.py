@@ -21,8 +21,8 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from paropt.errors import StudyError, did_you_mean
-from paropt.search.study.history import History, Record
-from paropt.search.study.optuna_view import OptunaView
+from paropt.search.history.history import History, Record
+from paropt.search.strategy.optuna_view import OptunaView
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler

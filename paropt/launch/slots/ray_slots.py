@@ -17,8 +17,8 @@ from typing import Any
 
 from paropt.errors import EXIT_OK, ParoptError
 from paropt.files import readable
-from paropt.launch.elsewhere import Elsewhere
-from paropt.launch.local_slots import SlotProcess
+from paropt.launch.slots.elsewhere import Elsewhere
+from paropt.launch.slots.local_slots import SlotProcess
 from paropt.machine.home import paropt_home
 
 LOCAL = "ray"  # without an address
@@ -36,7 +36,7 @@ class SlotActor:
         self._log = place / f"{name}.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "paropt.launch.dependent", *words],
+                [sys.executable, "-P", "-m", "paropt.launch.slots.dependent", *words],
                 env={**os.environ, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

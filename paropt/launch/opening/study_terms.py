@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from paropt.errors import ParamError
-from paropt.launch.data_source import (
+from paropt.launch.data.data_source import (
     url_of,
 )
-from paropt.launch.launch_request import LaunchRequest
+from paropt.launch.opening.launch_request import LaunchRequest
 from paropt.training.evaluation.protocol import EvaluationProtocol
 from paropt.training.metrics import Direction, direction_of
 from paropt.training.saved_model.header import has_seen_valid, read_header

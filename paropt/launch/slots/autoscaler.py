@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from paropt.launch.local_slots import LocalSlots, SlotProcess
-from paropt.launch.slot_count import WINDOW, Decision, Reading, SlotCount, room
+from paropt.launch.slots.local_slots import LocalSlots, SlotProcess
+from paropt.launch.slots.slot_count import WINDOW, Decision, Reading, SlotCount, room
 from paropt.machine.devices import Device, usable_cores
 
 MOST_ON_GPU = 16

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from paropt.errors import ParoptError
-from paropt.launch.open_study import OpenedStudy
+from paropt.launch.opening.open_study import OpenedStudy
 from paropt.machine.home import paropt_home
 from paropt.machine.remote import Remote, RemoteError, check_url, has_secrets, is_url
 from paropt.machine.slot_files import slots_directory

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paropt.errors import ParoptError
-from paropt.launch.checkpoint_place import Place
-from paropt.launch.open_study import OpenedStudy
+from paropt.launch.opening.checkpoint_place import Place
+from paropt.launch.opening.open_study import OpenedStudy
 from paropt.machine.remote import is_url
 
 SCHEDULERS = ("slurm", "ray")

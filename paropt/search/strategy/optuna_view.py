@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from paropt.search.study.history import Record, constraint_attributes
+from paropt.search.history.history import Record, constraint_attributes
 from paropt.training.evaluation.objective import Objective
 
 _NAME = "memory"

@@ -1,4 +1,4 @@
-"""``python -P -m paropt.launch.dependent worker …``: paropt, which leaves when its parent dies.
+"""``python -P -m paropt.launch.slots.dependent …``: paropt, which leaves when its parent dies.
 
 A worker that an actor of Ray started must not outlive it unseen: its slots hand their trials back.
 """

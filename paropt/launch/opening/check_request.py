@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from paropt.launch.data_source import (
+from paropt.launch.data.data_source import (
     Note,
 )
-from paropt.launch.launch_request import LaunchRequest
+from paropt.launch.opening.launch_request import LaunchRequest
 
 if TYPE_CHECKING:
     from paropt.data import Dataset
@@ -27,8 +27,8 @@ def check_needs_met(space: Space, dataset: Dataset, note: Note) -> None:
 
 def check_choices(request: LaunchRequest) -> None:
     """Refuse a sampler or pruner that there isn't, before the database is touched."""
-    from paropt.search.study.pruning import complete_pruner
-    from paropt.search.study.sampling import complete_sampler
+    from paropt.search.strategy.pruning import complete_pruner
+    from paropt.search.strategy.sampling import complete_sampler
 
     complete_sampler(request.sampler)
     complete_pruner(request.pruner)
@@ -41,7 +41,7 @@ def check_search(request: LaunchRequest, space: Space) -> Objective:
         ParoptError: a model of the space does not report that metric.
         StudyError: the sampler cannot draw from the space.
     """
-    from paropt.search.study.sampling import check_sampler, complete_sampler, rehearse
+    from paropt.search.strategy.sampling import check_sampler, complete_sampler, rehearse
     from paropt.training.evaluation.choose_objective import limits_of, more_metrics, objective_of
 
     objective = objective_of(request.metric, space.models)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paropt.errors import DataError
-from paropt.launch.data_source import (
+from paropt.launch.data.data_source import (
     DEMO,
     Given,
     Note,
@@ -16,7 +16,7 @@ from paropt.launch.data_source import (
     named_data,
     silent,
 )
-from paropt.search.study.budgets import Budgets
+from paropt.search.history.budgets import Budgets
 from paropt.training.evaluation.protocol import Ties
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from paropt.errors import DataError, closest
 from paropt.files import readable
-from paropt.launch.made_once import alone
+from paropt.launch.data.made_once import alone
 from paropt.machine.home import paropt_home
 from paropt.machine.remote import is_url, public
 
@@ -90,7 +90,7 @@ def _here(word: str, note: Note) -> str:
     """A word of ``--data`` that is a place on this machine: what has a URL is fetched."""
     if not is_url(word):
         return word
-    from paropt.launch.remote_data import fetched
+    from paropt.launch.data.remote_data import fetched
 
     return str(fetched(word, note))
 

@@ -32,10 +32,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from paropt.search.history.history import Record, constraint_attributes
 from paropt.search.space.parameter import Parameter
 from paropt.search.space.space import Config, Space
-from paropt.search.study.epoch_costs import CostModel, sizes_of
-from paropt.search.study.history import Record, constraint_attributes
+from paropt.search.strategy.epoch_costs import CostModel, sizes_of
 from paropt.training.evaluation.objective import Objective
 
 GOOD, MOST_GOOD = 0.1, 25  # of the trials; of them at most

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from paropt.errors import DataError
 from paropt.files import readable
-from paropt.launch.made_once import alone
+from paropt.launch.data.made_once import alone
 from paropt.machine.home import paropt_home
 from paropt.machine.remote import NotThere, Remote, RemoteError, check_url
 

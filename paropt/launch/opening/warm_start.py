@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paropt.errors import StudyError, did_you_mean
-from paropt.launch.data_source import Note
+from paropt.launch.data.data_source import Note
 
 if TYPE_CHECKING:
     from paropt.search.setup.warm_start import Point

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from paropt.names import quoted
-from paropt.search.study.history import Record
+from paropt.search.history.history import Record
 
 ALIKE = 5  # errors of one kind in a row that pause a study
 ALIKE_BY_PARAMS = 10  # the same for what depends on parameters, where the sampler can learn

@@ -27,12 +27,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paropt.errors import StudyError
+from paropt.search.history.history import History, Record, key_of
 from paropt.search.space.parameter import Parameter
 from paropt.search.space.space import Choose, Config, Space
-from paropt.search.study.epoch_costs import CostModel, EpochCosts
-from paropt.search.study.history import History, Record, key_of
-from paropt.search.study.pruning import complete_choice
-from paropt.search.study.tpe import Proposer, Told
+from paropt.search.strategy.epoch_costs import CostModel, EpochCosts
+from paropt.search.strategy.pruning import complete_choice
+from paropt.search.strategy.tpe import Proposer, Told
 from paropt.storage import trial_rows
 from paropt.training.evaluation.objective import Objective
 
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
-    from paropt.search.study.optuna_samplers import Replayed
-    from paropt.search.study.optuna_view import OptunaView
+    from paropt.search.strategy.optuna_samplers import Replayed
+    from paropt.search.strategy.optuna_view import OptunaView
 
 SAMPLERS: dict[str, dict[str, int]] = {
     # candidates: of TPE's for a proposal; cost: 1 if what an epoch costs counts
@@ -70,7 +70,7 @@ def complete_sampler(given: Mapping[str, Any] | str | None) -> dict[str, Any]:
     name = asked.get("name", DEFAULT)
     if name in SAMPLERS or not isinstance(name, str):
         return complete_choice("sampler", SAMPLERS, DEFAULT, given)
-    from paropt.search.study import optuna_samplers
+    from paropt.search.strategy import optuna_samplers
 
     return optuna_samplers.complete(asked)
 
@@ -269,7 +269,7 @@ class Sampler:
 
     def optuna_view(self, history: History) -> OptunaView:
         """The history as Optuna's samplers see it."""
-        from paropt.search.study.optuna_view import OptunaView
+        from paropt.search.strategy.optuna_view import OptunaView
 
         if self._view is None:
             self._view = OptunaView(self.distributions, self.objective)
@@ -304,7 +304,7 @@ class Sampler:
 
     def _of_optuna(self, history: History, seed: int) -> Config:
         """By one of Optuna's own samplers."""
-        from paropt.search.study import optuna_samplers
+        from paropt.search.strategy import optuna_samplers
 
         name = self.options["name"]
         if name in optuna_samplers.REMEMBER:
@@ -323,7 +323,7 @@ class Sampler:
 
     @cached_property
     def _replayed(self) -> Replayed:
-        from paropt.search.study.optuna_samplers import Replayed
+        from paropt.search.strategy.optuna_samplers import Replayed
 
         name = self.options["name"]
         return Replayed(

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 
 from paropt.errors import ParoptError, StudyError
 from paropt.files import readable
-from paropt.launch.check_request import check_choices, check_needs_met, check_search
-from paropt.launch.data_source import (
+from paropt.launch.data.data_source import (
     Given,
     Note,
     named_data,
     open_data,
     silent,
 )
-from paropt.launch.launch_request import LaunchRequest, find_data
-from paropt.launch.study_data import matching_data
-from paropt.launch.study_terms import (
+from paropt.launch.data.study_data import matching_data
+from paropt.launch.opening.check_request import check_choices, check_needs_met, check_search
+from paropt.launch.opening.launch_request import LaunchRequest, find_data
+from paropt.launch.opening.study_terms import (
     additions_read,
     also_measured,
     beginning,
@@ -120,7 +120,7 @@ def _warmed(
         _ignored(request, note)
     if known or not request.warm_start:
         return space
-    from paropt.launch.warm_start import warm_start
+    from paropt.launch.opening.warm_start import warm_start
 
     return warm_start(space, request.warm_start, storage, note)
 
@@ -185,7 +185,7 @@ def _create(
 
 
 def _remark_on_pruning(definition: StudyDefinition, note: Note) -> None:
-    from paropt.search.study.sampling import of_complete
+    from paropt.search.strategy.sampling import of_complete
 
     name = definition.sampler["name"]
     if definition.pruner["name"] != "none" and of_complete(name):

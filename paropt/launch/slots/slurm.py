@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from paropt.errors import ParoptError
 from paropt.files import readable
-from paropt.launch.elsewhere import Elsewhere
+from paropt.launch.slots.elsewhere import Elsewhere
 
 WARNING_SECONDS = 90  # before a job's time is over: a trial is handed back within 20
 SBATCH_SECONDS = 60

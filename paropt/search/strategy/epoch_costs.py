@@ -17,9 +17,9 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from paropt.search.history.history import Record
 from paropt.search.space.parameter import Parameter
 from paropt.search.space.space import Config, Space
-from paropt.search.study.history import Record
 
 Array = NDArray[np.float64]
 LEAST = 8  # trials that must have told

@@ -1,0 +1,1 @@
+"""What ``--data`` names, and where it lies on this machine: fetched and prepared once."""
