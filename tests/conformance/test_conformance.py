@@ -30,7 +30,7 @@ def failures(results: list[CheckResult]) -> list[str]:
 
 
 FORMS: list[tuple[str, dict[str, Any]]] = [
-    # UR4Rec has SASRec's choices and tests of its own (tests/unit/test_ur4rec.py)
+    # UR4Rec has SASRec's choices and tests of its own (tests/unit/models/test_ur4rec.py)
     *((name, {}) for name in registry.names() if name != "ur4rec"),
     ("sasrec", {"experts": 4, "shared_experts": 1, "balance": "epoch_div"}),
     ("hstu", {"experts": 4, "rotary": "linear", "time_mode": "query", "loss": "sampled-softmax"}),

@@ -232,7 +232,7 @@ def test_shipped_paramfiles_are_found_by_name(
 def test_a_wheel_holds_the_shipped_files() -> None:
     import tomllib
 
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
     included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     assert {"paropt", "models", "paramspaces", "paramfiles"} <= set(included)
 

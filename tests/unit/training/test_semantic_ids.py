@@ -306,7 +306,7 @@ def test_a_study_goes_on_only_with_the_codes_that_it_reads(data: Path) -> None:
 def test_the_page_shows_what_its_lines_print(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "semantic-ids.md").read_text("utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "semantic-ids.md").read_text("utf-8")
     blocks = page.partition("## Try it")[2].partition("\n## ")[0].split("```")[1::2]
     program, commands, shown = (block.partition("\n")[2] for block in blocks)
     monkeypatch.chdir(tmp_path)

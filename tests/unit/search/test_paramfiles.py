@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from paropt.errors import ParoptError, SpaceError
 from paropt.search.space.paramfiles import Paramfile, formatted, read_paramfile, write_paramfile
 
-SHIPPED = sorted((Path(__file__).parents[2] / "paramfiles").glob("*.json"))
+SHIPPED = sorted((Path(__file__).parents[3] / "paramfiles").glob("*.json"))
 BPR_MAX = {
     "loss": "bpr-max", "final_act": "elu-0.5", "layers": 96, "n_epochs": 10, "batch_size": 80,
     "learning_rate": 0.05, "momentum": 0.4, "dropout_p_embed": 0.5, "bpreg": 1.95,

@@ -25,7 +25,7 @@ from paropt.training.fitting.memory import digest, facts_of
 from paropt.training.registry import model_class
 from paropt.training.saved_model.saved import load_model, save_model
 
-SHOP = Path(__file__).parents[1] / "conformance"
+SHOP = Path(__file__).parents[2] / "conformance"
 KEEPER = "shop.keeper:Keeper"
 
 

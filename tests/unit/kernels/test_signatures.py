@@ -11,7 +11,7 @@ import pytest
 from models.kernels.library import SIGNATURES, SOURCES
 
 KINDS = {"int64_t": ctypes.c_int64, "int": ctypes.c_int, "float": ctypes.c_float}
-PAGE = Path(__file__).parents[2] / "models" / "kernels" / "README.md"
+PAGE = Path(__file__).parents[3] / "models" / "kernels" / "README.md"
 
 
 def prototypes() -> dict[str, list[type]]:

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from paropt.cli._log_options import LogOption
 from paropt.cli.main import VERBS, cli
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 PAGE = (DOCS / "cli.md").read_text("utf-8")
 WALK = (DOCS / "ads.md").read_text("utf-8")
 EXAMPLES = re.findall(r"(?m)^(paropt [a-z]+ .*)$", "".join([*PAGE.split("Examples:\n")[1:], WALK]))

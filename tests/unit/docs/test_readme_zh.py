@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ENGLISH, CHINESE = ROOT / "README.md", ROOT / "README.zh.md"
 COMMENT = re.compile(r"(^| +)# .*$", re.MULTILINE)
 

@@ -22,7 +22,7 @@ from paropt.search.space.space import Space
 from paropt.search.space.table import shipped_spaces
 from paropt.search.strategy.sampling import uniformly
 
-SPACES = Path(__file__).parents[2] / "paramspaces"
+SPACES = Path(__file__).parents[3] / "paramspaces"
 
 
 def read(tmp_path: Path, text: str, *fixed: str) -> Space:
