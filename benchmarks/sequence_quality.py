@@ -1,15 +1,16 @@
 """SASRec, HSTU and their mixtures of experts beside published values and the floors.
 
     python benchmarks/sequence_quality.py --data DIR [--set ml100k] [--case sasrec …]
-        [--seed 1 2 3] [--epochs 20] [--params K=V,…] [--device cpu] [--threads 1]
+        [--seed 1 2 3] [--epochs 20] [--best-epoch N] [--params K=V,…] [--device cpu] [--threads 1]
 
 DIR holds ml100k/ml-100k.inter, ml1m/interactions_ordered.csv.gz and yoochoose_100k/*.tsv.gz. The
 MovieLens sets are judged by leave one out (the last event of a user is the test, the one before it
 the validation), the user's history filtered; yoochoose_100k is split by time, every next item of a
 session is predicted and nothing is filtered. The whole catalogue is ranked. Where the learning rate
 falls to zero, a training goes to the end of its schedule; elsewhere the first seed's NDCG@10 on the
-validation split chooses the epoch. Then each seed is trained on all but the test and judged once.
-Every result is a JSON line on stdout; the table comes at the end, on stderr.
+validation split chooses the epoch (``--best-epoch`` is what another run of it has chosen). Then
+each seed is trained on all but the test and judged once. Every result is a JSON
+line on stdout; the table comes at the end, on stderr.
 
 Shortened (ML-1M on two cores): --set ml1m --sessions 1500, with ML-100K's settings.
 """
@@ -147,6 +148,8 @@ def params_of(case: Case, args: argparse.Namespace) -> dict[str, Any]:
 
 def epochs_of(case: Case, dataset: Dataset, args: argparse.Namespace) -> int:
     """The last one where the rate falls to zero; else the best one on the validation split."""
+    if args.best_epoch is not None:
+        return int(args.best_epoch)
     if params_of(case, args).get("schedule", "constant") != "constant":
         return int(args.epochs)
     fit = _fit(case, dataset, "search", args.seed[0], args)
@@ -211,6 +214,7 @@ def main() -> None:
     )
     parser.add_argument("--seed", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--epochs", type=int, default=20, help="at most; rates fall until then")
+    parser.add_argument("--best-epoch", type=int, help="chosen on the validation split already")
     parser.add_argument("--params", type=parse_params, default={}, metavar="K=V,…")
     parser.add_argument("--sessions", type=int, help="about so many users of ml1m only")
     parser.add_argument("--device", default="cpu")
