@@ -28,7 +28,7 @@ import pyarrow as pa
 import redis
 from numpy.typing import NDArray
 
-from paropt.training.saved_model.vectors import BLOCK
+from paropt.training.recommending.vectors import BLOCK
 from paropt.vectors.about import About
 from paropt.vectors.places import Settings, open_place
 

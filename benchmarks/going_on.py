@@ -40,7 +40,7 @@ from paropt.data.log.options import Options
 from paropt.data.prepare import prepare
 from paropt.training.evaluation.ranking import evaluate
 from paropt.training.fitting.fit import Fit
-from paropt.training.saved_model.dataset_events import split_events
+from paropt.training.recommending.dataset_events import split_events
 from paropt.training.saved_model.earlier import read_earlier
 from paropt.training.saved_model.saved import load_model, save_model
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from paropt.data import Dataset
     from paropt.data.log.sessions_file import Asked
+    from paropt.training.recommending.new_sessions import Sessions
     from paropt.training.run_result import RunResult
-    from paropt.training.saved_model.recommending import Sessions
     from paropt.training.saved_model.saved import SavedModel
 
 Listed: TypeAlias = "Sequence[Sequence[str]] | Mapping[str, Sequence[str]]"
@@ -87,8 +87,8 @@ class Recommender:
         """
         import pandas as pd
 
-        from paropt.training.saved_model.offer import make_offer
-        from paropt.training.saved_model.recommending import recommend
+        from paropt.training.recommending.new_sessions import recommend
+        from paropt.training.recommending.offer import make_offer
 
         offer = make_offer(self._saved, candidates, exclude)
         for note in offer.notes:
@@ -127,7 +127,7 @@ class Recommender:
         Raises:
             ModelError: the model has none.
         """
-        from paropt.training.saved_model.vectors import ItemVectors
+        from paropt.training.recommending.vectors import ItemVectors
 
         return _vectors(ItemVectors(self._saved))
 
@@ -139,14 +139,14 @@ class Recommender:
         Raises:
             DataError, ModelError: the sessions cannot be read, or the model has no such vectors.
         """
-        from paropt.training.saved_model.user_events import users_of_asked
-        from paropt.training.saved_model.vectors import UserVectors
+        from paropt.training.recommending.user_events import users_of_asked
+        from paropt.training.recommending.vectors import UserVectors
 
         with self._asked(sessions) as (asked, _):
             return _vectors(UserVectors(self._saved, users_of_asked(self._saved, asked)))
 
     def _known(self, sessions: Asking, want: Sequence[str]) -> Sessions:
-        from paropt.training.saved_model.recommending import known_sessions
+        from paropt.training.recommending.new_sessions import known_sessions
 
         with self._asked(sessions) as (asked, say):
             found = known_sessions(asked, self._saved, want=want)

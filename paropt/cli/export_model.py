@@ -12,7 +12,7 @@ import click
 from paropt.cli._training import DIRECTORY
 
 if TYPE_CHECKING:
-    from paropt.training.saved_model.exporting import Format, Gives
+    from paropt.training.recommending.exporting import Format, Gives
 
 
 @click.command()
@@ -58,7 +58,7 @@ def export_model(
     paropt export-model models/shop --out shop-onnx
     paropt export-model models/shop --format torch-export --gives vector --out shop-torch
     """
-    from paropt.training.saved_model.exporting import ExportRequest, export_model
+    from paropt.training.recommending.exporting import ExportRequest, export_model
 
     made = export_model(ExportRequest(directory, out, format_, gives, top, length))
     if as_json:

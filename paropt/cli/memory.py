@@ -33,7 +33,7 @@ def memory(
     paropt memory shop --reset
     """
     from paropt.training.fitting.memory import digest, facts_of, forget
-    from paropt.training.saved_model.memory_rows import export, forget_user, one_user
+    from paropt.training.recommending.memory_rows import export, forget_user, one_user
     from paropt.training.saved_model.saved import load_model
 
     saved = load_model(directory)

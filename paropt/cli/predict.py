@@ -83,7 +83,7 @@ def predict(
     if indexer is None and beside.exists():
         indexer = beside
 
-    from paropt.training.saved_model.predicting import Request, predict
+    from paropt.training.recommending.predicting import Request, predict
     from paropt.training.saved_model.saved import load_model
 
     request = Request(sequences, candidates, out, indexer, vectors, want, top or 0)

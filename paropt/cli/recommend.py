@@ -15,8 +15,8 @@ from paropt.cli._training import DIRECTORY
 
 if TYPE_CHECKING:
     from paropt.data.features.item_files import ItemFiles
+    from paropt.training.recommending.new_sessions import Recommendation
     from paropt.training.saved_model.header import Header
-    from paropt.training.saved_model.recommending import Recommendation
 
 FILE = click.Path(path_type=Path)
 SHOWN = 3  # sessions that are named where nothing of them is known
@@ -155,10 +155,10 @@ def recommend(
     barred = read_item_list(exclude, item_key, "--exclude") if exclude else []
     called = _names(header, names_from, items, item_key)
 
+    from paropt.training.recommending.new_items import with_new_items
+    from paropt.training.recommending.new_sessions import known_sessions, recommend
+    from paropt.training.recommending.offer import make_offer
     from paropt.training.saved_model.ensemble import load_models
-    from paropt.training.saved_model.new_items import with_new_items
-    from paropt.training.saved_model.offer import make_offer
-    from paropt.training.saved_model.recommending import known_sessions, recommend
 
     with with_new_items(load_models([directory, *others], device), more, say) as saved:
         offer = make_offer(saved, listed, barred)
@@ -172,7 +172,7 @@ def recommend(
         for found in recommend(saved, known, top, filter_seen, offer):
             show(found)
         if update_memory:
-            from paropt.training.saved_model.memory_rows import update
+            from paropt.training.recommending.memory_rows import update
 
             count = update(saved, directory, known)
             of = f"of {len(known.ids):,} sessions; users that training never saw are not remembered"

@@ -13,7 +13,7 @@ from paropt.serving.batching import Batcher
 from paropt.serving.limits import Limits, Refused
 from paropt.serving.metrics import CONTENT_TYPE, Metrics
 from paropt.serving.requests import read_request
-from paropt.training.saved_model.answering import Answer, Answerer
+from paropt.training.recommending.answering import Answer, Answerer
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette

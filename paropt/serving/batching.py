@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from paropt.serving.limits import Limits, Refused
 from paropt.serving.metrics import Metrics
-from paropt.training.saved_model.answering import Answer, Answerer, Prepared
+from paropt.training.recommending.answering import Answer, Answerer, Prepared
 
 Waiting = tuple[Prepared, "asyncio.Future[Answer]"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from paropt.errors import did_you_mean
 from paropt.serving.limits import Limits, Refused
-from paropt.training.saved_model.answering import Ask
+from paropt.training.recommending.answering import Ask
 
 COMMON = ("top", "filter_seen", "want", "candidates", "exclude")
 OF_SESSION = ("id", "items", "times", "columns", "user", *COMMON)

@@ -93,9 +93,9 @@ def _is_loopback(host: str) -> bool:
 
 def _service(request: ServeRequest) -> Any:
     from paropt.serving.app import Service
-    from paropt.training.saved_model.answering import Answerer, use_threads
+    from paropt.training.recommending.answering import Answerer, use_threads
+    from paropt.training.recommending.vectors import version_of
     from paropt.training.saved_model.ensemble import load_models
-    from paropt.training.saved_model.vectors import version_of
 
     use_threads(request.threads)
     saved = load_models(list(request.directories), request.device)

@@ -31,9 +31,9 @@ from paropt.training.fitting.earlier import Earlier
 from paropt.training.fitting.fit import Fit
 from paropt.training.fitting.memory import digest, facts_of
 from paropt.training.made_up import DAY, START, made_up_data
+from paropt.training.recommending.new_sessions import read_sessions, recommend
 from paropt.training.registry import Model, Param, SequenceBatch
 from paropt.training.saved_model.earlier import read_earlier
-from paropt.training.saved_model.recommending import read_sessions, recommend
 from paropt.training.saved_model.saved import load_model, save_model
 
 Status = Literal["passed", "failed", "skipped"]

@@ -24,10 +24,10 @@ from paropt.training.evaluation.protocol import SAMPLED, EvaluationProtocol, Tie
 from paropt.training.evaluation.ranking import Evaluation, evaluate
 from paropt.training.evaluation.sampled import evaluate_sampled
 from paropt.training.metrics import OF_TRAININGS
+from paropt.training.recommending.dataset_events import foreign, is_own, split_events
+from paropt.training.recommending.new_sessions import file_events
 from paropt.training.run_result import RunResult, standing
-from paropt.training.saved_model.dataset_events import foreign, is_own, split_events
 from paropt.training.saved_model.ensemble import load_models
-from paropt.training.saved_model.recommending import file_events
 from paropt.training.saved_model.saved import SavedModel
 
 LEAST_KNOWN = 0.05  # of the targets: a model that knows fewer is tested on other data than its own

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from paropt.data.dataset import open_dataset
 from paropt.data.log.options import Options
-from paropt.training.saved_model.dataset_events import foreign, is_own
+from paropt.training.recommending.dataset_events import foreign, is_own
+from paropt.training.recommending.user_events import Users, users_of_dataset, users_of_log
+from paropt.training.recommending.vectors import ItemVectors, UserVectors, version_of
+from paropt.training.recommending.wanted import unsaid, wanted_values
 from paropt.training.saved_model.saved import SavedModel, load_model
-from paropt.training.saved_model.user_events import Users, users_of_dataset, users_of_log
-from paropt.training.saved_model.vectors import ItemVectors, UserVectors, version_of
-from paropt.training.saved_model.wanted import unsaid, wanted_values
 from paropt.vectors.about import About, What
 from paropt.vectors.store import Note, Store
 

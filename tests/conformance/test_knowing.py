@@ -19,10 +19,10 @@ from paropt.search.space.file import of_object
 from paropt.training.evaluate_saved import evaluate_saved
 from paropt.training.fitting.fit import Fit
 from paropt.training.made_up import made_up_data
+from paropt.training.recommending.new_sessions import known_sessions, read_sessions, recommend
+from paropt.training.recommending.wanted import wanted_values
 from paropt.training.registry import complete_params, model_class
-from paropt.training.saved_model.recommending import known_sessions, read_sessions, recommend
 from paropt.training.saved_model.saved import load_model, save_model
-from paropt.training.saved_model.wanted import wanted_values
 
 HERE = Path(__file__).parent
 KNOWING = "shop.knowing:Knowing"

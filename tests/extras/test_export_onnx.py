@@ -13,9 +13,9 @@ import torch
 from paropt.data.dataset import open_dataset
 from paropt.training.fitting.fit import Fit
 from paropt.training.made_up import made_up_data
-from paropt.training.saved_model import exporting
-from paropt.training.saved_model.answering import Answerer, Ask
-from paropt.training.saved_model.exporting import ExportRequest, export_model
+from paropt.training.recommending import exporting
+from paropt.training.recommending.answering import Answerer, Ask
+from paropt.training.recommending.exporting import ExportRequest, export_model
 from paropt.training.saved_model.saved import load_model, save_model
 
 runtime: Any = pytest.importorskip("onnxruntime")

@@ -19,7 +19,7 @@ import pytest
 from paropt.data.dataset import open_dataset
 from paropt.training.fitting.fit import Fit
 from paropt.training.made_up import made_up_data
-from paropt.training.saved_model.answering import Answerer, Ask
+from paropt.training.recommending.answering import Answerer, Ask
 from paropt.training.saved_model.saved import load_model, save_model
 
 pytest.importorskip("starlette")

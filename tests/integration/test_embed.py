@@ -25,7 +25,7 @@ from paropt.data.log.options import Options
 from paropt.data.prepare import prepare
 from paropt.errors import ModelError, ParoptError, StorageUnreachable, VectorsError
 from paropt.training.fitting.fit import Fit
-from paropt.training.saved_model.recommending import read_sessions, recommend
+from paropt.training.recommending.new_sessions import read_sessions, recommend
 from paropt.training.saved_model.saved import load_model, save_model
 from paropt.vectors.embed import Embedded, Request, embed
 from paropt.vectors.places import Settings, open_place
@@ -264,7 +264,7 @@ def test_what_is_gone_meanwhile_is_written_again(
 def test_files_go_on_too(
     shop: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import paropt.training.saved_model.vectors as vectors
+    import paropt.training.recommending.vectors as vectors
     import paropt.vectors.parquet_store as parquet_store
 
     run(shop, tmp_path / f"whole-{name}")

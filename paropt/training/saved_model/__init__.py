@@ -1,1 +1,1 @@
-"""A model on disk, what it knows of its data, and what it recommends."""
+"""A model on disk: its weights, what it knows of its data, and what a training goes on from."""

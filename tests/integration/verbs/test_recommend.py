@@ -93,7 +93,7 @@ def test_recommend_in_chunks(
         return [line.split("\t")[:3] for line in lines]  # scores may round otherwise
 
     whole = ranked()
-    monkeypatch.setattr("paropt.training.saved_model.recommending.CHUNK", 1)
+    monkeypatch.setattr("paropt.training.recommending.new_sessions.CHUNK", 1)
     assert ranked() == whole
 
 

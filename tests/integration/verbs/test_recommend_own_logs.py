@@ -214,9 +214,9 @@ def test_lists_that_cannot_be_used_say_why(
 @pytest.mark.parametrize("model", ["gru4rec", "hstu", "markov"])
 def test_a_server_answers_what_the_verb_says(data: Path, tmp_path: Path, model: str) -> None:
     """Session by session or together, each with lists of its own."""
-    from paropt.training.saved_model.answering import Answerer, Ask
-    from paropt.training.saved_model.offer import make_offer
-    from paropt.training.saved_model.recommending import read_sessions, recommend
+    from paropt.training.recommending.answering import Answerer, Ask
+    from paropt.training.recommending.new_sessions import read_sessions, recommend
+    from paropt.training.recommending.offer import make_offer
 
     place = data / model[0]
     if not place.exists():

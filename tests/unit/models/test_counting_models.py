@@ -30,7 +30,7 @@ from paropt.training.batches.plans import query_batches
 from paropt.training.evaluation import ranking
 from paropt.training.fitting.fit import Fit
 from paropt.training.made_up import made_up_data
-from paropt.training.saved_model.recommending import read_sessions, recommend
+from paropt.training.recommending.new_sessions import read_sessions, recommend
 from paropt.training.saved_model.saved import load_model, save_model
 
 # four sessions of five items; the time of each is its number

@@ -17,7 +17,7 @@ from paropt.data.dataset import View, open_dataset
 from paropt.errors import ModelError
 from paropt.training.fitting.fit import Fit
 from paropt.training.made_up import made_up_data
-from paropt.training.saved_model.exporting import ExportError, ExportRequest, export_model
+from paropt.training.recommending.exporting import ExportError, ExportRequest, export_model
 from paropt.training.saved_model.saved import save_model
 
 SMALL: dict[str, Any] = {"dim": 8, "blocks": 1, "max_length": 6, "batch_size": 16}

@@ -16,8 +16,8 @@ from paropt.data.log.options import Options
 from paropt.data.prepare import prepare
 from paropt.errors import DataError, ModelError
 from paropt.training.fitting.fit import Fit
-from paropt.training.saved_model.predicting import Request, Told, predict
-from paropt.training.saved_model.recommending import read_sessions, recommend
+from paropt.training.recommending.new_sessions import read_sessions, recommend
+from paropt.training.recommending.predicting import Request, Told, predict
 from paropt.training.saved_model.saved import SavedModel, load_model, save_model
 
 SIZES = made.Sizes(users=60, items=60, clusters=4, mean=10, asked=8, vectors=((82, 4),), cold=0.2,

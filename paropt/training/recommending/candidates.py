@@ -20,8 +20,8 @@ from paropt.data.tencent_gr.candidates import Offered, reindexed
 from paropt.data.tencent_gr.features import fields_of, table_of
 from paropt.data.tencent_gr.indexer import Indexer
 from paropt.errors import DataError
+from paropt.training.recommending.new_items import from_vectors, in_codes, unsaid
 from paropt.training.registry import Field, Table
-from paropt.training.saved_model.new_items import from_vectors, in_codes, unsaid
 from paropt.training.saved_model.saved import SavedModel
 
 Note = Callable[[str], None]

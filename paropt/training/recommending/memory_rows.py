@@ -16,7 +16,7 @@ from paropt.errors import DataError
 from paropt.training.batches.plans import query_batches
 from paropt.training.evaluation.ranking import ROWS
 from paropt.training.fitting.memory import facts_of, write_memory
-from paropt.training.saved_model.recommending import Sessions
+from paropt.training.recommending.new_sessions import Sessions
 from paropt.training.saved_model.saved import SavedModel
 
 USER = "user"  # the tensor of a memory that says whose a row is

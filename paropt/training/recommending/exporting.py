@@ -34,9 +34,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from paropt.errors import DataError, ModelError, ParoptError
-from paropt.training.saved_model.answering import Answerer, Ask
+from paropt.training.recommending.answering import Answerer, Ask
+from paropt.training.recommending.vectors import ItemVectors, version_of
 from paropt.training.saved_model.saved import SavedModel, check_place, load_model
-from paropt.training.saved_model.vectors import ItemVectors, version_of
 
 Format = Literal["onnx", "torch-export", "torchscript"]
 Gives = Literal["top", "vector"]

@@ -27,10 +27,10 @@ from paropt.errors import DataError, ModelError
 from paropt.training.batches.events import Events
 from paropt.training.batches.plans import query_batches
 from paropt.training.evaluation.ranking import ROWS, queries
+from paropt.training.recommending.candidates import Candidates, Note, admit
+from paropt.training.recommending.wanted import unsaid, wanted_values
 from paropt.training.registry import scores_itself
-from paropt.training.saved_model.candidates import Candidates, Note, admit
 from paropt.training.saved_model.saved import SavedModel
-from paropt.training.saved_model.wanted import unsaid, wanted_values
 
 TOP = "top.jsonl"
 FILES = ("query.fbin", "embedding.fbin", "id.u64bin", "users.txt")

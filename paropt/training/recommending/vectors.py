@@ -20,10 +20,10 @@ from paropt.training.batches.plans import query_batches
 from paropt.training.evaluation.ranking import ROWS, queries
 from paropt.training.fitting import memory
 from paropt.training.fitting.runtime import memory_errors
+from paropt.training.recommending.user_events import Users
 from paropt.training.registry import has_user_vectors
 from paropt.training.saved_model.header import sha256
 from paropt.training.saved_model.saved import SavedModel
-from paropt.training.saved_model.user_events import Users
 
 BLOCK = 1 << 14  # vectors that are worked out together
 

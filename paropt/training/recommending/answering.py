@@ -3,7 +3,7 @@
 What costs much and stays the same is worked out once: the table of items, where each id is, the
 order of the most popular ones. Sessions that come together are answered together, each with its
 own list of candidates, its own length and its own items to leave out. The answers are those of
-:mod:`paropt.training.saved_model.recommending`.
+:mod:`paropt.training.recommending.new_sessions`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from paropt.training.batches.events import Events, unknown_value
 from paropt.training.batches.plans import query_batches
 from paropt.training.evaluation.ranking import ROWS, queries
 from paropt.training.evaluation.ranks import products, scores_of
+from paropt.training.recommending.wanted import wanted_values
 from paropt.training.registry import SequenceBatch, scores_itself
 from paropt.training.saved_model.saved import SavedModel
-from paropt.training.saved_model.wanted import wanted_values
 
 Ints = NDArray[np.int64]
 

@@ -19,8 +19,8 @@ from paropt.data.log.options import Options
 from paropt.data.log.sessions_file import Asked, read_asked
 from paropt.errors import DataError
 from paropt.training.batches.events import Events, Ints, known_events, together
-from paropt.training.saved_model.dataset_events import split_events
-from paropt.training.saved_model.recommending import file_events
+from paropt.training.recommending.dataset_events import split_events
+from paropt.training.recommending.new_sessions import file_events
 from paropt.training.saved_model.saved import SavedModel
 
 EVERYTHING = ("train_full", "test")  # which hold all events of a dataset

@@ -21,11 +21,11 @@ from paropt.training.batches.events import Events
 from paropt.training.batches.plans import query_batches
 from paropt.training.evaluation.ranking import ROWS, queries, seen_items
 from paropt.training.evaluation.ranks import exclude_items, products, scores_of
+from paropt.training.recommending.offer import Offer
+from paropt.training.recommending.wanted import unsaid, wanted_values
 from paropt.training.registry import scores_itself
 from paropt.training.saved_model.known_data import Knowledge
-from paropt.training.saved_model.offer import Offer
 from paropt.training.saved_model.saved import SavedModel
-from paropt.training.saved_model.wanted import unsaid, wanted_values
 
 EVERYTHING = Offer()
 CHUNK = 1 << 14  # sessions that are answered together
