@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from paropt.search.history.history import Record, constraint_attributes
 from paropt.search.space.parameter import Parameter
 from paropt.search.space.space import Config, Space
-from paropt.search.strategy.epoch_costs import CostModel, sizes_of
+from paropt.search.strategy.epoch_costs import CostModel, numeric, sizes_of
 from paropt.training.evaluation.objective import Objective
 
 GOOD, MOST_GOOD = 0.1, 25  # of the trials; of them at most
@@ -201,12 +201,19 @@ class Group:
 
 
 class Axis:
-    """A parameter as densities see it: a number in [0, 1], or the place of a choice."""
+    """A parameter as densities see it: a number in [0, 1], or the place of a choice.
+
+    Choices that are numbers lie in their order, as far from each other: what is good beside 128
+    channels is more likely 64 or 256 than 32. Two have no order to speak of.
+    """
 
     def __init__(self, parameter: Parameter) -> None:
         self.parameter = parameter
-        self.choices = parameter.choices if parameter.kind == "categorical" else ()
-        self.low, self.high = self._bounds() if not self.choices else (0.0, 1.0)
+        choices = parameter.choices if parameter.kind == "categorical" else ()
+        ordered = len(choices) > 2 and numeric(parameter)
+        self.steps = tuple(sorted(choices)) if ordered else ()
+        self.choices = () if ordered else choices
+        self.low, self.high = (0.0, 1.0) if choices else self._bounds()
 
     def _bounds(self) -> tuple[float, float]:
         """The range; that of a stepped one reaches half a step beyond its ends."""
@@ -226,12 +233,16 @@ class Axis:
     def place(self, value: Any) -> float:
         if self.choices:
             return float(self.choices.index(self.parameter.nearest(value)))
+        if self.steps:
+            return (self.steps.index(self.parameter.nearest(value)) + 0.5) / len(self.steps)
         number = math.log(value) if self.parameter.log else value
         return (number - self.low) / (self.high - self.low)
 
     def value(self, place: float) -> Any:
         if self.choices:
             return self.choices[int(place)]
+        if self.steps:
+            return self.steps[int(place * len(self.steps))]
         number = self.low + place * (self.high - self.low)
         return self.parameter.snap(math.exp(number) if self.parameter.log else number)
 

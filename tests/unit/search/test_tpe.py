@@ -68,6 +68,29 @@ def test_choices_are_those_seen_and_now_and_then_others() -> None:
     assert np.exp(found.log_at(np.array([[0.0], [1.0], [2.0]]))) == pytest.approx(wanted)
 
 
+def test_choices_that_are_numbers_lie_in_their_order() -> None:
+    sizes = {"type": "categorical", "choices": [256, 64, 128, 32]}
+    found = density(space_of(layers=sizes), {"layers": 64})
+    (axis,) = found.axes
+    places = (0.125, 0.375, 0.625, 0.875)
+    assert [axis.value(place) for place in places] == [32, 64, 128, 256]
+    assert [axis.place(size) for size in (32, 64, 128, 256)] == list(places)
+    width = max(0.2, 1 / 3)  # of one trial; at least 1 / (2 + 1)
+    for x in places:
+        wanted = (kernel(x, 0.375, width) + kernel(x, 0.5, 1.0)) / 2
+        assert found.log_at(np.array([[x]])) == pytest.approx(math.log(wanted))
+    drawn = found.sample(np.random.default_rng(1), 2_000)[:, 0]
+    assert {axis.value(place) for place in drawn} == {32, 64, 128, 256}
+    assert set(drawn) == set(places)
+
+
+@pytest.mark.parametrize("choices", [[0, 1], [True, False, "auto"], [1, "auto", 4]])
+def test_others_have_no_order(choices: list[Any]) -> None:
+    (axis,) = density(space_of(logq={"type": "categorical", "choices": choices})).axes
+    assert axis.choices == tuple(choices)
+    assert axis.place(choices[1]) == 1.0
+
+
 def test_several_parameters_are_one_density() -> None:
     space = space_of(learning_rate=RATE, loss=LOSS, momentum=FREE)
     found = density(space, {"learning_rate": 0.01, "loss": "xe", "momentum": 0.5})
