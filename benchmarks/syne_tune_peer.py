@@ -40,8 +40,8 @@ from syne_tune.optimizer.baselines import ASHA, ASHACQR, BOHB
 from syne_tune.optimizer.scheduler import SchedulerDecision
 from syne_tune.optimizer.schedulers.single_objective_scheduler import SingleObjectiveScheduler
 from syne_tune.optimizer.schedulers.transfer_learning.bounding_box import BoundingBox
-from syne_tune.optimizer.schedulers.transfer_learning.quantile_based.quantile_based_searcher import (  # noqa: E501
-    QuantileBasedSurrogateSearcher,
+from syne_tune.optimizer.schedulers.transfer_learning.quantile_based import (
+    quantile_based_searcher,
 )
 from syne_tune.optimizer.schedulers.transfer_learning.transfer_learning_task_evaluation import (
     TransferLearningTaskEvaluations,
@@ -92,7 +92,8 @@ def schedulers(epochs: int) -> dict[str, Callable[[Domains, Tasks, int], Any]]:
         return BoundingBox(inside, known, METRIC, told, random_seed=seed)
 
     def quantiles(known: Domains, told: Tasks, seed: int) -> Any:
-        searcher = QuantileBasedSurrogateSearcher(known, told, random_seed=seed)
+        kind = quantile_based_searcher.QuantileBasedSurrogateSearcher
+        searcher = kind(known, told, random_seed=seed)
         return SingleObjectiveScheduler(known, METRIC, searcher=searcher, random_seed=seed)
 
     def zero_shot(known: Domains, told: Tasks, seed: int) -> Any:
