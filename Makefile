@@ -47,13 +47,13 @@ storage: $(BIN)/.paropt-dev  ## the storage's tests on another PostgreSQL: POSTG
 	PAROPT_TEST_POSTGRES=$(POSTGRES) $(BIN)/pytest -m "not slow" tests/integration/test_leases.py tests/integration/test_study_trials.py tests/integration/test_study_budget.py tests/integration/test_study_deletion.py tests/integration/test_postgres_storage.py tests/integration/test_upgrade.py tests/integration/test_status.py
 
 bench: $(BIN)/.paropt-dev  ## the benchmarks in their short forms, some minutes; benchmarks/README.md has the long ones
-	$(BIN)/python benchmarks/gru4rec_speed.py --threads 1 --rounds 3 --configuration "retailrocket bpr-max"
-	$(BIN)/python benchmarks/sequence_speed.py --runs 3
-	$(BIN)/python benchmarks/ranking_speed.py --memory --items 200000
-	$(BIN)/python benchmarks/prepare_speed.py --events 1000000
-	$(BIN)/python benchmarks/study_overhead.py --trials 300 --timed 10
-	$(BIN)/python benchmarks/load.py --slots 1,4 --history 100 --seconds 5
-	$(BIN)/python benchmarks/embed_speed.py --vectors 50000 --rounds 1
+	$(BIN)/python benchmarks/speed/gru4rec_speed.py --threads 1 --rounds 3 --configuration "retailrocket bpr-max"
+	$(BIN)/python benchmarks/speed/sequence_speed.py --runs 3
+	$(BIN)/python benchmarks/speed/ranking_speed.py --memory --items 200000
+	$(BIN)/python benchmarks/speed/prepare_speed.py --events 1000000
+	$(BIN)/python benchmarks/running/study_overhead.py --trials 300 --timed 10
+	$(BIN)/python benchmarks/running/load.py --slots 1,4 --history 100 --seconds 5
+	$(BIN)/python benchmarks/speed/embed_speed.py --vectors 50000 --rounds 1
 
 lint: $(BIN)/.paropt-dev
 	$(BIN)/ruff check .

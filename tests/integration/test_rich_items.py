@@ -1,4 +1,4 @@
-"""benchmarks/rich_items.py: rows that it goes on from, and tables whose numbers are the ranks'."""
+"""quality/rich_items.py: rows that it goes on from, and tables whose numbers are the ranks'."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from paropt.search.space.space import Space
 
 # Half of a log's events lie in histories up to its typical length. Short ones keep no model out: on
-# sessions of three clicks SASRec's search ended above GRU4Rec's (benchmarks/README.md).
+# sessions of three clicks SASRec's search ended above GRU4Rec's (benchmarks/quality/README.md).
 # GRU4Rec is trained without gradients through time, which costs nothing in short sessions; beyond
 # LONG, and on users' whole histories, what matters may lie further back than it learns to keep.
 LONG = 50

@@ -2,7 +2,7 @@
 
 A search spends time, and configurations that promise the same may take ten times as long as each
 other. So the sampler looks for what promises most for a second (Snoek et al., NIPS 2012, section
-3.2). What that brings is in benchmarks/README.md.
+3.2). What that brings is in benchmarks/search/README.md.
 
 Seconds are thought of as a product of powers of sizes: their logarithm is quadratic in the
 logarithms of the parameters, by least squares with a ridge that is chosen by leaving trials out.

@@ -10,8 +10,8 @@ A trial is compared with trials of its own model only.
 The default is asynchronous successive halving (``asha``; Li et al., MLSys 2020) that looks first
 after a fifth of the epochs and keeps half: replayed on real curves, a first look after a tenth cuts
 too many that would have won, and the median rule (Golovin et al., *Google Vizier*, KDD 2017,
-section 3.2.2) spends more (benchmarks/README.md). In ``median``, trials that were pruned stay in
-the comparison with what they had reached; where only complete trials are peers, each survivor
+section 3.2.2) spends more (benchmarks/search/README.md). In ``median``, pruned trials stay in the
+comparison with what they had reached; where only complete trials are peers, each survivor
 raises the bar for the next until all but the luckiest are cut.
 
 A trial may also have nothing more to gain: none of its last epochs is among its three best, whose
@@ -32,7 +32,7 @@ from paropt.training.metrics import DEFAULT as DEFAULT_METRIC
 MAXIMIZED = Objective(DEFAULT_METRIC)
 
 # per cent of a trial's epochs, which had better not be fewer than LEAST_STILL: some trainings learn
-# nothing for a fifth of their time and everything after (benchmarks/README.md)
+# nothing for a fifth of their time and everything after (benchmarks/search/README.md)
 STILL, LEAST_STILL = 20, 4
 
 PRUNERS: dict[str, dict[str, int]] = {

@@ -237,7 +237,7 @@ class Sampler:
         """A Latin hypercube (McKay et al. 1979): as many points as strata in every parameter.
 
         None where start points are enough for the sampler: they are better than chance
-        (benchmarks/README.md).
+        (benchmarks/search/README.md).
         """
         points = max(self._startup - len(self.space.start), 0)
         rng = random.Random(derived_seed(self.seed, "design"))

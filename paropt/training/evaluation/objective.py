@@ -2,7 +2,7 @@
 
 One rule holds wherever trials are compared: a trial is worth the mean of its three best epochs.
 The best epoch of the best trial is the luckiest one of many; who chooses by the mean of a few ends
-up with better configurations (benchmarks/README.md, "Samplers and pruners, replayed").
+up with better configurations (benchmarks/search/README.md, "Samplers and pruners, replayed").
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Pages have each section once: a slip of an editor doubles whole sections unnoticed."""
+"""Pages have each section once, and what they point at is there."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -9,10 +10,46 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").rglob("*.md")]
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@each_page
 def test_no_section_stands_twice(page: Path) -> None:
     lines = page.read_text("utf-8").splitlines()
     counted = Counter(line for line in lines if line.startswith("## "))
     assert [line for line, count in counted.items() if count > 1] == []
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link to one of a page's sections may say after ``#``, as GitHub makes it."""
+    headings = re.findall(r"(?m)^#+ (.*)$", page.read_text("utf-8"))
+    plain = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading) for heading in headings]
+    return {re.sub(r"[^\w\- ]", "", text.strip().lower()).replace(" ", "-") for text in plain}
+
+
+@each_page
+def test_links_lead_to_a_file_and_a_section(page: Path) -> None:
+    astray = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        path, _, section = target.partition("#")
+        if re.match(r"[a-z]+:", target):
+            continue  # a page elsewhere
+        file = page.parent / path if path else page
+        if not file.exists() or (section and section not in anchors(file)):
+            astray.append(target)
+    assert astray == []
+
+
+def test_programs_that_are_named_are_there() -> None:
+    code = [
+        path for room in ("paropt", "models", "benchmarks") for path in (ROOT / room).rglob("*")
+    ]
+    sources = [path for path in code if path.suffix == ".py"]
+    named = {
+        name
+        for path in [*PAGES, *sources, ROOT / "Makefile"]
+        if path.name != "CHANGELOG.md"  # which tells of what was
+        for name in re.findall(r"\bbenchmarks/[\w/]+\.(?:py|json|md)\b", path.read_text("utf-8"))
+    }
+    assert len(named) > 30
+    assert sorted(name for name in named if not (ROOT / name).exists()) == []
