@@ -31,7 +31,7 @@ import numpy as np
 import torch
 
 from paropt.training.batches import plans
-from paropt.training.evaluation import ranks
+from paropt.training.evaluation.ranking import ranks
 from paropt.training.fitting.optimisers import Optimiser
 from paropt.training.fitting.runtime import deterministic
 from paropt.training.fitting.steps import LossSteps

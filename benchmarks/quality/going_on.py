@@ -39,7 +39,7 @@ import torch
 from paropt.data.dataset import View, open_dataset
 from paropt.data.log.options import Options
 from paropt.data.prepare import prepare
-from paropt.training.evaluation.ranking import evaluate
+from paropt.training.evaluation.ranking.judging import evaluate
 from paropt.training.fitting.fit import Fit
 from paropt.training.recommending.dataset_events import split_events
 from paropt.training.saved_model.earlier import read_earlier

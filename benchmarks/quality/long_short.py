@@ -30,11 +30,11 @@ from numpy.typing import NDArray
 
 from paropt.data.dataset import View
 from paropt.data.log.options import Options
-from paropt.data.log.times import parse_duration
+from paropt.data.log.values.times import parse_duration
 from paropt.data.prepare import prepare
 from paropt.training.batches.catalogue import catalogue
 from paropt.training.batches.plans import evaluation
-from paropt.training.evaluation.ranking import ROWS, own_values
+from paropt.training.evaluation.ranking.judging import ROWS, own_values
 from paropt.training.fitting.fit import Fit
 from paropt.training.registry import complete_params, model_class
 from paropt.training.train_request import parse_params

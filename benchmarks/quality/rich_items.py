@@ -45,12 +45,12 @@ from paropt.data.dataset import View, open_dataset
 from paropt.training.batches import plans
 from paropt.training.batches.catalogue import catalogue
 from paropt.training.batches.events import known_events
+from paropt.training.evaluation.baselines.floors import floor_ranks
 from paropt.training.evaluation.bootstrap import Sample
 from paropt.training.evaluation.cold import evaluate_cold
-from paropt.training.evaluation.floors import floor_ranks
 from paropt.training.evaluation.objective import Objective
 from paropt.training.evaluation.protocol import EvaluationProtocol
-from paropt.training.evaluation.ranking import ROWS, evaluate, queries
+from paropt.training.evaluation.ranking.judging import ROWS, evaluate, queries
 from paropt.training.fitting.fit import Fit
 from paropt.training.metrics import gain
 from paropt.training.train_request import parse_params

@@ -36,7 +36,7 @@ import torch
 from paropt.data.dataset import Dataset, open_dataset
 from paropt.data.log.options import Options
 from paropt.data.prepare import prepare
-from paropt.training.evaluation.floors import floors
+from paropt.training.evaluation.baselines.floors import floors
 from paropt.training.fitting.fit import Fit
 from paropt.training.train_request import parse_params
 

@@ -56,10 +56,10 @@ from paropt.data.dataset import Dataset, View, open_dataset
 from paropt.training.batches.catalogue import catalogue
 from paropt.training.batches.events import known_events
 from paropt.training.batches.plans import evaluation
-from paropt.training.evaluation.floors import floor_ranks
-from paropt.training.evaluation.ranking import evaluate, queries, seen_items
-from paropt.training.evaluation.ranks import rank
-from paropt.training.evaluation.session_knn import session_knn_ranks
+from paropt.training.evaluation.baselines.floors import floor_ranks
+from paropt.training.evaluation.baselines.session_knn import session_knn_ranks
+from paropt.training.evaluation.ranking.judging import evaluate, queries, seen_items
+from paropt.training.evaluation.ranking.ranks import rank
 from paropt.training.fitting.fit import Fit
 from paropt.training.metrics import means
 from paropt.training.train_request import parse_params

@@ -37,7 +37,7 @@ from paropt.search.space.file import read_space
 from paropt.search.space.shipped import find_space
 from paropt.search.space.space import Config, Space
 from paropt.search.strategy.sampling import derived_seed
-from paropt.training.evaluation.ranking import evaluate
+from paropt.training.evaluation.ranking.judging import evaluate
 from paropt.training.fitting.fit import Fit
 
 SPACE = "gru4rec_xe_shared"

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from paropt.data import open_dataset
-from paropt.training.evaluation.floors import floors
+from paropt.training.evaluation.baselines.floors import floors
 from paropt.training.fitting.fit import Fit
 from paropt.training.saved_model.saved import check_place, save_model
 

@@ -31,9 +31,9 @@ import torch
 from paropt.data import View, open_dataset
 from paropt.training.batches.events import known_events
 from paropt.training.batches.plans import evaluation, session_parallel
-from paropt.training.evaluation import ranking, ranks
 from paropt.training.evaluation.protocol import TIES
-from paropt.training.evaluation.screening import RankScreen
+from paropt.training.evaluation.ranking import judging, ranks
+from paropt.training.evaluation.ranking.screening import RankScreen
 from paropt.training.fitting.fit import catalogue
 from paropt.training.registry import Model, build, kernels
 from paropt.training.saved_model.saved import load_model
@@ -94,7 +94,7 @@ def speed(arguments: argparse.Namespace) -> None:
     else:
         model = build("gru4rec", {"layers": arguments.layers}, catalogue(view), seed=1)
     ways: dict[str, Callable[[], float]] = {
-        "paropt": lambda: timed(lambda: ranking.evaluate(model, view.test, view.n_items)),
+        "paropt": lambda: timed(lambda: judging.evaluate(model, view.test, view.n_items)),
         "all exact": lambda: timed(lambda: all_exact(model, view)),
         "step by step": lambda: timed(lambda: step_by_step(model, view)),
     }
@@ -106,7 +106,7 @@ def speed(arguments: argparse.Namespace) -> None:
             seconds[name].append(way())
     n_targets = len(known_events(view.test, view.n_items).queries()[0])
     units = model.item_table()[0].shape[1]
-    found = ranking.evaluate(model, view.test, view.n_items).metrics["recall@20"]
+    found = judging.evaluate(model, view.test, view.n_items).metrics["recall@20"]
     print(f"{n_targets:,} targets, {view.n_items:,} items, {units} units, Recall@20 {found:.4f}")
     print(f"{100 * told_before(view):.0f} % of the targets have the history of an earlier one")
     median = {name: statistics.median(times) for name, times in seconds.items()}
@@ -125,7 +125,7 @@ def all_exact(model: Model, view: View) -> None:
     """The evaluation with every rank exact, however deep."""
     table, bias = model.item_table()
     with torch.no_grad():
-        for batch in evaluation(view.test, view.n_items, model.max_length, ranking.ROWS):
+        for batch in evaluation(view.test, view.n_items, model.max_length, judging.ROWS):
             wanted = batch.targets[batch.targets >= 0]
             ranks.rank(model.encode(batch), wanted, table, bias)
 

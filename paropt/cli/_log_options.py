@@ -104,7 +104,7 @@ def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     """``30m``, ``1h``, ``1d`` as milliseconds."""
     if value is None:
         return None
-    from paropt.data.log.times import parse_duration
+    from paropt.data.log.values.times import parse_duration
 
     try:
         return parse_duration(value)
@@ -122,7 +122,7 @@ def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> in
     """An ISO 8601 time as milliseconds."""
     if value is None:
         return None
-    from paropt.data.log.times import parse_moment
+    from paropt.data.log.values.times import parse_moment
 
     try:
         return parse_moment(value)
@@ -139,7 +139,7 @@ def _conditions(
 ) -> tuple[str, ...]:
     """Conditions that can be parsed."""
     if value:
-        from paropt.data.log.conditions import parse_condition
+        from paropt.data.log.filtering.conditions import parse_condition
 
         for text in value:
             try:

@@ -36,7 +36,7 @@ class Duration(click.ParamType[float]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        from paropt.data.log.times import parse_duration
+        from paropt.data.log.values.times import parse_duration
 
         if isinstance(value, int | float):
             return float(value)

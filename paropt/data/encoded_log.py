@@ -12,15 +12,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from paropt.data.events import Bools, Events, Ints, counted
+from paropt.data.features.columns import Column, encode_column
 from paropt.data.features.users import encode_users
-from paropt.data.log.columns import Column, encode_column
-from paropt.data.log.conditions import parse_condition
-from paropt.data.log.ends import Ends
-from paropt.data.log.funnel import Funnel
-from paropt.data.log.ids import encode_ids
+from paropt.data.log.filtering.conditions import parse_condition
+from paropt.data.log.filtering.funnel import Funnel
+from paropt.data.log.filtering.rows import sifted
 from paropt.data.log.options import Note, Recipe
-from paropt.data.log.rows import sifted
-from paropt.data.log.times import odd_span, to_milliseconds, to_numbers, to_order
+from paropt.data.log.splitting.ends import Ends
+from paropt.data.log.values.ids import encode_ids
+from paropt.data.log.values.times import odd_span, to_milliseconds, to_numbers, to_order
 from paropt.data.reading.arrow import as_text
 from paropt.data.reading.read import Place, read_columns, skipped
 

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from paropt.data.events import Bools, Events, Ints
-from paropt.data.log.long_short import short_targets
 from paropt.data.log.rules import PART, Protocol
+from paropt.data.log.splitting.long_short import short_targets
 from paropt.errors import DataError
 
 

@@ -24,22 +24,22 @@ from paropt.data.encoding import (
 )
 from paropt.data.events import Bools, Events, cut_at_gaps, in_order, number_by_order
 from paropt.data.features.collect import Beside, item_columns, keep_beside
+from paropt.data.features.columns import Column
 from paropt.data.features.fields import vocabulary_path
 from paropt.data.features.made_from import training_mark
 from paropt.data.features.tables import Fields
 from paropt.data.features.users import shared_sessions, users_of_sessions
-from paropt.data.log.cleaning import clean
-from paropt.data.log.columns import Column
 from paropt.data.log.command import option_text, option_words, prepare_command
-from paropt.data.log.ends import other_end, span, stragglers, tenth
-from paropt.data.log.funnel import Funnel, Step, deciding, equal_times, warnings
-from paropt.data.log.long_short import WORDS, cut_parts, divided, split_users
+from paropt.data.log.filtering.funnel import Funnel, Step, deciding, equal_times, warnings
+from paropt.data.log.filtering.rows import none_left
 from paropt.data.log.options import Note, Options, Recipe, check_parts, make_recipe
-from paropt.data.log.rows import none_left
 from paropt.data.log.rules import PART, Rules
 from paropt.data.log.split_files import SplitFiles
-from paropt.data.log.splitting import complete_splits, split_events
-from paropt.data.log.visits import settle_users
+from paropt.data.log.splitting.cleaning import clean
+from paropt.data.log.splitting.ends import other_end, span, stragglers, tenth
+from paropt.data.log.splitting.long_short import WORDS, cut_parts, divided, split_users
+from paropt.data.log.splitting.splits import complete_splits, split_events
+from paropt.data.log.splitting.visits import settle_users
 from paropt.data.summary import described, summary
 from paropt.data.tencent_gr import prepare as tencent_gr
 from paropt.errors import DataError

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from paropt.data.encoding import Index, SplitArrays
-from paropt.data.log.funnel import Funnel
+from paropt.data.log.filtering.funnel import Funnel
 from paropt.data.log.options import Recipe, as_written
 from paropt.version import __version__
 

@@ -284,7 +284,7 @@ def compute_floor(opened: OpenedStudy) -> threading.Thread | None:
 
     def compute() -> None:
         from paropt.data import open_dataset
-        from paropt.training.evaluation.baselines import floors_of
+        from paropt.training.evaluation.baselines.beside import floors_of
 
         definition = opened.study.definition
         protocol = definition.protocol

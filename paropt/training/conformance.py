@@ -26,7 +26,7 @@ from paropt.training import registry
 from paropt.training.batches import plans
 from paropt.training.batches.catalogue import catalogue, facts
 from paropt.training.evaluation.epochs import EpochReport
-from paropt.training.evaluation.ranking import ROWS, judge
+from paropt.training.evaluation.ranking.judging import ROWS, judge
 from paropt.training.fitting.earlier import Earlier
 from paropt.training.fitting.fit import Fit
 from paropt.training.fitting.memory import digest, facts_of

@@ -16,12 +16,12 @@ from paropt.data.log.options import Options
 from paropt.data.log.sessions_file import read_asked
 from paropt.errors import DataError, ParamError
 from paropt.training.batches.events import EventArrays, Events
-from paropt.training.evaluation.baselines import floors_of
+from paropt.training.evaluation.baselines.beside import floors_of
 from paropt.training.evaluation.choose_objective import objective_of
 from paropt.training.evaluation.cold import cold_targets
 from paropt.training.evaluation.objective import Objective
 from paropt.training.evaluation.protocol import SAMPLED, EvaluationProtocol, Ties
-from paropt.training.evaluation.ranking import Evaluation, evaluate
+from paropt.training.evaluation.ranking.judging import Evaluation, evaluate
 from paropt.training.evaluation.sampled import evaluate_sampled
 from paropt.training.metrics import OF_TRAININGS
 from paropt.training.recommending.dataset_events import foreign, is_own, split_events

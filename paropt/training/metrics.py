@@ -11,7 +11,7 @@ There is one right item per target, so with its rank r among the candidates
 =============  ========================================  ======================================
 
 and the metric is the mean over all targets. Four say what is recommended, whatever is right
-(:mod:`paropt.training.evaluation.beyond` has their formulas): ``coverage@k``, ``gini@k``,
+(:mod:`paropt.training.evaluation.ranking.beyond` has their formulas): ``coverage@k``, ``gini@k``,
 ``novelty@k`` and ``popularity_lift@k``.
 
 :data:`MEASURES` say what a model costs. They can be recorded and limited, not searched by.

@@ -7,7 +7,7 @@ from typing import Any
 
 from paropt.training.evaluation.epochs import EpochReport
 from paropt.training.evaluation.objective import Objective, flattered, interval
-from paropt.training.evaluation.ranking import Evaluation
+from paropt.training.evaluation.ranking.judging import Evaluation
 from paropt.training.metrics import DEFAULT
 
 

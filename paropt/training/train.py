@@ -14,7 +14,7 @@ import torch
 from paropt.data.dataset import Dataset, View, open_dataset
 from paropt.errors import ParamError
 from paropt.training.batches.catalogue import catalogue, facts
-from paropt.training.evaluation.baselines import floors_of
+from paropt.training.evaluation.baselines.beside import floors_of
 from paropt.training.evaluation.choose_objective import objective_of
 from paropt.training.evaluation.cold import check_cold, cold_targets
 from paropt.training.evaluation.epochs import EpochReport, costs

@@ -20,7 +20,7 @@ from paropt.errors import ModelError
 from paropt.training.batches.catalogue import catalogue
 from paropt.training.evaluation.cold import cold_items_of, evaluate_cold
 from paropt.training.evaluation.protocol import EvaluationProtocol
-from paropt.training.evaluation.ranking import evaluate
+from paropt.training.evaluation.ranking.judging import evaluate
 from paropt.training.fitting.fit import Fit
 from paropt.training.saved_model.saved import SavedModel, load_model, save_model
 

@@ -18,7 +18,7 @@ from paropt.training.batches.plans import evaluation
 from paropt.training.evaluation.bootstrap import Sample
 from paropt.training.evaluation.objective import Objective
 from paropt.training.evaluation.protocol import EvaluationProtocol
-from paropt.training.evaluation.ranking import ROWS, evaluate
+from paropt.training.evaluation.ranking.judging import ROWS, evaluate
 from paropt.training.saved_model.ensemble import VectorEnsemble, load_models
 from paropt.training.saved_model.saved import SavedModel, load_model
 from paropt.training.train import train

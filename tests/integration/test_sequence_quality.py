@@ -10,7 +10,7 @@ import pytest
 from paropt.data.dataset import View
 from paropt.data.log.options import Options
 from paropt.data.prepare import prepare
-from paropt.training.evaluation.floors import floors
+from paropt.training.evaluation.baselines.floors import floors
 from paropt.training.fitting.fit import Fit
 
 SMALL_LOG = {"batch_size": 32, "learning_rate": 0.002, "warmup": 0.05, "schedule": "linear"}

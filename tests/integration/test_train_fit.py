@@ -20,7 +20,7 @@ from paropt.data.prepare import prepare
 from paropt.errors import CheckpointError, Diverged, ParamError, TrainingError
 from paropt.training.evaluation.epochs import EpochReport
 from paropt.training.evaluation.objective import Objective
-from paropt.training.evaluation.ranking import Evaluation
+from paropt.training.evaluation.ranking.judging import Evaluation
 from paropt.training.fitting import checksummed_file, runtime
 from paropt.training.fitting import fit as fit_module
 from paropt.training.fitting.fit import Fit

@@ -124,7 +124,7 @@ def test_a_final_fit_is_judged_once_with_its_ranks(
     """And gone on from a checkpoint, too: the epochs before were judged by nobody."""
     from paropt.data.dataset import open_dataset
     from paropt.training.evaluation.bootstrap import metrics, unpack
-    from paropt.training.evaluation.ranking import evaluate
+    from paropt.training.evaluation.ranking.judging import evaluate
     from paropt.training.saved_model.saved import load_model
 
     child.fit(dataset, view="full", once=True, at=[1, 20], checkpoint=str(tmp_path / "1.ckpt"))

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from paropt.data.encoding import Index
 from paropt.data.events import Events
+from paropt.data.features.columns import Column
 from paropt.data.features.encoders import Encoder, encoder_of
 from paropt.data.features.fields import KINDS, FieldOf, Kind, Texts, array_path
 from paropt.data.features.made_from import check_made_from, forget_writer
 from paropt.data.features.tables import Fields, TableField, Told, described, lifted, read_tables
 from paropt.data.features.texts import write_text_vectors
 from paropt.data.features.vectors import VectorFile, write_vectors
-from paropt.data.log.columns import Column
 from paropt.data.log.options import Options
 from paropt.errors import DataError
 

@@ -21,9 +21,9 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from paropt.data.encoding import pack_ids
+from paropt.data.features.columns import encode_column
 from paropt.data.features.fields import FieldOf, Kind, array_path, vocabulary_path, written
-from paropt.data.log.columns import encode_column
-from paropt.data.log.ids import encode_ids, missing_ids
+from paropt.data.log.values.ids import encode_ids, missing_ids
 from paropt.data.reading.arrow import (
     UnknownTypeError,
     as_text,

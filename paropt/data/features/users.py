@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from paropt.data.encoding import unpack_ids
 from paropt.data.events import Events, Ints
-from paropt.data.log.ids import encode_ids
+from paropt.data.log.values.ids import encode_ids
 from paropt.data.reading.read import Place
 
 
@@ -23,7 +23,7 @@ def encode_users(
     """Codes [rows] into a vocabulary of users; −1 where a row names none.
 
     Raises:
-        DataError: as :func:`paropt.data.log.ids.encode_ids`; an id is missing only where all are.
+        DataError: as :func:`paropt.data.log.values.ids.encode_ids`, or no row names a user.
     """
     missing = pc.is_null(column, nan_is_null=True)
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):

@@ -20,7 +20,7 @@ class Schema:
     Attributes:
         session_key, item_key, time_key, order_column, split_column: column names.
         rows_in_order: the order of the rows is that of the events, as with an ``order_column``.
-        time_format: see :func:`paropt.data.log.times.to_milliseconds`.
+        time_format: see :func:`paropt.data.log.values.times.to_milliseconds`.
         time_offset: a column of milliseconds after the session's earliest ``time_key``.
         category_key, behaviour_key: columns with an item's category, and with what a user did.
         event_column, events: only rows whose ``event_column`` is one of ``events`` are events.

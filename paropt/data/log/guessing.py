@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from paropt.data.log.formats import Schema
-from paropt.data.log.times import parse_moment
+from paropt.data.log.values.times import parse_moment
 from paropt.data.reading.read import Layout, on_disk
 from paropt.errors import DataError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from paropt.data.log.ids import encode_ids
+from paropt.data.log.values.ids import encode_ids
 from paropt.data.reading.read import look_at, read_columns
 from paropt.errors import DataError
 

@@ -12,14 +12,14 @@ import numpy as np
 import pyarrow as pa
 
 from paropt.data.events import Bools, Events, in_order
-from paropt.data.log.conditions import parse_condition
-from paropt.data.log.filters import as_whole, filters, of_kind
+from paropt.data.log.filtering.conditions import parse_condition
+from paropt.data.log.filtering.filters import as_whole, filters, of_kind
 from paropt.data.log.formats import Schema
 from paropt.data.log.guessing import guess_columns, guess_when
-from paropt.data.log.ids import encode_ids
 from paropt.data.log.options import Options
 from paropt.data.log.rules import DAY_MS
-from paropt.data.log.times import to_milliseconds, to_order
+from paropt.data.log.values.ids import encode_ids
+from paropt.data.log.values.times import to_milliseconds, to_order
 from paropt.data.reading.arrow import as_text
 from paropt.data.reading.read import Layout, Place, look_at, read_columns, require, skipped
 from paropt.errors import DataError

@@ -20,10 +20,10 @@ from paropt.data.features.tables import Fields
 from paropt.data.features.tables import described as kinds_of
 from paropt.data.features.vectors import VectorFile, write_vectors
 from paropt.data.log.command import option_words, said_options
+from paropt.data.log.filtering.funnel import Funnel, warnings
 from paropt.data.log.formats import FORMATS
-from paropt.data.log.funnel import Funnel, warnings
 from paropt.data.log.options import Options, Recipe
-from paropt.data.log.times import odd_span
+from paropt.data.log.values.times import odd_span
 from paropt.data.reading.layouts import Layout
 from paropt.data.reading.pickles import NUMPY_OPTION
 from paropt.data.summary import described, summary

@@ -343,7 +343,7 @@ def _definition(
 
 def _baselines(train: _FinalTraining, plan: FinalPlan) -> dict[str, Sample]:
     from paropt.data import open_dataset
-    from paropt.training.evaluation.baselines import baseline_samples
+    from paropt.training.evaluation.baselines.beside import baseline_samples
     from paropt.training.metrics import names_at
 
     train.note("computing what needs no training on test")

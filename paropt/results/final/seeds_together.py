@@ -70,7 +70,7 @@ class Judging:
 
 def together(models: Mapping[int, Path], judging: Judging) -> Together:
     """The models of these seeds as one, judged on the view's test."""
-    from paropt.training.evaluation.ranking import evaluate
+    from paropt.training.evaluation.ranking.judging import evaluate
     from paropt.training.metrics import is_measure
     from paropt.training.recommending.dataset_events import split_events
     from paropt.training.saved_model.ensemble import load_models

@@ -18,7 +18,7 @@ from paropt.training.batches.catalogue import catalogue
 from paropt.training.batches.events import EventArrays, known_events
 from paropt.training.batches.plans import query_batches
 from paropt.training.evaluation.protocol import EvaluationProtocol
-from paropt.training.evaluation.ranking import ROWS, judge
+from paropt.training.evaluation.ranking.judging import ROWS, judge
 from paropt.training.registry import Catalogue, Model
 
 

@@ -23,8 +23,8 @@ from paropt.training.batches.plans import Queries, QueryBatches, evaluation
 from paropt.training.evaluation.bootstrap import standard_errors
 from paropt.training.evaluation.objective import Objective
 from paropt.training.evaluation.protocol import SAMPLED, Ties
-from paropt.training.evaluation.ranking import ROWS, Evaluation, gains
-from paropt.training.evaluation.ranks import place, products, scores_of
+from paropt.training.evaluation.ranking.judging import ROWS, Evaluation, gains
+from paropt.training.evaluation.ranking.ranks import place, products, scores_of
 from paropt.training.metrics import is_beyond, is_measure, means, names_at
 from paropt.training.registry import Model, scores_itself
 

@@ -28,12 +28,12 @@ from torch import Tensor
 from paropt.errors import CheckpointError, Diverged
 from paropt.training.batches import plans
 from paropt.training.batches.catalogue import catalogue
-from paropt.training.evaluation import measures
 from paropt.training.evaluation.choose_objective import objective_of
 from paropt.training.evaluation.epochs import EpochReport
 from paropt.training.evaluation.objective import Objective
 from paropt.training.evaluation.protocol import EvaluationProtocol, Ties
-from paropt.training.evaluation.ranking import ROWS, Evaluation, judge
+from paropt.training.evaluation.ranking import measures
+from paropt.training.evaluation.ranking.judging import ROWS, Evaluation, judge
 from paropt.training.fitting import checksummed_file, runtime
 from paropt.training.fitting.earlier import Beginning, Carried, Earlier
 from paropt.training.fitting.memory import facts_of

@@ -25,8 +25,8 @@ from paropt.data.encoding import stranger_numbers
 from paropt.errors import DataError, ModelError
 from paropt.training.batches.events import Events, unknown_value
 from paropt.training.batches.plans import query_batches
-from paropt.training.evaluation.ranking import ROWS, queries
-from paropt.training.evaluation.ranks import products, scores_of
+from paropt.training.evaluation.ranking.judging import ROWS, queries
+from paropt.training.evaluation.ranking.ranks import products, scores_of
 from paropt.training.recommending.wanted import wanted_values
 from paropt.training.registry import SequenceBatch, scores_itself
 from paropt.training.saved_model.saved import SavedModel

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from paropt.errors import DataError
 from paropt.training.batches.plans import query_batches
-from paropt.training.evaluation.ranking import ROWS
+from paropt.training.evaluation.ranking.judging import ROWS
 from paropt.training.fitting.memory import facts_of, write_memory
 from paropt.training.recommending.new_sessions import Sessions
 from paropt.training.saved_model.saved import SavedModel

@@ -19,8 +19,8 @@ from paropt.data.log.sessions_file import Asked, read_asked
 from paropt.errors import ModelError
 from paropt.training.batches.events import Events
 from paropt.training.batches.plans import query_batches
-from paropt.training.evaluation.ranking import ROWS, queries, seen_items
-from paropt.training.evaluation.ranks import exclude_items, products, scores_of
+from paropt.training.evaluation.ranking.judging import ROWS, queries, seen_items
+from paropt.training.evaluation.ranking.ranks import exclude_items, products, scores_of
 from paropt.training.recommending.offer import Offer
 from paropt.training.recommending.wanted import unsaid, wanted_values
 from paropt.training.registry import scores_itself

@@ -26,7 +26,7 @@ from paropt.data.tencent_gr.sequences import Sequences, Tally, joined, named_onc
 from paropt.errors import DataError, ModelError
 from paropt.training.batches.events import Events
 from paropt.training.batches.plans import query_batches
-from paropt.training.evaluation.ranking import ROWS, queries
+from paropt.training.evaluation.ranking.judging import ROWS, queries
 from paropt.training.recommending.candidates import Candidates, Note, admit
 from paropt.training.recommending.wanted import unsaid, wanted_values
 from paropt.training.registry import scores_itself

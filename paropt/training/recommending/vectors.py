@@ -17,7 +17,7 @@ from torch import Tensor
 from paropt.errors import Diverged, ModelError
 from paropt.training.batches.events import Events
 from paropt.training.batches.plans import query_batches
-from paropt.training.evaluation.ranking import ROWS, queries
+from paropt.training.evaluation.ranking.judging import ROWS, queries
 from paropt.training.fitting import memory
 from paropt.training.fitting.runtime import memory_errors
 from paropt.training.recommending.user_events import Users

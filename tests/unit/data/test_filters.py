@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paropt.data.dataset import Dataset
-from paropt.data.log.conditions import parse_condition
+from paropt.data.log.filtering.conditions import parse_condition
 from paropt.data.log.options import Options
 from paropt.data.prepare import prepare
 from paropt.errors import DataError

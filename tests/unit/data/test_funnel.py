@@ -10,7 +10,7 @@ import pytest
 from paropt.data.dataset import Dataset
 from paropt.data.log.command import duration_text, moment_text, option_words, prepare_command
 from paropt.data.log.options import Options
-from paropt.data.log.times import parse_duration, parse_moment
+from paropt.data.log.values.times import parse_duration, parse_moment
 from paropt.data.prepare import prepare
 from paropt.errors import DataError
 

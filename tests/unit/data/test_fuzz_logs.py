@@ -22,8 +22,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from paropt.data.log.ids import encode_ids
-from paropt.data.log.times import to_milliseconds
+from paropt.data.log.values.ids import encode_ids
+from paropt.data.log.values.times import to_milliseconds
 from paropt.data.reading.read import look_at, read_columns
 from paropt.errors import DataError
 

@@ -13,9 +13,9 @@ import pytest
 
 from paropt.data.dataset import Dataset
 from paropt.data.events import Events
-from paropt.data.log.long_short import cut_parts, split_users
 from paropt.data.log.options import Options, make_recipe
 from paropt.data.log.rules import LONG_SHORT, OF_LONG_SHORT, PART, Rules
+from paropt.data.log.splitting.long_short import cut_parts, split_users
 from paropt.data.prepare import prepare
 from paropt.errors import DataError
 

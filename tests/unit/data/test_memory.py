@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from paropt.data import summary
-from paropt.data.log import times
+from paropt.data.log.values import times
 from paropt.data.prepare import prepare
 
 EVENTS = 120_000

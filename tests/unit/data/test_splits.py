@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paropt.data.events import Events, cut_at_gaps, in_order, number_by_order
-from paropt.data.log.cleaning import clean
 from paropt.data.log.command import prepare_command
 from paropt.data.log.options import Options
 from paropt.data.log.rules import DAY_MS, LEAVE_ONE_OUT, Rules
-from paropt.data.log.splitting import complete_splits, split_events
+from paropt.data.log.splitting.cleaning import clean
+from paropt.data.log.splitting.splits import complete_splits, split_events
 from paropt.data.prepare import prepare
 from paropt.errors import DataError
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paropt.data.features.users import encode_users
-from paropt.data.log.ids import encode_ids, missing_ids
-from paropt.data.log.times import (
+from paropt.data.log.values.ids import encode_ids, missing_ids
+from paropt.data.log.values.times import (
     odd_span,
     parse_duration,
     parse_moment,

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from paropt.data.features.columns import encode_column
 from paropt.data.features.tables import Told, read_tables
-from paropt.data.log.columns import encode_column
-from paropt.data.log.filters import of_kind
-from paropt.data.log.ids import encode_ids, missing_ids
-from paropt.data.log.times import to_milliseconds, to_numbers, unreadable_times
+from paropt.data.log.filtering.filters import of_kind
+from paropt.data.log.values.ids import encode_ids, missing_ids
+from paropt.data.log.values.times import to_milliseconds, to_numbers, unreadable_times
 from paropt.data.reading.arrow import as_text
 from paropt.data.reading.read import look_at, read_columns
 from paropt.errors import DataError

@@ -53,3 +53,20 @@ def test_programs_that_are_named_are_there() -> None:
     }
     assert len(named) > 30
     assert sorted(name for name in named if not (ROOT / name).exists()) == []
+
+
+def test_files_that_moved_are_where_the_changelog_says() -> None:
+    lines = (ROOT / "CHANGELOG.md").read_text("utf-8").splitlines()
+    rows = [line.split("|")[2] for line in lines if line.startswith("| `")]
+    now = [name for row in rows for name in re.findall(r"`([^`]+)`", row) if "/" in name]
+    places = [place for name in now for place in one_by_one(name)]
+
+    assert len(places) > 100
+    assert [place for place in places if not (ROOT / place).exists()] == []
+
+
+def one_by_one(name: str) -> list[str]:
+    """``a/{b,c}.py`` is ``a/b.py`` and ``a/c.py``."""
+    before, brace, rest = name.partition("{")
+    inner, _, after = rest.partition("}")
+    return [before + one + after for one in inner.split(",")] if brace else [name]

@@ -27,7 +27,7 @@ from paropt.data.dataset import open_dataset
 from paropt.errors import ModelError
 from paropt.training.batches.events import Events
 from paropt.training.batches.plans import query_batches
-from paropt.training.evaluation import ranking
+from paropt.training.evaluation.ranking import judging
 from paropt.training.fitting.fit import Fit
 from paropt.training.made_up import made_up_data
 from paropt.training.recommending.new_sessions import read_sessions, recommend
@@ -245,7 +245,7 @@ def events_of(items: list[int]) -> Events:
 )
 def test_written_scores_are_ranked(ties: Any, filter_seen: bool, ranks: list[float]) -> None:
     batches = query_batches(events_of([0, 2, 1, 2]), None, 8)
-    found = ranking.judge(fixed(), batches, at=(20,), ties=ties, filter_seen=filter_seen)
+    found = judging.judge(fixed(), batches, at=(20,), ties=ties, filter_seen=filter_seen)
     assert found.ranks.tolist() == ranks
     assert found.metrics["mrr@20"] == pytest.approx(np.mean(1 / np.array(ranks)))
 
@@ -253,7 +253,7 @@ def test_written_scores_are_ranked(ties: Any, filter_seen: bool, ranks: list[flo
 def test_scores_of_another_shape_are_refused() -> None:
     batches = query_batches(events_of([0, 2, 1, 2]), None, 8)
     with pytest.raises(ModelError, match=r"Fixed.score\(\) gave \(3, 3\) scores, not \(3, 4\)"):
-        ranking.judge(fixed(wide=True), batches, at=(20,), ties="standard", filter_seen=False)
+        judging.judge(fixed(wide=True), batches, at=(20,), ties="standard", filter_seen=False)
 
 
 def test_a_fit_of_a_counting_model_has_one_epoch_without_a_loss(tmp_path: Path) -> None:

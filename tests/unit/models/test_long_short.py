@@ -25,8 +25,8 @@ from paropt.errors import DataError, ParamError
 from paropt.training.batches.catalogue import catalogue
 from paropt.training.batches.events import known_events
 from paropt.training.batches.plans import evaluation
-from paropt.training.evaluation.baselines import floors_of
-from paropt.training.evaluation.ranking import evaluate
+from paropt.training.evaluation.baselines.beside import floors_of
+from paropt.training.evaluation.ranking.judging import evaluate
 from paropt.training.fitting.fit import Fit
 from paropt.training.made_up import made_up_data
 from paropt.training.registry import Model, Needs, build, model_class

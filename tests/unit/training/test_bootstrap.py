@@ -11,7 +11,7 @@ import pytest
 
 from paropt.training.evaluation import bootstrap
 from paropt.training.evaluation.bootstrap import Sample, Table, metrics, pack, rank_table, unpack
-from paropt.training.evaluation.ranking import metrics_of
+from paropt.training.evaluation.ranking.judging import metrics_of
 from paropt.training.metrics import names_at
 
 AT = (1, 5, 20)

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paropt.training.evaluation.floors import floors
+from paropt.training.evaluation.baselines.floors import floors
 from paropt.training.evaluation.protocol import TIES
-from paropt.training.evaluation.ranking import metrics_of
+from paropt.training.evaluation.ranking.judging import metrics_of
 
 
 def view_of(train: list[list[int]], test: list[list[int]], n_items: int) -> Any:
@@ -98,7 +98,7 @@ def test_against_plain_counting(ties: Any, filter_seen: bool) -> None:
 def test_targets_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     view = view_of([[0, 1, 2], [1, 0]], [[0, 1, 2, 0, 2]] * 5, 3)
     whole = floors(view, filter_seen=True)
-    monkeypatch.setattr("paropt.training.evaluation.floors.CHUNK", 3)
+    monkeypatch.setattr("paropt.training.evaluation.baselines.floors.CHUNK", 3)
     assert floors(view, filter_seen=True) == whole
 
 

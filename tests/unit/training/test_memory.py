@@ -19,7 +19,7 @@ from paropt.data.dataset import View, open_dataset
 from paropt.errors import DataError, ModelError
 from paropt.training.batches import plans
 from paropt.training.conformance import made_up_data
-from paropt.training.evaluation.ranking import judge
+from paropt.training.evaluation.ranking.judging import judge
 from paropt.training.fitting.fit import Fit
 from paropt.training.fitting.memory import digest, facts_of
 from paropt.training.registry import model_class

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from paropt.errors import Diverged, TrainingError
 from paropt.training.batches import plans
-from paropt.training.evaluation import measures, ranking, ranks
 from paropt.training.evaluation.objective import Objective
 from paropt.training.evaluation.protocol import TIES
+from paropt.training.evaluation.ranking import judging, measures, ranks
 from paropt.training.registry import Catalogue, Facts, Model, SequenceBatch
 
 # one score row per target by one-hot vectors: table[i, t] is item i's score for target t
@@ -58,7 +58,7 @@ def test_excluded_items_are_no_candidates_and_the_target_always_is() -> None:
 
 def test_metrics_by_hand() -> None:
     ranks = np.array([1.0, 2.0, 5.0, 21.0])
-    metrics = ranking.metrics_of(ranks, (1, 5, 20))
+    metrics = judging.metrics_of(ranks, (1, 5, 20))
     assert metrics == pytest.approx(
         {
             "recall@1": 1 / 4,
@@ -172,7 +172,7 @@ def split_of(sessions: list[list[int]]) -> Any:
 def test_evaluate_counts_targets_and_unknown() -> None:
     # targets: 1 after 0 (rank 2), 1 after 1 (rank 1); item 9 is unknown and drops out
     model = Repeats(5).train()
-    found = ranking.evaluate(model, split_of([[0, 9, 1, 1], [3]]), 5, at=(1, 2))
+    found = judging.evaluate(model, split_of([[0, 9, 1, 1], [3]]), 5, at=(1, 2))
     assert sorted(found.ranks.tolist()) == [1, 2]
     assert (found.targets, found.unknown) == (2, 1)
     assert found.metrics["mrr@2"] == 0.75
@@ -186,7 +186,7 @@ def test_ranks_come_with_their_sessions_of_the_split() -> None:
     for longest in (None, 1):
         model = Windowed(5)
         model.longest = longest
-        found = ranking.evaluate(model, split_of(sessions), 5)
+        found = judging.evaluate(model, split_of(sessions), 5)
         by_session = {
             number: sorted(found.ranks[found.sessions == number].tolist())
             for number in set(found.sessions.tolist())
@@ -198,22 +198,22 @@ def test_ranks_come_with_their_sessions_of_the_split() -> None:
 def test_evaluate_with_the_history_filtered() -> None:
     # 1 after 0: 0 is out of the way, rank 1; 0 after (0, 1): it is the target and stays, but its
     # score is 0 like those of 3 and 4, while 1 is filtered and 2 scores 0.5
-    found = ranking.evaluate(
+    found = judging.evaluate(
         Repeats(5), split_of([[0, 1, 0]]), 5, at=(5,), filter_seen=True, ties="conservative"
     )
     assert sorted(found.ranks.tolist()) == [1, 4]
 
 
 def test_a_models_own_metrics_are_taken_and_checked() -> None:
-    found = ranking.evaluate(Repeats(5, {"auc": 0.75}), split_of([[0, 1]]), 5)
+    found = judging.evaluate(Repeats(5, {"auc": 0.75}), split_of([[0, 1]]), 5)
     assert found.metrics == {"auc": 0.75}
     with pytest.raises(Diverged, match="the metric auc is nan"):
-        ranking.evaluate(Repeats(5, {"auc": math.nan}), split_of([[0, 1]]), 5)
+        judging.evaluate(Repeats(5, {"auc": math.nan}), split_of([[0, 1]]), 5)
 
 
 def test_nothing_to_predict_is_an_error() -> None:
     with pytest.raises(TrainingError, match="nothing to predict"):
-        ranking.evaluate(Repeats(5), split_of([[0], [7, 8]]), 5)
+        judging.evaluate(Repeats(5), split_of([[0], [7, 8]]), 5)
 
 
 # -- equal scores, sums, coverage ------------------------------------------------------------
@@ -239,7 +239,7 @@ def many_pairs(n_items: int, sessions: int) -> Any:
 @pytest.mark.parametrize(("n_items", "sessions"), [(50, 20), (50, 2200), (1300, 20)])
 def test_a_constant_model_says_that_its_scores_are_equal(n_items: int, sessions: int) -> None:
     constant = Told(torch.ones(n_items, n_items))
-    found = ranking.evaluate(constant, many_pairs(n_items, sessions), n_items, at=(20,))
+    found = judging.evaluate(constant, many_pairs(n_items, sessions), n_items, at=(20,))
     assert found.metrics["mrr@20"] == 1.0
     assert found.tied == 1.0
     assert found.conservative["mrr@20"] == 0.0
@@ -249,7 +249,7 @@ def test_a_constant_model_says_that_its_scores_are_equal(n_items: int, sessions:
 def test_a_model_that_tells_items_apart_has_no_equal_scores(n_items: int, sessions: int) -> None:
     source = torch.Generator().manual_seed(4)
     apart = Told(torch.randn(n_items, n_items, generator=source))
-    found = ranking.evaluate(apart, many_pairs(n_items, sessions), n_items, at=(20,))
+    found = judging.evaluate(apart, many_pairs(n_items, sessions), n_items, at=(20,))
     assert found.tied == 0.0
     assert found.conservative == {}
 
@@ -260,10 +260,10 @@ def test_equal_scores_count_where_a_metric_sees_them() -> None:
     scores[0] = torch.tensor([0.0, 9, 9, 1, 2])
     scores[3] = torch.tensor([9.0, 1, 1, 8, 1])
     split = split_of([[0, 1], [3, 4]])
-    shallow = ranking.evaluate(Told(scores), split, 5, at=(2,))
+    shallow = judging.evaluate(Told(scores), split, 5, at=(2,))
     assert (shallow.tied, shallow.metrics["recall@2"]) == (0.5, 0.5)
     assert shallow.conservative["mrr@2"] == (1 / 2 + 0) / 2
-    deep = ranking.evaluate(Told(scores), split, 5, at=(2,), also=("mrr", "avg_rank"))
+    deep = judging.evaluate(Told(scores), split, 5, at=(2,), also=("mrr", "avg_rank"))
     assert deep.tied == 1.0
     assert deep.metrics["mrr"] == (1 + 1 / 3) / 2
     assert deep.metrics["avg_rank"] == (1 + 3) / 2
@@ -275,7 +275,7 @@ def test_a_sum_is_reported_with_its_standard_error() -> None:
     source = torch.Generator().manual_seed(5)
     model = Told(torch.randn(30, 30, generator=source))
     wanted = Objective.parse("0.31*hr@10+0.69*ndcg@3")
-    found = ranking.judge(
+    found = judging.judge(
         model, batches, at=(20,), ties="standard", filter_seen=False, objective=wanted
     )
     gains = 0.31 * (found.ranks <= 10) + 0.69 * np.where(
@@ -293,11 +293,11 @@ def test_coverage_is_the_share_of_items_that_anybody_is_shown() -> None:
     scores = torch.tensor([[9.0, 8, 7, 1], [9, 8, 7, 1], [1, 2, 3, 4], [0, 0, 0, 0]])
     split = split_of([[0, 1], [1, 2], [2, 0]])
     also = ("coverage@1", "coverage@2")
-    found = ranking.evaluate(Told(scores), split, 4, at=(1,), also=also)
+    found = judging.evaluate(Told(scores), split, 4, at=(1,), also=also)
     assert found.metrics["coverage@1"] == 2 / 4  # 0, 0 and 3
     assert found.metrics["coverage@2"] == 4 / 4  # 0 1, 0 1 and 3 2
     assert "coverage@1" not in found.stderr
-    fresh = ranking.evaluate(Told(scores), split, 4, at=(1,), also=also, filter_seen=True)
+    fresh = judging.evaluate(Told(scores), split, 4, at=(1,), also=also, filter_seen=True)
     assert fresh.metrics["coverage@1"] == 3 / 4  # 1 after 0, 0 after 1, 3 after 2
 
 
@@ -309,13 +309,13 @@ def test_what_is_recommended_is_told_by_counts_and_popularity() -> None:
     model.catalogue = replace(model.catalogue, support=support)
     split = split_of([[0, 1], [1, 2], [2, 0]])
     also = ("gini@2", "novelty@2", "popularity_lift@2", "gini@9")
-    found = ranking.evaluate(model, split, 4, at=(1,), also=also).metrics
+    found = judging.evaluate(model, split, 4, at=(1,), also=also).metrics
     assert found["gini@2"] == pytest.approx((-3 * 1 - 1 * 1 + 1 * 2 + 3 * 2) / (4 * 6))
     assert found["gini@9"] == 0  # everybody is shown all four
     assert found["novelty@2"] == pytest.approx((2 * 1 + 2 * 2 + 1 * 3 + 1 * 3) / 6)
     shown, histories = (2 * 8 + 2 * 4 + 2 + 2) / 6, (8 + 4 + 2) / 3
     assert found["popularity_lift@2"] == pytest.approx(shown / histories - 1)
-    fresh = ranking.evaluate(model, split, 4, at=(1,), also=also, filter_seen=True).metrics
+    fresh = judging.evaluate(model, split, 4, at=(1,), also=also, filter_seen=True).metrics
     assert fresh["popularity_lift@2"] == pytest.approx((4 + 2 + 8 + 2 + 2 + 4) / 6 / histories - 1)
     # of three candidates each all are shown at 9: 1 2 3, 0 2 3 and 0 1 3
     assert fresh["gini@9"] == pytest.approx((-3 * 2 - 1 * 2 + 1 * 2 + 3 * 3) / (4 * 9))

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from paropt.cli.main import cli
 from paropt.data.dataset import View, open_dataset
 from paropt.training.batches import plans
-from paropt.training.evaluation.ranking import queries
+from paropt.training.evaluation.ranking.judging import queries
 from paropt.training.evaluation.sampled import DRAWN, drawn, evaluate_sampled
 from paropt.training.fitting.fit import Fit
 from paropt.training.made_up import made_up_data

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from models.kernels.library import Kernels, kernels
-from paropt.training.evaluation import ranking, ranks, screening
 from paropt.training.evaluation.protocol import TIES
-from paropt.training.evaluation.ranking import RankScreen
-from paropt.training.evaluation.ranks import rank, screened
+from paropt.training.evaluation.ranking import judging, ranks, screening
+from paropt.training.evaluation.ranking.ranks import rank, screened
+from paropt.training.evaluation.ranking.screening import RankScreen
 from paropt.training.registry import Catalogue, Facts, build
 
 
@@ -279,9 +279,9 @@ def test_without_kernels_all_ranks_are_counted(monkeypatch: pytest.MonkeyPatch) 
         return count(self, vectors, targets, excluded)
 
     monkeypatch.setattr(RankScreen, "count", seen)
-    found = [ranking.evaluate(model, split, 2000, at=(1, 20), filter_seen=True)]
+    found = [judging.evaluate(model, split, 2000, at=(1, 20), filter_seen=True)]
     assert sum(looked) == 240
-    monkeypatch.setattr(ranking, "kernels", lambda: None)
-    found.append(ranking.evaluate(model, split, 2000, at=(1, 20), filter_seen=True))
+    monkeypatch.setattr(judging, "kernels", lambda: None)
+    found.append(judging.evaluate(model, split, 2000, at=(1, 20), filter_seen=True))
     assert sum(looked) == 240
     assert found[0].metrics == found[1].metrics

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from paropt.training.batches.events import Events
-from paropt.training.evaluation import session_knn
-from paropt.training.evaluation.session_knn import SessionKnn
+from paropt.training.evaluation.baselines import session_knn
+from paropt.training.evaluation.baselines.session_knn import SessionKnn
 
 
 def events_of(sessions: list[list[int]]) -> Events:

@@ -20,9 +20,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from paropt.data.events import Bools, Events, Ints
-from paropt.data.log.cleaning import Count
 from paropt.data.log.command import option_text
 from paropt.data.log.rules import PART, Rules
+from paropt.data.log.splitting.cleaning import Count
 
 WORDS = ("long", "short")  # that the codes of PART stand for
 

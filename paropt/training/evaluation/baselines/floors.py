@@ -22,7 +22,7 @@ from paropt.training.batches.events import Events, Ints, known_events
 from paropt.training.batches.plans import ranges
 from paropt.training.evaluation.objective import Objective
 from paropt.training.evaluation.protocol import Ties
-from paropt.training.evaluation.ranks import Ranks, place
+from paropt.training.evaluation.ranking.ranks import Ranks, place
 from paropt.training.metrics import means, names_at, of_ranks
 
 if TYPE_CHECKING:

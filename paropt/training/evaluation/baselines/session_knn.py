@@ -3,7 +3,7 @@
 A prefix is compared with training sessions by the cosine of their sets of items. Of the sessions
 that share an item with it, the :data:`SAMPLE` latest are looked at, and the :data:`NEIGHBOURS` most
 similar of them vote for their items, each with its similarity. Items with equally many votes, and
-all those without any, are told apart by popularity (:mod:`paropt.training.evaluation.floors`).
+all those without any, are told apart by popularity (floors.py).
 
 Without training it is as strong as many neural models (Ludewig & Jannach 2018), so it belongs
 beside a final number. Work is done in chunks of targets: memory is the index of the training split
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from paropt.training.batches.events import Events, Ints, known_events
 from paropt.training.batches.plans import ranges
 from paropt.training.evaluation.protocol import Ties
-from paropt.training.evaluation.ranks import Ranks, place
+from paropt.training.evaluation.ranking.ranks import Ranks, place
 
 if TYPE_CHECKING:
     from paropt.data.dataset import View

@@ -13,8 +13,8 @@ from dataclasses import replace
 import numpy as np
 
 from paropt.data.events import Events, Ints, in_order
-from paropt.data.log.cleaning import drop_short
 from paropt.data.log.rules import Rules
+from paropt.data.log.splitting.cleaning import drop_short
 from paropt.errors import DataError
 
 SPLITS = ("train_full", "test", "train", "valid")

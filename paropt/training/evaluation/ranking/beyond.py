@@ -20,7 +20,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from paropt.training.evaluation.ranks import exclude_items
+from paropt.training.evaluation.ranking.ranks import exclude_items
 from paropt.training.metrics import split
 
 

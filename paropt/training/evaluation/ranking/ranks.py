@@ -18,7 +18,12 @@ from torch import Tensor
 
 from paropt.errors import Diverged, ModelError
 from paropt.training.evaluation.protocol import Ties
-from paropt.training.evaluation.screening import FEWEST_ITEMS, RankScreen, largest, screenable
+from paropt.training.evaluation.ranking.screening import (
+    FEWEST_ITEMS,
+    RankScreen,
+    largest,
+    screenable,
+)
 from paropt.training.registry import Model, SequenceBatch
 
 Ranks = NDArray[np.float64]

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from paropt.data.events import Bools, Ints
 from paropt.data.log.command import option_text
-from paropt.data.log.conditions import Condition, Value, parse_condition
+from paropt.data.log.filtering.conditions import Condition, Value, parse_condition
 from paropt.data.log.formats import Schema
-from paropt.data.log.ids import missing_ids
 from paropt.data.log.options import Options
-from paropt.data.log.times import parse_moment, to_milliseconds, to_numbers
+from paropt.data.log.values.ids import missing_ids
+from paropt.data.log.values.times import parse_moment, to_milliseconds, to_numbers
 from paropt.data.reading.arrow import as_text, is_moment, is_number, is_text
 from paropt.data.reading.read import Place
 

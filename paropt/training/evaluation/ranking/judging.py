@@ -16,13 +16,13 @@ from torch import Tensor
 from paropt.errors import Diverged, ModelError, TrainingError
 from paropt.training.batches.events import EventArrays
 from paropt.training.batches.plans import Queries, QueryBatches, evaluation
-from paropt.training.evaluation.beyond import Recommended
 from paropt.training.evaluation.bootstrap import Sample, standard_errors
 from paropt.training.evaluation.epochs import EpochReport
-from paropt.training.evaluation.measures import of_model
 from paropt.training.evaluation.objective import NOTICEABLE, Objective
 from paropt.training.evaluation.protocol import Ties
-from paropt.training.evaluation.ranks import (
+from paropt.training.evaluation.ranking.beyond import Recommended
+from paropt.training.evaluation.ranking.measures import of_model
+from paropt.training.evaluation.ranking.ranks import (
     FEW,
     STRIDE,
     Counts,
@@ -34,7 +34,7 @@ from paropt.training.evaluation.ranks import (
     scores_of,
     screens,
 )
-from paropt.training.evaluation.screening import RankScreen
+from paropt.training.evaluation.ranking.screening import RankScreen
 from paropt.training.metrics import (
     deepest,
     gain,

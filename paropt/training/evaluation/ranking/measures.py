@@ -27,7 +27,7 @@ from torch import Tensor
 
 from paropt.training.batches.events import Events
 from paropt.training.batches.plans import Queries, QueryBatches, query_batches
-from paropt.training.evaluation.ranks import products, scores_of
+from paropt.training.evaluation.ranking.ranks import products, scores_of
 from paropt.training.registry import Model, scores_itself
 
 EVENTS = 20  # of the session that is answered

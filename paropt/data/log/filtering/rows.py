@@ -7,8 +7,8 @@ import pyarrow as pa
 
 from paropt.data.events import Bools
 from paropt.data.log.command import option_text
-from paropt.data.log.filters import filters, of_kind, raw_codes
-from paropt.data.log.funnel import Funnel, Step
+from paropt.data.log.filtering.filters import filters, of_kind, raw_codes
+from paropt.data.log.filtering.funnel import Funnel, Step
 from paropt.data.log.options import Recipe
 from paropt.data.reading.arrow import as_text
 from paropt.data.reading.read import Place

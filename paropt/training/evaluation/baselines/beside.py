@@ -12,12 +12,12 @@ import torch
 from paropt.training.batches.catalogue import catalogue
 from paropt.training.batches.events import known_events
 from paropt.training.batches.plans import evaluation
+from paropt.training.evaluation.baselines.floors import floor_ranks, floors
+from paropt.training.evaluation.baselines.session_knn import session_knn_ranks
 from paropt.training.evaluation.bootstrap import Sample
-from paropt.training.evaluation.floors import floor_ranks, floors
 from paropt.training.evaluation.objective import Objective
 from paropt.training.evaluation.protocol import EvaluationProtocol, Ties
-from paropt.training.evaluation.ranking import ROWS, Evaluation, gains, own_evaluation
-from paropt.training.evaluation.session_knn import session_knn_ranks
+from paropt.training.evaluation.ranking.judging import ROWS, Evaluation, gains, own_evaluation
 from paropt.training.metrics import of_ranks
 from paropt.training.registry import (
     Needs,

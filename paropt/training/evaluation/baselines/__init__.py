@@ -1,0 +1,1 @@
+"""What a number stands beside: popularity, co-occurrence, session k-NN."""
