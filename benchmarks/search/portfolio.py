@@ -34,16 +34,21 @@ from curve_table import FIRST_PROPOSED, proposed_file, published
 from numpy.typing import NDArray
 from surrogate import Table, read_table
 
-from paropt.search.space.space import Config
+from paropt.search.space.space import Config, Space
 from paropt.training.evaluation.objective import Objective
 
 CURVES = Path(__file__).parent / "curves"
 MRR = Objective("mrr@20")
-# logs that points were published for, by a word of where these say they are from
+# by model, logs that points were published for, by a word of where these say they are from
+TRANSFORMERS = {"ml1m": "MovieLens", "ml100k": "MovieLens", "beauty": "Beauty"}
 PUBLISHED = {
-    "retailrocket": "RetailRocket",
-    "yoochoose_100k": "Yoochoose",
-    "yoochoose1_64": "Yoochoose",
+    "gru4rec": {
+        "retailrocket": "RetailRocket",
+        "yoochoose_100k": "Yoochoose",
+        "yoochoose1_64": "Yoochoose",
+    },
+    "sasrec": TRANSFORMERS,
+    "hstu": TRANSFORMERS,
 }
 # logs of one shop or site, by its name: where one is left out, so is the other
 SITES = {
@@ -72,6 +77,11 @@ def kin(log: str, other: str | None) -> bool:
     return other is not None and SITES.get(log, log) == SITES.get(other, other)
 
 
+def published_for(space: Space) -> Mapping[str, str]:
+    """Logs that the space's points were published for, with the word that their origin has."""
+    return {log: word for model in space.models for log, word in PUBLISHED.get(model, {}).items()}
+
+
 class Portfolios:
     """Portfolios from the rows that all tables share; ``proposed``: by number, the log that a row
     was proposed by."""
@@ -84,6 +94,7 @@ class Portfolios:
         self.numbers = sorted(shared)
         some = next(iter(known.values()))
         self.published = len(published(some.space))  # the first rows of every table
+        self.published_for = published_for(some.space)
         self.configs = [some.configs[some.numbers.index(number)] for number in self.numbers]
         self.regrets = {log: self._regrets(table) for log, table in known.items()}
         self.costs = {log: self._costs(table) for log, table in known.items()}
@@ -123,7 +134,7 @@ class Portfolios:
     def has_seen(self, number: int, log: str | None) -> bool:
         """Whether a row may be one for which that log was looked at."""
         proposer = self.proposed.get(number)
-        return (log in PUBLISHED and number < self.published) or (
+        return (log in self.published_for and number < self.published) or (
             proposer is not None and kin(proposer, log)
         )
 
@@ -197,7 +208,7 @@ def main() -> None:
     kinds: dict[str, list[Array]] = {}
     for log in found.known:
         own = list(range(min(found.published, len(found.numbers))))
-        seen = " (seen)" if log in PUBLISHED else ""
+        seen = " (seen)" if log in found.published_for else ""
         for kind, values in {
             "portfolio of the others": found.within(
                 log, found.chosen(args.points, log, args.by), SPENDS

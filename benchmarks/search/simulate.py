@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
-from portfolio import PUBLISHED, left_out, portfolios
+from portfolio import left_out, portfolios, published_for
 from replay import MRR, Optunas, Ours, Trace, Twice, World, run
 from strategies import STRATEGIES, Strategy
 from surrogate import Surrogate, read_table
@@ -65,7 +65,7 @@ def started(space: Space, points: Sequence[Mapping[str, Any]]) -> Space:
 
 def published_elsewhere(space: Space, log: str) -> list[Mapping[str, Any]]:
     """The start points that say whose they are, but for those published for the log."""
-    own = PUBLISHED.get(log, "nobody")
+    own = published_for(space).get(log, "nobody")
     pairs = zip(space.start, space.start_from, strict=True)
     return [point for point, origin in pairs if origin and own not in origin]
 

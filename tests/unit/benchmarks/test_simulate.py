@@ -115,7 +115,7 @@ class Known:
         self.configs = [{"row": row} for row in self.numbers]
         self.curves = np.array(worth)[:, None]
         self.seconds = np.array(seconds or [1.0] * 5)
-        self.space = SimpleNamespace(start=[{}], start_from=["a shop"])
+        self.space = SimpleNamespace(models=["gru4rec"], start=[{}], start_from=["a shop"])
 
 
 def test_a_portfolio_is_chosen_on_the_other_logs() -> None:
