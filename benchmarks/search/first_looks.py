@@ -14,13 +14,11 @@ many per cent the best of the third that looks best stays below the best of thes
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +35,7 @@ from curve_table import (
 )
 from numpy.typing import NDArray
 from portfolio import MRR
+from rows import Rows
 from surrogate import Table, read_table, spearman
 
 from paropt.data.dataset import Dataset, Split, View
@@ -116,13 +115,6 @@ def lost(looks: Sequence[float], worth: Sequence[float]) -> float:
     return float(100 * (1 - np.asarray(worth)[kept].max() / max(worth)))
 
 
-def made(out: Path) -> list[dict[str, Any]]:
-    if not out.exists():
-        return []
-    with out.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, required=True)
@@ -132,27 +124,28 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("looks.csv"))
     args = parser.parse_args()
     torch.set_num_threads(1)
+    looks = Rows(args.out, COLUMNS)
     for name in args.set:
         found = dataset(args.data, name, args.cache)
         table = read_table(CURVES / f"{name}-{SPACE}.csv")
         for place in chosen(table, args.rows):
             for part in PARTS:
                 key = {"set": name, "row": str(table.numbers[place]), "part": str(part)}
-                if any(key.items() <= row.items() for row in made(args.out)):
+                if looks.has(key):
                     continue
                 value, seconds = look(found, table.configs[place], part)
-                _add(args.out, {**key, "value": f"{value:.5f}", "seconds": f"{seconds:.3f}"})
+                looks.add([{**key, "value": f"{value:.5f}", "seconds": f"{seconds:.3f}"}])
     print(f"| log | {' | '.join(f'latest 1/{part}, {part} epochs' for part in PARTS)} |")
     print("|---" * (len(PARTS) + 1) + "|")
     for name in args.set:
-        print(f"| {name} | {' | '.join(_cells(name, args))} |")
+        print(f"| {name} | {' | '.join(_cells(name, args.rows, looks))} |")
 
 
-def _cells(name: str, args: argparse.Namespace) -> list[str]:
+def _cells(name: str, most: int, made: Rows) -> list[str]:
     table = read_table(CURVES / f"{name}-{SPACE}.csv")
-    places = chosen(table, args.rows)
+    places = chosen(table, most)
     worth = [MRR.steady(table.curves[place].tolist()) or 0.0 for place in places]
-    rows = [row for row in made(args.out) if row["set"] == name]
+    rows = [row for row in made.read() if row["set"] == name]
     cells = []
     for part in PARTS:
         of_part = {int(row["row"]): row for row in rows if row["part"] == str(part)}
@@ -161,15 +154,6 @@ def _cells(name: str, args: argparse.Namespace) -> list[str]:
         ranks = spearman(np.array(looks), np.array(worth))
         cells.append(f"{ranks:.2f}, {lost(looks, worth):.1f} %, {spent:.0f} s")
     return cells
-
-
-def _add(out: Path, row: dict[str, str]) -> None:
-    new = not out.exists()
-    with out.open("a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ made again. The table: means over seeds and their spread, after each of --marks.
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
 import time
 import warnings
@@ -28,6 +27,7 @@ import optuna
 import torch
 from curve_table import CUTS, FIXED, METRIC, dataset
 from replay import Job, Ours
+from rows import Rows
 from simulate import UNSEEN, started, starting
 from strategies import STRATEGIES, Strategy
 
@@ -114,13 +114,6 @@ def failed(ours: Ours, job: Job) -> None:
     ours.end(job, True)
 
 
-def made(path: Path) -> list[Row]:
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def table(rows: list[Row], marks: list[float]) -> Iterator[str]:
     """Of each set and way what the seeds had after each mark, by test."""
     runs: dict[tuple[str, str], dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
@@ -160,12 +153,13 @@ def main() -> None:
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    kept = Rows(args.out, COLUMNS)
     space = read_space(find_space(SPACE) or SPACE, list(FIXED[SPACE]))
     for seed in args.seeds:
         for name in args.set:
             for way in args.strategy:
                 key = {"set": name, "strategy": way, "seed": str(seed)}
-                if any(key.items() <= row.items() for row in made(args.out)):
+                if kept.has(key):
                     continue
                 chosen = STRATEGIES[way]
                 points = space if chosen.start == "space" else started(space, ())
@@ -173,19 +167,10 @@ def main() -> None:
                     points = starting(space, chosen.start, SPACE, name)
                 world = World(dataset(args.data, name, args.cache), seed)
                 rows = [{**key, **row} for row in search(world, points, chosen, args.seconds)]
-                _write(args.out, rows)
+                kept.add(rows)
                 print(f"{name} {way} {seed}: {rows[-1]}", flush=True)
-    for line in table(made(args.out), args.marks):
+    for line in table(kept.read(), args.marks):
         print(line)
-
-
-def _write(path: Path, rows: list[Row]) -> None:
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":
