@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import signal
 import subprocess
@@ -34,13 +33,9 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "extras"))
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))  # last: both have a conftest
 from conftest import PostgresServer
 from sqlalchemy import text
-from test_launch_ray import kill_whole
+from test_launch_ray import kill_whole, study
 
-from paropt.search.study.definition import StudyDefinition
-from paropt.search.study.study import Study
-from paropt.storage.connect import open_storage
 from paropt.storage.engine import open_engine
-from paropt.storage.schema import create_tables
 
 HEARTBEAT, EPOCHS = 4.0, 4
 KILLED_SLOTS, KILLED_SECONDS = 4, 2.0  # of the row with a killed node: its trials are this long
@@ -200,7 +195,8 @@ def _at_work(server: Any, place: Path, data: Path, slots: int, seconds: float) -
             "SCRIPT_SECONDS": f"{inner}/seconds",
         }
         url = server.create_database()
-        made = _study(url, data)
+        made = study(url, data, 1_000_000, EPOCHS)  # it has no end of its own
+        made.set_floor({"popularity": {"mrr@20": 0.0}})  # so that nobody computes it
         cluster = Cluster(
             initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
         )
@@ -225,30 +221,6 @@ def _data() -> Path:
     from paropt.launch.data.data_source import demo_set
 
     return demo_set()
-
-
-def _study(url: str, data: Path) -> Study:
-    """A study that has no end of its own."""
-    wanted = StudyDefinition(
-        name="onray",
-        space={
-            "model": "scripted",
-            "fixed": {"n_epochs": EPOCHS},
-            "search": {"x": {"type": "float", "low": 0.0, "high": 1.0}},
-        },
-        metric="mrr@20",
-        at=[20],
-        data_path=str(data),
-        fingerprint=json.loads((data / "meta.json").read_text())["fingerprint"],
-        sampler={"name": "random"},
-        pruner={"name": "none"},
-        heartbeat=HEARTBEAT,
-    )
-    made = Study.create(url, wanted, budget=1_000_000)
-    made.set_floor({"popularity": {"mrr@20": 0.0}})  # so that nobody computes it
-    with open_storage(url) as storage:
-        create_tables(storage.engine())
-    return made
 
 
 def _launched(url: str, slots: int, address: str) -> subprocess.Popen[bytes]:

@@ -44,13 +44,13 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     made.shutdown()
 
 
-def study(url: str, data: Path, trials: int) -> Study:
+def study(url: str, data: Path, trials: int, epochs: int = EPOCHS) -> Study:
     fingerprint = json.loads((data / "meta.json").read_text())["fingerprint"]
     wanted = StudyDefinition(
         name="onray",
         space={
             "model": "scripted",
-            "fixed": {"n_epochs": EPOCHS},
+            "fixed": {"n_epochs": epochs},
             "search": {"x": {"type": "float", "low": 0.0, "high": 1.0}},
         },
         metric="mrr@20",
