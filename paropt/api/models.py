@@ -232,7 +232,7 @@ def train(
     from paropt.training.train import train as train_model
 
     request, provenance = train_request(params, model, options)
-    return train_model(
+    outcome = train_model(
         request,
         data.path if isinstance(data, Dataset) else data,
         save=None if save is None else Path(save),
@@ -240,3 +240,8 @@ def train(
         provenance=provenance,
         note=say,
     )
+    if outcome.split != "search" and "final" not in provenance:
+        from paropt.results.final.looks_here import note_look
+
+        say(note_look(outcome))
+    return outcome

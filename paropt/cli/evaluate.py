@@ -78,23 +78,26 @@ def evaluate(
     """
     from paropt.training.evaluate_saved import evaluate_files, evaluate_saved
     from paropt.training.evaluation.choose_objective import more_metrics
+    from paropt.training.saved_model.header import read_header
 
     _check_usage(data, test, more, split, judging["cold_items"])
     if candidates != CANDIDATES[0] and (test or judging["cold_items"]):
         raise click.UsageError(f"--candidates {candidates} is of a dataset, and without cold items")
     judging |= {"also": more_metrics(judging["also"]), "others": others}
     if not test:
-        show(
-            evaluate_saved(
-                directory,
-                directory_of(data),
-                split=split,
-                candidates=candidates,
-                note=say,
-                **judging,
-            ),
-            as_json,
+        outcome = evaluate_saved(
+            directory,
+            directory_of(data),
+            split=split,
+            candidates=candidates,
+            note=say,
+            **judging,
         )
+        if outcome.split != "search" and "final" not in read_header(directory).meta:
+            from paropt.results.final.looks_here import note_look
+
+            say(note_look(outcome, [str(other) for other in others]))
+        show(outcome, as_json)
         return
     del judging["cold_items"]
     files = [*test, *more]

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from paropt.cli._study import DataVerb, data_option, directory_of, say, tensorboard_option
 from paropt.cli._training import DIRECTORY, judging_options, progress, show
-
-if TYPE_CHECKING:
-    from paropt.training.run_result import RunResult
 
 
 @click.command(cls=DataVerb)
@@ -128,19 +125,7 @@ def train(
             note=say,
         )
     if outcome.split != "search" and "final" not in provenance:
-        _say_look(outcome)
+        from paropt.results.final.looks_here import note_look
+
+        say(note_look(outcome))
     show(outcome, as_json)
-
-
-def _say_look(outcome: RunResult) -> None:
-    """A number on test was seen; that of a final test again is no other look."""
-    from paropt.results.final.looks_here import look_here
-
-    what = {"params": outcome.params, "seed": outcome.seed, "epochs": outcome.epochs}
-    if outcome.split != "full":
-        what["split"] = outcome.split
-    found = look_here(outcome.fingerprint, f"paropt train, {outcome.model}", what)
-    say(
-        f"this was look {found} at the test set, which 'paropt final' counts; what is chosen by "
-        "such numbers needs another test set"
-    )

@@ -83,7 +83,7 @@ def read_log(recipe: Recipe, funnel: Funnel, note: Note) -> Log:
     table, place = read_columns(recipe.layouts, names, options.skip_bad_rows)
     if place.skipped:
         note(f"warning: {skipped(place)}")
-    table, place, kept = sifted(recipe, table, place, funnel)
+    table, place, kept = sifted(recipe, table, place, funnel, note)
     guards = (options.text_ids, options.words_are_ids)
     session, sessions = encode_ids(
         table.column(schema.session_key), schema.session_key, place, *guards

@@ -78,18 +78,29 @@ def in_order(events: Events, order: NDArray[Any] | None = None) -> Events:
 def number_by_order(events: Events, order: NDArray[Any], base: int) -> Events:
     """Events of a log without times, timed by their running number from ``base``.
 
-    An order without duplicates is taken to be global. One that restarts in every session orders
-    the events of a session only: then sessions follow each other by their first row.
+    An order is taken to be global unless it :func:`restarts`: then it orders the events of a
+    session only, and sessions follow each other by their first row.
     """
-    if len(np.unique(order)) == len(order):
-        by_order = np.argsort(order, kind="stable")
-    else:
+    if restarts(events, order):
         first_row = np.full(int(events.session.max(initial=-1)) + 1, len(events), np.int64)
         np.minimum.at(first_row, events.session, np.arange(len(events)))
         by_order = np.lexsort((order, first_row[events.session]))
+    else:
+        by_order = np.argsort(order, kind="stable")
     time = np.empty(len(events), np.int64)
     time[by_order] = np.arange(base, base + len(events))
     return replace(events, time=time)
+
+
+def restarts(events: Events, order: NDArray[Any]) -> bool:
+    """Whether an order is one of positions in sessions: most sessions begin among its first
+    quarter, where only a quarter of them would if it went on through the whole log."""
+    if not len(order) or len(np.unique(order)) == len(order):
+        return False
+    begins = np.full(int(events.session.max()) + 1, np.inf)
+    np.minimum.at(begins, events.session, order)
+    begins = begins[np.isfinite(begins)]
+    return bool(np.mean(begins <= np.quantile(order, 0.25, method="lower")) > 0.6)
 
 
 def cut_at_gaps(events: Events, names: pa.Array, gap_ms: int) -> tuple[Events, pa.Array]:

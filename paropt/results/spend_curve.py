@@ -15,7 +15,8 @@ class Point:
     """A trial that ended. ``spent`` is in device seconds, over all trials that had ended by then.
 
     ``value`` is that of its best epoch and ``steady`` what trials are compared by, the mean of
-    its three best; ``best`` is the best ``steady`` of all that had ended."""
+    its three best; ``best`` is the best ``steady`` of all that had ended. One that is beyond a
+    limit of the study's (not ``keeps``) is never the best."""
 
     trial: int
     state: str
@@ -24,6 +25,7 @@ class Point:
     steady: float | None
     spent: float
     best: float | None
+    keeps: bool = True
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -43,15 +45,18 @@ def points(study: Study) -> list[Point]:
     for record in sorted(ended, key=lambda r: (str(r.ended), r.number)):
         spent += record.seconds
         value, steady = (record.value, record.worth(objective)) if record.valued else (None, None)
-        best = objective.best([best, steady if record.keeps(objective) else None])
-        model = str(record.meta["model"])
-        found.append(Point(record.number, record.outcome, model, value, steady, spent, best))
+        keeps = record.keeps(objective)
+        best = objective.best([best, steady if keeps else None])
+        told = record.number, record.outcome, str(record.meta["model"]), value, steady, spent
+        found.append(Point(*told, best, keeps))
     return found
 
 
 def best_within(found: Sequence[Point], spend: float, objective: Objective) -> Point | None:
     """The trial that was best when so many device seconds were spent; None if none had ended."""
-    within = [point for point in found if point.spent <= spend and point.steady is not None]
+    within = [point for point in found if point.spent <= spend and point.keeps]
     return max(
-        within, key=lambda point: (objective.key(point.steady or 0.0), -point.trial), default=None
+        (point for point in within if point.steady is not None),
+        key=lambda point: (objective.key(point.steady or 0.0), -point.trial),
+        default=None,
     )

@@ -116,6 +116,7 @@ def evaluate_saved(
         epochs=saved.meta["epoch"],
         floor=floor,
         cold=cold_targets(saved.model, judged, protocol, at) if cold_items else None,
+        trained_on=saved.meta["split"],
         extra=_told(saved),
         **standing(found, objective),
     )

@@ -17,7 +17,7 @@ class RunResult:
 
     ``floor`` is None where the model was trained on other data than it is tested on; ``cold`` are
     the targets that training never saw, where they were asked for; ``begun_from`` the model that
-    it began with.
+    it began with; ``trained_on`` the split of a saved model that is evaluated.
     """
 
     model: str
@@ -51,6 +51,7 @@ class RunResult:
     candidates: str = "all"
     cold: dict[str, Any] | None = None
     begun_from: dict[str, Any] | None = None
+    trained_on: str | None = None
 
 
 def standing(found: EpochReport | Evaluation, objective: Objective) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def train(
     blind = request.split != "search" and bool(stages_of(request.model, params))
     fit = Fit(
         request.model,
-        request.params,
+        _patient(request, params, note),
         view,
         seed=request.seed,
         device=request.device,
@@ -214,3 +214,14 @@ def _why(asked: bool | None, dataset: Dataset) -> str:
     if asked is not None:
         return ""
     return f" (usual for {dataset.protocol} data; --filter-seen or --no-filter-seen decides)"
+
+
+def _patient(
+    request: TrainRequest, params: Mapping[str, Any], note: Callable[[str], None]
+) -> Mapping[str, Any]:
+    """The parameters that were asked for; on test without ``patience``, for when to stop is chosen
+    by what is judged after each epoch."""
+    if request.split == "search" or not params.get("patience"):
+        return request.params
+    note("test is not to say when to stop: patience is for valid, and all epochs are trained")
+    return {**request.params, "patience": 0}

@@ -240,7 +240,7 @@ class Attempt:
                     return self._ended_early("")
                 why, epoch = str(message.get("message")), int(message.get("epoch") or 0)
                 return FitEnding("failed", why, failure, epoch, message.get("measures") or {})
-            case "done" if self.early_end != "give up":
+            case "done" if self.early_end not in ("give up", "enough"):
                 return FitEnding("done")
             case "done" | "stopped" | "yielded":
                 return self._ended_early("")
@@ -339,6 +339,8 @@ class Attempt:
         if self.early_end == "enough":
             return FitEnding("done" if self.trial.still_reason else "pruned", message)
         if self.early_end in ("hand back", "give way"):
+            if self._ended_by_study():
+                return FitEnding("done" if self.trial.still_reason else "pruned", message)
             return FitEnding("handed back", message)
         if self.broken:
             return FitEnding("failed", self.broken, "error", self.reached)

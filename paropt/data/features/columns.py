@@ -11,8 +11,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from paropt.data.encoding import pack_ids
+from paropt.data.log.values.ids import names_no_value
 from paropt.data.reading.arrow import as_text, is_number
 from paropt.data.reading.read import Place
+
+EXACT = 2**24  # whole numbers up to it are float32
+_FLOAT = r"^(-?\d+)\.0*$"
 
 
 @dataclass(frozen=True)
@@ -32,32 +36,80 @@ def encode_column(
 ) -> Column:
     """Numbers as float32 where all values are numbers, unless told ``categorical``; else codes.
 
-    The vocabulary is sorted, so that the order of the rows does not matter.
+    Beside numbers a word for "no value" is a missing one; as a category it is one of its own. The
+    vocabulary is sorted, so that the order of the rows does not matter, and a whole number is one
+    category however it is written (``7``, ``7.0``).
 
     Raises:
-        DataError: a value holds a NUL character, or its type cannot be read.
+        DataError: a value holds a NUL character, is a number that float32 doesn't have or can't
+            tell from others, or its type cannot be read.
     """
     place = place or Place([], [])
     column = place.plain(column, name)
     if not categorical and is_number(column.type):
-        return Column(_numbers(column.cast(pa.float64(), safe=False)))
-    text = as_text(column)
+        return Column(_numbers(column, name, place))
+    text = pc.utf8_trim_whitespace(as_text(column))
     text = pc.if_else(pc.equal(text, ""), None, text)
-    if not categorical:
+    numbers = None if categorical else numbers_in(text)
+    return _codes(text, name, place) if numbers is None else Column(_numbers(numbers, name, place))
+
+
+def numbers_in(text: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """Texts as numbers, words for "no value" as null; None where some are no numbers, or all are
+    such words."""
+    values = pc.if_else(names_no_value(text), None, text)
+    if values.null_count == len(values) > text.null_count:
+        return None
+    for kind in (pa.int64(), pa.float64()):
         try:
-            return Column(_numbers(text.cast(pa.float64())))
+            return values.cast(kind)
         except pa.ArrowInvalid:
-            pass
-    return _codes(text, name, place)
+            continue
+    return None
 
 
-def _numbers(column: pa.ChunkedArray) -> NDArray[np.float32]:
-    with np.errstate(over="ignore"):  # beyond float32: infinite
-        numbers: NDArray[np.float32] = column.to_numpy().astype(np.float32)
+def _numbers(column: pa.ChunkedArray, name: str, place: Place) -> NDArray[np.float32]:
+    exact = column
+    values = column.cast(pa.float64(), safe=False).to_numpy()
+    with np.errstate(over="ignore"):
+        numbers: NDArray[np.float32] = values.astype(np.float32)
+    if np.isinf(numbers).any():
+        row = int(np.argmax(np.isinf(numbers)))
+        what = f"{values[row]:g} is no number to learn from; --where leaves rows out"
+        raise place.fail(row, name, f"{what}, and nothing written is a missing number")
+    _check_apart(exact, numbers, name, place)
     return numbers
 
 
+def _check_apart(
+    column: pa.ChunkedArray, numbers: NDArray[np.float32], name: str, place: Place
+) -> None:
+    """Refuse whole numbers, one in a hundred of which would be another's: ids of categories."""
+    there = numbers[~np.isnan(numbers)]
+    if np.abs(there).max(initial=0) < EXACT or not (np.floor(there) == there).all():
+        return
+    different = pc.count_distinct(column, mode="only_valid").as_py()
+    if len(np.unique(there)) < 0.99 * different:
+        raise place.refuse(
+            name,
+            f"holds {different:,} whole numbers of which float32 tells {len(np.unique(there)):,}"
+            f" apart; say --categorical {name} (of a table: --kind {name}=category) if they"
+            " name something, or write them smaller",
+        )
+
+
+def _written_once(text: pa.ChunkedArray) -> pa.ChunkedArray:
+    """``7.0`` as ``7`` where both are there: files of one log, of which one had gaps."""
+    found = pc.unique(text).drop_null()
+    floats = found.filter(pc.match_substring_regex(found, _FLOAT))
+    whole = pc.replace_substring_regex(floats, _FLOAT, r"\1")
+    if not pc.any(pc.is_in(whole, found)).as_py():
+        return text
+    return pc.replace_substring_regex(text, _FLOAT, r"\1")
+
+
 def _codes(text: pa.ChunkedArray, name: str, place: Place) -> Column:
+    text = _written_once(text)
     found = pc.unique(text).drop_null()
     nul = pc.match_substring(found, "\0")
     if pc.any(nul).as_py():

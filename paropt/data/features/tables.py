@@ -21,7 +21,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from paropt.data.encoding import pack_ids
-from paropt.data.features.columns import encode_column
+from paropt.data.features.columns import encode_column, numbers_in
 from paropt.data.features.fields import FieldOf, Kind, array_path, vocabulary_path, written
 from paropt.data.log.values.ids import encode_ids, missing_ids
 from paropt.data.reading.arrow import (
@@ -291,7 +291,7 @@ def _read_json(path: Path, key: str) -> tuple[pa.Table, dict[str, Kind]]:
         with opened(on_disk(path)) as file:
             if key in line:
                 return pa.json.read_json(file), kinds
-            values = json.load(file)
+            values = json.load(file, object_pairs_hook=_once)
         name = path.name.partition(".")[0]
         rows = [
             {key: one, **value} if isinstance(value, dict) else {key: one, name: value}
@@ -299,13 +299,24 @@ def _read_json(path: Path, key: str) -> tuple[pa.Table, dict[str, Kind]]:
         ]
         if values and all(isinstance(value, str) for value in values.values()):
             kinds[name] = "text"
-        return pa.Table.from_pylist(rows), kinds
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        return pa.table({name: [row.get(name) for row in rows] for name in names}), kinds
     except DAMAGED as error:
         raise damaged(path, error) from None
     except (pa.ArrowException, ValueError, AttributeError) as error:
         raise DataError(
             f"{path} is neither JSON lines with {key!r} nor one object by id: {one_line(error)}"
         ) from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object as JSON means it: what is there twice is no matter of which comes last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} is here twice")
+    return found
 
 
 # -- columns -------------------------------------------------------------------------------------
@@ -350,7 +361,7 @@ def _kind_of(column: pa.ChunkedArray, name: str, separator: str, path: Path) -> 
     values = _values(column, name, path).drop_null()
     if is_number(values.type):
         return "number"
-    if encode_column(values, False).vocabulary is None:
+    if numbers_in(as_text(values)) is not None:
         return "number"
     if separator and pc.any(pc.match_substring(values, separator)).as_py():
         return "categories"

@@ -138,7 +138,7 @@ def _read_ids(path: Path) -> list[str]:
             raise DataError(f"{path} holds {ids.dtype} {list(ids.shape)}, not one id per vector")
         return [v.decode() if isinstance(v, bytes) else str(v) for v in ids.tolist()]
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {one_line(error)}") from None
 

@@ -115,8 +115,9 @@ def guess_columns(layout: Layout, options: ColumnOptions) -> Guess:
         order = None if time else finder.one("order", None, required=False)
     session, item = finder.remaining(session, item, (time, order))
     finder.require(session, item, time or order or ("rows" if options.rows_in_order else None))
+    again = finder.sessions_of_several(session) if kind == "session" and session else ""
     if not finder.found:
-        return Guess()
+        return Guess(said=again)
     chosen = {
         "session_key": session,
         "item_key": item,
@@ -125,7 +126,8 @@ def guess_columns(layout: Layout, options: ColumnOptions) -> Guess:
     }
     untold = options.session_key is None and kind == "user"
     of_users = untold and options.protocol is None and options.session_gap_ms is None
-    return Guess(chosen, of_users, finder.said(kind, session, item, time, order))
+    said = finder.said(kind, session, item, time, order)
+    return Guess(chosen, of_users, f"{said}; {again}" if again else said)
 
 
 def guess_when(layout: Layout) -> tuple[str | None, str | None]:
@@ -240,6 +242,23 @@ class _Finder:
     ) -> str:
         when = f"times {time!r}" if time else f"order {order!r}" if order else "the rows' order"
         return f"columns taken: {kind}s {session!r}, items {item!r}, {when}"
+
+    def sessions_of_several(self, session: str) -> str:
+        """What to say of sessions that are numbered anew for each user; empty where they aren't."""
+        users = [name for name in self.named("user") if name != session]
+        if len(users) != 1:
+            return ""
+        of: dict[str, set[str]] = {}
+        pairs = zip(self.sample.get(session, ()), self.sample.get(users[0], ()), strict=False)
+        for one, user in pairs:
+            of.setdefault(one, set()).add(user)
+        shared = [one for one, its in of.items() if len(its) > 1]
+        if 2 * len(shared) <= len(of):
+            return ""
+        return (
+            f"warning: {session!r} {shared[0]!r} is of several {users[0]!r}; if sessions are"
+            " numbered anew for each, write both into one column, and name it with --session-key"
+        )
 
     # -- by content -------------------------------------------------------------------------
 

@@ -145,7 +145,7 @@ def make_recipe(events: Sequence[Path], given: SplitFiles, options: Options, not
     recipe = _recipe(layouts, splits, format, replace(options, **guess.columns))
     _check(recipe)
     of_users = guess.of_users and not recipe.is_split
-    return replace(recipe, guessed=bool(guess.said), of_users=of_users)
+    return replace(recipe, guessed=bool(guess.columns), of_users=of_users)
 
 
 def _layout(path: Path, schema: Schema, options: Options) -> Layout:

@@ -19,7 +19,7 @@ from paropt.data.log.guessing import guess_columns, guess_when
 from paropt.data.log.options import Options
 from paropt.data.log.rules import DAY_MS
 from paropt.data.log.values.ids import encode_ids
-from paropt.data.log.values.times import to_milliseconds, to_order
+from paropt.data.log.values.times import odd_span, to_milliseconds, to_order
 from paropt.data.reading.arrow import as_text
 from paropt.data.reading.read import Layout, Place, look_at, read_columns, require, skipped
 from paropt.errors import DataError
@@ -117,6 +117,8 @@ def read_asked(
     if gap and schema.time_key:
         events = _last_visits(events, gap, notes)
     timed = schema.time_key is not None
+    if timed and (odd := odd_span(events.time)):
+        notes.append(f"warning: {path}: {odd}")
     keys = (schema.session_key, schema.item_key)
     return Asked(path, sessions.to_pylist(), items, events, table, *keys, timed, notes)
 
@@ -215,7 +217,7 @@ def _left(
 
 def _kind(table: pa.Table, told: Options, notes: list[str]) -> Bools:
     try:
-        kept = of_kind(table.column(told.event_column), told.events)
+        kept, _ = of_kind(table.column(told.event_column), told.events)
     except LookupError:
         kept = np.zeros(table.num_rows, bool)
     if not kept.all():

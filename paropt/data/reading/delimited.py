@@ -339,7 +339,7 @@ def _without_quotes(layout: Layout, table: pa.Table) -> pa.Table:
 def _is_quoted_after_blank(column: pa.ChunkedArray) -> bool:
     """All values are written like ``1, "a"``: to CSV the quote is not at the field's beginning."""
     quoted = pc.match_substring_regex(column, r'^ +"[^"]*" *$')
-    return bool(pc.all(quoted).as_py())
+    return bool(pc.any(quoted).as_py() and pc.all(pc.or_(quoted, _is_nothing(column))).as_py())
 
 
 def _is_quoted(column: pa.ChunkedArray) -> bool:
@@ -354,9 +354,13 @@ def _is_quoted(column: pa.ChunkedArray) -> bool:
     if not pc.all(pc.or_(plain, quoted)).as_py() or not pc.any(quoted).as_py():
         return False
     doubled = pc.match_substring_regex(column, r'^"(?:[^"]|"")*""(?:[^"]|"")*"$')
-    empty = pc.equal(column, "")
     minimal = pc.all(pc.or_(plain, doubled)).as_py()
-    return bool(minimal or pc.all(pc.or_(quoted, empty)).as_py())
+    return bool(minimal or pc.all(pc.or_(quoted, _is_nothing(column))).as_py())
+
+
+def _is_nothing(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """What programs that quote every value write, unquoted, where there is none."""
+    return pc.match_substring_regex(column, r"^ *(NA|NULL|\\N|NaN|nan)? *$")
 
 
 # -- lines, slowly --------------------------------------------------------------------------

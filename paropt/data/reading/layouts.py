@@ -320,11 +320,25 @@ def open_parquet(path: Path) -> pa.parquet.ParquetFile:
         ) from None
 
 
+# what a table format keeps beside its files -> its name
+_VERSIONED = {
+    "_delta_log": "Delta Lake",
+    ".hoodie": "Apache Hudi",
+    "metadata/*.metadata.json": "Apache Iceberg",
+}
+
+
 def _directory(path: Path) -> Layout:
     """A data set of Parquet files; directories named ``column=value`` give a column (Hive)."""
     if (path / "meta.json").is_file():
         what = "a dataset that paropt prepare made, not a log"
         raise DataError(f"{path} is {what}; give it as --data, or prepare its log again")
+    for own, whose in _VERSIONED.items():
+        if any(path.glob(own)):
+            raise DataError(
+                f"{path} is a table of {whose}, with files of versions that are gone; write its"
+                " current rows to Parquet files, and give those"
+            )
     files = sorted(_files(path), key=lambda file: _natural(file.relative_to(path).as_posix()))
     parts = tuple(_part(path, file) for file in files)
     if not parts:

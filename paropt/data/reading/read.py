@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from paropt.data.events import Bools, Ints
 from paropt.data.reading import json_lines
-from paropt.data.reading.arrow import UnknownTypeError, check_known, is_text, plain
+from paropt.data.reading.arrow import UnknownTypeError, as_text, check_known, is_text, plain
 from paropt.data.reading.delimited import SKIP, OnBad, line_of, read_text
 from paropt.data.reading.layouts import (
     DAMAGED,
@@ -150,7 +150,7 @@ def read_columns(
         [n for _, n in parts],
         [row for bad in skipped for row in bad],
     )
-    stacked = _stack(tables)
+    stacked = _stack(tables, [layout for layout, _ in parts])
     if not stacked.num_rows:
         raise DataError(f"{layouts[0].path} has no events")
     return stacked, place
@@ -182,11 +182,36 @@ def _rows_left(
     return np.delete(np.arange(sum(n_rows)), gone)
 
 
-def _stack(tables: list[pa.Table]) -> pa.Table:
-    if any(table.schema != tables[0].schema for table in tables):
-        text = [pa.field(name, pa.string()) for name in tables[0].column_names]
-        tables = [table.cast(pa.schema(text)) for table in tables]
-    return pa.concat_tables(tables)
+def _stack(tables: list[pa.Table], layouts: Sequence[Layout]) -> pa.Table:
+    """One below the other; a column that is not of one type in all of them becomes text."""
+    columns = {}
+    for name in tables[0].column_names:
+        own = [table.column(name) for table in tables]
+        if any(column.type != own[0].type for column in own):
+            of_files = zip(own, layouts, strict=True)
+            own = [as_text(_whole(column, name, layout)) for column, layout in of_files]
+        columns[name] = pa.chunked_array([chunk for column in own for chunk in column.chunks])
+    return pa.table(columns)
+
+
+def _whole(column: pa.ChunkedArray, name: str, layout: Layout) -> pa.ChunkedArray:
+    """Floats that are whole numbers as integers, which other files may hold them as.
+
+    Raises:
+        DataError: some are so large that they may stand for their neighbours.
+    """
+    if not pa.types.is_floating(column.type):
+        return column
+    values = column.drop_null()
+    if pc.any(pc.not_equal(values, pc.floor(values))).as_py():
+        return column
+    exact = {16: 2**11, 32: 2**24, 64: 2**53}[column.type.bit_width]
+    if pc.any(pc.greater_equal(pc.abs(values), float(exact))).as_py():
+        raise DataError(
+            f"{layout.path}: column {name!r} holds {column.type}, which is not exact from {exact}"
+            " on, and another file holds it as another type; write it as integers or text in all"
+        )
+    return column.cast(pa.int64())
 
 
 def _line_of(layout: Layout, row: int) -> int:

@@ -1,7 +1,7 @@
-"""Looks at a test set that no database saw: ``train --split full`` on this machine.
+"""Looks at a test set that no database saw: ``train --split full`` and ``evaluate`` here.
 
 Each is a line of a file under ``PAROPT_HOME``; the next final test counts them in its database. The
-same training again is the same look.
+same training again is the same look, and so is its model evaluated.
 """
 
 from __future__ import annotations
@@ -9,13 +9,35 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from paropt.machine.home import paropt_home
 from paropt.results.final.looks_at_test import Look
+from paropt.training.run_result import RunResult
+
+
+def note_look(outcome: RunResult, beside: Sequence[str] = ()) -> str:
+    """Note that a training, or a saved model, was judged on the test set; what to say of it.
+
+    ``beside`` are the models that were judged with it as one.
+    """
+    what: dict[str, Any] = {
+        "params": outcome.params,
+        "seed": outcome.seed,
+        "epochs": outcome.epochs,
+    }
+    if (trained := outcome.trained_on or outcome.split) != "full":
+        what["split"] = trained
+    if beside:
+        what["with"] = sorted(beside)
+    found = look_here(outcome.fingerprint, f"paropt train, {outcome.model}", what)
+    return (
+        f"this was look {found} at the test set, which 'paropt final' counts; what is chosen by"
+        " such numbers needs another test set"
+    )
 
 
 def look_here(fingerprint: str, who: str, what: Mapping[str, Any]) -> int:

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from paropt.search.history.history import Record, best_first
+from paropt.search.history.history import RETRAINED, Record, best_first
 from paropt.training.evaluation.objective import Objective
 
 
@@ -50,14 +50,15 @@ def device_seconds(records: Iterable[Record]) -> float:
 
 
 def _shared(one: Record, successor: Record) -> float:
-    """The seconds of the epochs that two attempts have in common: told again, not run again."""
-    total = 0.0
+    """The seconds of an attempt that its successor has too: of epochs told again, not run again,
+    and of such that it forgot as it trained them again."""
+    common = 0.0
     theirs = successor.curves.get("seconds", ())
     for mine, same in zip(one.curves.get("seconds", ()), theirs, strict=False):
         if mine != same:
             break
-        total += mine or 0.0
-    return total
+        common += mine or 0.0
+    return common + min(one.seconds - common, float(successor.meta.get(RETRAINED, 0.0)))
 
 
 def since_better(lineages: Sequence[Record], objective: Objective) -> int:

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 OPEN = ("RUNNING", "WAITING")
 LOST = "lost"  # why an attempt ended that another one continues
+RETRAINED = "retrained_seconds"  # of epochs that the same record no longer holds
 BEYOND = "constraint"  # why a trial ended whose model is beyond a limit
 
 
@@ -134,8 +135,9 @@ class Record:
 
     @cached_property
     def seconds(self) -> float:
-        """Device seconds of training and ranking."""
-        return float(sum(took for took in self.curves.get("seconds", ()) if took is not None))
+        """Device seconds of training and ranking, of epochs that were trained again too."""
+        told = sum(took for took in self.curves.get("seconds", ()) if took is not None)
+        return float(told + self.meta.get(RETRAINED, 0.0))
 
     def curve(self, objective: Objective) -> Curve:
         """What every epoch is worth."""

@@ -58,9 +58,12 @@ class Space:
         chosen = {parameter.name for parameter in self.searched}
         return any(chosen & set(parameter.when) for parameter in self.searched)
 
-    def walk(self, choose: Choose) -> Config:
-        """A configuration made by asking ``choose`` for every searched parameter in force."""
-        config: Config = {}
+    def walk(self, choose: Choose, config: Config | None = None) -> Config:
+        """A configuration made by asking ``choose`` for every searched parameter in force.
+
+        It is built in ``config``, an empty one, where ``choose`` may see what there is so far.
+        """
+        config = {} if config is None else config
         for parameter in self.parameters:
             if parameter.holds(config):
                 chosen = choose(parameter) if parameter.searched else parameter.choices[0]

@@ -33,7 +33,10 @@ class CostModel:
     """
 
     def __init__(self, sizes: Array, seconds: Array) -> None:
-        self.middle, self.scale = sizes.mean(0), sizes.std(0) + 1e-9
+        # where all have the same, nobody knows what another would cost
+        self.tells = sizes.std(0) > 1e-9
+        sizes = sizes[:, self.tells]
+        self.middle, self.scale = sizes.mean(0), sizes.std(0)
         design, wanted = self._features(sizes), np.log(seconds)
         found = []
         for ridge in RIDGES:
@@ -51,7 +54,7 @@ class CostModel:
 
     def at(self, sizes: Array) -> Array:
         """Seconds of ``sizes`` [m, columns]: [m]."""
-        return np.asarray(np.exp(self._features(sizes) @ self.weights))
+        return np.asarray(np.exp(self._features(sizes[:, self.tells]) @ self.weights))
 
 
 def sizes_of(space: Space, config: Config) -> Array:

@@ -32,7 +32,7 @@ from paropt.search.space.parameter import Parameter
 from paropt.search.space.space import Choose, Config, Space
 from paropt.search.strategy.epoch_costs import CostModel, EpochCosts
 from paropt.search.strategy.pruning import complete_choice
-from paropt.search.strategy.tpe import Proposer, Told
+from paropt.search.strategy.tpe import Proposer, Told, tells
 from paropt.storage import trial_rows
 from paropt.training.evaluation.objective import Objective
 
@@ -183,11 +183,10 @@ class Sampler:
         return Proposal(next(free, None))
 
     def _informed(self, lineages: Sequence[Record]) -> bool:
-        # one beyond a limit has no value, and tells where not to look
         if self.options["name"] not in SAMPLERS:
             return True
-        # and one that waits to go on is to be better
-        telling = sum(record.scored or record.outcome == "beyond" for record in lineages)
+        # one that waits to go on is to be better
+        telling = sum(map(tells, lineages))
         return self.options["name"] == "tpe" and telling >= self._startup
 
     def _candidates(

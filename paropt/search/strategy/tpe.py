@@ -56,6 +56,12 @@ class Seen:
     rank: Rank | None
 
 
+def tells(record: Record) -> bool:
+    """Whether a trial that ended says where to look, or where not to: one that is beyond a limit,
+    diverged or was out of memory has no value."""
+    return record.scored or record.outcome == "beyond" or (record.failed and record.state != "FAIL")
+
+
 class Told:
     """What the trials of a study tell; each that ended is asked once."""
 
@@ -121,7 +127,7 @@ class Proposer:
     def draw(self, rng: np.random.Generator) -> Config:
         """One configuration; the same for the same numbers."""
         drawn: dict[str, Any] = {}
-        config: Config = {}  # so far
+        so_far: Config = {}
 
         def choose(parameter: Parameter) -> Any:
             if parameter.count == 1:
@@ -130,12 +136,11 @@ class Proposer:
                 group = self._group_of[parameter.label]
                 places = group.good.sample(rng, self.candidates)
                 values = [group.values(place) for place in places]
-                merit = group.improvement(places) - self._log_seconds(config, group, values)
+                merit = group.improvement(places) - self._log_seconds(so_far, group, values)
                 drawn.update(values[int(merit.argmax())])
-            config[parameter.name] = drawn[parameter.label]
             return drawn[parameter.label]
 
-        return self.space.walk(choose)
+        return self.space.walk(choose, so_far)
 
     def _log_seconds(
         self, config: Config, group: Group, values: Sequence[Mapping[str, Any]]

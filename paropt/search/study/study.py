@@ -12,7 +12,14 @@ from sqlalchemy.engine import URL, Connection, Engine
 
 from paropt.errors import ParoptError, StudyError, did_you_mean
 from paropt.search.history.budgets import Budgets, device_seconds, since_better
-from paropt.search.history.history import LOST, History, best_first, counts, searched_values
+from paropt.search.history.history import (
+    LOST,
+    RETRAINED,
+    History,
+    best_first,
+    counts,
+    searched_values,
+)
 from paropt.search.space.file import from_json
 from paropt.search.space.space import Space
 from paropt.search.strategy.pruning import complete_pruner
@@ -279,7 +286,8 @@ class Study:
             self.history.refresh(connection)
             failed = [record for record in self.history.lineages() if record.failed]
             for record in failed:
-                system = {trial_rows.META: {**record.meta, "attempt": 1}}
+                meta = {key: value for key, value in record.meta.items() if key != RETRAINED}
+                system = {trial_rows.META: {**meta, "attempt": 1}}
                 trial_rows.copy_trial(connection, record.id, self._id, system)
         return len(failed)
 

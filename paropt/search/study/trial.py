@@ -12,7 +12,13 @@ from sqlalchemy.engine import Connection
 
 from paropt.errors import StudyError
 from paropt.names import memory_words
-from paropt.search.history.history import BEYOND, History, Record, constraint_attributes
+from paropt.search.history.history import (
+    BEYOND,
+    RETRAINED,
+    History,
+    Record,
+    constraint_attributes,
+)
 from paropt.search.strategy.first_looks import GAVE_WAY, FirstLook
 from paropt.search.strategy.pruning import reason_to_prune, stands_still
 from paropt.search.study.definition import StudyDefinition
@@ -56,6 +62,12 @@ class Trial:
         self._definition, self._history = definition, history
         self._transaction, self._token = transaction, token
         self._curves: dict[str, list[Any]] = {k: list(v) for k, v in record.curves.items()}
+        # what an attempt reported was judged then, beside those that there were
+        own = [one for one in history.records.values() if one.root == record.root]
+        self._judged = max((len(epochs.reports(one.curves)) for one in own), default=0)
+        self._latest: EpochReport | None = None
+        self._retrained: dict[str, float] = {}
+        self._valued = record.value is not None
         self.id = record.id
         self.number = record.number
         self.root = record.root
@@ -90,8 +102,10 @@ class Trial:
         """Stores what an epoch ended in; True if the trial should end, or give way to others.
 
         Whatever was reported of later epochs is dropped: a second attempt that starts from zero
-        reports them again. Nothing is stored of an epoch after one that the trial stands still
-        with: how soon its training hears of that would else be seen in its curve.
+        reports them again. What one that goes on tells again is there already. Neither is judged
+        by the pruner once more, whose bar has risen meanwhile. Nothing is stored of an epoch after
+        one that the trial is pruned by, or stands still with: how soon its training hears of that
+        would else be seen in its curve.
 
         Raises:
             TrialLost: see the class.
@@ -99,24 +113,47 @@ class Trial:
             ValueError: the study's metric is missing or not finite.
         """
         epoch = _with_value(epoch, self._objective)
-        if self.still_reason is not None:
+        if self._has_ended:
             return True
+        if epoch != self._latest:
+            if epochs.holds(self._curves, epoch):
+                return False
+            self._forget_from(epoch.epoch)
+            self._latest = epoch
         self._curves = epochs.extended(self._curves, epoch)
+        meta = {**self._meta, "epochs": self.epochs, **self._retrained}
         with self._transaction() as connection:
             self._hold(connection)
             trial_rows.set_curve(connection, self.id, self._curves, self._curve)
             trial_rows.set_attrs(connection, "user", self.id, self._reached())
-            if self.epochs != self._meta["epochs"]:
-                self._meta["epochs"] = self.epochs
-                trial_rows.set_attrs(connection, "system", self.id, {trial_rows.META: self._meta})
+            if meta != self._meta:
+                trial_rows.set_attrs(connection, "system", self.id, {trial_rows.META: meta})
+            if self._retrained and self._valued:  # by an epoch that there may be no more
+                best = self.best
+                trial_rows.set_state(connection, self.id, "RUNNING", best[1] if best else None)
+                end = {"epoch": best[0]} if best else {}
+                trial_rows.set_attrs(connection, "system", self.id, {trial_rows.END: end})
             self._history.refresh(connection)
             if self._first_look is not None:
                 self.gives_way = self._first_look.over(connection, self.id)
-        self.prune_reason = self._reason_to_prune()
+        self._meta = meta
+        if self._judged < epoch.epoch < self.epochs:
+            self.prune_reason = self._reason_to_prune()
         if self.prune_reason is None:
             self.still_reason = self._reason_to_rest(epoch.epoch)
-        ends = self.prune_reason is not None or self.still_reason is not None
-        return ends or self.gives_way is not None
+        return self._has_ended or self.gives_way is not None
+
+    @property
+    def _has_ended(self) -> bool:
+        """Whether the study has no use for another epoch of it."""
+        return self.prune_reason is not None or self.still_reason is not None
+
+    def _forget_from(self, epoch: int) -> None:
+        """What was reported from there on is trained again; its time was spent all the same."""
+        took = self._curves.get("seconds", [])[epoch - 1 :]
+        if spent := sum(seconds for seconds in took if seconds is not None):
+            before = self._retrained.get(RETRAINED, self._meta.get(RETRAINED, 0.0))
+            self._retrained = {RETRAINED: before + spent}
 
     def goes_on(self, epoch: int) -> bool:
         """Whether an attempt that resumes after ``epoch`` has anything to do: one before it may
@@ -158,12 +195,16 @@ class Trial:
         )
 
     def complete(self, note: str | None = None) -> None:
-        """All epochs are done, or more would bring nothing; the value is the best epoch's.
+        """All epochs are done, or more would bring nothing; the value is the best epoch's. One
+        that the study had pruned, of which its training heard too late, is pruned.
 
         Raises:
             StudyError: no epoch was reported.
         """
-        self._end("COMPLETE", "complete", note or self.still_reason or "")
+        if self.prune_reason is not None:
+            self.prune()
+        else:
+            self._end("COMPLETE", "complete", note or self.still_reason or "")
 
     def prune(self, reason: str | None = None) -> None:
         """Stopped early; the value is the best epoch's so far."""
@@ -189,8 +230,12 @@ class Trial:
     def hand_back(self, reason: str) -> None:
         """Lets another slot go on with this trial; the trainer here has ended already.
 
-        Until somebody does, it has the value of its best epoch so far.
+        Until somebody does, it has the value of its best epoch so far. One that has ended by what
+        it reported last has ended.
         """
+        if self._has_ended:
+            self.complete()
+            return
         with self._transaction() as connection:
             held = trial_rows.hold(connection, self.id)
             if (
@@ -208,9 +253,10 @@ class Trial:
                 end["epoch"] = best[0]
             if self._curves:  # as where it ends
                 trial_rows.set_curve(connection, self.id, self._curves, self._curve)
-            trial_rows.set_attrs(
-                connection, "system", self.id, {trial_rows.OWNER: {}, trial_rows.END: end}
-            )
+            system: dict[str, Any] = {trial_rows.OWNER: {}, trial_rows.END: end}
+            if best:
+                system |= constraint_attributes(self._objective, self._values(end), end)
+            trial_rows.set_attrs(connection, "system", self.id, system)
 
     # -- inside a transaction -------------------------------------------------------------------
 

@@ -207,18 +207,18 @@ class TrialQueue:
         state = attrs.get(trial_rows.STATE, {})
         if state.get("state") == "stop":
             return StudyEnded("stopped", f"study {self.name!r} was stopped")
-        if state.get("state") == "pause":
-            message = state.get("failures")
-            return StudyEnded("failures", message) if message else None
-        if overdue(connection, attrs):
+        if overdue(connection, attrs):  # also while it pauses: nobody is to wait for that
             message = f"study {self.name!r} has had the time that --timeout gave it"
             return StudyEnded("timeout", message)
         if spent := self._spent(attrs.get(trial_rows.DEVICE_SECONDS)):
             return spent
-        message = failures.alike(self.history.lineages(), state.get("since", 0.0), self.name)
-        if message:
-            self._state.set_in(connection, "pause", {"failures": message})
-            return StudyEnded("failures", message)
+        if state.get("state") == "pause":
+            failed = state.get("failures")
+            return StudyEnded("failures", failed) if failed else None
+        alike = failures.alike(self.history.lineages(), state.get("since", 0.0), self.name)
+        if alike:
+            self._state.set_in(connection, "pause", {"failures": alike})
+            return StudyEnded("failures", alike)
         return None
 
     def spent(self) -> bool:

@@ -113,6 +113,16 @@ def extended(curves: Curves, report: EpochReport) -> dict[str, list[Any]]:
     return found
 
 
+def holds(curves: Curves, report: EpochReport) -> bool:
+    """Whether the columns have this very epoch, whatever comes after it."""
+    at = report.epoch - 1
+    own = extended(curves, report)
+    told = max(map(len, curves.values()), default=0)
+    return at < told and all(
+        (*curves.get(name, ())[at : at + 1], None)[0] == values[at] for name, values in own.items()
+    )
+
+
 def reports(curves: Curves) -> list[EpochReport]:
     """The records of columns, one per epoch that reported a metric, in their order."""
     metrics = [name for name in curves if name not in COLUMNS]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from paropt.data.encoding import stranger_numbers
 from paropt.data.events import Events as RawEvents
+from paropt.data.log.filtering.filters import as_whole
 from paropt.data.log.sessions_file import Asked, read_asked
 from paropt.errors import ModelError
 from paropt.training.batches.events import Events
@@ -140,7 +141,9 @@ def file_events(
         columns=_complete(knowledge, raw.columns, len(items)),
         users=_users(knowledge, raw, n_sessions),
     )
-    return events, [*asked.notes, *_lacking(asked, knowledge, user_key)]
+    unknown = [] if knowledge.needs.unknown_items else _unknown_items(asked, saved)
+    unread = _unread(asked, knowledge, columns, user, user_key)
+    return events, [*asked.notes, *unknown, *_lacking(asked, knowledge, user_key), *unread]
 
 
 def _check_times(asked: Asked, saved: SavedModel) -> None:
@@ -155,6 +158,51 @@ def _check_times(asked: Asked, saved: SavedModel) -> None:
             f"{asked.path} has no times, and model {saved.meta['model']!r} needs them as it was"
             " trained; name their column with --time-key"
         ) from None
+
+
+def _unknown_items(asked: Asked, saved: SavedModel) -> list[str]:
+    """What to say of items that the model doesn't know: how many events, and whether it knows one
+    of them by another spelling."""
+    ids = saved.item_ids.tolist()
+    known = set(ids)
+    texts = asked.items.to_pylist()
+    strange = [text for text in texts if text not in known]
+    if not strange:
+        return []
+    codes = np.flatnonzero([text not in known for text in texts])
+    many = int(np.isin(asked.events.item, codes).sum())
+    told = (
+        f"{many:,} of {len(asked.events):,} events are of items that the model doesn't know, as"
+        f" {strange[0]!r}"
+    )
+    numbers = {as_whole(text): text for text in ids}
+    for text in strange:
+        if own := numbers.get(as_whole(text)):
+            return [f"warning: {told}; {text!r} may be the model's {own!r}, written otherwise"]
+    return [told]
+
+
+def _unread(
+    asked: Asked,
+    knowledge: Knowledge,
+    columns: Mapping[str, NDArray[Any]],
+    user: NDArray[np.int32] | None,
+    user_key: str,
+) -> list[str]:
+    """What to say of columns that hold values, of which the model knows none."""
+    read = {knowledge.sources[name]: values for name, values in columns.items()}
+    if user is not None:
+        read[user_key] = user
+    told = []
+    for name, values in read.items():
+        nothing = np.isnan(values) if values.dtype.kind == "f" else values < 0
+        found = asked.table.column(name).drop_null()
+        if len(found) and len(values) and nothing.all():
+            told.append(
+                f"{asked.path}: the model knows no value of column {name!r} (as"
+                f" {found[0].as_py()!r}), so it is unknown throughout"
+            )
+    return told
 
 
 def _lacking(asked: Asked, knowledge: Knowledge, user_key: str) -> list[str]:

@@ -68,11 +68,17 @@ def numbers(values: pa.ChunkedArray) -> NDArray[np.float32]:
 
 
 def index_of(values: pa.Array | pa.ChunkedArray, words: Sequence[str]) -> NDArray[np.int32]:
-    """Where each value is among ``words`` [n] int32, −1 where it isn't."""
+    """Where each value is among ``words`` [n] int32, −1 where it isn't.
+
+    Blanks around a value are none of it, and a whole number may be written as ``7.0``.
+    """
     if not len(words):
         return np.full(len(values), -1, np.int32)
     known = pa.array(list(words), pa.string())
-    found = pc.fill_null(pc.index_in(pc.cast(values, pa.string()), value_set=known), -1)
+    text = pc.utf8_trim_whitespace(pc.cast(values, pa.string()))
+    found = pc.index_in(text, value_set=known)
+    whole = pc.replace_substring_regex(text, r"^(-?\d+)\.0*$", r"\1")
+    found = pc.fill_null(pc.coalesce(found, pc.index_in(whole, value_set=known)), -1)
     return np.asarray(found.to_numpy(zero_copy_only=False), np.int32)
 
 

@@ -95,6 +95,35 @@ def test_who_is_unknown_gets_what_is_popular(data: Path, tmp_path: Path) -> None
     assert "session b has no item that the model knows" in done.stderr
 
 
+def test_items_that_are_unknown_are_counted_and_other_spellings_named(
+    data: Path, tmp_path: Path
+) -> None:
+    """An item of the session is left out; the numbers would be of the others, without a word."""
+    log, live = tmp_path / "log.csv", tmp_path / "live.csv"
+    rows = [f"s{s},{100 + (s + k) % 7},{1_700_000_000 + 50_000 * s + k}" for s in range(60)
+            for k in range(3)]  # fmt: skip
+    log.write_text("\n".join(["SessionId,ItemId,Time", *rows]) + "\n")
+    prepare([log], tmp_path / "data", options=Options(min_support=1))
+    fit = Fit("markov", {}, open_dataset(tmp_path / "data").view("search"), seed=1)
+    list(fit.epochs())
+    save_model(tmp_path / "m", fit)
+
+    def told(*items: str) -> str:
+        lines = [f"a,{item},{1_700_000_000 + k}" for k, item in enumerate(items)]
+        live.write_text("\n".join(["SessionId,ItemId,Time", *lines]) + "\n")
+        done = paropt("recommend", tmp_path / "m", "--sessions", live, "--top", 1)
+        assert done.exit_code == 0, done.output
+        return done.stderr
+
+    assert "doesn't know" not in told("101", "102")
+    assert "1 of 2 events are of items that the model doesn't know, as 'new'\n" in told(
+        "101", "new"
+    )
+    said = told("101", "102", "0103", "104.0")
+    assert "warning: 2 of 4 events are of items that the model doesn't know, as '0103'" in said
+    assert "'0103' may be the model's '103', written otherwise" in said
+
+
 def test_names_may_come_from_another_table(data: Path, tmp_path: Path) -> None:
     live, table = tmp_path / "live.csv", tmp_path / "shop.csv"
     live.write_text("a;p2;01/05/2014 10:00:00;click\n")

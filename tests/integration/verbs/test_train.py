@@ -19,7 +19,7 @@ KEYS = {
     "model", "metrics", "targets", "unknown", "seconds", "events_per_second", "params",
     "fingerprint", "seed", "split", "ties", "filter_seen", "threads", "device", "epochs", "floor",
     "best_epoch", "stage", "loss", "saved", "extra", "metric", "interval", "with_misses",
-    "sessions", "tied", "conservative", "stderr", "candidates", "begun_from", "cold",
+    "sessions", "tied", "conservative", "stderr", "candidates", "begun_from", "cold", "trained_on",
 }  # fmt: skip
 
 

@@ -47,6 +47,14 @@ def test_columns_times_and_their_format_are_remembered(tmp_path: Path) -> None:
     assert sessions(asked(tmp_path, text, time_format="%d/%m/%Y %H:%M")) == {"v": ["a", "b"]}
 
 
+def test_times_in_another_unit_than_the_logs_are_warned_of(tmp_path: Path) -> None:
+    log = LOG | {"time_format": "ms"}
+    found = asked(tmp_path, "sku,when,visitor\nb,1704067200,v\n", log)
+    assert any("warning" in note and "another unit or form" in note for note in found.notes)
+    found = asked(tmp_path, "sku,when,visitor\nb,1704067200000,v\n", log)
+    assert not any("warning" in note for note in found.notes)
+
+
 def test_what_is_said_goes_before_what_is_remembered(tmp_path: Path) -> None:
     text = "visitor,sku,when,other,at\nv,a,x,p,2\nv,b,y,q,1\n"
     found = asked(tmp_path, text, LOG, item_key="other", time_key="at")

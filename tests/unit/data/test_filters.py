@@ -77,6 +77,10 @@ def spoil_column(at: int, value: str) -> Spoil:
         (2, "1700000000", "ts < '2020-12-31'"),
         (2, "1700000000", "ts < '2020-12-31T00:00:00Z'"),
         (7, "1e3", "price < 100"),
+        (6, "False", "paid != false"),
+        (6, "FALSE", "not paid = false"),
+        (6, "0", "paid = true"),
+        (6, " False", "paid in (true)"),
     ],
 )
 def test_a_condition_leaves_rows_out(tmp_path: Path, at: int, value: str, where: str) -> None:
@@ -103,13 +107,18 @@ def test_types_of_parquet_are_compared_as_what_they_are(tmp_path: Path) -> None:
     frame["paid"] = [n % 4 != 3 for n in range(20)]
     path = tmp_path / "log.parquet"
     frame.to_parquet(path)
-    for where in ("Quantity > 0", "paid = true", "Quantity is not null", "not paid = false"):
+    for where in (
+        *("Quantity > 0", "paid = true", "Quantity is not null", "not paid = false"),
+        *("paid != 'False'", "paid like 't%'"),
+    ):
         assert step(left(path, where=(where,)), "where") == (15, 5, 3), where
     assert step(left(path, where=("ts >= '2020-09-14'",)), "where") == (16, 4, 4)
     with pytest.raises(DataError, match=r"'Quantity' holds numbers.*write it unquoted"):
         left(path, where=("Quantity > '0'",))
     with pytest.raises(DataError, match=r"'paid' holds bool.*compares it with 1"):
         left(path, where=("paid = 1",))
+    with pytest.raises(DataError, match=r"'paid' holds true and false.*compares it with 'paid'"):
+        left(path, where=("paid = 'paid'",))
 
 
 @pytest.mark.parametrize(
@@ -150,8 +159,37 @@ def test_columns_and_values_that_do_not_fit_are_named(tmp_path: Path) -> None:
         DataError, match=r"log\.csv:2: column 'Country': 'France' is no number, and"
     ):
         left(path, where=("Country > 0",))
+    with pytest.raises(DataError, match=r"log\.csv:2: .*'France' is neither true nor false"):
+        left(path, where=("Country != true",))
     with pytest.raises(DataError, match="none of 20 events is left after the step 'where'"):
         left(path, where=("Quantity > 1",))
+
+
+@pytest.mark.parametrize("text", ["1 Oct 2020", "2020-10", "10/2020"])
+def test_a_text_that_is_no_time_is_not_compared_with_times(tmp_path: Path, text: str) -> None:
+    with pytest.raises(DataError, match=r"'ts' holds times, and --where compares it with"):
+        left(log(tmp_path), where=(f"ts >= '{text}'",))
+
+
+def test_times_are_compared_as_the_log_writes_them(tmp_path: Path) -> None:
+    """Letter by letter 16/01 comes after 02/02, and every row would stay."""
+    form = "%d/%m/%Y %H:%M"
+    days = ["16/01/2020", "20/01/2020", "01/02/2020", "02/02/2020", "03/02/2020"]
+
+    def spoil(rows: list[list[str]]) -> None:
+        for n, row in enumerate(rows):
+            row[2] = f"{days[n // 4]} 10:0{n % 4}"
+
+    path = log(tmp_path, spoil)
+    for text, sessions in (
+        ("01/02/2020", 3),
+        ("01/02/2020 10:00", 3),
+        ("2020-02-01", 3),
+        ("20/01/2020", 4),
+    ):
+        dataset = left(path, time_format=form, where=(f"ts >= '{text}'",))
+        assert step(dataset, "where")[1] == sessions, text
+    assert step(left(path, time_format=form, where=("ts != 'unknown'",)), "read") == (20, 5, 4)
 
 
 # -- ids ------------------------------------------------------------------------------------
@@ -248,3 +286,18 @@ def test_endless_conditions_are_refused(text: str) -> None:
 def test_a_number_beyond_64_bits_is_compared_all_the_same(tmp_path: Path) -> None:
     path = log(tmp_path)
     assert left(path, where=("Quantity < 99999999999999999999999999",))
+
+
+def test_what_cannot_be_compared_exactly_is_one_sentence(tmp_path: Path) -> None:
+    path = log(tmp_path, spoil_column(3, str(2**53 + 1)))
+    with pytest.raises(DataError, match=r"--where 'Quantity = 1\.5' compares numbers that are too"):
+        left(path, where=("Quantity = 1.5",))
+
+
+def test_a_kind_that_no_row_has_is_said(tmp_path: Path) -> None:
+    told: list[str] = []
+    path = log(tmp_path, spoil_column(5, "Spain "))
+    chosen = Options(min_support=1, event_column="Country", events=("Spain", "Frnace", "France"))
+    dataset = prepare([path], tmp_path / "out", options=chosen, note=told.append)
+    assert step(dataset, "read") == (20, 5, 4), "a blank after a kind is none of it"
+    assert "warning: no row has 'Frnace' in column 'Country'" in told

@@ -112,6 +112,24 @@ def test_what_is_said_is_not_guessed(tmp_path: Path) -> None:
         taken(tmp_path, head, row, session_key="usr", item_key="item_id")
 
 
+def test_sessions_that_are_numbered_anew_for_each_user_are_warned_of(tmp_path: Path) -> None:
+    rows = [f"{s},u{u},{i},{1_700_000_000 + u}" for u in range(4) for s in (1, 2) for i in "ab"]
+    path = tmp_path / "log.csv"
+
+    def said(head: str) -> str:
+        path.write_text("\n".join([head, *rows]))
+        told: list[str] = []
+        make_recipe([path], {}, Options(), told.append)
+        return " ".join(told)
+
+    assert "warning: 'session_id' '1' is of several 'user_id'" in said("session_id,user_id,item,ts")
+    assert "several 'user_id'" in said("SessionId,user_id,ItemId,Time"), (
+        "also where none is guessed"
+    )
+    rows = [f"{s}-{u},u{u},{i},{1_700_000_000 + u}" for u in range(4) for s in (1, 2) for i in "ab"]
+    assert "warning" not in said("session_id,user_id,item,ts")
+
+
 def test_gzip_and_parquet_are_looked_into_too(tmp_path: Path) -> None:
     frame = pd.DataFrame({"user": [1], "item": ["a"], "x": ["2020-01-01"], "date": ["monday"]})
     frame.to_parquet(tmp_path / "log.parquet")

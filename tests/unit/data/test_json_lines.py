@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet
@@ -164,6 +165,42 @@ def test_directories_that_are_no_log(tmp_path: Path) -> None:
     pa.parquet.write_table(pa.table({"s": pa.array([], pa.int64())}), log / "b.parquet")
     with pytest.raises(DataError, match=r"b\.parquet has no events"):
         read_columns([look_at(log)], ["s"])
+
+
+@pytest.mark.parametrize(
+    ("own", "whose"),
+    [
+        ("_delta_log/0.json", "Delta Lake"),
+        (".hoodie/hoodie.properties", "Apache Hudi"),
+        ("metadata/v1.metadata.json", "Apache Iceberg"),
+    ],
+)
+def test_a_table_with_versions_is_refused(tmp_path: Path, own: str, whose: str) -> None:
+    """Its files hold rows that were deleted or written anew since."""
+    log = tmp_path / "log"
+    log.mkdir()
+    pa.parquet.write_table(pa.table({"s": [1]}), log / "a.parquet")
+    assert look_at(log).names == ("s",)
+    (log / own).parent.mkdir()
+    (log / own).write_text("{}")
+    with pytest.raises(DataError, match=f"is a table of {whose}, with files of versions"):
+        look_at(log)
+
+
+def test_numbers_of_files_that_differ_in_type_are_the_same_numbers(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.mkdir()
+    of_float = pa.table({"s": [20_000_000_100.0, 7.0], "t": [1, 2]})
+    pa.parquet.write_table(of_float, log / "a.parquet")
+    pa.parquet.write_table(pa.table({"s": ["20000000100", "x"], "t": [3, 4]}), log / "b.parquet")
+    table, _ = read_columns([look_at(log)], ["s", "t"])
+    assert table.column("s").to_pylist() == ["20000000100", "7", "20000000100", "x"]
+    assert table.column("t").to_pylist() == [1, 2, 3, 4], "alike in both, so it stays a number"
+    pa.parquet.write_table(
+        pa.table({"s": pa.array(np.float32([20_000_101])), "t": [1]}), log / "a.parquet"
+    )
+    with pytest.raises(DataError, match=r"a\.parquet: column 's' holds float, which is not exact"):
+        read_columns([look_at(log)], ["s", "t"])
 
 
 def test_columns_that_came_later_may_lack_in_older_files(tmp_path: Path) -> None:

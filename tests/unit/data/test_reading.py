@@ -56,6 +56,17 @@ def test_a_tsv_that_a_program_quoted_is_read_without_its_quotes(
     assert read(written(tmp_path / "log.tsv", text.getvalue())) == rows
 
 
+@pytest.mark.parametrize("nothing", ["NA", "NULL", r"\N", ""])
+def test_quotes_go_where_some_values_are_missing(tmp_path: Path, nothing: str) -> None:
+    """R's ``write.table`` quotes every text but NA."""
+    rows = [("1", "A 1", "5"), ("2", nothing, "6"), ("3", "B 2", "7")]
+    lines = ["s\ti\tt", '1\t"A 1"\t5', f"2\t{nothing}\t6", '3\t"B 2"\t7']
+    assert read(written(tmp_path / "log.tsv", "\n".join(lines))) == rows
+    blanks = ["s, i, t", '1, "A 1", 5', f"2, {nothing}, 6", '3, "B 2", 7']
+    found = read(written(tmp_path / "log.csv", "\n".join(blanks)))
+    assert [str(item).strip() for _, item, _ in found] == ["A 1", nothing, "B 2"]
+
+
 @pytest.mark.parametrize("name", ["log.csv", "log.csv.gz"])
 @pytest.mark.parametrize("n_rows", [40, 60_000])
 def test_a_line_end_in_a_quoted_value_is_read_in_files_of_any_size(

@@ -102,6 +102,27 @@ def test_an_order_without_duplicates_is_global() -> None:
     assert timed.time.tolist() == [3, 0, 2, 1]
 
 
+def test_a_global_order_stays_one_where_a_number_is_there_twice() -> None:
+    """Sessions 0 … 9 of three events, the last one first in the file; one row is there twice."""
+    session = np.repeat(np.arange(9, -1, -1), 3)
+    order = np.arange(30).reshape(10, 3)[::-1].ravel()
+    order[1] = order[0]
+    raw = Events(session, np.zeros(30, int), np.zeros(30, int), np.arange(30))
+    timed = number_by_order(raw, order, base=0)
+    assert timed.time[session == 0].tolist() == [0, 1, 2]
+    assert timed.time[session == 9].tolist() == [27, 28, 29], "equal ones by their rows"
+
+
+def test_positions_may_begin_anywhere_near_the_beginning() -> None:
+    """Two of ten sessions have lost their first events: positions all the same."""
+    session = np.repeat(np.arange(9, -1, -1), 3)
+    order = np.tile([1, 2, 3], 10)
+    order[:6] += 2
+    raw = Events(session, np.zeros(30, int), np.zeros(30, int), np.arange(30))
+    timed = number_by_order(raw, order, base=0)
+    assert timed.time.tolist() == list(range(30)), "sessions follow each other as in the file"
+
+
 def test_a_gap_must_be_longer_than_the_limit() -> None:
     log = Events(np.array([0, 0, 0, 1]), np.arange(4), np.array([0, 100, 201, 202]), np.arange(4))
     cut, names = cut_at_gaps(log, pa.array(["ann", "bob"]), 100)

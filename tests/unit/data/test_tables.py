@@ -249,3 +249,53 @@ def test_many_values_are_said(tmp_path: Path) -> None:
     (tmp_path / "items.csv").write_text(f"ItemId,tags\na,{tags}\nb,1\n")
     made(tmp_path, said, item_features=(tmp_path / "items.csv",), list_separator="|")
     assert any("'tags' has 1,500 values for one of the items" in line for line in said)
+
+
+def fields_of(folder: Path, name: str, text: str, **options: Any) -> tuple[Dataset, Any]:
+    (folder / name).write_text(text)
+    dataset = made(folder, item_features=(folder / name,), **options)
+    return dataset, dataset.fields("items")
+
+
+def test_an_object_by_id_has_every_field_that_some_item_has(tmp_path: Path) -> None:
+    text = '{"a": {"brand": "x"}, "b": {"brand": "y", "price": 1.5}, "c": {"price": 2}}'
+    dataset, found = fields_of(tmp_path, "items.json", text)
+    assert {name: kept.kind for name, kept in found.items()} == {
+        "brand": "category",
+        "price": "number",
+    }
+    price = catalogue(dataset.view("full")).items.numbers("price").tolist()
+    assert price[1:3] == [1.5, 2.0] and np.isnan([price[0], price[3]]).all()
+    with pytest.raises(DataError, match=r"items\.json .*'a' is here twice"):
+        fields_of(tmp_path, "items.json", '{"a": {"brand": "x"}, "a": {"brand": "y"}}')
+
+
+def test_a_word_for_no_value_is_no_number_and_no_category(tmp_path: Path) -> None:
+    _, found = fields_of(tmp_path, "items.csv", "ItemId,price\na,1.5\nb,NA\nc,null\nd,2\n")
+    assert found["price"].kind == "number"
+
+
+def test_whole_numbers_that_would_be_one_are_refused(tmp_path: Path) -> None:
+    """REES46's category ids: as float32 all of them are 2.0530136e+18."""
+    ids = [2053013555631882655 + 2**20 * n for n in range(4)]
+    text = "ItemId,kind\n" + "".join(f"{i},{n}\n" for i, n in zip("abcd", ids, strict=True))
+    with pytest.raises(DataError, match=r"'kind' holds 4 whole numbers of which float32 tells 1 "):
+        fields_of(tmp_path, "items.csv", text)
+    _, found = fields_of(tmp_path, "items.csv", text, categorical=("kind",))
+    assert (found["kind"].kind, found["kind"].size) == ("category", 4)
+    with pytest.raises(DataError, match="holds 2 whole numbers of which float32 tells 1 apart"):
+        fields_of(tmp_path, "items.csv", "ItemId,kind\na,16777216\nb,16777217\n")
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "1e39"])
+def test_what_is_no_float32_is_refused(tmp_path: Path, value: str) -> None:
+    text = f"ItemId,price\na,1.5\nb,{value}\nc,2\n"
+    with pytest.raises(DataError, match=r"items\.csv:3: column 'price': .* is no number to learn"):
+        fields_of(tmp_path, "items.csv", text)
+
+
+def test_a_whole_number_is_one_category_however_it_is_written(tmp_path: Path) -> None:
+    """A column with a gap is written by pandas as floats; and blanks are no part of a value."""
+    text = "ItemId,kind\na,1.0\nb,1\nc, 2.50\nd,007\n"
+    _, found = fields_of(tmp_path, "items.csv", text, categorical=("kind",))
+    assert list(found["kind"].vocabulary) == ["007", "1", "2.50"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -139,14 +140,31 @@ def test_a_span_that_no_log_has_is_said() -> None:
     def days(*texts: str) -> np.ndarray:
         return np.array(texts, "datetime64[ms]").astype(np.int64)
 
-    assert odd_span(days("1990-01-01", "2024-05-06")) is None
+    assert odd_span(days("1995-01-01", "2024-05-06")) is None
     assert odd_span(days()) is None
     said = odd_span(days("1970-01-01", "2024-05-06"))
     assert said is not None
     assert said.startswith(
-        "times go from 1970-01-01 to 2024-05-06, and 1 of 2 are not from 1990 to 20"
+        "times go from 1970-01-01 to 2024-05-06, and 1 of 2 are not from 1995 to 20"
     )
     assert odd_span(days("2014-01-01", "2608-05-06")) is not None
+
+
+def test_ticks_of_net_are_no_nanoseconds(place: Place) -> None:
+    ticks = pa.chunked_array([[638_396_640_000_000_000, 638_396_676_000_000_000]])
+    with pytest.raises(DataError, match=r"log\.csv:2: column 't': 638396640000000000 looks like"):
+        to_milliseconds(ticks, "t", place)
+    assert to_milliseconds(ticks, "t", place, "ns").tolist() == [638396640000, 638396676000]
+
+
+@pytest.mark.parametrize("column", [[1012024, 11012024], ["1012024", "11012024"]])
+def test_a_date_of_digits_has_all_of_them(place: Place, column: list[Any]) -> None:
+    """1012024 may be the first or the tenth of January."""
+    with pytest.raises(DataError, match=r"log\.csv:2: .*'1012024' is no time of the form"):
+        to_milliseconds(pa.chunked_array([column]), "t", place, "%d%m%Y")
+    full = pa.chunked_array([["01012024", "11012024"]])
+    found = to_milliseconds(full, "t", place, "%d%m%Y")
+    assert (found // 86_400_000).tolist() == [19723, 19733]
 
 
 def test_which_times_cannot_be_read(place: Place) -> None:

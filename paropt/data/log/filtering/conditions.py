@@ -26,8 +26,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 Value = float | int | str | bool
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A text with ``%`` and ``_``."""
+
+    text: str
+
+
 # gives a column in a form that can be compared with such a value
-Fetch = Callable[[str, Value | None], tuple[pa.ChunkedArray, Any]]
+Fetch = Callable[[str, Value | Pattern | None], tuple[pa.ChunkedArray, Any]]
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w.]))"
@@ -191,11 +200,11 @@ class _Parser:
         self.expect(")")
         return values
 
-    def pattern(self) -> str:
+    def pattern(self) -> Pattern:
         value = self.literal()
         if not isinstance(value, str):
             raise self.wrong("'like' takes a 'text'")
-        return value
+        return Pattern(value)
 
 
 # -- what holds -----------------------------------------------------------------------------
@@ -226,10 +235,9 @@ def _is_in(column: str, values: Sequence[Value]) -> Holds:
     return holds
 
 
-def _is_like(column: str, pattern: str) -> Holds:
+def _is_like(column: str, pattern: Pattern) -> Holds:
     def holds(fetch: Fetch) -> pa.ChunkedArray:
-        texts, _ = fetch(column, "")
-        return pc.match_like(texts, pattern)
+        return pc.match_like(*fetch(column, pattern))
 
     return holds
 

@@ -14,14 +14,22 @@ from numpy.typing import NDArray
 
 from paropt.data.events import Bools, Ints
 from paropt.data.log.command import option_text
-from paropt.data.log.filtering.conditions import Condition, Value, parse_condition
+from paropt.data.log.filtering.conditions import Condition, Pattern, Value, parse_condition
 from paropt.data.log.formats import Schema
 from paropt.data.log.options import Options
 from paropt.data.log.values.ids import missing_ids
-from paropt.data.log.values.times import parse_moment, to_milliseconds, to_numbers
+from paropt.data.log.values.times import (
+    UNITS,
+    parse_moment,
+    to_milliseconds,
+    to_numbers,
+    unreadable_times,
+)
 from paropt.data.reading.arrow import as_text, is_moment, is_number, is_text
 from paropt.data.reading.read import Place
+from paropt.errors import DataError
 
+_TRUE, _FALSE = ("true", "1", "1.0"), ("false", "0", "0.0")
 _A_NUMBER = "number, and --where compares it with one"
 _WHOLE = re.compile(r"\s*\+?(-?)0*(\d+)(?:\.0*)?\s*")
 
@@ -58,20 +66,22 @@ def filters(
         yield Filter("ids", option_text("drop_ids", options.drop_ids), ~named)
 
 
-def of_kind(column: pa.ChunkedArray, kinds: tuple[str, ...]) -> Bools:
-    """Which rows [rows] are one of these kinds, as text or as the same whole number (4, 4.0).
+def of_kind(column: pa.ChunkedArray, kinds: tuple[str, ...]) -> tuple[Bools, list[str]]:
+    """Which rows [rows] are one of these kinds, as text or as the same whole number (4, 4.0); and
+    the kinds that no row is of.
 
     Raises:
         LookupError: none is; the message lists kinds that there are.
     """
     encoded = _encoded(column)
-    seen = pc.cast(encoded.dictionary, pa.string()).to_pylist()
-    wanted = {*kinds, *map(as_whole, kinds)}
-    codes = [code for code, text in enumerate(seen) if text in wanted or as_whole(text) in wanted]
+    texts = pc.cast(encoded.dictionary, pa.string()).to_pylist()
+    seen = [as_whole((text or "").strip()) for text in texts]
+    wanted = {as_whole(kind.strip()): kind for kind in kinds}
+    codes = [code for code, text in enumerate(seen) if text in wanted]
     if not codes:
-        raise LookupError(", ".join(map(repr, seen[:5])))
+        raise LookupError(", ".join(map(repr, texts[:5])))
     found: Bools = np.isin(_codes(encoded), codes)
-    return found
+    return found, [kind for written, kind in wanted.items() if written not in seen]
 
 
 def as_whole(text: str | None) -> str:
@@ -142,10 +152,17 @@ def _named(table: pa.Table, schema: Schema, ids: tuple[str, ...]) -> Bools:
 
 
 def _holds(condition: Condition, table: pa.Table, place: Place, schema: Schema) -> Bools:
-    def fetch(name: str, value: Value | None) -> tuple[pa.ChunkedArray, Any]:
+    def fetch(name: str, value: Value | Pattern | None) -> tuple[pa.ChunkedArray, Any]:
         return _Compared(table.column(name), name, place, schema).with_value(value)
 
-    return np.asarray(pc.fill_null(condition.holds(fetch), False), bool)
+    try:
+        return np.asarray(pc.fill_null(condition.holds(fetch), False), bool)
+    except pa.ArrowInvalid:  # whole numbers beside fractions that these cannot be made
+        raise DataError(
+            f"{place.layouts[0].path}: --where {condition.text!r} compares numbers that are too"
+            " large to be compared exactly; write whole numbers without a fraction, up to"
+            " 9223372036854775807"
+        ) from None
 
 
 class _Compared:
@@ -158,14 +175,14 @@ class _Compared:
         self.schema = schema
         self.there = ~_empty(column)
 
-    def with_value(self, value: Value | None) -> tuple[pa.ChunkedArray, Any]:
+    def with_value(self, value: Value | Pattern | None) -> tuple[pa.ChunkedArray, Any]:
         kind = self.column.type
         if value is None:
             return self.spread(np.ones(int(self.there.sum()), bool)), None
+        if isinstance(value, Pattern):
+            return self.texts(), value.text
         if isinstance(value, bool):
-            if pa.types.is_boolean(kind):
-                return self.column, value
-            return self.texts(), str(value).lower()
+            return self.truths(value), value
         if isinstance(value, int | float):
             if not (is_text(kind) or is_number(kind)):
                 raise self.place.refuse(
@@ -173,8 +190,54 @@ class _Compared:
                 )
             values, place = self.column.filter(pa.array(self.there)), self.place.of(self.there)
             return self.spread(to_numbers(values, self.name, place, _A_NUMBER)), value
-        moment = _moment(value) if self.is_time() else None
+        if pa.types.is_boolean(kind):
+            return self.column, self.truth(value)
+        moment = self.moment(value) if self.is_time() else None
         return (self.texts(), value) if moment is None else (self.times(), moment)
+
+    def truths(self, value: bool) -> pa.ChunkedArray:
+        """True and false, as programs write them: True, TRUE, 1."""
+        if pa.types.is_boolean(self.column.type):
+            return self.column
+        written = pc.utf8_lower(pc.utf8_trim_whitespace(as_text(self.column)))
+        true, false = (pc.is_in(written, pa.array(words)) for words in (_TRUE, _FALSE))
+        neither = np.asarray(pc.invert(pc.or_(true, false)), bool) & self.there
+        if neither.any():
+            row = int(np.argmax(neither))
+            raise self.place.fail(
+                row,
+                self.name,
+                f"{as_text(self.column)[row].as_py()!r} is neither true nor false, and --where"
+                f" compares it with {str(value).lower()}",
+            )
+        return pc.if_else(pa.array(self.there), true, pa.scalar(None, pa.bool_()))
+
+    def truth(self, text: str) -> bool:
+        word = text.strip().lower()
+        if word in (*_TRUE, *_FALSE):
+            return word in _TRUE
+        raise self.place.refuse(
+            self.name, f"holds true and false, and --where compares it with {text!r}"
+        )
+
+    def moment(self, text: str) -> int | None:
+        """Milliseconds of a time written as the log's are, or by ISO 8601; None for a word."""
+        form = self.schema.time_format if self.name == self.schema.time_key else None
+        if form and form != "iso" and form not in UNITS:
+            written = pa.chunked_array([pa.array([text.strip()])])
+            for own in (form, form.split()[0]):  # the day alone will do
+                if not unreadable_times(written, self.name, self.place, own).any():
+                    return int(to_milliseconds(written, self.name, self.place, own)[0])
+        try:
+            return parse_moment(text)
+        except ValueError:
+            if not any(map(str.isdigit, text)):
+                return None
+        raise self.place.refuse(
+            self.name,
+            f"holds times, and --where compares it with {text!r}; write 2017-10-16 or"
+            " 2017-10-16T12:00Z, or as the log's --time-format says",
+        )
 
     def is_time(self) -> bool:
         return self.name == self.schema.time_key or is_moment(self.column.type)
@@ -197,10 +260,3 @@ class _Compared:
         whole = np.zeros(len(self.there), values.dtype)
         whole[self.there] = values
         return pa.chunked_array([pa.array(whole, mask=~self.there)])
-
-
-def _moment(text: str) -> int | None:
-    try:
-        return parse_moment(text)
-    except ValueError:
-        return None

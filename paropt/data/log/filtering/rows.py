@@ -9,14 +9,14 @@ from paropt.data.events import Bools
 from paropt.data.log.command import option_text
 from paropt.data.log.filtering.filters import filters, of_kind, raw_codes
 from paropt.data.log.filtering.funnel import Funnel, Step
-from paropt.data.log.options import Recipe
+from paropt.data.log.options import Note, Recipe
 from paropt.data.reading.arrow import as_text
 from paropt.data.reading.read import Place
 from paropt.errors import DataError
 
 
 def sifted(
-    recipe: Recipe, table: pa.Table, place: Place, funnel: Funnel
+    recipe: Recipe, table: pa.Table, place: Place, funnel: Funnel, note: Note
 ) -> tuple[pa.Table, Place, Bools | None]:
     """The rows that the filters leave, counted where any do; and which are of the wanted kind.
 
@@ -24,7 +24,7 @@ def sifted(
         DataError: none is left.
     """
     schema, options = recipe.schema, recipe.options
-    kept = _kept(recipe, table)
+    kept = _kept(recipe, table, note)
     applied = list(filters(table, place, schema, options, kept))
     if kept is None and not applied and not place.skipped:
         return table, place, None
@@ -56,14 +56,18 @@ def none_left(recipe: Recipe, n_rows: int, step: Step) -> str:
     )
 
 
-def _kept(recipe: Recipe, table: pa.Table) -> Bools | None:
+def _kept(recipe: Recipe, table: pa.Table, note: Note) -> Bools | None:
     schema = recipe.schema
     if not schema.event_column:
         return None
     try:
-        return of_kind(as_text(table.column(schema.event_column)), schema.events)
+        kept, absent = of_kind(as_text(table.column(schema.event_column)), schema.events)
     except LookupError as error:
         raise DataError(
             f"no row of {recipe.layouts[0].path} has {' or '.join(schema.events)} in column"
             f" {schema.event_column!r}; it has {error}"
         ) from None
+    if absent:
+        words = " or ".join(map(repr, absent))
+        note(f"warning: no row has {words} in column {schema.event_column!r}")
+    return kept

@@ -33,7 +33,8 @@ _COMPACT = {
     14: "%Y%m%d%H%M%S",
     17: "%Y%m%d%H%M%S and milliseconds",
 }
-_EARLIEST_YEAR = 1990  # of a log that nobody asks about
+_EARLIEST_YEAR = 1995  # of a log that nobody asks about
+_TICKS = (6.2767e17, 6.6247e17)  # of .NET, 1990 to 2099; as ns they are of 1989 and 1990
 _DAY_MS = 86_400_000
 _BLOCK = 1 << 20  # times that are looked at at once
 _EARLIEST_MS, _LATEST_MS = -62_135_596_800_000, 253_402_300_799_999  # years 1 to 9999
@@ -43,6 +44,8 @@ _DATE_ONLY = r"^\d{4}-\d\d-\d\d$"
 _WITH_HOUR = r"[ T]\d\d"
 
 
+# directives of strptime that are a fixed number of digits
+_DIGITS = {"Y": 4, "m": 2, "d": 2, "y": 2, "H": 2, "M": 2, "S": 2, "j": 3}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 _DURATION_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
@@ -76,7 +79,7 @@ def parse_moment(text: str) -> int:
 
 
 def odd_span(times: Ints) -> str | None:
-    """What to say of times (milliseconds) that are not all from 1990 to next year; else None."""
+    """What to say of times (milliseconds) that are not all from 1995 to next year; else None."""
     if not len(times):
         return None
     first, last = np.array([times.min(), times.max()], "datetime64[ms]").astype("datetime64[D]")
@@ -333,6 +336,13 @@ def _of_digits(values: Ints, n_digits: int) -> tuple[Ints, Bools]:
 
 def _guess_unit(values: NDArray[Any], name: str, place: Place) -> str:
     low, high = float(values.min()), float(values.max())
+    if _TICKS[0] <= low and high < _TICKS[1]:
+        raise place.fail(
+            0,
+            name,
+            f"{values[0]} looks like .NET ticks, ten million a second since the year 1; write"
+            " (ticks - 621355968000000000) / 10000 as ms, or say --time-format ns if it isn't",
+        )
     for unit, (_, least, most) in UNITS.items():
         if least <= low and high < most:
             return unit
@@ -425,8 +435,18 @@ def _parsed(column: pa.ChunkedArray, time_format: str) -> tuple[Ints, NDArray[np
 
     encoded = pc.dictionary_encode(column).combine_chunks()
     texts = encoded.dictionary.to_pandas()
+    if width := _width(time_format):  # 1012024 is the first of January or the tenth
+        texts = texts.where(texts.str.strip().str.len() == width)
     try:
         stamps = pd.to_datetime(texts, format=time_format, utc=True, errors="coerce")
     except ValueError as error:
         raise DataError(f"--time-format {time_format!r}: {error}") from None
     return encoded.indices.to_numpy(), stamps.dt.tz_localize(None).to_numpy("datetime64[ms]")
+
+
+def _width(time_format: str) -> int:
+    """How many digits a time has in a format of nothing but numbers; 0 for any other."""
+    parts = time_format.split("%")[1:]
+    if "%" + "%".join(parts) != time_format or any(part not in _DIGITS for part in parts):
+        return 0
+    return sum(_DIGITS[part] for part in parts)
