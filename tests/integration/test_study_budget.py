@@ -176,6 +176,39 @@ def test_device_hours_count_over_all_slots_and_attempts(create: Create) -> None:
     assert more.summary()["device_seconds"]["spent"] == 7.0 + 3.0 + 2.0
 
 
+def test_device_hours_count_what_a_trial_trains_again(create: Create) -> None:
+    """Handed back after 7 s of three epochs; the next attempt has another checkpoint, or none."""
+    study = create(LARGE, device=100.0)
+    trial = study.next_trial({})
+    assert trial is not None
+    for epoch, seconds in enumerate((4.0, 2.0, 1.0), 1):
+        trial.report(EpochReport(epoch, {"mrr@20": 0.5}, seconds=seconds))
+    trial.hand_back("its worker left")
+    trial = study.next_trial({})
+    assert trial is not None
+    trial.report(EpochReport(1, {"mrr@20": 0.5}, seconds=4.0))  # told again by a checkpoint
+    trial.report(EpochReport(2, {"mrr@20": 0.5}, seconds=8.0))
+    assert study.summary()["device_seconds"]["spent"] == 7.0 + 8.0
+    (lost,) = study.running()
+    study.requeue(lost.id, "it was lost", lost.token)
+    trial = study.next_trial({})
+    assert trial is not None
+    trial.report(EpochReport(1, {"mrr@20": 0.5}, seconds=16.0))
+    assert study.summary()["device_seconds"]["spent"] == 7.0 + 8.0 + 16.0
+    trial.fail("error", "no")
+    assert study.retry_failed() == 1
+    trial = study.next_trial({})
+    assert trial is not None
+    trial.report(EpochReport(1, {"mrr@20": 0.5}, seconds=32.0))
+    assert study.summary()["device_seconds"]["spent"] == 7.0 + 8.0 + 16.0 + 32.0
+
+
+def test_a_pause_ends_with_the_time_that_there_was(create: Create) -> None:
+    study = create(timeout=0.0)
+    study.set_state("pause")
+    assert ended(study).reason == "timeout"
+
+
 def test_pause_stop_and_run_reach_every_process(create: Create) -> None:
     study, elsewhere = create(), create()
     study.set_state("pause")

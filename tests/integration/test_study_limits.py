@@ -14,6 +14,7 @@ from paropt.results.export import export
 from paropt.results.pages.markdown import markdown
 from paropt.results.pages.study_page import study_page
 from paropt.results.searched import Searched
+from paropt.results.spend_curve import best_within, points
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.overview import overview
 from paropt.search.study.study import Study
@@ -83,6 +84,20 @@ def test_what_is_beyond_a_limit_never_wins(create: Any, module_database_url: str
     assert [trial.constraints["parameters<=10"] for trial in stored] == [0.1, 8.9, 0.0, -0.5]
     assert [trial.value for trial in stored] == [0.9, None, 0.5, 0.4]
     assert stored[0].user_attrs["beyond"] == "parameters 11 is above 10"
+    found = points(study)
+    won = best_within(found, 1e9, study.definition.objective)
+    assert won is not None and (won.trial, won.best) == (2, 0.5), "nor at a spend"
+
+
+def test_what_waits_beyond_a_limit_is_not_listed_as_the_best(create: Any) -> None:
+    study = create(constraints=["parameters<=10"], budget=3)
+    finish(given(study), 0.5)
+    waits = given(study)
+    waits.report(EpochReport(1, {"mrr@20": 0.9, "parameters": 11.0}))
+    waits.hand_back("its worker left")
+    with study.transaction() as connection:
+        (listed,) = [one for one in overview(connection).studies if one["study"] == study.name]
+    assert listed["best"]["trial"] == study.summary()["best"]["trial"] == 0
 
 
 def test_what_is_beyond_a_limit_sets_no_bar(create: Any) -> None:

@@ -92,6 +92,42 @@ def test_a_training_that_is_judged_on_test_is_a_look(
     assert len(looks()) == before + 2
 
 
+def test_a_saved_model_judged_on_test_is_a_look(paropt: Paropt, shop: Path, tmp_path: Path) -> None:
+    """Two that were trained on train and are told apart by test; what ``train`` counted is none."""
+
+    def looks() -> int:
+        return len(looks_here(open_dataset(shop).fingerprint))
+
+    plain = ("--data", shop, "--threads", "1", "--epochs", "1")
+    for seed in (1, 2):
+        more = ("--seed", seed, "--save", tmp_path / f"m{seed}")
+        paropt("train", "--params", PARAMS, *plain, "--split", "search", *more)
+    before = looks()
+    paropt("evaluate", tmp_path / "m1", "--data", shop)
+    assert looks() == before, "that was valid"
+    for seed in (1, 2, 1):
+        done = paropt("evaluate", tmp_path / f"m{seed}", "--data", shop, "--split", "full")
+        assert f"this was look {before + seed if seed == 2 else looks()} at" in done.stderr
+    assert looks() == before + 2
+    paropt("train", "--params", PARAMS, *plain, "--split", "full", "--save", tmp_path / "full")
+    trained = looks()
+    paropt("evaluate", tmp_path / "full", "--data", shop)
+    assert looks() == trained, "the same number again"
+
+
+def test_test_does_not_say_when_to_stop(paropt: Paropt, shop: Path) -> None:
+    """With patience 1 a training on train ends as soon as valid falls."""
+    given = dict(pair.split("=") for pair in PARAMS.split(","))
+    given |= {"n_epochs": "9", "patience": "1", "learning_rate": "1.5"}
+    params = ",".join(f"{name}={value}" for name, value in given.items())
+    plain = ("--data", shop, "--threads", "1", "--json")
+    stopped = json.loads(paropt("train", "--params", params, *plain, "--split", "search").stdout)
+    assert stopped["epochs"] < 9
+    done = paropt("train", "--params", params, *plain, "--split", "full")
+    assert json.loads(done.stdout)["epochs"] == 9
+    assert "patience is for valid, and all epochs are trained" in done.stderr
+
+
 def test_train_for_people(paropt: Paropt, shop: Path) -> None:
     done = paropt("train", "--params", PARAMS, "--data", shop, "--epochs", "1", "--threads", "1")
     lines = done.stdout.splitlines()

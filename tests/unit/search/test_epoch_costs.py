@@ -138,3 +138,13 @@ def test_a_sampler_looks_for_what_promises_most_for_a_second() -> None:
     # SASRec costs a millionth, and that is not what decides between models
     counts = [sum(one["model"] == "gru4rec" for one in found) for found in (aside, per_second)]
     assert counts[0] == counts[1]
+
+
+def test_what_all_trials_have_alike_tells_nothing() -> None:
+    """The second column is .3 throughout, but for rounding that its spread is made of."""
+    rng = np.random.default_rng(3)
+    for _ in range(100):
+        sizes = np.column_stack([rng.normal(size=12), np.full(12, 0.1) + 0.2])
+        model = CostModel(sizes, np.exp(sizes[:, 0]))
+        here, there = model.at(np.array([[0.0, 0.3], [0.0, 5.0]]))
+        assert here == there

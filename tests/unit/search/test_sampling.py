@@ -174,6 +174,18 @@ def test_tpe_keeps_away_from_what_ran_out_of_memory() -> None:
     assert counts(history.all())["pruned"] == 0  # out of memory is a failure, not a result
 
 
+def test_what_ran_out_of_memory_is_enough_to_begin_with() -> None:
+    """Else TPE would wait for ten values where hardly any configuration has one."""
+    sampler, history = sampler_of(space_of(WIDE)), History(0)
+    for number in range(12):
+        assert sampler.propose(history) is None or number >= 10
+        config = sampler.draw(history)
+        assert config is not None
+        why = ("oom", "diverged")[number % 2]
+        add(history, sampler, config, "PRUNED", None, why)
+    assert sampler.propose(history) is not None
+
+
 def test_tpe_is_the_same_for_the_same_history() -> None:
     space = space_of(GRID | WIDE)
     drawn = [draws(sampler_of(space), 15) for _ in range(2)]

@@ -207,3 +207,23 @@ def test_of_equal_promises_the_cheapest_is_taken() -> None:
     # each the least of 24 that are evenly spread over 0 to 2
     assert np.mean([one["momentum"] for one in drawn]) < 0.2
     assert np.mean([one["momentum"] for one in plain]) > 0.5
+
+
+@pytest.mark.parametrize("loss", [{"fixed": {"loss": "b"}}, {"choices": ["b"]}])
+def test_a_cost_is_seen_where_a_condition_has_one_value(loss: dict[str, Any]) -> None:
+    """``n_sample`` is in force as long as the loss is b, which nobody chooses."""
+    search: dict[str, Any] = {
+        "n_sample": {"type": "categorical", "choices": [64, 256, 1024], "when": {"loss": "b"}}
+    }
+    if choices := loss.get("choices"):
+        search = {"loss": {"type": "categorical", "choices": choices}, **search}
+    space = from_json({"model": "gru4rec", "fixed": loss.get("fixed", {}), "search": search})
+    seen: list[float] = []
+
+    class Costs:
+        def at(self, sizes: Any) -> Any:
+            seen.extend(np.exp(sizes[:, -1]).round().tolist())
+            return np.ones(len(sizes))
+
+    Proposer(space, [], 24, lambda model: Costs()).draw(np.random.default_rng(1))
+    assert set(seen) == {64, 256, 1024}
