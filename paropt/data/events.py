@@ -92,10 +92,13 @@ def number_by_order(events: Events, order: NDArray[Any], base: int) -> Events:
     return replace(events, time=time)
 
 
+MOST_ALIKE = 0.9  # of the numbers of an order that may differ where it restarts
+
+
 def restarts(events: Events, order: NDArray[Any]) -> bool:
-    """Whether an order is one of positions in sessions: most sessions begin among its first
-    quarter, where only a quarter of them would if it went on through the whole log."""
-    if not len(order) or len(np.unique(order)) == len(order):
+    """Whether an order is one of positions in sessions: numbers are there again and again, and most
+    sessions begin among the lowest quarter of them."""
+    if len(np.unique(order)) > MOST_ALIKE * len(order):
         return False
     begins = np.full(int(events.session.max()) + 1, np.inf)
     np.minimum.at(begins, events.session, order)

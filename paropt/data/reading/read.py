@@ -190,7 +190,8 @@ def _stack(tables: list[pa.Table], layouts: Sequence[Layout]) -> pa.Table:
         if any(column.type != own[0].type for column in own):
             of_files = zip(own, layouts, strict=True)
             own = [as_text(_whole(column, name, layout)) for column, layout in of_files]
-        columns[name] = pa.chunked_array([chunk for column in own for chunk in column.chunks])
+        chunks = [chunk for column in own for chunk in column.chunks]
+        columns[name] = pa.chunked_array(chunks, own[0].type)
     return pa.table(columns)
 
 

@@ -113,6 +113,14 @@ def test_a_global_order_stays_one_where_a_number_is_there_twice() -> None:
     assert timed.time[session == 9].tolist() == [27, 28, 29], "equal ones by their rows"
 
 
+def test_a_global_order_may_be_one_of_users_who_were_all_there_from_the_beginning() -> None:
+    session = np.tile(np.arange(5), 20)
+    order = np.arange(100)
+    order[50] = 49
+    raw = Events(session, np.zeros(100, int), np.zeros(100, int), np.arange(100))
+    assert number_by_order(raw, order, base=0).time.tolist() == list(range(100))
+
+
 def test_positions_may_begin_anywhere_near_the_beginning() -> None:
     """Two of ten sessions have lost their first events: positions all the same."""
     session = np.repeat(np.arange(9, -1, -1), 3)
