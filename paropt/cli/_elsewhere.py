@@ -27,6 +27,12 @@ class Scheduler:
     sbatch: str
     print_script: bool
 
+    def check_reach(self, storage: str | None, listen: str | None) -> None:
+        """Raises a ParoptError where slots on other machines could not reach the database."""
+        from paropt.launch.slots.elsewhere import check_reach
+
+        check_reach(storage, listen)
+
     @property
     def returns(self) -> bool:
         """Whether the launch ends at once, while its slots begin."""

@@ -110,7 +110,8 @@ def _show_standing(outcome: RunResult) -> None:
     """What the numbers stand on."""
     found, objective = asdict(outcome), Objective(outcome.metric)
     protocol = EvaluationProtocol.from_json(found).words()
-    left_out = f"; {outcome.unknown:,} left out as unknown to training" if outcome.unknown else ""
+    why = "left out: training never saw their item, or none before it"
+    left_out = f"; {outcome.unknown:,} {why}" if outcome.unknown else ""
     rules = "" if by_itself(found) else f"{left_out}; {protocol}"
     click.echo(f"\n{coverage(found)}{rules}")
     value = outcome.metrics.get(outcome.metric)

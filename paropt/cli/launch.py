@@ -193,6 +193,8 @@ def launch(
     if options["keep_optimiser"] and options["begin"] is None:
         raise click.UsageError("--keep-optimiser takes up that of a saved model; say --from")
     asked = LaunchRequest(sampler=sampler or {}, pruner=pruner or {}, **options)
+    if scheduler is not None:
+        scheduler.check_reach(asked.storage, asked.listen)
     checkpoints = checkpoint_place(checkpoint_dir)
     with (
         create_or_resume(asked, note=say) as opened,

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from paropt.errors import EXIT_FAILURE, ParoptError, did_you_mean
+from paropt.errors import EXIT_FAILURE, EXIT_INTERRUPTED, ParoptError, did_you_mean
 from paropt.version import __version__
 
 # verb -> (module of paropt.cli, its line in `paropt --help`); the function has the verb's name,
@@ -71,6 +71,13 @@ class LazyGroup(click.Group):
             hint = did_you_mean(args[0], VERBS, "'paropt --help' lists them")
             ctx.fail(f"no verb '{args[0]}'; {hint}")
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            sys.exit(EXIT_INTERRUPTED)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

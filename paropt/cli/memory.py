@@ -32,6 +32,7 @@ def memory(
     paropt memory shop --reset --user 4711
     paropt memory shop --reset
     """
+    from paropt.results.words import counted
     from paropt.training.fitting.memory import digest, facts_of, forget
     from paropt.training.recommending.memory_rows import export, forget_user, one_user
     from paropt.training.saved_model.saved import load_model
@@ -39,12 +40,12 @@ def memory(
     saved = load_model(directory)
     before = facts_of(saved.model)
     if file is not None:
-        say(f"{export(saved, directory, file):,} rows written to {file}")
+        say(f"{counted(export(saved, directory, file), 'row')} written to {file}")
     if reset and user is not None:
-        say(f"{forget_user(saved, directory, user):,} rows forgotten")
+        say(f"{counted(forget_user(saved, directory, user), 'row')} forgotten")
     elif reset:
         forget(directory, saved.meta, saved.model)
-        say(f"{before.rows if before else 0:,} rows forgotten")
+        say(f"{counted(before.rows if before else 0, 'row')} forgotten")
     facts = facts_of(saved.model)
     found: dict[str, Any] = {"model": saved.meta["model"], "memory": None}
     if facts is not None:

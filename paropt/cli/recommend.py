@@ -138,8 +138,8 @@ def recommend(
     # the file is looked at before torch is imported, which takes seconds
     header = read_header(directory)
     options = options_of(given)
-    read = [*header.meta.get("facts", {}).get("columns", {}), options.user_key]
-    further = [name for name in (*read, header.meta.get("user_key")) if name]
+    users = (options.user_key, header.meta.get("user_key"))
+    further = [*header.sources.values(), *filter(None, users)]
     asked = read_asked(file, options, header.log, further)
     more = _item_files(item_features, item_vectors, item_features_key, list_separator)
     if more and others:
@@ -168,6 +168,10 @@ def recommend(
         if top > (left := offer.left(saved.n_items)):
             say(f"--top {top} asks for more than the {left:,} items that there are to recommend")
         _say_empty(known.empty)
+        if update_memory:
+            from paropt.training.recommending.memory_rows import check_memory
+
+            check_memory(saved, directory)
         show = _Show(called, as_json)
         for found in recommend(saved, known, top, filter_seen, offer):
             show(found)
@@ -220,11 +224,16 @@ class _Show:
     def __init__(self, names: Mapping[str, str] | None, as_json: bool) -> None:
         self.names = names
         self.as_json = as_json
-        if not as_json:
+        self.begun = False
+
+    def _begin(self) -> None:
+        if not (self.begun or self.as_json):
             columns = ("session", "rank", "item", "score", "by", "name")
-            click.echo("\t".join(columns if names is not None else columns[:-1]))
+            click.echo("\t".join(columns if self.names is not None else columns[:-1]))
+        self.begun = True
 
     def __call__(self, found: Recommendation) -> None:
+        self._begin()
         if self.as_json:
             items = [self._object(*pair) for pair in zip(found.items, found.scores, strict=True)]
             told = {"session": found.session, "popular": found.popular, "items": items}

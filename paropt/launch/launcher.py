@@ -334,7 +334,7 @@ def _finish(opened: OpenedStudy, local: Crew, signals: int, report: bool) -> dic
         if all(ending["reason"] in ("failures", "trainer", "failed", "died") for ending in endings):
             raise StudyError(message)
         err.print(f"Warning: {message}", markup=False)
-    if signals or any(ending["reason"] == "left" for ending in endings):
+    if report and (signals or any(ending["reason"] == "left" for ending in endings)):
         err.print(f"stopped; {quoted('launch', '--study', name)} goes on from here", markup=False)
     for message in dict.fromkeys(_messages(endings, *OVER)):
         err.print(message, markup=False)

@@ -39,7 +39,10 @@ MEANINGS = {
         "a published one"
     ),
     "interval": "95% bootstrap interval: what other sessions of the same days would change",
-    "left out": "targets whose item training never saw, so that no model can rank it",
+    "left out": (
+        "targets whose item training never saw, so that no model can rank it, or before which "
+        "there is no item that it saw"
+    ),
     "ensemble": (
         "several seeds as one model: for each target every seed's scores are standardised (less "
         "their mean over all items, divided by their standard deviation), and averaged"

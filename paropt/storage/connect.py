@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -144,7 +145,13 @@ class Storage:
         return f"Storage({self.describe()!r})"
 
 
-def open_storage(url: str | None = None, *, listen: str | None = None, wait: float = 0) -> Storage:
+def open_storage(
+    url: str | None = None,
+    *,
+    listen: str | None = None,
+    wait: float = 0,
+    note: Callable[[str], None] = lambda line: None,
+) -> Storage:
     """Open the storage that the user named, or the embedded server.
 
     Args:
@@ -152,7 +159,7 @@ def open_storage(url: str | None = None, *, listen: str | None = None, wait: flo
             ``PAROPT_STORAGE`` from the environment, and without that the embedded server. A
             password may come from ``PGPASSWORD`` or ``~/.pgpass`` instead.
         listen: ``HOST:PORT`` opens the embedded server to other machines, until ``off``.
-        wait: seconds to wait for a database that isn't up yet.
+        wait: seconds to wait for a database that isn't up yet; ``note`` is told so.
 
     Raises:
         StorageUnreachable: no answer, no such database, wrong password, or too old a server.
@@ -162,7 +169,7 @@ def open_storage(url: str | None = None, *, listen: str | None = None, wait: flo
     named = url or os.environ.get("PAROPT_STORAGE")
     if not named:
         return _open_embedded(listen)
-    return _answering(Storage(parse_url(named)), wait)
+    return _answering(Storage(parse_url(named)), wait, note)
 
 
 def check_storage(url: str | None, listen: str | None) -> None:
@@ -202,9 +209,11 @@ def _join_embedded(listen: str | None) -> Storage:
     return Storage(server.url, server)
 
 
-def _answering(storage: Storage, wait: float) -> Storage:
+def _answering(
+    storage: Storage, wait: float, note: Callable[[str], None] = lambda line: None
+) -> Storage:
     try:
-        _probe(storage, wait)
+        _probe(storage, wait, note)
     except BaseException:
         storage.close()
         raise
@@ -245,10 +254,10 @@ def show(url: URL) -> str:
     ).render_as_string()
 
 
-def _probe(storage: Storage, wait: float) -> None:
+def _probe(storage: Storage, wait: float, note: Callable[[str], None]) -> None:
     """Connect once, waiting as long as allowed, and look at what answers."""
     deadline = time.monotonic() + wait
-    pause = 0.1
+    pause, said_so = 0.1, False
     while True:
         try:
             if not storage.is_embedded:
@@ -262,6 +271,9 @@ def _probe(storage: Storage, wait: float) -> None:
             left = deadline - time.monotonic()
             if left <= 0 or not any(sign in said for sign in PASSING):
                 raise StorageUnreachable(_explain(storage, said)) from None
+            if not said_so:
+                note(f"{_explain(storage, said)}; it is waited for, {wait:g} s at most")
+                said_so = True
             time.sleep(min(pause, left))
             pause = min(pause * 2, 2.0)
     if int(version) < OLDEST * 10_000:
@@ -278,7 +290,7 @@ def _probe(storage: Storage, wait: float) -> None:
 def _explain(storage: Storage, said: str) -> str:
     """One sentence out of libpq's message: what is wrong and what to do, never a password."""
     url, name = storage.url, storage.describe()
-    where = f"{url.host or 'localhost'}:{url.port or 5432}"
+    where = f"{url.host or url.query.get('host') or 'localhost'}:{url.port or 5432}"
     first = said.strip().splitlines()[0] if said.strip() else "no reason given"
     if url.password:
         first = first.replace(str(url.password), "***")

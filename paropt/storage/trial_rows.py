@@ -241,6 +241,15 @@ class Held:
         return token
 
 
+def any_running(connection: Connection, study: int) -> bool:
+    """Whether a trial of the study runs."""
+    found = connection.execute(
+        text("SELECT 1 FROM trials WHERE study_id = :study AND state = 'RUNNING' LIMIT 1"),
+        {"study": study},
+    )
+    return found.first() is not None
+
+
 def hold(connection: Connection, trial: int) -> Held | None:
     """Locks a trial's row, then reads it: in this order nothing read can be stale."""
     state = connection.execute(

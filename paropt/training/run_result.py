@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from paropt.training.evaluation.epochs import EpochReport
-from paropt.training.evaluation.objective import Objective, flattered, interval
+from paropt.training.evaluation.objective import Objective, flattered
 from paropt.training.evaluation.ranking.judging import Evaluation
 from paropt.training.metrics import DEFAULT
 
@@ -62,7 +62,7 @@ def standing(found: EpochReport | Evaluation, objective: Objective) -> dict[str,
     known = value is not None and report.targets is not None
     return {
         "metric": objective.metric,
-        "interval": interval(value or 0.0, error or 0.0) if exact else None,
+        "interval": objective.interval(value or 0.0, error or 0.0) if exact else None,
         "with_misses": objective.with_misses(value or 0.0, report.targets or 0, report.unknown or 0)
         if known
         else None,

@@ -59,6 +59,7 @@ def create(database_url: str) -> Iterator[Create]:
             "/data",
             "f" * 64,
             sampler={"name": "random"},
+            pruner={"name": "none"},
             plan=plan.to_json() if plan else {},
         )
         opened.append(Study.create(database_url, definition, budget=budget))

@@ -117,9 +117,13 @@ def test_waits_for_a_database_that_comes_up(own_postgres_server: Any) -> None:
     starter.start()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(storage_module.time, "sleep", sleep)
-        with open_storage(own_postgres_server.url, wait=120) as storage:
+        told: list[str] = []
+        with open_storage(own_postgres_server.url, wait=120, note=told.append) as storage:
             assert "127.0.0.1" in storage.describe()
     starter.join()
+    (said,) = told
+    assert said.startswith("no PostgreSQL answers at 127.0.0.1:")
+    assert said.endswith("; it is waited for, 120 s at most")
 
 
 def test_old_server_is_refused(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.state import StudyEnded
 from paropt.search.study.study import Study
 from paropt.search.study.trial import Trial
+from paropt.storage import trial_rows
 from paropt.storage.engine import initialise, open_engine, open_rdb, parse_url, transaction
 from paropt.training.evaluation.epochs import EpochReport
 
@@ -108,6 +109,27 @@ def test_deadlines_stop_and_a_resume_without_one_goes_on(create: Create) -> None
     finish(again.next_trial({}))
     assert create(timeout=3600).state() == "run"
     assert create().state() == "run"
+
+
+def test_a_deadline_is_that_of_its_launch(create: Create) -> None:
+    """While its trials run, another launch without one joins them; then it is over."""
+    study = create(LARGE, timeout=3600)
+    trial = study.next_trial({})
+    assert create(LARGE)._state.attributes().get(trial_rows.DEADLINE) is not None
+    finish(trial)
+    assert create(LARGE)._state.attributes().get(trial_rows.DEADLINE) is None
+
+
+def test_what_waits_waits_for_a_larger_budget(create: Create) -> None:
+    study = create(LARGE, budget=3)
+    trials = [study.next_trial({}) for _ in range(3)]
+    for trial in trials[:2]:
+        finish(trial)
+    assert trials[2] is not None
+    trials[2].hand_back("its worker left")
+    assert ended(create(LARGE, budget=2)).reason == "budget"
+    again = create(LARGE, budget=3).next_trial({})
+    assert again is not None and again.number == trials[2].number
 
 
 LARGE: dict[str, Any] = {

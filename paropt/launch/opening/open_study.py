@@ -96,7 +96,7 @@ def create_or_resume(request: LaunchRequest, note: Note) -> OpenedStudy:
     dataset = open_data(find_data(request, space, note))
     check_needs_met(space, dataset, note)
     name = request.study or default_name(request.space.stem, dataset.path)
-    storage = open_storage(request.storage, listen=request.listen, wait=database_wait())
+    storage = open_storage(request.storage, listen=request.listen, wait=database_wait(), note=note)
     try:
         known = name in _names(storage)
         if request.study is None:
@@ -218,7 +218,7 @@ def _without_space(request: LaunchRequest, note: Note) -> OpenedStudy:
             "with a study"
         )
     dataset = open_data(named_data(named, note)) if named else None
-    storage = open_storage(request.storage, listen=request.listen, wait=database_wait())
+    storage = open_storage(request.storage, listen=request.listen, wait=database_wait(), note=note)
     try:
         name = request.study or default_name(AUTO, dataset.path if dataset else Path())
         if dataset is None or name in _names(storage):
@@ -314,7 +314,7 @@ def join(
     """
     from paropt.search.study.study import Study
 
-    storage = open_storage(storage_url, wait=database_wait())
+    storage = open_storage(storage_url, wait=database_wait(), note=note)
     try:
         study = Study.load(storage.url, name)
         check_semantics(name, study.definition.semantics)

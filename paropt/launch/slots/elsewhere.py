@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from paropt.launch.opening.open_study import OpenedStudy
 from paropt.machine.remote import is_url
 
 SCHEDULERS = ("slurm", "ray")
+NOT_REACHED = (
+    "slots on other machines cannot reach the embedded database; name a server with --storage URL,"
+    " or open this one with --listen 0.0.0.0:5433"
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,20 @@ def asked_for(on: str, slots: int | None, gpus: float, cpus: int) -> Elsewhere:
     return Elsewhere(slots, gpus, cpus)
 
 
+def check_reach(storage: str | None, listen: str | None) -> None:
+    """Refuse a database that takes no connections from other machines, before a study is made.
+
+    Raises:
+        ParoptError: it is the embedded one, and nothing opens it or has opened it.
+    """
+    if storage or os.environ.get("PAROPT_STORAGE"):
+        return
+    from paropt.storage.embedded.server import EmbeddedServer, paropt_home
+
+    if listen == "off" or not (listen or EmbeddedServer(paropt_home()).kept_listen()):
+        raise ParoptError(NOT_REACHED)
+
+
 def worker_words(
     opened: OpenedStudy, what: Elsewhere, checkpoints: Place | None, tensorboard: Path | None
 ) -> list[str]:
@@ -44,10 +63,7 @@ def worker_words(
         ParoptError: the database takes no connections from other machines.
     """
     if opened.storage.is_embedded and not opened.storage.listen:
-        raise ParoptError(
-            "slots on other machines cannot reach the embedded database; name a server with "
-            "--storage URL, or open this one with --listen 0.0.0.0:5433"
-        )
+        raise ParoptError(NOT_REACHED)
     words = ["worker", "--study", opened.study.name, "--storage", opened.storage.worker_url()]
     if not is_url(opened.study.definition.data_path):
         words += ["--data", str(opened.data.resolve())]

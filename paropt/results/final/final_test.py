@@ -27,6 +27,7 @@ from paropt.results.final.looks_at_test import Look
 from paropt.results.final.looks_here import looks_here
 from paropt.results.final.report import AT, Finding, gather
 from paropt.results.final.seeds_together import Judging, Together, together
+from paropt.results.words import counted
 from paropt.search.study.plan import FinalPlan, part_name
 from paropt.search.study.study import Study
 from paropt.training.evaluation.protocol import EvaluationProtocol, Ties
@@ -89,8 +90,8 @@ def run(
 
 def _test(train: _FinalTraining, plan: FinalPlan) -> dict[str, Any]:
     search, note = train.opened.study, train.note
-    count = len(plan.entries)
-    note(f"final test {plan.number}: {count} configurations with {len(plan.seeds)} seeds on valid")
+    what, seeds = counted(len(plan.entries), "configuration"), counted(len(plan.seeds), "seed")
+    note(f"final test {plan.number}: {what} with {seeds} on valid")
     judged = train.part(plan, "valid", floor=search.summary()["floor"])
     chosen, control = final_choice.choose(judged, search.definition.objective)
     second = final_plan.test_plan(plan, chosen, control)
@@ -319,7 +320,7 @@ class _FinalTraining:
         if interrupted or done < len(study.jobs):
             raise StudyError(
                 f"the final test of study {plan.of!r} was interrupted: {study.name!r} has "
-                f"{done} of {len(study.jobs)} trainings; {quoted('final', plan.of)} goes on"
+                f"{done} of {len(study.jobs)} trainings; the same command goes on"
             )
 
 

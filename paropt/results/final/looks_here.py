@@ -33,10 +33,13 @@ def note_look(outcome: RunResult, beside: Sequence[str] = ()) -> str:
         what["split"] = trained
     if beside:
         what["with"] = sorted(beside)
-    found = look_here(outcome.fingerprint, f"paropt train, {outcome.model}", what)
+    # a training that was judged on test and its model evaluated are one look
+    verb = "evaluate" if outcome.trained_on not in (None, "full") or beside else "train"
+    found = look_here(outcome.fingerprint, f"paropt {verb}, {outcome.model}", what)
     return (
-        f"this was look {found} at the test set, which 'paropt final' counts; what is chosen by"
-        " such numbers needs another test set"
+        f"this was look {found} at the test set by 'train' and 'evaluate' on this machine, which"
+        " 'paropt final' counts beside its own; what is chosen by such numbers needs another test"
+        " set"
     )
 
 

@@ -39,8 +39,10 @@ class StudyState:
         now = now_of(connection)
         attrs = self.read(connection)
         deadline = attrs.get(trial_rows.DEADLINE) if timeout is None else now + timeout
-        if deadline is not None and deadline <= now and timeout is None:
-            deadline = None
+        if timeout is None and deadline is not None:
+            # it is that of a launch at work, or of one that is over
+            at_work = trial_rows.any_running(connection, self._study)
+            deadline = deadline if deadline > now and at_work else None
         changed: dict[str, Any] = {trial_rows.DEADLINE: deadline}
         state = attrs.get(trial_rows.STATE, {})
         if state.get("state") != "run" or "over" in state:

@@ -28,7 +28,7 @@ from paropt.search.strategy.sampling import Sampler, complete_sampler
 from paropt.search.study import summary
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.front import front
-from paropt.search.study.plan import Job, jobs_of
+from paropt.search.study.plan import Job, jobs_of, of_final_test
 from paropt.search.study.state import State, StudyState, now_of, seconds_left
 from paropt.search.study.summary import Importance
 from paropt.search.study.trial import Trial
@@ -449,6 +449,7 @@ def _used(
 
 def hint(name: str, known: list[str]) -> str:
     """What somebody may have meant who asks for a study that isn't there."""
-    if not known:
+    own = [one for one in known if not of_final_test(one)]  # as 'paropt status' lists them
+    if not own:
         return "there are none here yet, 'paropt launch' makes one"
-    return did_you_mean(name, known, f"'paropt status' lists them, {known[-1]!r} is the latest")
+    return did_you_mean(name, known, f"'paropt status' lists them, {own[-1]!r} is the latest")

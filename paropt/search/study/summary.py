@@ -14,7 +14,7 @@ from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.front import described_front
 from paropt.training.evaluation.epochs import EpochReport
 from paropt.training.evaluation.limits import broken
-from paropt.training.evaluation.objective import Objective, flattered, interval
+from paropt.training.evaluation.objective import Objective, flattered
 from paropt.training.evaluation.words import experts
 from paropt.training.metrics import MEASURES, picked
 
@@ -75,7 +75,7 @@ def judged(value: float | None, report: EpochReport | None, objective: Objective
         return found
     error = report.stderr.get(objective.metric)
     if error is not None and not flattered(report):
-        found["interval"] = list(interval(value, error))
+        found["interval"] = list(objective.interval(value, error))
     if report.targets is not None and report.unknown is not None:
         found["with_misses"] = objective.with_misses(value, report.targets, report.unknown)
     found |= {key: getattr(report, key) for key in ("targets", "unknown", "sessions", "tied")}

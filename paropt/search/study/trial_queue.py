@@ -156,6 +156,8 @@ class TrialQueue:
         if attrs.get(trial_rows.STATE, {}).get("state") == "pause":
             return None
         waiting = self.history.in_state("WAITING")
+        if (over := self._has_its_trials(attrs)) and waiting and not self.jobs:
+            return over  # those wait for a larger budget
         put_off = [record for record in waiting if gave_way(record)]
         for record in waiting:
             if record not in put_off and (taken := self._take(connection, record, owner, token)):
@@ -268,13 +270,12 @@ class TrialQueue:
     def _draw(
         self, attrs: trial_rows.StudyAttributes, proposal: Proposal | None
     ) -> dict[str, Any] | Undrawn | StudyEnded:
-        budget, stale = attrs.get(trial_rows.BUDGET), attrs.get(trial_rows.STALE)
+        stale = attrs.get(trial_rows.STALE)
         lineages = self.history.lineages()
         found = counts(lineages)
-        done = found["complete"] + found["pruned"]
         at_work = found["running"] + found["waiting"]
-        if budget is not None and done + at_work >= budget:
-            return StudyEnded("budget", f"study {self.name!r} has its {budget} trials")
+        if over := self._has_its_trials(attrs, at_work):
+            return over
         if stale is not None:
             since = since_better(lineages, self.definition.objective)
             if since + at_work >= stale:  # one of those at work may be better
@@ -287,6 +288,16 @@ class TrialQueue:
             message = f"study {self.name!r} has tried all {self.sampler.size:g} configurations"
             return StudyEnded("space", message)
         return self._meta(config)
+
+    def _has_its_trials(
+        self, attrs: trial_rows.StudyAttributes, at_work: int = 0
+    ) -> StudyEnded | None:
+        """The end of a study whose budget those that are done, and so many others, use up."""
+        budget, found = attrs.get(trial_rows.BUDGET), counts(self.history.lineages())
+        if budget is None or found["complete"] + found["pruned"] + at_work < budget:
+            return None
+        has = "trial" if budget == 1 else f"{budget} trials"
+        return StudyEnded("budget", f"study {self.name!r} has its {has}")
 
     def _next_job(self) -> dict[str, Any] | StudyEnded:
         """The plan's next job, whatever became of the earlier ones."""

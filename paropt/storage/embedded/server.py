@@ -133,6 +133,11 @@ class EmbeddedServer:
         if address and (found is None or found.listen != format_listen(address)):
             _check_port_free(listen)
 
+    def kept_listen(self) -> str | None:
+        """What a server that was made here listens on, whether it runs or not."""
+        found = self._read() if self.folder.is_dir() else None
+        return found.listen if found else None
+
     def revive(self) -> None:
         """Between :meth:`join` and :meth:`leave`: have it running again, should it have crashed.
 

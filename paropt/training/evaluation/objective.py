@@ -106,6 +106,14 @@ class Objective:
             found += [None] * (report.epoch - 1 - len(found)) + [self.value(report)]
         return found
 
+    def interval(self, value: float, stderr: float) -> tuple[float, float]:
+        """The 95 % interval around a mean, by the normal approximation, as far as there may be such
+        means: few sessions would have it reach beyond."""
+        low, high = value - NORMAL * stderr, value + NORMAL * stderr
+        if metrics.is_gain(self.metric):
+            return max(low, 0.0), min(high, 1.0)
+        return low, high
+
     def with_misses(self, value: float, targets: int, unknown: int) -> float | None:
         """The value if targets that were left out counted as missed; None if that has no value."""
         if not all(map(metrics.is_gain, self.names)) or targets + unknown == 0:
@@ -164,11 +172,6 @@ def flattered(report: EpochReport) -> bool:
 def honest(report: EpochReport) -> dict[str, float]:
     """The metrics, with equal scores counted against the target where they are many."""
     return {**report.metrics, **report.conservative} if flattered(report) else dict(report.metrics)
-
-
-def interval(value: float, stderr: float) -> tuple[float, float]:
-    """The 95 % interval around a mean, by the normal approximation."""
-    return value - NORMAL * stderr, value + NORMAL * stderr
 
 
 # -- sums ---------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ def cautions(found: Found, objective: Objective, *, ranked_by: str = "") -> list
     if targets is not None and targets < unknown:
         lines.append(
             f"only {targets:,} of {targets + unknown:,} targets were ranked: training never saw "
-            "the items of the others"
+            "the items of the others, or none before them"
         )
     if targets is not None and targets < FEW:
         lines.append(f"only {targets:,} targets were ranked, fewer than {FEW:,}: numbers are rough")

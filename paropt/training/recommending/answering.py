@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from paropt.data.encoding import stranger_numbers
-from paropt.errors import DataError, ModelError
+from paropt.errors import DataError, ModelError, did_you_mean
 from paropt.training.batches.events import Events, unknown_value
 from paropt.training.batches.plans import query_batches
 from paropt.training.evaluation.ranking.judging import ROWS, queries
@@ -130,7 +130,8 @@ class Answerer:
         """The ask in the model's numbers.
 
         Raises:
-            DataError: none of its candidates is known, or nothing is left of them.
+            DataError: none of its candidates is known, nothing is left of them, or the model reads
+                no such column.
             ModelError: the model needs times, or reads nothing like what is wanted.
         """
         if ask.times is None and not self._timeless:
@@ -178,6 +179,13 @@ class Answerer:
 
     def _columns(self, ask: Ask, order: Ints, kept: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
         knowledge, found = self.saved.knowledge, {}
+        read = [knowledge.sources.get(name, name) for name in knowledge.columns]
+        for name in ask.columns:
+            if name not in read:
+                there = f"it reads {', '.join(read)}" if read else "it reads none"
+                raise DataError(
+                    f"the model reads no column {name!r}; {did_you_mean(name, read, there)}"
+                )
         for name, column in knowledge.columns.items():
             given = ask.columns.get(knowledge.sources.get(name, name))
             if given is None:

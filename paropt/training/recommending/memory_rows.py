@@ -102,6 +102,11 @@ def one_user(saved: SavedModel, directory: Path, user: str) -> dict[str, Any] | 
     return {name: kept[int(rows[0])].tolist() for name, kept in memory.items() if name != USER}
 
 
+def check_memory(saved: SavedModel, directory: Path) -> None:
+    """Raises a DataError unless there is a memory."""
+    _memory(saved, directory)
+
+
 def update(saved: SavedModel, directory: Path, sessions: Sessions) -> int:
     """Move the memory by what happened in sessions, and write it back; how many users that were.
 

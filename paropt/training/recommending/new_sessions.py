@@ -262,7 +262,9 @@ def recommend(
             for session, best in _recommend(saved, events, top, filter_seen, offer):
                 found[begin + session] = best
         except NotImplementedError as error:
-            raise ModelError(f"model {saved.meta['model']!r} cannot recommend: {error}") from None
+            raise ModelError(
+                f"model {saved.meta['model']!r} ranks no items, so it cannot recommend"
+            ) from error
         for session in range(begin, min(begin + CHUNK, len(sessions.ids))):
             items, scores = found.get(session, popular)
             ids = [str(saved.item_ids[item]) for item in items]

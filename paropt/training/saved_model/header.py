@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
+from paropt.data.log.rules import PART
 from paropt.errors import DataError
 
 
@@ -33,6 +34,11 @@ class Header:
         """How the log that the model was trained on was written; empty before paropt 0.2."""
         log: Mapping[str, Any] = self.meta.get("log") or {}
         return log
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Where in a log each column that the model may read comes from."""
+        return sources_of(self.meta.get("facts", {}).get("columns", {}), self.log)
 
     def names(self, column: str | None) -> Sequence[str | None] | None:
         """The items' names from a column of their table, by default the one that is there.
@@ -66,6 +72,12 @@ def read_header(directory: Path) -> Header:
     if not isinstance(meta, dict):
         raise DataError(f"{directory} cannot be used as a model: model.json is no object")
     return Header(directory, meta, read_items(directory / "items.parquet", meta))
+
+
+def sources_of(columns: Iterable[str], log: Mapping[str, Any]) -> dict[str, str]:
+    """The columns' own names in the log that the model was trained on; a part (long or short) is no
+    column of a log."""
+    return {name: log.get(f"{name}_key") or name for name in columns if name != PART}
 
 
 def has_seen_valid(meta: Mapping[str, Any], fingerprint: str) -> bool:

@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from paropt.data.log.rules import PART
 from paropt.training.batches.catalogue import Features
 from paropt.training.batches.events import NOTHING
 from paropt.training.registry import Bags, Catalogue, Facts, Field, Model, Needs, Table, Vectors
+from paropt.training.saved_model.header import sources_of
 
 if TYPE_CHECKING:
     from paropt.data.dataset import View
@@ -179,7 +179,7 @@ def knowledge_of(model: Model, tensors: Mapping[str, Tensor], meta: Mapping[str,
     }
     columns = {name: facts.columns[name] for name in needs.columns}
     log = meta.get("log") or {}
-    sources = {name: log.get(f"{name}_key") or name for name in columns if name != PART}
+    sources = sources_of(columns, log)
     ids, user_key = _unpacked("words/ids", tensors), meta.get("user_key")
     return Knowledge(needs, columns, known, ids, user_key, sources)
 

@@ -293,3 +293,44 @@ def test_a_server_answers_what_the_verb_says(data: Path, tmp_path: Path, model: 
             answerer.prepare(Ask(["p1"]))
     with pytest.raises(DataError, match="none of the 1 candidates is known"):
         answerer.prepare(Ask(["p1"], [began], candidates=["q"]))
+
+
+def test_columns_are_read_by_their_names_in_the_log(tmp_path: Path) -> None:
+    """``--behaviour-key act`` makes a column ``behaviour``; files have ``act`` as the log had."""
+    from paropt.training.recommending.answering import Answerer, Ask
+
+    acts = ("view", "buy")
+    rows = [f"s{s},{100 + (s + k) % 7},{1_700_000_000 + 50_000 * s + k},{acts[(s + k) % 2]}"
+            for s in range(60) for k in range(3)]  # fmt: skip
+    head = "SessionId,ItemId,Time,act"
+    (tmp_path / "log.csv").write_text("\n".join([head, *rows]) + "\n")
+    options = Options(min_support=1, behaviour_key="act")
+    prepare([tmp_path / "log.csv"], tmp_path / "data", options=options)
+    params = TINY | {"action_column": "behaviour", "action_input": "add"}
+    fit = Fit("sasrec", params, open_dataset(tmp_path / "data").view("search"), seed=1)
+    list(fit.epochs())
+    save_model(tmp_path / "m", fit)
+
+    def said(act: str) -> tuple[str, str]:
+        live = tmp_path / "live.csv"
+        live.write_text(f"{head}\na,101,1700000000,{act}\na,102,1700000001,{act}\n")
+        done = paropt("recommend", tmp_path / "m", "--sessions", live, "--top", 2)
+        assert done.exit_code == 0, done.output
+        return done.stdout, done.stderr
+
+    assert said("view")[0] != said("buy")[0]
+    assert "unknown throughout" not in said("view")[1]
+    assert "knows no value of column 'act' (as 'sell')" in said("sell")[1]
+    answerer = Answerer(load_model(tmp_path / "m"))
+    answerer.prepare(Ask(["101"], [0], {"act": ["view"]}))
+    with pytest.raises(DataError, match="reads no column 'behaviour'; it reads act"):
+        answerer.prepare(Ask(["101"], [0], {"behaviour": ["view"]}))
+
+
+def test_who_has_no_memory_is_told_before_anything_is_printed(data: Path, tmp_path: Path) -> None:
+    live = tmp_path / "live.csv"
+    live.write_text("a;p2;01/05/2014 10:00:00;click\n")
+    model = saved(data, "markov", "m")
+    done = paropt("recommend", model, "--sessions", live, "--update-memory")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "without a memory" in str(done.exception)

@@ -66,6 +66,16 @@ def test_a_terminal_without_utf8_gets_its_output() -> None:
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "layers ???"), done.stderr
 
 
+def test_an_interrupt_has_its_own_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    @click.command()
+    def models() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main.LazyGroup, "get_command", lambda *given: models)
+    result = CliRunner().invoke(main.cli, ["models"])
+    assert (result.exit_code, result.stderr) == (130, "interrupted\n")
+
+
 def test_misspelt_verb_and_option_are_usage_errors() -> None:
     result = CliRunner().invoke(main.cli, ["lunch"])
     assert result.exit_code == 2

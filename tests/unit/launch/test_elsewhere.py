@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from click.testing import CliRunner
 from paropt.cli.main import cli
 from paropt.errors import ParoptError
 from paropt.launch.slots import slurm
-from paropt.launch.slots.elsewhere import Elsewhere, asked_for
+from paropt.launch.slots.elsewhere import Elsewhere, asked_for, check_reach
 from paropt.machine.devices import device_shares, usable_cores
 
 WORDS = ["worker", "--study", "my shop", "--storage", "postgresql://me@db/x"]
@@ -75,6 +76,27 @@ def test_what_is_refused() -> None:
         slurm.script("shop", WORDS, Elsewhere(), "-p gpu\nrm -r x")
     for words in (["--slots", "3"], ["--on", "ray", "--slots", "1", "--sbatch", "-p x"]):
         assert CliRunner().invoke(cli, ["launch", *words]).exit_code == 2
+
+
+def test_a_database_that_nobody_could_reach_is_refused_before_a_study_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    monkeypatch.setenv("PAROPT_HOME", str(home))
+    monkeypatch.delenv("PAROPT_STORAGE", raising=False)
+    (tmp_path / "log.csv").write_text("SessionId,ItemId,Time\n")
+    words = ["launch", "--data", str(tmp_path / "log.csv"), "--on", "slurm", "--slots", "2"]
+    done = CliRunner().invoke(cli, words)
+    assert done.exit_code == 1 and "cannot reach the embedded database" in str(done.exception)
+    assert not home.exists()
+    check_reach(None, "0.0.0.0:5433")
+    check_reach("postgresql://me@db/x", None)
+    with pytest.raises(ParoptError, match="cannot reach"):
+        check_reach(None, "off")
+    record = {"area": "a", "sockets": "s", "listen": "0.0.0.0:5433"}
+    (home / "postgres").mkdir(parents=True)
+    (home / "postgres" / "server.json").write_text(json.dumps(record))
+    check_reach(None, None)
 
 
 def test_workers_of_one_home_have_slots_and_cores_of_their_own(

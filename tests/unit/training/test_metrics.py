@@ -14,7 +14,7 @@ from paropt.training import metrics
 from paropt.training.evaluation import epochs
 from paropt.training.evaluation.bootstrap import standard_errors
 from paropt.training.evaluation.epochs import EpochReport
-from paropt.training.evaluation.objective import Objective, flattered, interval
+from paropt.training.evaluation.objective import Objective, flattered
 from paropt.training.evaluation.protocol import EvaluationProtocol
 from paropt.training.evaluation.words import cautions, coverage, experts
 
@@ -201,8 +201,15 @@ def test_the_standard_error_of_a_proportion() -> None:
     hits = np.array([1.0] * 30 + [0.0] * 70)
     found = standard_errors({"recall@5": hits}, np.arange(100))
     assert found["recall@5"] == pytest.approx(math.sqrt(0.3 * 0.7 / 99), abs=1e-15)
-    low, high = interval(0.3, found["recall@5"])
+    low, high = Objective("recall@5").interval(0.3, found["recall@5"])
     assert (low, high) == pytest.approx((0.3 - 1.96 * 0.046057, 0.3 + 1.96 * 0.046057), abs=1e-4)
+
+
+def test_an_interval_stays_where_there_are_such_means() -> None:
+    assert Objective("mrr@20").interval(0.84, 0.16) == (pytest.approx(0.84 - 1.96 * 0.16), 1.0)
+    assert Objective("mrr").interval(0.1, 0.2) == (0.0, pytest.approx(0.1 + 1.96 * 0.2))
+    assert Objective("avg_rank", "minimize").interval(9.0, 1.0)[1] > 1.0
+    assert Objective("3*mrr@20").interval(2.9, 0.2)[1] > 1.0
 
 
 def test_ten_equal_targets_of_a_session_say_no_more_than_one() -> None:
