@@ -6,6 +6,7 @@ Nothing here is needed for the trials: the slots own them, and go on if this pro
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import socket
 import threading
@@ -338,6 +339,10 @@ def _finish(opened: OpenedStudy, local: Crew, signals: int, report: bool) -> dic
         err.print(f"stopped; {quoted('launch', '--study', name)} goes on from here", markup=False)
     for message in dict.fromkeys(_messages(endings, *OVER)):
         err.print(message, markup=False)
+    if report and not (opened.storage.is_embedded or os.environ.get("PAROPT_STORAGE")):
+        err.print(
+            "these commands want --storage as this one had it, or PAROPT_STORAGE set", markup=False
+        )
     if others:
         err.print(others, markup=False)
     return status

@@ -88,7 +88,7 @@ def _row(status: Mapping[str, Any]) -> list[str]:
         status["activity"],
         done_of(status),
         f"{best['value']:.4f}" if best else "-",
-        " and ".join(map(baseline, status["below_floor"])),
+        ", ".join(map(baseline, status["below_floor"])),
         status["metric"],
         status["model"],
         str(sum(not slot["gone"] for slot in status["workers"])),

@@ -90,15 +90,15 @@ def run(
 
 def _test(train: _FinalTraining, plan: FinalPlan) -> dict[str, Any]:
     search, note = train.opened.study, train.note
-    what, seeds = counted(len(plan.entries), "configuration"), counted(len(plan.seeds), "seed")
-    note(f"final test {plan.number}: {what} with {seeds} on valid")
+    what = f"{counted(len(plan.entries), 'configuration')} with {counted(len(plan.seeds), 'seed')}"
+    note(f"final test {plan.number}: {what} on valid")
     judged = train.part(plan, "valid", floor=search.summary()["floor"])
     chosen, control = final_choice.choose(judged, search.definition.objective)
     second = final_plan.test_plan(plan, chosen, control)
     with search.transaction() as connection:
         taken = looks_at_test.take_look(connection, search.definition.fingerprint, second)
     before = len(taken) - 1
-    known = f"judged on {before} time{'s' * (before > 1)} before" if before else "not judged on yet"
+    known = f"judged {counted(before, 'time')} before" if before else "not judged on yet"
     note(f"{chosen.entry.name} is chosen at epoch {chosen.epoch}; the test set was {known}")
     samples = _baselines(train, second)
     floor = {name: sample.values for name, sample in samples.items()}

@@ -151,7 +151,9 @@ def _floors(rows: Sequence[Row], objective: Objective) -> Iterable[Block]:
         )
     ]
     if below:
-        yield Paragraph(["No better than the ", Term("floor"), f": {listed(below)}."], "warning")
+        yield Paragraph(
+            ["At equal spend no better than the ", Term("floor"), f": {listed(below)}."], "warning"
+        )
 
 
 def _colour(place: int) -> int:
