@@ -71,7 +71,7 @@ def test_what_a_reader_must_know_is_said() -> None:
         "b is within the interval of a: which is better is open.",
         "Not judged on the same targets: a on 900 targets (100 left out); b on 800 targets",
         "Seconds of different devices are not alike: cpu, gpu0.",
-        "No better than the floor: a and b.",
+        "At equal spend no better than the floor: a and b.",
     ):
         assert words in text
     assert "0.0600 [0.0400, 0.0800]" in text
