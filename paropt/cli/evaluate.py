@@ -93,10 +93,11 @@ def evaluate(
             note=say,
             **judging,
         )
-        if outcome.split != "search" and "final" not in read_header(directory).meta:
+        paramfile = read_header(directory).meta.get("paramfile") or {}
+        if outcome.split != "search" and "final" not in paramfile:
             from paropt.results.final.looks_here import note_look
 
-            say(note_look(outcome, [str(other) for other in others]))
+            say(note_look(outcome, [str(other.resolve()) for other in others]))
         show(outcome, as_json)
         return
     del judging["cold_items"]

@@ -98,7 +98,7 @@ MOST_ALIKE = 0.9  # of the numbers of an order that may differ where it restarts
 def restarts(events: Events, order: NDArray[Any]) -> bool:
     """Whether an order is one of positions in sessions: numbers are there again and again, and most
     sessions begin among the lowest quarter of them."""
-    if len(np.unique(order)) > MOST_ALIKE * len(order):
+    if not len(order) or len(np.unique(order)) > MOST_ALIKE * len(order):
         return False
     begins = np.full(int(events.session.max()) + 1, np.inf)
     np.minimum.at(begins, events.session, order)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC
 from typing import Any
 
 from sqlalchemy import text
@@ -37,6 +38,7 @@ DEFINITION = "paropt:definition"
 STATE = "paropt:state"
 BUDGET = "paropt:budget"
 DEADLINE = "paropt:deadline"
+DEADLINE_SINCE = "paropt:deadline_since"  # when a launch set it
 DEVICE_SECONDS = "paropt:device_seconds"  # that trials may take on all slots together
 STALE = "paropt:stale"  # after so many trials without a better one the study ends
 FLOOR = "paropt:floor"
@@ -241,13 +243,16 @@ class Held:
         return token
 
 
-def any_running(connection: Connection, study: int) -> bool:
-    """Whether a trial of the study runs."""
-    found = connection.execute(
-        text("SELECT 1 FROM trials WHERE study_id = :study AND state = 'RUNNING' LIMIT 1"),
+def has_done_all(connection: Connection, study: int, since: float) -> bool:
+    """Whether a trial of the study has ended since then (seconds since 1970), and none runs."""
+    running, ended = connection.execute(
+        text(
+            "SELECT count(*) FILTER (WHERE state = 'RUNNING'), max(datetime_complete)"
+            " FROM trials WHERE study_id = :study"
+        ),
         {"study": study},
-    )
-    return found.first() is not None
+    ).one()
+    return not running and ended is not None and ended.replace(tzinfo=UTC).timestamp() >= since
 
 
 def hold(connection: Connection, trial: int) -> Held | None:

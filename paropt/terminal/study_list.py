@@ -139,7 +139,7 @@ def activity(status: Mapping[str, Any], slots: Sequence[Mapping[str, Any]]) -> s
     """What goes on in a study: done, paused, stopped, running, time is up, or idle."""
     counts, budget = status["counts"], status["budget"]
     done = counts["complete"] + counts["pruned"]
-    if budget and done >= budget and not counts["running"] + counts["waiting"]:
+    if budget and done >= budget and not counts["running"]:  # what waits wants a larger budget
         return "done"
     if status["state"] != "run":
         return {"pause": "paused", "stop": "stopped"}[status["state"]]

@@ -117,6 +117,9 @@ def test_a_deadline_is_that_of_its_launch(create: Create) -> None:
     trial = study.next_trial({})
     assert create(LARGE)._state.attributes().get(trial_rows.DEADLINE) is not None
     finish(trial)
+    create(LARGE, timeout=3600)
+    assert create(LARGE)._state.attributes().get(trial_rows.DEADLINE) is not None, "about to begin"
+    finish(study.next_trial({}))
     assert create(LARGE)._state.attributes().get(trial_rows.DEADLINE) is None
 
 

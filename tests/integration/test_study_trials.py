@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from paropt.errors import StorageUnreachable, StudyError
+from paropt.search.strategy.first_looks import GAVE_WAY
 from paropt.search.study import study as study_module
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.overview import overview
@@ -603,6 +604,30 @@ def test_a_verdict_stays_whatever_is_reported_after_it(study_of: Open, stored: S
         assert (found.state.name, found.value) == ("PRUNED", 0.1)
         assert len(found.intermediate_values) == 2
         assert study.trials()[-1]["message"].startswith("0.1000 after epoch 2 is not among")
+
+
+def test_a_verdict_that_was_lost_with_its_worker_is_given_again(study_of: Open) -> None:
+    study = study_of(LONGER, pruner=ASHA, budget=9)
+    told(take(study), [0.3, 0.3, 0.3])
+    trial = take(study)
+    assert told(trial, [0.1, 0.1]) == [False, True]
+    assert study.requeue(trial.id, "killed before it could say so")
+    again = take(study)
+    assert again.root == trial.root
+    assert told(again, [0.1, 0.1]) == [False, True]
+
+
+def test_who_gave_way_and_begins_anew_has_given_way(study_of: Open, stored: Stored) -> None:
+    study = study_of(LONGER, budget=2)
+    trial = take(study)
+    told(trial, [0.1, 0.2, 0.7])
+    trial.gives_way = "others come first"
+    trial.hand_back("others come first")
+    again = take(study)
+    told(again, [0.11])
+    study.refresh()
+    (record,) = study.history.records.values()
+    assert (record.end["why"], record.end["epoch"]) == (GAVE_WAY, 1)
 
 
 def test_what_is_trained_again_has_no_value_of_epochs_that_are_gone(

@@ -16,6 +16,7 @@ from paropt.data.reading.arrow import as_text, is_number
 from paropt.data.reading.read import Place
 
 EXACT = 2**24  # whole numbers up to it are float32
+FIRST = 1000  # values that are looked at before all are
 _FLOAT = r"^(-?\d+)\.0*$"
 
 
@@ -56,20 +57,36 @@ def encode_column(
 
 def numbers_in(text: pa.ChunkedArray) -> pa.ChunkedArray | None:
     """Texts as numbers, words for "no value" as null; None where some are no numbers, or all are
-    such words."""
-    values = pc.if_else(names_no_value(text), None, text)
+    such words. Integers where they are too large for float32 to have all of them."""
+    if _floats(text[:FIRST]) is None:  # a cast that fails goes through all rows
+        return None
+    found = _floats(text)
+    if found is None or (pc.max(pc.abs(found)).as_py() or 0) < EXACT:
+        return found
+    try:
+        return _without_words(text).cast(pa.int64())
+    except pa.ArrowInvalid:
+        return found
+
+
+def _floats(text: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    try:
+        return text.cast(pa.float64())
+    except pa.ArrowInvalid:
+        values = _without_words(text)
     if values.null_count == len(values) > text.null_count:
         return None
-    for kind in (pa.int64(), pa.float64()):
-        try:
-            return values.cast(kind)
-        except pa.ArrowInvalid:
-            continue
-    return None
+    try:
+        return values.cast(pa.float64())
+    except pa.ArrowInvalid:
+        return None
+
+
+def _without_words(text: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.if_else(names_no_value(text), None, text)
 
 
 def _numbers(column: pa.ChunkedArray, name: str, place: Place) -> NDArray[np.float32]:
-    exact = column
     values = column.cast(pa.float64(), safe=False).to_numpy()
     with np.errstate(over="ignore"):
         numbers: NDArray[np.float32] = values.astype(np.float32)
@@ -77,24 +94,26 @@ def _numbers(column: pa.ChunkedArray, name: str, place: Place) -> NDArray[np.flo
         row = int(np.argmax(np.isinf(numbers)))
         what = f"{values[row]:g} is no number to learn from; --where leaves rows out"
         raise place.fail(row, name, f"{what}, and nothing written is a missing number")
-    _check_apart(exact, numbers, name, place)
+    if np.abs(numbers).max(initial=0, where=~np.isnan(numbers)) >= EXACT:
+        _check_apart(column, values, name, place)
     return numbers
 
 
 def _check_apart(
-    column: pa.ChunkedArray, numbers: NDArray[np.float32], name: str, place: Place
+    column: pa.ChunkedArray, values: NDArray[np.float64], name: str, place: Place
 ) -> None:
     """Refuse whole numbers, one in a hundred of which would be another's: ids of categories."""
-    there = numbers[~np.isnan(numbers)]
-    if np.abs(there).max(initial=0) < EXACT or not (np.floor(there) == there).all():
+    there = values[~np.isnan(values)]
+    if (np.floor(there) != there).any():
         return
     different = pc.count_distinct(column, mode="only_valid").as_py()
-    if len(np.unique(there)) < 0.99 * different:
+    apart = len(np.unique(there.astype(np.float32)))
+    if apart < 0.99 * different:
         raise place.refuse(
             name,
-            f"holds {different:,} whole numbers of which float32 tells {len(np.unique(there)):,}"
-            f" apart; say --categorical {name} (of a table: --kind {name}=category) if they"
-            " name something, or write them smaller",
+            f"holds {different:,} whole numbers of which float32 tells {apart:,} apart; say"
+            f" --categorical {name} (of a table: --kind {name}=category) if they name something,"
+            " or write them smaller",
         )
 
 

@@ -187,7 +187,9 @@ def _stack(tables: list[pa.Table], layouts: Sequence[Layout]) -> pa.Table:
     columns = {}
     for name in tables[0].column_names:
         own = [table.column(name) for table in tables]
-        if any(column.type != own[0].type for column in own):
+        if all(pa.types.is_floating(column.type) for column in own):
+            own = [column.cast(max((c.type for c in own), key=_width)) for column in own]
+        elif any(column.type != own[0].type for column in own):
             of_files = zip(own, layouts, strict=True)
             own = [as_text(_whole(column, name, layout)) for column, layout in of_files]
         chunks = [chunk for column in own for chunk in column.chunks]
@@ -203,16 +205,21 @@ def _whole(column: pa.ChunkedArray, name: str, layout: Layout) -> pa.ChunkedArra
     """
     if not pa.types.is_floating(column.type):
         return column
-    values = column.drop_null()
-    if pc.any(pc.not_equal(values, pc.floor(values))).as_py():
-        return column
     exact = {16: 2**11, 32: 2**24, 64: 2**53}[column.type.bit_width]
+    values = column.cast(pa.float64()).drop_null()
+    whole = pc.and_(pc.is_finite(values), pc.equal(values, pc.floor(values)))
+    if not pc.all(whole).as_py():
+        return column
     if pc.any(pc.greater_equal(pc.abs(values), float(exact))).as_py():
         raise DataError(
             f"{layout.path}: column {name!r} holds {column.type}, which is not exact from {exact}"
             " on, and another file holds it as another type; write it as integers or text in all"
         )
-    return column.cast(pa.int64())
+    return column.cast(pa.float64()).cast(pa.int64())
+
+
+def _width(kind: pa.DataType) -> int:
+    return int(kind.bit_width)
 
 
 def _line_of(layout: Layout, row: int) -> int:

@@ -39,11 +39,15 @@ class StudyState:
         now = now_of(connection)
         attrs = self.read(connection)
         deadline = attrs.get(trial_rows.DEADLINE) if timeout is None else now + timeout
+        changed: dict[str, Any] = {}
         if timeout is None and deadline is not None:
-            # it is that of a launch at work, or of one that is over
-            at_work = trial_rows.any_running(connection, self._study)
-            deadline = deadline if deadline > now and at_work else None
-        changed: dict[str, Any] = {trial_rows.DEADLINE: deadline}
+            # of a launch that is at work or about to be, or of one that is over
+            since = attrs.get(trial_rows.DEADLINE_SINCE, 0.0)
+            over = trial_rows.has_done_all(connection, self._study, since)
+            deadline = deadline if deadline > now and not over else None
+        elif timeout is not None:
+            changed[trial_rows.DEADLINE_SINCE] = now
+        changed[trial_rows.DEADLINE] = deadline
         state = attrs.get(trial_rows.STATE, {})
         if state.get("state") != "run" or "over" in state:
             changed[trial_rows.STATE] = {"state": "run", "since": now}

@@ -14,6 +14,7 @@ from paropt.errors import StudyError
 from paropt.names import memory_words
 from paropt.search.history.history import (
     BEYOND,
+    LOST,
     RETRAINED,
     History,
     Record,
@@ -62,12 +63,10 @@ class Trial:
         self._definition, self._history = definition, history
         self._transaction, self._token = transaction, token
         self._curves: dict[str, list[Any]] = {k: list(v) for k, v in record.curves.items()}
-        # what an attempt reported was judged then, beside those that there were
-        own = [one for one in history.records.values() if one.root == record.root]
-        self._judged = max((len(epochs.reports(one.curves)) for one in own), default=0)
+        self._judged = judged(history, record)
         self._latest: EpochReport | None = None
         self._retrained: dict[str, float] = {}
-        self._valued = record.value is not None
+        self._waited = dict(record.end) if record.value is not None else {}
         self.id = record.id
         self.number = record.number
         self.root = record.root
@@ -116,9 +115,11 @@ class Trial:
         if self._has_ended:
             return True
         if epoch != self._latest:
-            if epochs.holds(self._curves, epoch):
+            told = epochs.holds(self._curves, epoch)
+            if told and epoch.epoch <= self._judged:
                 return False
-            self._forget_from(epoch.epoch)
+            if not told:
+                self._forget_from(epoch.epoch)
             self._latest = epoch
         self._curves = epochs.extended(self._curves, epoch)
         meta = {**self._meta, "epochs": self.epochs, **self._retrained}
@@ -128,10 +129,10 @@ class Trial:
             trial_rows.set_attrs(connection, "user", self.id, self._reached())
             if meta != self._meta:
                 trial_rows.set_attrs(connection, "system", self.id, {trial_rows.META: meta})
-            if self._retrained and self._valued:  # by an epoch that there may be no more
-                best = self.best
-                trial_rows.set_state(connection, self.id, "RUNNING", best[1] if best else None)
-                end = {"epoch": best[0]} if best else {}
+            if self._retrained and self._waited and (best := self.best):
+                # it waited with the value of an epoch that there may be no more
+                trial_rows.set_state(connection, self.id, "RUNNING", best[1])
+                end = {**self._waited, "epoch": best[0]}
                 trial_rows.set_attrs(connection, "system", self.id, {trial_rows.END: end})
             self._history.refresh(connection)
             if self._first_look is not None:
@@ -320,6 +321,18 @@ class Trial:
             f"trial {self.number} is no longer this worker's: it is {held.state.lower()}"
             + (f" ({why})" if why else "")
         )
+
+
+def judged(history: History, record: Record) -> int:
+    """The last epoch that the pruner has judged, by what attempts before have reported.
+
+    They were judged then, beside those that there were; but what was said of the last epoch of one
+    that was lost may have been lost with it.
+    """
+    before = [one for one in history.records.values() if one.root == record.root and one.ended]
+    lost = max((len(one.reports) for one in before if one.end.get("why") == LOST), default=0)
+    told = max(len(one.reports) for one in [*before, record])
+    return told - 1 if told == lost else told
 
 
 def reached(reports: Sequence[EpochReport], objective: Objective) -> dict[str, Any]:

@@ -156,7 +156,7 @@ class TrialQueue:
         if attrs.get(trial_rows.STATE, {}).get("state") == "pause":
             return None
         waiting = self.history.in_state("WAITING")
-        if (over := self._has_its_trials(attrs)) and waiting and not self.jobs:
+        if waiting and not self.jobs and (over := self._has_its_trials(attrs)):
             return over  # those wait for a larger budget
         put_off = [record for record in waiting if gave_way(record)]
         for record in waiting:

@@ -29,6 +29,7 @@ from paropt.training.evaluation.ranking.judging import ROWS, queries
 from paropt.training.evaluation.ranking.ranks import products, scores_of
 from paropt.training.recommending.wanted import wanted_values
 from paropt.training.registry import SequenceBatch, scores_itself
+from paropt.training.saved_model.header import sources_of
 from paropt.training.saved_model.saved import SavedModel
 
 Ints = NDArray[np.int64]
@@ -102,7 +103,9 @@ class Answerer:
         self._support = support.numpy()
         self._popular = torch.sort(support, descending=True, stable=True).indices.numpy()
         self._timeless = self._without_times()
-        self._gap = (saved.meta.get("log") or {}).get("session_gap_ms")
+        log = saved.meta.get("log") or {}
+        self._gap = log.get("session_gap_ms")
+        self._log_columns = sources_of(saved.meta["facts"]["columns"], log).values()
 
     @torch.no_grad()
     def _worked_out(self) -> tuple[Tensor, Tensor | None]:
@@ -179,13 +182,12 @@ class Answerer:
 
     def _columns(self, ask: Ask, order: Ints, kept: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
         knowledge, found = self.saved.knowledge, {}
-        read = [knowledge.sources.get(name, name) for name in knowledge.columns]
+        own = sorted({*self._log_columns, *knowledge.sources.values()})
         for name in ask.columns:
-            if name not in read:
-                there = f"it reads {', '.join(read)}" if read else "it reads none"
-                raise DataError(
-                    f"the model reads no column {name!r}; {did_you_mean(name, read, there)}"
-                )
+            if name not in own:
+                there = f"it had {', '.join(own)}" if own else "it had none"
+                hint = did_you_mean(name, own, there)
+                raise DataError(f"the log that the model knows had no column {name!r}; {hint}")
         for name, column in knowledge.columns.items():
             given = ask.columns.get(knowledge.sources.get(name, name))
             if given is None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from paropt.data.encoding import stranger_numbers
 from paropt.data.events import Events as RawEvents
-from paropt.data.log.filtering.filters import as_whole
+from paropt.data.log.filtering.filters import as_whole, as_wholes
 from paropt.data.log.sessions_file import Asked, read_asked
 from paropt.errors import ModelError
 from paropt.training.batches.events import Events
@@ -163,21 +163,21 @@ def _check_times(asked: Asked, saved: SavedModel) -> None:
 def _unknown_items(asked: Asked, saved: SavedModel) -> list[str]:
     """What to say of items that the model doesn't know: how many events, and whether it knows one
     of them by another spelling."""
-    ids = saved.item_ids.tolist()
-    known = set(ids)
-    texts = asked.items.to_pylist()
-    strange = [text for text in texts if text not in known]
-    if not strange:
+    ids = pa.array(saved.item_ids, pa.string())
+    unknown = pc.is_null(pc.index_in(asked.items, value_set=ids)).to_numpy(zero_copy_only=False)
+    if not unknown.any():
         return []
-    codes = np.flatnonzero([text not in known for text in texts])
-    many = int(np.isin(asked.events.item, codes).sum())
+    strange = asked.items.filter(pa.array(unknown)).to_pylist()
+    many = int(unknown[asked.events.item].sum())
     told = (
         f"{many:,} of {len(asked.events):,} events are of items that the model doesn't know, as"
         f" {strange[0]!r}"
     )
-    numbers = {as_whole(text): text for text in ids}
-    for text in strange:
-        if own := numbers.get(as_whole(text)):
+    written = pa.array(list(map(as_whole, strange)), pa.string())
+    places = pc.index_in(written, value_set=as_wholes(ids)).to_pylist()
+    for text, place in zip(strange, places, strict=True):
+        if place is not None:
+            own = ids[place].as_py()
             return [f"warning: {told}; {text!r} may be the model's {own!r}, written otherwise"]
     return [told]
 
@@ -197,6 +197,8 @@ def _unread(
     for name, values in read.items():
         nothing = np.isnan(values) if values.dtype.kind == "f" else values < 0
         found = asked.table.column(name).drop_null()
+        written = pc.utf8_trim_whitespace(pc.cast(found, pa.string()))
+        found = found.filter(pc.invert(pc.is_in(written, pa.array(["", "nan"]))))
         if len(found) and len(values) and nothing.all():
             told.append(
                 f"{asked.path}: the model knows no value of column {name!r} (as"

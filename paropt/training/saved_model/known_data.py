@@ -75,11 +75,25 @@ def index_of(values: pa.Array | pa.ChunkedArray, words: Sequence[str]) -> NDArra
     if not len(words):
         return np.full(len(values), -1, np.int32)
     known = pa.array(list(words), pa.string())
-    text = pc.utf8_trim_whitespace(pc.cast(values, pa.string()))
-    found = pc.index_in(text, value_set=known)
-    whole = pc.replace_substring_regex(text, r"^(-?\d+)\.0*$", r"\1")
-    found = pc.fill_null(pc.coalesce(found, pc.index_in(whole, value_set=known)), -1)
-    return np.asarray(found.to_numpy(zero_copy_only=False), np.int32)
+    text = pc.cast(values, pa.string())
+    found = pc.fill_null(pc.index_in(text, value_set=known), -1).to_numpy(zero_copy_only=False)
+    found = np.array(found, np.int32)
+    missed = found < 0
+    if missed.any():
+        found[missed] = _otherwise(text.filter(pa.array(missed)), known)
+    return found
+
+
+def _otherwise(text: pa.Array | pa.ChunkedArray, known: pa.Array) -> NDArray[np.int32]:
+    """Where texts are that stand there in other spellings [n], −1 where they don't."""
+    encoded = pc.dictionary_encode(text)
+    encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
+    trimmed = pc.utf8_trim_whitespace(encoded.dictionary)
+    whole = pc.replace_substring_regex(trimmed, r"^(-?\d+)\.0*$", r"\1")
+    places = [pc.index_in(words, value_set=known) for words in (trimmed, whole)]
+    place = np.append(pc.fill_null(pc.coalesce(*places), -1).to_numpy(zero_copy_only=False), -1)
+    codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
+    return np.asarray(place[codes], np.int32)
 
 
 # -- into a saved model --------------------------------------------------------------------------

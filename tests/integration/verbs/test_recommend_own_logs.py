@@ -323,7 +323,7 @@ def test_columns_are_read_by_their_names_in_the_log(tmp_path: Path) -> None:
     assert "knows no value of column 'act' (as 'sell')" in said("sell")[1]
     answerer = Answerer(load_model(tmp_path / "m"))
     answerer.prepare(Ask(["101"], [0], {"act": ["view"]}))
-    with pytest.raises(DataError, match="reads no column 'behaviour'; it reads act"):
+    with pytest.raises(DataError, match="had no column 'behaviour'; it had act"):
         answerer.prepare(Ask(["101"], [0], {"behaviour": ["view"]}))
 
 

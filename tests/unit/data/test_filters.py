@@ -165,6 +165,13 @@ def test_columns_and_values_that_do_not_fit_are_named(tmp_path: Path) -> None:
         left(path, where=("Quantity > 1",))
 
 
+@pytest.mark.parametrize("word", ["NULL", "nan", "N/A"])
+def test_a_word_for_no_value_is_neither_true_nor_false(tmp_path: Path, word: str) -> None:
+    for where in ("paid = true", "not paid = false"):
+        assert step(left(log(tmp_path, spoil_column(6, word)), where=(where,)), "where")[0] == 15
+    assert step(left(log(tmp_path, spoil_column(6, "f")), where=("paid = true",)), "where")[0] == 15
+
+
 @pytest.mark.parametrize("text", ["1 Oct 2020", "2020-10", "10/2020"])
 def test_a_text_that_is_no_time_is_not_compared_with_times(tmp_path: Path, text: str) -> None:
     with pytest.raises(DataError, match=r"'ts' holds times, and --where compares it with"):

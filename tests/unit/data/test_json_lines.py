@@ -201,6 +201,15 @@ def test_numbers_of_files_that_differ_in_type_are_the_same_numbers(tmp_path: Pat
     )
     with pytest.raises(DataError, match=r"a\.parquet: column 's' holds float, which is not exact"):
         read_columns([look_at(log)], ["s", "t"])
+    for small in (np.float16([2.0, np.inf]), np.float32([2.0**25, 0.5])):
+        pa.parquet.write_table(pa.table({"s": pa.array(small), "t": [1, 2]}), log / "a.parquet")
+        pa.parquet.write_table(pa.table({"s": [0.1], "t": [3]}), log / "b.parquet")
+        table, _ = read_columns([look_at(log)], ["s", "t"])
+        assert table.column("s").to_pylist() == [*map(float, small), 0.1], "measures"
+    pa.parquet.write_table(pa.table({"s": np.float16([2, 3]), "t": [1, 2]}), log / "a.parquet")
+    pa.parquet.write_table(pa.table({"s": ["x"], "t": [3]}), log / "b.parquet")
+    table, _ = read_columns([look_at(log)], ["s"])
+    assert table.column("s").to_pylist() == ["2", "3", "x"]
 
 
 def test_columns_that_came_later_may_lack_in_older_files(tmp_path: Path) -> None:

@@ -121,6 +121,11 @@ def test_a_global_order_may_be_one_of_users_who_were_all_there_from_the_beginnin
     assert number_by_order(raw, order, base=0).time.tolist() == list(range(100))
 
 
+def test_no_events_have_no_order() -> None:
+    none = np.zeros(0, np.int64)
+    assert len(number_by_order(Events(none, none, none, none), none, base=5)) == 0
+
+
 def test_positions_may_begin_anywhere_near_the_beginning() -> None:
     """Two of ten sessions have lost their first events: positions all the same."""
     session = np.repeat(np.arange(9, -1, -1), 3)

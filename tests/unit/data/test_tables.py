@@ -287,6 +287,20 @@ def test_whole_numbers_that_would_be_one_are_refused(tmp_path: Path) -> None:
         fields_of(tmp_path, "items.csv", "ItemId,kind\na,16777216\nb,16777217\n")
 
 
+def test_numbers_with_fractions_may_be_large(tmp_path: Path) -> None:
+    """Above 2**24 every float32 is whole, and 1,000 of these are 126."""
+    rows = "".join(f"{i},{1e8 + n / 7}\n" for n, i in enumerate("abcd"))
+    _, found = fields_of(tmp_path, "items.csv", "ItemId,price\n" + rows)
+    assert found["price"].kind == "number"
+
+
+@pytest.mark.parametrize("values", [["0x0000FF", "0xFF0000"], ["7", "0x10"], ["NA", "null"]])
+def test_what_no_float_is_spelt_like_is_a_category(tmp_path: Path, values: list[str]) -> None:
+    text = f"ItemId,colour\na,{values[0]}\nb,{values[1]}\n"
+    _, found = fields_of(tmp_path, "items.csv", text)
+    assert found["colour"].kind == "category"
+
+
 @pytest.mark.parametrize("value", ["inf", "-inf", "1e39"])
 def test_what_is_no_float32_is_refused(tmp_path: Path, value: str) -> None:
     text = f"ItemId,price\na,1.5\nb,{value}\nc,2\n"

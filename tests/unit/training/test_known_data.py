@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ def test_words_are_found_with_blanks_around_them_and_whole_numbers_as_floats() -
     assert index_of(pa.array([7, 8]), words).tolist() == [0, -1]
     assert index_of(pa.array([7.0, 7.5]), words).tolist() == [0, 2]
     assert index_of(pa.array(["7.0"]), ["7", "7.0"]).tolist() == [1], "as written comes first"
+    assert index_of(pa.array([" b", "b", None]), [" b"]).tolist() == [0, -1, -1], "as 0.1 kept it"
 
 
 def test_numbers_are_numbers_or_missing() -> None:
@@ -40,5 +42,7 @@ def test_a_column_of_which_no_value_is_known_is_said() -> None:
     assert told == (
         "live.csv: the model knows no value of column 'act' (as 'one'), so it is unknown throughout"
     )
+    nothing = replace(asked, table=pa.table({"act": ["", " "], "who": [None, "nan"]}))
+    assert _unread(nothing, knowledge, {"action": unknown}, unknown, "who") == []
     (told,) = _unread(asked, knowledge, {}, unknown, "who")
     assert "no value of column 'who'" in told

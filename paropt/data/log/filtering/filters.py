@@ -17,7 +17,7 @@ from paropt.data.log.command import option_text
 from paropt.data.log.filtering.conditions import Condition, Pattern, Value, parse_condition
 from paropt.data.log.formats import Schema
 from paropt.data.log.options import Options
-from paropt.data.log.values.ids import missing_ids
+from paropt.data.log.values.ids import missing_ids, names_no_value
 from paropt.data.log.values.times import (
     UNITS,
     parse_moment,
@@ -29,7 +29,7 @@ from paropt.data.reading.arrow import as_text, is_moment, is_number, is_text
 from paropt.data.reading.read import Place
 from paropt.errors import DataError
 
-_TRUE, _FALSE = ("true", "1", "1.0"), ("false", "0", "0.0")
+_TRUE, _FALSE = ("true", "t", "yes", "1", "1.0"), ("false", "f", "no", "0", "0.0")
 _A_NUMBER = "number, and --where compares it with one"
 _WHOLE = re.compile(r"\s*\+?(-?)0*(\d+)(?:\.0*)?\s*")
 
@@ -88,6 +88,11 @@ def as_whole(text: str | None) -> str:
     """``4`` of ``4.0``: a column of floats writes whole numbers so."""
     match = _WHOLE.fullmatch(text or "")
     return f"{match[1]}{match[2]}" if match else (text or "")
+
+
+def as_wholes(texts: pa.Array) -> pa.Array:
+    """:func:`as_whole` of many."""
+    return pc.replace_substring_regex(texts, f"^(?:{_WHOLE.pattern})$", r"\1\2")
 
 
 def raw_codes(column: pa.ChunkedArray) -> Ints:
@@ -201,7 +206,8 @@ class _Compared:
             return self.column
         written = pc.utf8_lower(pc.utf8_trim_whitespace(as_text(self.column)))
         true, false = (pc.is_in(written, pa.array(words)) for words in (_TRUE, _FALSE))
-        neither = np.asarray(pc.invert(pc.or_(true, false)), bool) & self.there
+        there = self.there & ~np.asarray(pc.fill_null(names_no_value(written), True), bool)
+        neither = np.asarray(pc.invert(pc.or_(true, false)), bool) & there
         if neither.any():
             row = int(np.argmax(neither))
             raise self.place.fail(
@@ -210,7 +216,7 @@ class _Compared:
                 f"{as_text(self.column)[row].as_py()!r} is neither true nor false, and --where"
                 f" compares it with {str(value).lower()}",
             )
-        return pc.if_else(pa.array(self.there), true, pa.scalar(None, pa.bool_()))
+        return pc.if_else(pa.array(there), true, pa.scalar(None, pa.bool_()))
 
     def truth(self, text: str) -> bool:
         word = text.strip().lower()
@@ -235,8 +241,8 @@ class _Compared:
                 return None
         raise self.place.refuse(
             self.name,
-            f"holds times, and --where compares it with {text!r}; write 2017-10-16 or"
-            " 2017-10-16T12:00Z, or as the log's --time-format says",
+            f"holds times, and --where compares it with {text!r}; write '2017-10-16' or"
+            " '2017-10-16T12:00Z', or as the log's --time-format has it; numbers unquoted",
         )
 
     def is_time(self) -> bool:
