@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,8 +94,7 @@ def evaluate(
             note=say,
             **judging,
         )
-        paramfile = read_header(directory).meta.get("paramfile") or {}
-        if outcome.split != "search" and "final" not in paramfile:
+        if outcome.split != "search" and not _of_final_test(read_header(directory).meta):
             from paropt.results.final.looks_here import note_look
 
             say(note_look(outcome, [str(other.resolve()) for other in others]))
@@ -111,6 +111,12 @@ def evaluate(
     for file, outcome in zip(files, found, strict=True):
         click.echo(f"\n{file}" if len(files) > 1 else str(file))
         show(outcome, as_json)
+
+
+def _of_final_test(meta: Mapping[str, Any]) -> bool:
+    """Whether a model is one that a final test kept, or was trained by its paramfile: what it
+    reaches on test is known already."""
+    return bool(meta.get("final_test")) or "final" in (meta.get("paramfile") or {})
 
 
 def _check_usage(

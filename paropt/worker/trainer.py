@@ -361,7 +361,7 @@ class _TrainerFit:
         metrics = self.history[-1]["metrics"] if self.history else {}
         told = judged_as(fit.epoch, metrics, fit.objective, fit.protocol, fit.view)
         try:
-            save_model(place, fit, told)
+            save_model(place, fit, {**told, "final_test": True})
         except DataError as error:
             self._tell("warning", message=f"its model is not kept: {error}")
 

@@ -119,7 +119,7 @@ def report(at: Shop) -> dict[str, Any]:
     out = at.directory / "report"
     if not out.exists():
         rc, said = at.interrupt(*FINAL, study="shop.final-1.valid")
-        assert rc == 1 and "was interrupted" in said and "'paropt final shop' goes on" in said
+        assert rc == 1 and "was interrupted" in said and "the same command goes on" in said
         before = trials_of(at, "shop.final-1.valid")
         done = at.ok(*FINAL, "--out", out, "--json")
         after = trials_of(at, "shop.final-1.valid")

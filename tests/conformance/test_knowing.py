@@ -106,7 +106,7 @@ def test_what_is_wanted_of_the_next_event_is_said(saved: Path, tmp_path: Path) -
     ids = [str(one) for one in model.item_ids]
     file = tmp_path / "asked.tsv"
     rows = ["SessionId\tItemId\tTime\tUserId\tact\tdwell"]
-    rows += [f"one\t{ids[k]}\t{1_700_000_000 + k}\tu3\ta\t2.5" for k in range(3)]
+    rows += [f"one\t{ids[k]}\t{1_700_000_000 + k}\tu3\ta\ta" for k in range(3)]
     file.write_text("\n".join(rows) + "\n")
     asked = read_asked(file, None, model.meta["log"], ["act", "dwell", "UserId"])
     unknown = known_sessions(asked, model)

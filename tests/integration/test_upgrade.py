@@ -76,7 +76,7 @@ def test_a_study_goes_on(old_database: str, paropt_home: Path) -> None:
         study = joined.study
         trial = study.next_trial({"host": "here"})
         assert trial is not None and (trial.number, trial.model) == (4, "gru4rec")
-        metrics = {"mrr@20": 0.5, "recall@20": 0.9, "ndcg@20": 0.6}
+        metrics = {"mrr@20": 0.99, "recall@20": 0.9, "ndcg@20": 0.6}
         trial.report(EpochReport(epoch=1, metrics=metrics))
         trial.complete()
         assert study.counts()["complete"] == RECORDED["status"]["counts"]["complete"] + 1

@@ -88,7 +88,9 @@ def test_a_training_that_is_judged_on_test_is_a_look(
     # what a final test gave again
     final = {"model": "gru4rec", "params": {}, "provenance": {"split": "full", "final": 1}}
     (tmp_path / "chosen.json").write_text(json.dumps(final))
-    assert "look" not in paropt("train", "--params", tmp_path / "chosen.json", *plain).stderr
+    save = ("--save", tmp_path / "chosen")
+    assert "look" not in paropt("train", "--params", tmp_path / "chosen.json", *plain, *save).stderr
+    assert "look" not in paropt("evaluate", tmp_path / "chosen", "--data", shop).stderr
     assert len(looks()) == before + 2
 
 

@@ -32,7 +32,7 @@ def test_coverage_interval_and_noise() -> None:
         "mrr@20 0.7500 [0.7000, 0.8000], 0.1310 with the left-out targets as misses",
         "trial 1 with 0.7100 is the same within noise",
         "Warning: only 1,932 of 11,087 targets were ranked: training never saw the items of the "
-        "others",
+        "others, or none before them",
     ]
 
 

@@ -112,7 +112,7 @@ def test_a_memory_is_shown_exported_and_forgotten_by_user(folder: Path, tmp_path
     assert stranger.exit_code == 1 and "knows no user 'nobody'" in str(stranger.exception)
     assert digest(load_model(place).model.memory()) == digest(rows), "nothing was changed"
     done = run("memory", place, "--reset", "--user", ids[0], "--json")
-    assert "1 rows forgotten" in done.stderr
+    assert "1 row forgotten" in done.stderr
     left = load_model(place).model.memory()
     assert len(left["user"]) == len(ids) - 1 and rows["user"][0] not in left["user"]
     assert (
