@@ -44,7 +44,7 @@ chaos: $(BIN)/.paropt-dev  ## the fault suite: 200 faults and more, some minutes
 
 storage: $(BIN)/.paropt-dev  ## the storage's tests on another PostgreSQL: POSTGRES=/usr/lib/postgresql/15/bin
 	@test -x "$(POSTGRES)/initdb" || { echo "set POSTGRES to the directory of initdb and postgres" >&2; exit 2; }
-	PAROPT_TEST_POSTGRES=$(POSTGRES) $(BIN)/pytest -m "not slow" tests/integration/test_leases.py tests/integration/test_study_trials.py tests/integration/test_study_budget.py tests/integration/test_study_deletion.py tests/integration/test_postgres_storage.py tests/integration/test_upgrade.py tests/integration/test_status.py
+	PAROPT_TEST_POSTGRES=$(POSTGRES) $(BIN)/pytest -m "not slow" tests/integration/test_leases.py tests/integration/test_study_trials.py tests/integration/test_study_resumed.py tests/integration/test_study_budget.py tests/integration/test_study_deletion.py tests/integration/test_postgres_storage.py tests/integration/test_upgrade.py tests/integration/test_status.py
 
 bench: $(BIN)/.paropt-dev  ## the benchmarks in their short forms, some minutes; benchmarks/README.md has the long ones
 	$(BIN)/python benchmarks/speed/gru4rec_speed.py --threads 1 --rounds 3 --configuration "retailrocket bpr-max"

@@ -10,9 +10,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from told import Open, Stored
 
 SCRIPT = Path(__file__).parents[1] / "scripted_trainer.py"
 ACTS = ["fine", "crash", "doom", "hang", "hold", "endless", "oom", "oom-once", "nan", "bug", "deaf"]
@@ -204,3 +207,38 @@ def whole(shop: Any) -> Iterator[Any]:
     """The same for a test that damages rows itself."""
     yield shop
     shop.restore()
+
+
+@pytest.fixture
+def study_of(module_database_url: str, request: pytest.FixtureRequest) -> Iterator[Open]:
+    """``study_of(budget=…, space=…)`` creates or resumes the study that has the test's name."""
+    from told import SPACE
+
+    from paropt.search.study.definition import StudyDefinition
+    from paropt.search.study.study import Study
+
+    opened = []
+
+    def create(space: Any = SPACE, **options: Any) -> Study:
+        kept = {key: options.pop(key) for key in ("budget", "timeout") if key in options}
+        options = {"pruner": {"name": "none"}} | options
+        definition = StudyDefinition(
+            request.node.name, space, "mrr@20", [20], "/data", "abc", **options
+        )
+        opened.append(Study.create(module_database_url, definition, **kept))
+        return opened[-1]
+
+    yield create
+    for study in opened:
+        study.close()
+
+
+@pytest.fixture(scope="module")
+def stored(module_database_url: str) -> Iterator[Stored]:
+    """``stored(trial)``: the trial as Optuna reads it, past every cache."""
+    from paropt.storage.engine import initialise, open_rdb
+
+    initialise(module_database_url)
+    storage = open_rdb(module_database_url)._backend
+    yield lambda trial: storage.get_trial(trial.id)
+    storage.engine.dispose()

@@ -10,75 +10,18 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from told import LONGER, OTHER, OWNER, SPACE, Open, Stored, epoch, take, told
 
 from paropt.errors import StorageUnreachable, StudyError
-from paropt.search.strategy.first_looks import GAVE_WAY
 from paropt.search.study import study as study_module
-from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.overview import overview
 from paropt.search.study.state import StudyEnded
 from paropt.search.study.study import MAX_ATTEMPTS, Study
 from paropt.search.study.trial import Trial, TrialLost
-from paropt.storage.engine import initialise, open_rdb
+from paropt.storage.engine import open_rdb
 from paropt.training.evaluation.epochs import EpochReport
 
 pytestmark = pytest.mark.postgres
-
-SPACE: dict[str, Any] = {
-    "model": "gru4rec",
-    "fixed": {"loss": "bpr-max", "n_epochs": 4},
-    "search": {
-        "layers": {"type": "int", "low": 32, "high": 512, "step": 32},
-        "learning_rate": {"type": "float", "low": 0.01, "high": 0.3, "log": True},
-        "final_act": {"type": "categorical", "choices": ["elu-0.5", "linear"]},
-    },
-}
-OWNER = {"host": "here", "slot": "here/0", "device": "cpu", "threads": 1}
-OTHER = {"host": "there", "slot": "there/0"}
-
-Open = Callable[..., Study]
-Stored = Callable[[Trial], Any]
-
-
-@pytest.fixture
-def study_of(module_database_url: str, request: pytest.FixtureRequest) -> Iterator[Open]:
-    """``study_of(budget=…, space=…)`` creates or resumes the study that has the test's name."""
-    opened = []
-
-    def create(space: Any = SPACE, **options: Any) -> Study:
-        kept = {key: options.pop(key) for key in ("budget", "timeout") if key in options}
-        options = {"pruner": {"name": "none"}} | options
-        definition = StudyDefinition(
-            request.node.name, space, "mrr@20", [20], "/data", "abc", **options
-        )
-        opened.append(Study.create(module_database_url, definition, **kept))
-        return opened[-1]
-
-    yield create
-    for study in opened:
-        study.close()
-
-
-@pytest.fixture(scope="module")
-def stored(module_database_url: str) -> Iterator[Stored]:
-    """``stored(trial)``: the trial as Optuna reads it, past every cache."""
-    initialise(module_database_url)
-    storage = open_rdb(module_database_url)._backend
-    yield lambda trial: storage.get_trial(trial.id)
-    storage.engine.dispose()
-
-
-def take(study: Study, owner: dict[str, Any] = OWNER) -> Trial:
-    trial = study.next_trial(owner)
-    assert trial is not None
-    return trial
-
-
-def epoch(number: int, mrr: float, **more: Any) -> dict[str, Any]:
-    return {
-        "event": "epoch", "epoch": number, "metrics": {"mrr@20": mrr, "recall@20": mrr + 0.1},
-        "loss": 1.0 / number, "seconds": 2.0, "events_per_second": 100.0, **more,
-    }  # fmt: skip
 
 
 def test_a_trial_is_worth_its_best_epoch(study_of: Open, stored: Stored) -> None:
@@ -186,13 +129,7 @@ def test_pruned_trials_keep_their_best_epochs_value(study_of: Open, stored: Stor
     assert study.summary()["epochs"] == {"run": 3, "saved": 3, "rested": 2, "unneeded": 6}
 
 
-LONGER = {**SPACE, "fixed": {**SPACE["fixed"], "n_epochs": 9}}
 RESTS = {"name": "none", "still": 20}
-
-
-def told(trial: Trial, values: list[float], first: int = 1) -> list[bool]:
-    reports = (epoch(number, value) for number, value in enumerate(values, first))
-    return [trial.report(EpochReport.from_json(report)) for report in reports]
 
 
 def test_a_trial_with_nothing_more_to_gain_ends_complete(study_of: Open, stored: Stored) -> None:
@@ -562,86 +499,3 @@ def test_a_trial_that_waited_and_then_fails_has_no_value(study_of: Open, stored:
         assert stored(trial).value is None
     assert study.best() == []
     assert study.counts()["failed"] == 2
-
-
-ASHA = {"name": "asha", "min_epochs": 2, "factor": 2, "startup": 0}
-LATE = [0.10, 0.11, 0.12, 0.13, 0.30, 0.35, 0.37]  # among the worst at first, the best by then
-
-
-@pytest.mark.parametrize("way", ["handed back", "lost", "from zero"])
-def test_what_was_judged_is_not_judged_again(study_of: Open, way: str) -> None:
-    """A late bloomer passed its rungs while it was alone; others were better there meanwhile."""
-    study = study_of(LONGER, pruner=ASHA, budget=9)
-    late = take(study)
-    assert not any(told(late, LATE))
-    others = [take(study) for _ in range(2)]
-    for other in others:
-        told(other, [0.2, 0.25, 0.26, 0.26, 0.27, 0.27, 0.27, 0.28, 0.28])
-    if way == "lost":
-        assert study.requeue(late.id, "its machine went down")
-    else:
-        late.hand_back("its worker left")
-    again = take(study)
-    assert again.root == late.root
-    if way == "from zero":
-        assert not any(told(again, [value + 0.001 for value in LATE]))
-    else:
-        assert not any(told(again, LATE[:5])), "what a checkpoint holds is told again"
-        assert again.best == (7, 0.37), "and takes nothing from what came after it"
-    worse = take(study)
-    assert told(worse, LATE[:2])[-1], "one that is no better at a rung is cut, as before"
-    assert "after epoch 2 is not among the best" in str(worse.prune_reason)
-
-
-def test_a_verdict_stays_whatever_is_reported_after_it(study_of: Open, stored: Stored) -> None:
-    study = study_of(LONGER, pruner=ASHA, budget=9)
-    told(take(study), [0.3, 0.3, 0.3])
-    for end in (Trial.complete, lambda trial: trial.hand_back("its worker left")):
-        trial = take(study)
-        assert told(trial, [0.1, 0.1, 0.9, 0.9]) == [False, True, True, True]
-        end(trial)
-        found = stored(trial)
-        assert (found.state.name, found.value) == ("PRUNED", 0.1)
-        assert len(found.intermediate_values) == 2
-        assert study.trials()[-1]["message"].startswith("0.1000 after epoch 2 is not among")
-
-
-def test_a_verdict_that_was_lost_with_its_worker_is_given_again(study_of: Open) -> None:
-    study = study_of(LONGER, pruner=ASHA, budget=9)
-    told(take(study), [0.3, 0.3, 0.3])
-    trial = take(study)
-    assert told(trial, [0.1, 0.1]) == [False, True]
-    assert study.requeue(trial.id, "killed before it could say so")
-    again = take(study)
-    assert again.root == trial.root
-    assert told(again, [0.1, 0.1]) == [False, True]
-
-
-def test_who_gave_way_and_begins_anew_has_given_way(study_of: Open, stored: Stored) -> None:
-    study = study_of(LONGER, budget=2)
-    trial = take(study)
-    told(trial, [0.1, 0.2, 0.7])
-    trial.gives_way = "others come first"
-    trial.hand_back("others come first")
-    again = take(study)
-    told(again, [0.11])
-    study.refresh()
-    (record,) = study.history.records.values()
-    assert (record.end["why"], record.end["epoch"]) == (GAVE_WAY, 1)
-
-
-def test_what_is_trained_again_has_no_value_of_epochs_that_are_gone(
-    study_of: Open, stored: Stored
-) -> None:
-    study = study_of(LONGER, budget=1)
-    trial = take(study)
-    told(trial, [0.1, 0.2, 0.7])
-    trial.hand_back("its worker left")
-    again = take(study)
-    assert stored(again).value == 0.7
-    told(again, [0.11])
-    (best,) = study.best()
-    assert (best["value"], best["epoch"], best["metrics"]["mrr@20"]) == (0.11, 1, 0.11)
-    told(again, [0.2, 0.6, 0.5], first=2)
-    again.complete()
-    assert stored(again).value == 0.6
