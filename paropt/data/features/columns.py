@@ -12,12 +12,17 @@ from numpy.typing import NDArray
 
 from paropt.data.encoding import pack_ids
 from paropt.data.log.values.ids import names_no_value
-from paropt.data.reading.arrow import as_text, is_number
+from paropt.data.reading.arrow import (
+    INEXACT_FROM,
+    WHOLE_AS_FLOAT,
+    as_text,
+    is_number,
+    without_zeros,
+)
 from paropt.data.reading.read import Place
 
-EXACT = 2**24  # whole numbers up to it are float32
+EXACT = INEXACT_FROM[32]  # whole numbers up to it are float32
 FIRST = 1000  # values that are looked at before all are
-_FLOAT = r"^(-?\d+)\.0*$"
 
 
 @dataclass(frozen=True)
@@ -120,11 +125,10 @@ def _check_apart(
 def _written_once(text: pa.ChunkedArray) -> pa.ChunkedArray:
     """``7.0`` as ``7`` where both are there: files of one log, of which one had gaps."""
     found = pc.unique(text).drop_null()
-    floats = found.filter(pc.match_substring_regex(found, _FLOAT))
-    whole = pc.replace_substring_regex(floats, _FLOAT, r"\1")
-    if not pc.any(pc.is_in(whole, found)).as_py():
+    floats = found.filter(pc.match_substring_regex(found, WHOLE_AS_FLOAT))
+    if not pc.any(pc.is_in(without_zeros(floats), found)).as_py():
         return text
-    return pc.replace_substring_regex(text, _FLOAT, r"\1")
+    return without_zeros(text)
 
 
 def _codes(text: pa.ChunkedArray, name: str, place: Place) -> Column:

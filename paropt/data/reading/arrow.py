@@ -29,6 +29,9 @@ _AS_IT_IS = (
 # extension types that are stored as what they mean
 _TRANSPARENT = ("arrow.json", "arrow.bool8")
 
+# bits of a float -> the least whole number that also stands for its neighbour
+INEXACT_FROM = {16: 2**11, 32: 2**24, 64: 2**53}
+WHOLE_AS_FLOAT = r"^(-?\d+)\.0*$"
 
 _REMEDY = "write it as text, numbers or timestamps"
 
@@ -73,6 +76,11 @@ def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_timestamp(kind) and kind.tz is not None:
         column = column.cast(pa.timestamp(kind.unit))  # in UTC, without asking for a zone's rules
     return column.cast(pa.string())
+
+
+def without_zeros(text: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """``7`` of ``7.0``: a column of floats writes whole numbers so; other text as it is."""
+    return pc.replace_substring_regex(text, WHOLE_AS_FLOAT, r"\1")
 
 
 def is_text(kind: pa.DataType) -> bool:

@@ -17,7 +17,14 @@ import pyarrow.compute as pc
 
 from paropt.data.events import Bools, Ints
 from paropt.data.reading import json_lines
-from paropt.data.reading.arrow import UnknownTypeError, as_text, check_known, is_text, plain
+from paropt.data.reading.arrow import (
+    INEXACT_FROM,
+    UnknownTypeError,
+    as_text,
+    check_known,
+    is_text,
+    plain,
+)
 from paropt.data.reading.delimited import SKIP, OnBad, line_of, read_text
 from paropt.data.reading.layouts import (
     DAMAGED,
@@ -205,7 +212,7 @@ def _whole(column: pa.ChunkedArray, name: str, layout: Layout) -> pa.ChunkedArra
     """
     if not pa.types.is_floating(column.type):
         return column
-    exact = {16: 2**11, 32: 2**24, 64: 2**53}[column.type.bit_width]
+    exact = INEXACT_FROM[column.type.bit_width]
     values = column.cast(pa.float64()).drop_null()
     whole = pc.and_(pc.is_finite(values), pc.equal(values, pc.floor(values)))
     if not pc.all(whole).as_py():

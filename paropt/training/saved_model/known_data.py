@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from paropt.data.reading.arrow import without_zeros
 from paropt.training.batches.catalogue import Features
 from paropt.training.batches.events import NOTHING
 from paropt.training.registry import Bags, Catalogue, Facts, Field, Model, Needs, Table, Vectors
@@ -89,8 +90,8 @@ def _otherwise(text: pa.Array | pa.ChunkedArray, known: pa.Array) -> NDArray[np.
     encoded = pc.dictionary_encode(text)
     encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
     trimmed = pc.utf8_trim_whitespace(encoded.dictionary)
-    whole = pc.replace_substring_regex(trimmed, r"^(-?\d+)\.0*$", r"\1")
-    places = [pc.index_in(words, value_set=known) for words in (trimmed, whole)]
+    spelt = (trimmed, without_zeros(trimmed))
+    places = [pc.index_in(words, value_set=known) for words in spelt]
     place = np.append(pc.fill_null(pc.coalesce(*places), -1).to_numpy(zero_copy_only=False), -1)
     codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
     return np.asarray(place[codes], np.int32)

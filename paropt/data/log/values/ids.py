@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from paropt.data.events import Bools, Ints
-from paropt.data.reading.arrow import is_text
+from paropt.data.reading.arrow import INEXACT_FROM, is_text
 from paropt.data.reading.read import Place
 
 # what programs write for "no value", in whatever case; NA in capitals only
@@ -20,8 +20,6 @@ _INTEGER = r"^-?\d+$"
 # what a program writes for a number that it holds as a float, and may have rounded
 _ROUNDED = r"^\s*[+-]?(?:\d+(?:\.\d*)?[eE]\+?\d+|\d{16,}\.0*)\s*$"
 _ANY_NUMBER = r"^\s*[+-]?\d+(?:\.\d*)?(?:[eE]\+?\d+)?\s*$"
-# bits of a float -> the least whole number that also stands for its neighbour
-_INEXACT_FROM = {16: 2**11, 32: 2**24, 64: 2**53}
 # a number that is an integer, however it is written: " 7", "+7", "007", "7.0"
 _WRITTEN_OTHERWISE = r"^\s*\+?(-?)0*(\d+)(?:\.0*)?\s*$"
 
@@ -112,12 +110,12 @@ def _whole(column: pa.ChunkedArray, name: str, place: Place) -> pa.ChunkedArray:
         raise place.fail(pc.index(missing, True).as_py(), name, _MISSING)
     if kind.bit_width == 16:
         column = column.cast(pa.float32())
-    too_large = pc.greater_equal(pc.abs(column), float(_INEXACT_FROM[kind.bit_width]))
+    too_large = pc.greater_equal(pc.abs(column), float(INEXACT_FROM[kind.bit_width]))
     odd = pc.not_equal(column, pc.floor(column))
     for wrong, what in (
         (odd, "{} is no id; ids are integers or text"),
         (too_large, f"{{}} may stand for other ids too, for {kind} is not exact from"
-         f" {_INEXACT_FROM[kind.bit_width]} on; write ids as integers or text"),
+         f" {INEXACT_FROM[kind.bit_width]} on; write ids as integers or text"),
     ):  # fmt: skip
         if pc.any(wrong).as_py():
             row = pc.index(wrong, True).as_py()
