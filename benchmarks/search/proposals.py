@@ -6,7 +6,8 @@ What a search is about is told apart near the top, where few random configuratio
 surrogate (surrogate.py) has to guess. So each log proposes what its own surrogate thinks best: at
 any cost, at half of an average training's and at a quarter. They are added to
 curves/proposed-SPACE.json, with numbers from 1000 on; ``curve_table.py --proposed`` trains them on
-every log. Where a log is left out, what its site proposed is no candidate
+every log. What lies within a fiftieth of every parameter's range from a row that is there tells
+nothing new and isn't proposed. Where a log is left out, what its site proposed is no candidate
 (portfolio.py): it has seen it.
 """
 
@@ -19,13 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from curve_table import CURVES, FIRST_PROPOSED, proposed_file
 from portfolio import points_of, tables
-from surrogate import Surrogate
+from surrogate import Surrogate, place
 
-from paropt.search.space.space import Config
+from paropt.search.space.space import Config, Space
 
 SHARES = (None, 0.5, 0.25)  # of an average training's seconds, at most
+NEAR = 0.02  # of each parameter's range
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,18 @@ def proposals(space: str) -> Iterator[Proposal]:
         for share in SHARES:
             most = None if share is None else share * float(table.seconds.mean())
             (point,) = points_of(table, [surrogate.optimum(most)[1]])
-            if point not in points:
+            if not any(near(table.space, point, other) for other in points):
                 points.append(dict(point))
                 number += 1
                 yield Proposal(number, log, dict(point))
+
+
+def near(space: Space, one: Config, other: Config) -> bool:
+    """Whether two start points are as good as the same: choices equal, numbers side by side."""
+    first, second = (
+        place(space, space.complete(point, lambda p: p.at(0.5))) for point in (one, other)
+    )
+    return bool(np.abs(first - second).max() < NEAR)
 
 
 def main() -> None:
