@@ -7,8 +7,10 @@ A message is one sentence: what is wrong, which value, what to do. The command l
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
+PART = 3  # letters of a name that say which is meant
+NAMED = 6  # names at most in a hint
 EXIT_OK = 0
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
@@ -22,6 +24,12 @@ class ParoptError(Exception):
     exit_code = EXIT_FAILURE
 
 
+class UsageError(ParoptError):
+    """A word that means nothing where it stands, wherever it is said: on no data, no device."""
+
+    exit_code = EXIT_USAGE
+
+
 class DataError(ParoptError):
     """Events, a dataset directory or a saved model that cannot be used."""
 
@@ -30,7 +38,7 @@ class SpaceError(ParoptError):
     """A parameter space or paramfile that says something impossible (``file:line: …``)."""
 
 
-class ParamError(ParoptError):
+class ParamError(UsageError):
     """Parameters that a model does not have, or that do not fit each other."""
 
 
@@ -78,11 +86,23 @@ class StorageUnreachable(ParoptError):
 
 def closest(word: str, known: Iterable[str]) -> str | None:
     """The known word that somebody may have meant; None if none is like it."""
-    found = difflib.get_close_matches(word, list(known), 1)
+    known = list(known)
+    found = _beginning(word, known) or difflib.get_close_matches(word, known, 1)
     return found[0] if found else None
+
+
+def _beginning(word: str, known: Sequence[str]) -> list[str]:
+    """Those of which somebody has written the first part; none where they are many."""
+    found = [name for name in known if name.startswith(word)] if len(word) >= PART else []
+    return found if len(found) <= NAMED else []
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
     """The end of a sentence about an unknown word; ``otherwise`` where none is like it."""
+    known = list(known)
     found = closest(word, known)
-    return otherwise if found is None else f"did you mean {found!r}?"
+    if found is None:
+        return otherwise
+    *some, last = _beginning(word, known) or [found]
+    meant = f"{', '.join(map(repr, some))} or {last!r}" if some else repr(last)
+    return f"did you mean {meant}?"

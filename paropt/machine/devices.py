@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from paropt.errors import ParoptError
+from paropt.errors import ParoptError, UsageError
 
 # a slot per core pays off only so far: samplers learn less from trials that run side by side
 MOST_CPU_SLOTS = 8
@@ -113,7 +113,7 @@ def choose(devices: str) -> list[Device]:
         return gpus or [Device("cpu", name=_cpu_name())]
     numbers = devices.split(",")
     if not all(number.isdecimal() for number in numbers):
-        raise ParoptError(f"--devices is auto, cpu, or GPU numbers such as 0,1; not {devices!r}")
+        raise UsageError(f"--devices is auto, cpu, or GPU numbers such as 0,1; not {devices!r}")
     known = {device.label: device for device in gpus}
     labels = list(dict.fromkeys(f"gpu{int(number)}" for number in numbers))
     for label in labels:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paropt.errors import ParoptError, StudyError
+from paropt.errors import StudyError, UsageError
 from paropt.files import readable
 from paropt.launch.data.data_source import (
     Given,
@@ -213,7 +213,7 @@ def _without_space(request: LaunchRequest, note: Note) -> OpenedStudy:
     """The study of that name goes on as it is; a new one searches what suits its data."""
     named = request.data or (None if request.study else os.environ.get("PAROPT_DATASET"))
     if request.study is None and not named:
-        raise ParoptError(
+        raise UsageError(
             "launch needs --data to search what suits it, --space FILE, or --study NAME to go on "
             "with a study"
         )

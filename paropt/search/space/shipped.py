@@ -50,6 +50,8 @@ def _find(path: Path, folder: str) -> Path | None:
 def missing(given: str | Path, kind: str = "space") -> str:
     """The sentence that there is no such space, or "paramfile", with what may have been meant."""
     path, names = Path(given), spaces() if kind == "space" else paramfiles()
+    if not str(given):
+        return f"an empty word is no {kind}; name a file, or one of paropt's own"
     if path.is_dir():
         return f"{given} is a directory, not a {kind}"
     hint = did_you_mean(path.stem, names, f"it has {', '.join(names)}")

@@ -20,7 +20,7 @@ from optuna import samplers
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from paropt.errors import StudyError, did_you_mean
+from paropt.errors import StudyError, UsageError, did_you_mean
 from paropt.search.history.history import History, Record
 from paropt.search.strategy.optuna_view import OptunaView
 
@@ -42,13 +42,14 @@ def named(name: str) -> type[BaseSampler]:
     """The class of that name.
 
     Raises:
-        StudyError: Optuna has none, or it cannot work here.
+        UsageError: Optuna has none of that name.
+        StudyError: it cannot work here.
     """
     known = [one for one in samplers.__all__ if one.endswith("Sampler") and one != "BaseSampler"]
     if name not in known:
         ours = "there are tpe, random and grid, and Optuna's by their names, CmaEsSampler say"
         told = did_you_mean(name, ["tpe", "random", "grid", *known], ours)
-        raise StudyError(f"no sampler {name!r}; {told}")
+        raise UsageError(f"no sampler {name!r}; {told}")
     if name in OTHERWISE:
         raise StudyError(f"the sampler {name!r} {OTHERWISE[name]}")
     found: type[BaseSampler] = getattr(samplers, name)
