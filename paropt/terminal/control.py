@@ -10,7 +10,9 @@ from paropt.search.study.study import Study
 from paropt.storage.connect import Storage, open_storage
 from paropt.storage.leases import Slots
 from paropt.storage.schema import create_tables
-from paropt.terminal.status import workers
+from paropt.terminal.launch_summary import going_on
+from paropt.terminal.status import headline, workers
+from paropt.terminal.study_list import with_slots
 
 Wanted = Literal["run", "pause", "stop"]
 
@@ -26,8 +28,11 @@ def steer(name: str, storage_url: str | None, wanted: Wanted) -> str:
         try:
             create_tables(storage.engine())
             study.set_state(wanted)
-            slots = len(workers(storage, name, study.definition.heartbeat))
-            return _sentence(name, wanted, slots, study.definition.heartbeat / 3)
+            slots = workers(storage, name, study.definition.heartbeat)
+            found = with_slots(study.summary(), slots)
+            if wanted == "run" and found["activity"] in ("done", "time is up"):
+                return f"nothing is left to do: {headline(found)}\n{going_on(found)}"
+            return _sentence(name, wanted, len(slots), study.definition.heartbeat / 3)
         finally:
             study.close()
 

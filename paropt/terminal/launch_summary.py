@@ -168,12 +168,12 @@ def next_commands(status: Mapping[str, Any]) -> list[str]:
         "next:",
         f"  {command('final', study, '--out', f'{out}/final')}    (the number to quote)",
         f"  {command('export', study, '--out', out)}",
-        f"  {_going_on(status)}",
+        f"  {going_on(status)}",
         "  paropt dashboard",
     ]
 
 
-def _going_on(status: Mapping[str, Any]) -> str:
+def going_on(status: Mapping[str, Any]) -> str:
     """How the search goes on: with the trials and the time that are left."""
     launch = command("launch", "--study", status["study"])
     counts, budget, seconds = status["counts"], status["budget"], status["seconds_left"]

@@ -98,7 +98,7 @@ def study_report(
     """One study: its counts, floor, best trials, failures and slots; so many of each."""
     working = status["workers"]
     there = working if slots is None else working[:slots]
-    parts: list[RenderableType] = [Text(line) for line in _headline(status)]
+    parts: list[RenderableType] = [Text(line) for line in _head(status)]
     if status["best"] and best:
         parts += [Text(), _best_table(status["metric"], study, best, width)]
     if (status["pareto"] or {}).get("trials") and best:
@@ -113,13 +113,18 @@ def study_report(
     return Group(*parts)
 
 
-def _headline(status: Mapping[str, Any]) -> list[str]:
+def headline(status: Mapping[str, Any]) -> str:
+    """``shop: running, 4/20 trials (3 complete, 1 pruned), 1 running``."""
     counts = status["counts"]
     done = ", ".join(f"{counts[name]} {name}" for name in ("complete", "pruned") if counts[name])
     others = [f"{counts[name]} {words}" for name, words in OTHERS.items() if counts.get(name)]
     trials = f"{done_of(status)} trials" + (f" ({done})" if done else "")
+    return f"{shown(status['study'])}: {status['activity']}, {', '.join([trials, *others])}"
+
+
+def _head(status: Mapping[str, Any]) -> list[str]:
     lines = [
-        f"{shown(status['study'])}: {status['activity']}, {', '.join([trials, *others])}",
+        headline(status),
         f"{status['model']} by {status['metric']} on data {status['fingerprint'][:12]} "
         f"{shown(status.get('data', ''))}".rstrip(),
     ]

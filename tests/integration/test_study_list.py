@@ -22,6 +22,7 @@ from paropt.storage.engine import transaction
 from paropt.storage.leases import Slots
 from paropt.storage.schema import create_tables
 from paropt.terminal.columns import Column, cells_of, fit, lines
+from paropt.terminal.control import steer
 from paropt.terminal.status import all_statuses
 from paropt.terminal.study_list import listed_studies, study_lines
 from paropt.training.evaluation.epochs import EpochReport
@@ -192,8 +193,13 @@ def test_what_goes_on(storage: Storage) -> None:
         assert activity("shop") == "done"
         study.set_state("stop")
         assert activity("shop") == "done"
+        told = steer("shop", storage.url.render_as_string(False), "run")
+        assert told.splitlines()[0] == "nothing is left to do: shop: done, 1/1 trials (1 complete)"
+        assert "paropt launch --study shop --trials N" in told.splitlines()[1]
     with study_of(storage, "late", timeout=3600.0) as study:
         assert activity("late") == "idle"
+        told = steer("late", storage.url.render_as_string(False), "run")
+        assert told == "study 'late' may run; start slots with 'paropt launch --study late'"
         with study.transaction() as connection:
             trial_rows.set_study_attrs(connection, study._id, {trial_rows.DEADLINE: 1.0})
         assert activity("late") == "time is up"
