@@ -11,8 +11,8 @@ from models.parts.counting import (
     MAX_LENGTH,
     ItemTableModel,
     Pairs,
+    distinct_items,
     neighbours_at,
-    session_of,
     session_weights,
 )
 
@@ -60,18 +60,6 @@ class ItemKnn(ItemTableModel):
         kept = together > 0
         alike = (together / norm)[kept]
         self.keep(first[kept], second[kept], alike, int(self.params["neighbours"]))
-
-
-def distinct_items(events: TrainingEvents, n_items: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(session, item) of every item of a session, once, in the order of its first event."""
-    session = session_of(events)
-    keys = session * n_items + events.items
-    order = torch.sort(keys, stable=True).indices
-    ordered = keys[order]
-    first = torch.ones_like(ordered, dtype=torch.bool)
-    first[1:] = ordered[1:] != ordered[:-1]
-    kept = torch.sort(order[first]).values
-    return session[kept], events.items[kept]
 
 
 MODEL = ItemKnn

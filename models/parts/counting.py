@@ -182,9 +182,13 @@ class ItemTableModel(CountingModel):
     def keep(self, first: Tensor, second: Tensor, weights: Tensor, most: int) -> None:
         """Make the ``most`` heaviest of every row the table; ``first`` ascends, weights > 0."""
         kept = strongest(first, weights, most)
+        self.store(first[kept], second[kept], weights[kept])
+
+    def store(self, first: Tensor, second: Tensor, weights: Tensor) -> None:
+        """Make these entries the table; ``first``, their rows, ascend."""
         rows = torch.arange(self.catalogue.n_items + 1, device=first.device)
-        self.edges = torch.searchsorted(first[kept].contiguous(), rows)
-        self.columns, self.weights = second[kept].int(), weights[kept].float()
+        self.edges = torch.searchsorted(first.contiguous(), rows)
+        self.columns, self.weights = second.int(), weights.float()
 
     def weigh(self, found: Prefixes) -> Tensor:
         """The weight of each event of a prefix [P], by how long ago it was."""
@@ -223,3 +227,15 @@ def neighbours_at(
         if not bool(alike.any()):
             return
         yield distance, alike.nonzero()[:, 0]
+
+
+def distinct_items(events: TrainingEvents, n_items: int) -> tuple[Tensor, Tensor]:
+    """(session, item) of every item of a session, once, in the order of its first event."""
+    session = session_of(events)
+    keys = session * n_items + events.items
+    order = torch.sort(keys, stable=True).indices
+    ordered = keys[order]
+    first = torch.ones_like(ordered, dtype=torch.bool)
+    first[1:] = ordered[1:] != ordered[:-1]
+    kept = torch.sort(order[first]).values
+    return session[kept], events.items[kept]
