@@ -21,6 +21,7 @@ from paropt.data.encoding import (
     index_items,
     index_users,
     pack_ids,
+    unpack_ids,
 )
 from paropt.data.events import Bools, Events, cut_at_gaps, in_order, number_by_order
 from paropt.data.features.collect import Beside, item_columns, keep_beside
@@ -38,11 +39,19 @@ from paropt.data.log.split_files import SplitFiles
 from paropt.data.log.splitting.cleaning import clean
 from paropt.data.log.splitting.ends import other_end, span, stragglers, tenth
 from paropt.data.log.splitting.long_short import WORDS, cut_parts, divided, split_users
+from paropt.data.log.splitting.oddities import (
+    count_values,
+    lost_values,
+    odd_parts,
+    odd_sessions,
+)
 from paropt.data.log.splitting.splits import complete_splits, split_events
 from paropt.data.log.splitting.visits import settle_users
 from paropt.data.summary import described, summary
 from paropt.data.tencent_gr import prepare as tencent_gr
 from paropt.errors import DataError
+
+CLEANING = ("min_session", "min_support")  # and --drop-repeats
 
 
 def prepare(
@@ -84,13 +93,16 @@ def prepare(
     odd = odd_times(recipe, log)
     for warning in odd:
         say(f"warning: {warning}")
+    known = len(odd)
     if recipe.of_users:
         recipe, why = settle_users(recipe, of_kind(log))
         say(why)
     options_now = option_words(recipe.options)
     if recipe.guessed:
         note(f"to change it: {prepare_command(events, options_now, given)}")
-    splits, sessions = _split(recipe, log, funnel)
+    splits, sessions = _split(recipe, log, funnel, odd)
+    for warning in odd[known:]:
+        say(f"warning: {warning}")
     if recipe.rules.protocol == "long-short":
         say(divided(splits))
     _refuse_empty(splits, recipe, log)
@@ -129,12 +141,18 @@ def prepare_demo(out: Path, overwrite: bool = False) -> Dataset:
 # -- splitting ------------------------------------------------------------------------------
 
 
-def _split(recipe: Recipe, log: Log, funnel: Funnel) -> tuple[dict[str, Events], pa.Array]:
-    """The four splits, and the names of their sessions."""
+def _split(
+    recipe: Recipe, log: Log, funnel: Funnel, odd: list[str]
+) -> tuple[dict[str, Events], pa.Array]:
+    """The four splits, and the names of their sessions; what is odd goes to ``odd``."""
     rules = recipe.rules
     parts, names = _in_sessions(recipe, log)
     for name in list(parts):  # no name holds on to events that a step leaves out
-        parts[name] = clean(_before_end(rules, parts.pop(name), funnel), rules, funnel.count)
+        parts[name] = _before_end(rules, parts.pop(name), funnel)
+    kept = {} if rules.keep_repeats else _categories(recipe, log)
+    before = count_values(parts, kept)
+    parts = clean(parts, rules, funnel.count)
+    odd += lost_values(before, count_values(parts, kept), lambda name, code: kept[name][code])
     if rules.protocol == "long-short":
         parts = {_WHOLE: cut_parts(parts[_WHOLE], rules, funnel.count)}
     if emptied := funnel.emptied_by():
@@ -142,12 +160,25 @@ def _split(recipe: Recipe, log: Log, funnel: Funnel) -> tuple[dict[str, Events],
     if rules.protocol == "long-short":
         splits = split_users(parts[_WHOLE], names, rules)
     elif log.part is None:
+        odd += odd_sessions(parts[_WHOLE], names, rules, recipe.has_times)
         splits = split_events(parts.pop(_WHOLE), rules, recipe.has_times)
     else:
         splits = complete_splits(parts, rules, recipe.has_times)
-    for name in ("test",) if rules.protocol == "leave-one-out" else ("train_full", "test"):
+        odd += odd_parts(splits, rules, recipe.has_times)
+    whole = rules.protocol == "leave-one-out" and log.part is None  # test has all of a sequence
+    for name in ("test",) if whole else ("train_full", "test"):
         funnel.count("split", deciding(rules, recipe.is_split, recipe.has_times), splits[name])
     return splits, names
+
+
+def _categories(recipe: Recipe, log: Log) -> dict[str, list[str]]:
+    """The values of the categories that are kept of events."""
+    vocabularies = {name: log.columns[name].vocabulary for name in recipe.event_columns}
+    return {
+        name: unpack_ids(vocabulary).tolist()
+        for name, vocabulary in vocabularies.items()
+        if vocabulary is not None
+    }
 
 
 def _before_end(rules: Rules, events: Events, funnel: Funnel) -> Events:
@@ -218,7 +249,9 @@ def _refuse_empty(splits: Mapping[str, Events], recipe: Recipe, log: Log) -> Non
         if len(events) and (events.lengths() >= 2).any():
             continue
         remedy = "give a longer log, or another --test-fraction"
-        if recipe.rules.protocol == "long-short":
+        if recipe.is_split:
+            remedy = _remedy_of_parts(recipe, name, log)
+        elif recipe.rules.protocol == "long-short":
             remedy = "give a log of more users, or a larger --test-fraction"
         elif recipe.rules.protocol == "leave-one-out":
             remedy = "leave-one-out needs sequences of four events or more"
@@ -229,6 +262,22 @@ def _refuse_empty(splits: Mapping[str, Events], recipe: Recipe, log: Log) -> Non
             )
             remedy += f", or {other_end(recipe, log.ends)}"
         raise DataError(f"the split {name} would hold no session of two events; {remedy}")
+
+
+def _remedy_of_parts(recipe: Recipe, name: str, log: Log) -> str:
+    """What to say where a part that was given, or cut from one, has no session of two events."""
+    if recipe.rules.protocol == "leave-one-out":
+        return (
+            "by --protocol leave-one-out each part holds whole sequences, of which the last event"
+            " is tested on; last events alone belong into the log, which is given as one"
+        )
+    if not np.any(log.part == name):
+        return f"it is cut from the training part that was given; give {name} too, or a longer one"
+    rules = recipe.rules
+    if rules.min_support > 1 or rules.min_session > 2 or not rules.keep_repeats:
+        cleaned = [option_text(name, getattr(rules, name)) for name in CLEANING]
+        return f"leave out {' and '.join(cleaned)}, or give a larger part"
+    return "give a larger part"
 
 
 def _lacks_test(log: Log) -> bool:

@@ -196,10 +196,22 @@ def _sources(events: Sequence[Path], given: SplitFiles) -> tuple[list[Path], lis
             " (--train-full and --test, or --train and --valid, perhaps with --test)"
         )
     if not given:
+        _refuse_twice(events)
         return list(events), []
     check_parts(set(given))
     found = files_of_splits(given)
+    for split in given:
+        _refuse_twice([path for name, path in found if name == split])
     return [path for _, path in found], [name for name, _ in found]
+
+
+def _refuse_twice(paths: Sequence[Path]) -> None:
+    known = [path.resolve() for path in paths]
+    for path, found in zip(paths, known, strict=True):
+        if known.count(found) > 1:
+            raise DataError(
+                f"{path} is given twice, and each event would count twice; name it once"
+            )
 
 
 def check_parts(names: set[str]) -> None:
@@ -270,6 +282,7 @@ def _check(recipe: Recipe) -> None:
         raise DataError("--session-gap needs times, but the log has only an order")
     if options.end_ms is not None and not recipe.has_times:
         raise DataError("--end needs times, but the log has only an order")
+    _check_test_size(recipe)
     if rules.protocol == "leave-one-out" and rules.min_session < 3 and not recipe.is_split:
         raise DataError(
             f"leave-one-out needs sequences of 3 events or more, not --min-session"
@@ -290,6 +303,27 @@ def _check(recipe: Recipe) -> None:
         _check_keys(layout, recipe)
         for key in recipe.roles.values():
             require(layout, key)
+
+
+def _check_test_size(recipe: Recipe) -> None:
+    """Refuse to be told how large the test is where something else decides that."""
+    days, fraction, protocol = "--test-days", "--test-fraction", recipe.rules.protocol
+    if recipe.is_split:
+        cut = protocol == "time" and recipe.has_times and "valid" not in recipe.splits
+        decides, why = days if cut else "", "the parts that were given decide that"
+    elif protocol == "leave-one-out":
+        decides, why = "", "by leave-one-out the last event of each session is tested on"
+    elif protocol == "long-short":
+        decides, why = fraction, f"users are tested on, and {fraction} says how many"
+    elif recipe.has_times:
+        decides, why = days, f"the log has times, and {days} says what is tested on"
+    else:
+        decides, why = fraction, f"the log has only an order, and {fraction} says what is tested on"
+    said = {days: recipe.options.test_days, fraction: recipe.options.test_fraction}
+    for option, value in said.items():
+        if value is not None and option != decides:
+            other = ", or say --protocol time" if protocol == "leave-one-out" else ""
+            raise DataError(f"{option} {value:g} has no effect: {why}; leave it out{other}")
 
 
 def _check_parts_of_users(recipe: Recipe) -> None:

@@ -37,30 +37,46 @@ def words(given: Events) -> list[str]:
     return [letters[a:b] for a, b in itertools.pairwise(ends)]
 
 
+def cleaned(given: Events, rules: Rules) -> Events:
+    """A log of one part."""
+    return clean({"all": given}, rules)["all"]
+
+
 # -- cleaning -------------------------------------------------------------------------------
 
 
 def test_rare_items_and_short_sessions_go_until_nothing_changes() -> None:
     """c (once) goes; then "bc" is "b" and goes; then b is rare (1 of 2) and goes; "ab" follows."""
     rules = Rules(min_support=2, min_session=2)
-    assert words(clean(events("ada", "dad", "bc", "ab"), rules)) == ["ada", "dad"]
+    assert words(cleaned(events("ada", "dad", "bc", "ab"), rules)) == ["ada", "dad"]
 
 
 def test_one_pass_stops_where_the_fixpoint_goes_on() -> None:
     """Sessions, items, sessions: b is rare once "bc" has gone, but stays."""
     rules = Rules(min_support=2, min_session=2, one_pass=True)
-    assert words(clean(events("ada", "dad", "bc", "ab"), rules)) == ["ada", "dad", "ab"]
+    assert words(cleaned(events("ada", "dad", "bc", "ab"), rules)) == ["ada", "dad", "ab"]
 
 
 def test_repeats_go_once_before_the_rest() -> None:
     """With c gone "aca" is "aa": a repeat that only cleaning made stays, as published."""
     rules = Rules(min_support=2, min_session=2)
-    assert words(clean(events("aab", "aca", "bba"), rules)) == ["ab", "aa", "ba"]
-    assert words(clean(events("aab"), Rules(keep_repeats=True, min_support=1))) == ["aab"]
+    assert words(cleaned(events("aab", "aca", "bba"), rules)) == ["ab", "aa", "ba"]
+    assert words(cleaned(events("aab"), Rules(keep_repeats=True, min_support=1))) == ["aab"]
+
+
+def test_an_item_is_rare_in_all_parts_together() -> None:
+    """c is there once in test, and twice in training; d once in all."""
+    parts = {"train_full": events("abc", "bac"), "test": events("acbd", "ab")}
+    left = clean(parts, Rules(min_support=2))
+    assert words(left["train_full"]) == ["abc", "bac"]
+    assert words(left["test"]) == ["acb", "ab"]
+    # train and valid are in train_full: c is no more frequent for being there twice
+    parts = {"train_full": events("abc", "ab"), "train": events("abc"), "valid": events("ab")}
+    assert words(clean(parts, Rules(min_support=2))["train_full"]) == ["ab", "ab"]
 
 
 def test_repeats_over_the_border_of_sessions_are_none() -> None:
-    assert words(clean(events("ab", "ba"), Rules(min_support=1))) == ["ab", "ba"]
+    assert words(cleaned(events("ab", "ba"), Rules(min_support=1))) == ["ab", "ba"]
 
 
 @given(st.lists(st.text("abcdef", max_size=6), max_size=12), st.integers(1, 4), st.integers(1, 4))
@@ -74,7 +90,7 @@ def test_cleaning_equals_a_plain_loop(sessions: list[str], support: int, length:
             break
         kept = fewer
     rules = Rules(min_support=support, min_session=length)
-    assert words(clean(events(*sessions), rules)) == kept
+    assert words(cleaned(events(*sessions), rules)) == kept
 
 
 # -- order ----------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from paropt.data.events import Events, Ints, in_order
-from paropt.data.log.rules import Rules
+from paropt.data.log.rules import DAY_MS, Rules
 from paropt.data.log.splitting.cleaning import drop_short
 from paropt.errors import DataError
 
@@ -28,18 +28,37 @@ def split_events(events: Events, rules: Rules, has_times: bool) -> dict[str, Eve
     """
     if rules.protocol == "leave-one-out":
         return _leave_one_out(events)
+    begins = test_begins(events, rules, has_times)
     if not has_times:
-        n_test = _share(events, rules.test_fraction)
-        train_full, test = _last_sessions(events, n_test, rules)
-        train, valid = _last_sessions(train_full, _n_valid(train_full, n_test), rules)
-        return {"train_full": train_full, "test": test, "train": train, "valid": valid}
-    end = int(events.time.max()) if rules.end_ms is None else rules.end_ms
-    train_full, test = _cut(events, end - rules.test_ms, rules)
+        rules = replace(rules, by_end=False)
+    train_full, test = _cut(events, begins, rules)
+    n_test = 0 if has_times else _share(events, rules.test_fraction)
     del events  # of a large log, what is no longer needed is not held beside the rest
-    if rules.by_end:
-        end = int(train_full.time.max(initial=0)) + rules.test_ms
-    train, valid = _cut(train_full, end - 2 * rules.test_ms, rules)
+    if not has_times:
+        begins = _last_begin(train_full, _n_valid(train_full, n_test))
+    elif rules.by_end:
+        begins = _end(train_full) - rules.test_ms
+    else:
+        begins -= rules.test_ms
+    train, valid = _cut(train_full, begins, rules)
     return {"train_full": train_full, "test": test, "train": train, "valid": valid}
+
+
+def test_begins(events: Events, rules: Rules, has_times: bool) -> int:
+    """When the test part begins; where a log has only an order, the number of its first event.
+
+    Raises:
+        DataError: there are too few sessions.
+    """
+    if not has_times:
+        return _last_begin(events, _share(events, rules.test_fraction))
+    return (_end(events) if rules.end_ms is None else rules.end_ms) - rules.test_ms
+
+
+def _end(events: Events) -> int:
+    """When events end: with the last one; where times are days, with its day."""
+    last = int(events.time.max(initial=0))
+    return last + DAY_MS if np.all(events.time % DAY_MS == 0) else last
 
 
 def complete_splits(parts: dict[str, Events], rules: Rules, has_times: bool) -> dict[str, Events]:
@@ -64,9 +83,10 @@ def _cut_valid(parts: dict[str, Events], rules: Rules, has_times: bool) -> tuple
         from_end = _from_end(train_full)
         return train_full.take(from_end >= 1), train_full
     if has_times:
-        return _cut(train_full, int(train_full.time.max()) - rules.test_ms, rules)
+        return _cut(train_full, _end(train_full) - rules.test_ms, rules)
     n_test = len(parts["test"].starts())
-    return _last_sessions(train_full, _n_valid(train_full, n_test), rules)
+    begins = _last_begin(train_full, _n_valid(train_full, n_test))
+    return _cut(train_full, begins, replace(rules, by_end=False))
 
 
 def _leave_one_out(events: Events) -> dict[str, Events]:
@@ -104,11 +124,12 @@ def _cut(events: Events, at: int, rules: Rules) -> tuple[Events, Events]:
     return before, after
 
 
-def _last_sessions(events: Events, n: int, rules: Rules) -> tuple[Events, Events]:
+def _last_begin(events: Events, n: int) -> int:
+    """When the first of the last ``n`` sessions begins."""
     begins = np.sort(events.time[events.starts()])
     if n >= len(begins):
         raise DataError(f"{len(begins)} sessions are too few to split off the last {n}")
-    return _cut(events, int(begins[len(begins) - n]), replace(rules, by_end=False))
+    return int(begins[len(begins) - n])
 
 
 def _share(events: Events, fraction: float) -> int:
