@@ -158,7 +158,7 @@ def encode_split(
 ) -> SplitArrays:
     """A split's arrays, its sessions in the order of their first event's time, then of their id.
 
-    A session is that of its first event's user.
+    A session is that of the first user that its events name: who logs in meanwhile is no other.
     """
     starts, lengths = events.starts(), events.lengths()
     ids = session_names.take(pa.array(events.session[starts]))
@@ -168,6 +168,10 @@ def encode_split(
     gather = np.arange(len(events))
     gather += np.repeat(starts[order] - offsets[:-1], lengths[order])
     columns = {key: column[gather] for key, column in events.columns.items()}
+    of_sessions = None
+    if users is not None:
+        codes = events.session_users()[order]
+        of_sessions = np.where(codes >= 0, users.index_of[codes], -1).astype(np.int32)
     return SplitArrays(
         items=index.index_of[events.item[gather]],
         times=events.time[gather].astype(np.int64, copy=False),
@@ -175,14 +179,8 @@ def encode_split(
         targets=_targets(name, offsets, protocol, columns),
         sessions=sessions,
         columns=columns,
-        users=None if users is None else _users(events, starts[order], users),
+        users=of_sessions,
     )
-
-
-def _users(events: Events, first: Ints, index: Index) -> NDArray[np.int32]:
-    assert events.user is not None
-    codes = events.user[first]
-    return np.where(codes >= 0, index.index_of[codes], -1).astype(np.int32)
 
 
 def _targets(

@@ -64,6 +64,20 @@ class Events:
         lengths: Ints = np.diff(np.r_[self.starts(), len(self)])
         return lengths
 
+    def session_users(self) -> Ints:
+        """The user of each session [S]: the first that its events name, −1 where none does.
+
+        Whoever logs in meanwhile was the same before.
+        """
+        assert self.user is not None
+        starts = self.starts()
+        if not len(starts):
+            return np.zeros(0, np.int64)
+        named = np.where(self.user >= 0, np.arange(len(self)), len(self))
+        first = np.minimum.reduceat(named, starts)
+        users = self.user[first.clip(max=len(self) - 1)]
+        return np.where(first < len(self), users, -1)
+
 
 def in_order(events: Events, order: NDArray[Any] | None = None) -> Events:
     """Sorted stably by (session, ``order`` or else the time, row)."""

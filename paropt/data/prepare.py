@@ -109,7 +109,7 @@ def prepare(
     index = index_items(splits, log.items)
     users = index_users(splits, log.users) if log.events.user is not None else None
     if shared := shared_sessions(splits.values()):
-        say(f"{shared} sessions have events of several users; each is its first event's")
+        say(f"{shared} sessions have events of several users; each is the first one's")
     of_items = item_columns(list(recipe.item_columns), log.columns, splits, index, say)
     equal = equal_times(splits["train_full"]) if _time_decides(recipe) else None
     arrays = {  # each split is let go when it is encoded

@@ -189,6 +189,31 @@ def test_who_comes_back_has_the_latest_visit(shop: Path, tmp_path: Path) -> None
         np.testing.assert_allclose(vector, np.load(tmp_path / "last.npy")[0], atol=1e-6)
 
 
+@pytest.mark.parametrize("nobody", ["", "unknown"])
+def test_who_logs_in_meanwhile_is_one_user(shop: Path, tmp_path: Path, nobody: str) -> None:
+    """The visit's first event names nobody; a word for that is nobody, too, as it is in prepare."""
+    rows = ["s1\tann\t1\t100", "s1\tann\t2\t200", f"s2\t{nobody}\t3\t900", "s2\tann\t4\t950"]
+    rows += [f"b{n}\tbob{n}\t{(n + t) % 7 + 1}\t{24 * n + t}" for n in range(40) for t in (0, 1)]
+    rows += [f"c{n}\t{nobody}\t{n % 7 + 1}\t{990 + n + t}" for n in range(8) for t in (0, 1)]
+    log = tmp_path / "log.tsv"
+    log.write_text("\n".join(["SessionId\tUser\tItemId\tTime", *rows]) + "\n")
+    options = Options(user_key="User", min_support=1, test_days=0.001)
+    prepare([log], tmp_path / "told", options=options)
+    found = []
+    for name, words in {"told": [], "log.tsv": ["--user-key", "User"]}.items():
+        to = tmp_path / f"{name}.npy"
+        done = paropt("embed", shop / "sasrec", "--data", tmp_path / name, "--to", to, *words)
+        assert done.exit_code == 0, done.output
+        ids = to.with_suffix(".ids.txt").read_text().splitlines()
+        assert len(ids) == 41 and nobody not in ids
+        found.append(np.load(to)[ids.index("ann")])
+    last = tmp_path / "last.tsv"
+    last.write_text("SessionId\tItemId\tTime\nann\t3\t900\nann\t4\t950\n")
+    paropt("embed", shop / "sasrec", "--data", last, "--to", tmp_path / "last.npy")
+    for vector in found:
+        np.testing.assert_allclose(vector, np.load(tmp_path / "last.npy")[0], atol=1e-6)
+
+
 # -- what goes on ----------------------------------------------------------------------------------
 
 KILLED = """

@@ -13,40 +13,40 @@ from numpy.typing import NDArray
 
 from paropt.data.encoding import unpack_ids
 from paropt.data.events import Events, Ints
-from paropt.data.log.values.ids import encode_ids
+from paropt.data.log.values.ids import encode_ids, missing_ids
 from paropt.data.reading.read import Place
 
 
 def encode_users(
     column: pa.ChunkedArray, name: str, place: Place, as_text: bool, words_are_ids: bool
 ) -> tuple[Ints, pa.Array]:
-    """Codes [rows] into a vocabulary of users; −1 where a row names none.
+    """Codes [rows] into a vocabulary of users; −1 where a row names none, or says so in a word.
 
     Raises:
         DataError: as :func:`paropt.data.log.values.ids.encode_ids`, or no row names a user.
     """
-    missing = pc.is_null(column, nan_is_null=True)
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        missing = pc.or_(missing, pc.fill_null(pc.equal(pc.utf8_trim_whitespace(column), ""), True))
-    if pc.all(missing).as_py():
+    missing = missing_ids(column, name, place, words=not (as_text or words_are_ids))
+    if missing.all():
         raise place.refuse(name, "names no user in any row; leave --user-key out, or name another")
-    if not pc.any(missing).as_py():
+    if not missing.any():
         return encode_ids(column, name, place, as_text, words_are_ids)
-    one = column[pc.index(missing, False).as_py()]
-    filled = pc.if_else(missing, one, column)
+    one = column[int(np.argmin(missing))]
+    filled = pc.if_else(pa.array(missing), one, column)
     codes, users = encode_ids(filled, name, place, as_text, words_are_ids)
-    return np.where(missing.to_numpy(), -1, codes).astype(np.int32), users
+    return np.where(missing, -1, codes).astype(np.int32), users
 
 
 def shared_sessions(splits: Iterable[Events]) -> int:
-    """How many sessions hold events of several users."""
+    """How many sessions hold events of several users; whose event names none is nobody else."""
     found: set[int] = set()
     for events in splits:
         if events.user is None:
             continue
-        other = events.user[1:] != events.user[:-1]
-        same_session = events.session[1:] == events.session[:-1]
-        found.update(np.unique(events.session[1:][other & same_session]).tolist())
+        named = events.take(events.user >= 0)
+        assert named.user is not None
+        other = named.user[1:] != named.user[:-1]
+        same_session = named.session[1:] == named.session[:-1]
+        found.update(np.unique(named.session[1:][other & same_session]).tolist())
     return len(found)
 
 

@@ -251,7 +251,8 @@ class _Finder:
         of: dict[str, set[str]] = {}
         pairs = zip(self.sample.get(session, ()), self.sample.get(users[0], ()), strict=False)
         for one, user in pairs:
-            of.setdefault(one, set()).add(user)
+            if user.strip():  # who logs in meanwhile is no second user
+                of.setdefault(one, set()).add(user)
         shared = [one for one, its in of.items() if len(its) > 1]
         if 2 * len(shared) <= len(of):
             return ""

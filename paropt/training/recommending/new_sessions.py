@@ -230,13 +230,13 @@ def _complete(
 
 
 def _users(knowledge: Knowledge, raw: RawEvents, n_sessions: int) -> NDArray[np.int32] | None:
-    """Each session's user [S]: that of its first event."""
+    """Each session's user [S], as training has them."""
     if not knowledge.needs.who:
         return None
     users = np.full(n_sessions, -1, np.int32)
     if raw.user is not None:
         starts = raw.starts()
-        users[raw.session[starts]] = raw.user[starts]
+        users[raw.session[starts]] = raw.session_users()
     return users
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from paropt.data.dataset import Dataset, Split
 from paropt.data.log.options import Options
 from paropt.data.log.sessions_file import Asked, read_asked
+from paropt.data.log.values.ids import names_no_value
 from paropt.errors import DataError
 from paropt.training.batches.events import Events, Ints, known_events, together
 from paropt.training.recommending.dataset_events import split_events
@@ -106,18 +107,26 @@ def users_of_asked(saved: SavedModel, asked: Asked, user_key: str | None = None)
     events, notes = file_events(asked, saved, user_key)
     if not saved.knowledge.needs.unknown_items:
         events = events.take(events.items < saved.n_items)
-    ids = _user_of_asked(asked, user_key or saved.meta.get("user_key"))
+    log = saved.meta.get("log") or {}
+    words_are_ids = bool(log.get("words_are_ids") or log.get("text_ids"))
+    ids = _user_of_asked(asked, user_key or saved.meta.get("user_key"), words_are_ids)
     return replace(latest(ids, events, str(asked.path)), notes=notes)
 
 
-def _user_of_asked(asked: Asked, user_key: str | None) -> pa.Array:
-    """The id of each session's user [S]: that of its first event."""
+def _user_of_asked(asked: Asked, user_key: str | None, words_are_ids: bool) -> pa.Array:
+    """The id of each session's user [S]: the first that its events name; null where none does."""
     if user_key is None or user_key not in asked.table.column_names:
         return pa.array(asked.sessions, pa.string())
-    first = asked.events.row[asked.events.starts()]
-    named = asked.table.column(user_key).take(pa.array(first))
+    named = asked.table.column(user_key).take(pa.array(asked.events.row))
     ids = pc.utf8_trim_whitespace(pc.cast(named, pa.string())).combine_chunks()
-    return pc.if_else(pc.fill_null(pc.equal(ids, ""), True), pa.scalar(None, pa.string()), ids)
+    none = pc.equal(ids, "")
+    if not words_are_ids:
+        none = pc.or_(none, names_no_value(ids))
+    none = pc.fill_null(none, True)
+    users = pc.dictionary_encode(pc.if_else(none, pa.scalar(None, pa.string()), ids))
+    codes = pc.fill_null(users.indices, -1).to_numpy(zero_copy_only=False)
+    found = replace(asked.events, user=codes).session_users()
+    return users.dictionary.take(pa.array(found, mask=found < 0))
 
 
 def latest(ids: pa.Array, events: Events, where: str) -> Users:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,14 +36,19 @@ LOG = [
 ]
 
 
-def made(folder: Path, rows: Sequence[tuple[object, ...]] = LOG, **more: object) -> Dataset:
+def made(
+    folder: Path,
+    rows: Sequence[tuple[object, ...]] = LOG,
+    note: Callable[[str], None] = lambda line: None,
+    **more: object,
+) -> Dataset:
     lines = ["SessionId\tuser\tItemId\tact\tdwell\tTime"]
     for at, (session, user, item, act, dwell, day) in enumerate(rows):
         time = 1_700_000_000 + int(str(day)) * DAY + at
         lines.append(f"{session}\t{user}\t{item}\t{act}\t{dwell}\t{time}")
     (folder / "log.tsv").write_text("\n".join(lines) + "\n")
     options = Options(user_key="user", keep_columns=("act", "dwell"), min_support=1, test_days=0.9)
-    return prepare([folder / "log.tsv"], folder / "out", options=replace(options, **more))
+    return prepare([folder / "log.tsv"], folder / "out", None, replace(options, **more), note=note)
 
 
 def test_batches_carry_columns_and_users(tmp_path: Path) -> None:
@@ -65,6 +70,28 @@ def test_batches_carry_columns_and_users(tmp_path: Path) -> None:
         )
     # dwell of the first event: (user, its act, the target's act); unknown ones are −1
     assert seen == {1.0: (0, 2, 0), 3.0: (1, 2, -1), 5.0: (-1, 2, 2), 7.0: (1, 0, 2)}
+
+
+def test_a_session_is_that_of_the_first_user_that_it_names(tmp_path: Path) -> None:
+    """s3 stays nobody's; s2 logs in at its second event; s4 is of two, and counted so."""
+    rows = [
+        *LOG[:2],
+        ("s2", "unknown", "b", "view", "3", 0),
+        ("s2", "ann", "a", "view", "4", 0),
+        *LOG[4:6],
+        ("s4", "", "a", "buy", "7", 2),
+        ("s4", "bob", "b", "view", "8", 2),
+        ("s4", "eve", "a", "view", "8", 2),
+        *LOG[8:],
+    ]
+    said: list[str] = []
+    dataset = made(tmp_path, rows, note=said.append)
+    users, names = dataset.split("train_full").users, dataset.user_ids().tolist()
+    assert users is not None
+    assert [names[user] if user >= 0 else "" for user in users] == ["ann", "ann", "", "bob"]
+    assert [line for line in said if "several" in line] == [
+        "1 sessions have events of several users; each is the first one's"
+    ]
 
 
 def test_what_training_never_saw_is_unknown_in_an_evaluation(tmp_path: Path) -> None:
@@ -114,7 +141,7 @@ def test_without_needs_nothing_is_carried(tmp_path: Path) -> None:
 
 def test_leave_one_out_sessions_are_users(tmp_path: Path) -> None:
     rows = [(f"u{s}", "", f"i{s % 3 + k}", "x", "1", k) for s in range(3) for k in range(4)]
-    dataset = made(tmp_path, rows, protocol="leave-one-out", user_key=None)
+    dataset = made(tmp_path, rows, protocol="leave-one-out", user_key=None, test_days=None)
     assert dataset.has_users and dataset.user_ids().tolist() == ["u0", "u1", "u2"]
     for name in ("search", "full"):
         view = dataset.view(name)
@@ -144,7 +171,7 @@ def test_a_session_of_several_users_is_said(tmp_path: Path) -> None:
         options=Options(user_key="user", min_support=1, test_days=0.9),
         note=said.append,
     )
-    assert said[0] == "1 sessions have events of several users; each is its first event's"
+    assert said[0] == "1 sessions have events of several users; each is the first one's"
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ RUNNING_ON = 0.2  # of the last days' events may be of sessions that began befor
 TWICE = 0.01  # of the events may be the same as the one before
 MOST = 0.05  # of the events may be one session's, where there are
 FEW_SESSIONS = 50  # or more
-SOME = 20  # events with a word, below which losing them says little
+SOME = 20  # events, below which losing them says little
 LEFT = 0.1  # of a word's events, below which it is as good as gone
 
 
@@ -97,7 +97,7 @@ def _running_on(events: Events, rules: Rules, has_times: bool) -> Iterator[str]:
     late = events.time >= at
     began = np.repeat(events.time[events.starts()] < at, events.lengths())
     lost, n_late = int(np.count_nonzero(late & began)), int(np.count_nonzero(late))
-    if lost <= RUNNING_ON * n_late:
+    if lost < SOME or lost <= RUNNING_ON * n_late:
         return
     since = "from where the test begins on"
     if has_times:
