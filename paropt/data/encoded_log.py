@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from paropt.data.events import Bools, Events, Ints, counted
+from paropt.data.events import Bools, Events, Ints, counted, counts_anew
 from paropt.data.features.columns import Column, encode_column
 from paropt.data.features.users import encode_users
 from paropt.data.log.filtering.conditions import parse_condition
@@ -109,6 +109,13 @@ def read_log(recipe: Recipe, funnel: Funnel, note: Note) -> Log:
     order = None
     if schema.order_column:
         order = to_order(table.column(schema.order_column), schema.order_column, place)
+        if not schema.time_key and (times := counts_anew(session, order)) > 1:
+            order = rows  # the same, but across the files too
+            if not recipe.is_split:
+                note(
+                    f"warning: the order {schema.order_column!r} begins anew {times - 1:,} times,"
+                    " as one that counts a file's rows, or a day's: rows are taken as they stand"
+                )
     elif schema.rows_in_order:
         order = rows
     if not funnel.steps:

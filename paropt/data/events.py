@@ -95,7 +95,7 @@ def number_by_order(events: Events, order: NDArray[Any], base: int) -> Events:
     An order is taken to be global unless it :func:`restarts`: then it orders the events of a
     session only, and sessions follow each other by their first row.
     """
-    if restarts(events, order):
+    if restarts(events.session, order):
         first_row = np.full(int(events.session.max(initial=-1)) + 1, len(events), np.int64)
         np.minimum.at(first_row, events.session, np.arange(len(events)))
         by_order = np.lexsort((order, first_row[events.session]))
@@ -106,16 +106,29 @@ def number_by_order(events: Events, order: NDArray[Any], base: int) -> Events:
     return replace(events, time=time)
 
 
+def counts_anew(session: Ints, order: NDArray[Any]) -> int:
+    """How many times an order counts the log's rows, each time from the same number on: in every
+    file, or on every day. Then it says nothing else than the rows do. 1 where it counts once, or
+    may count the events of each session [rows]."""
+    falls = np.flatnonzero(order[1:] <= order[:-1]) + 1
+    begins = np.r_[0, falls]
+    many = 2 <= len(begins) <= len(np.unique(session)) / SESSIONS_A_COUNT
+    if not many or np.any(order[begins] != order[0]) or restarts(session, order):
+        return 1
+    return len(begins)
+
+
+SESSIONS_A_COUNT = 4  # or more, in the mean, where it isn't they that are counted
 MOST_ALIKE = 0.9  # of the numbers of an order that may differ where it restarts
 
 
-def restarts(events: Events, order: NDArray[Any]) -> bool:
+def restarts(session: Ints, order: NDArray[Any]) -> bool:
     """Whether an order is one of positions in sessions: numbers are there again and again, and most
     sessions begin among the lowest quarter of them."""
     if not len(order) or len(np.unique(order)) > MOST_ALIKE * len(order):
         return False
-    begins = np.full(int(events.session.max()) + 1, np.inf)
-    np.minimum.at(begins, events.session, order)
+    begins = np.full(int(session.max()) + 1, np.inf)
+    np.minimum.at(begins, session, order)
     begins = begins[np.isfinite(begins)]
     return bool(np.mean(begins <= np.quantile(order, 0.25, method="lower")) > 0.6)
 

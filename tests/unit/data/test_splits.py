@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paropt.data.events import Events, cut_at_gaps, in_order, number_by_order
+from paropt.data.events import Events, counts_anew, cut_at_gaps, in_order, number_by_order
 from paropt.data.log.command import prepare_command
 from paropt.data.log.options import Options
 from paropt.data.log.rules import DAY_MS, LEAVE_ONE_OUT, Rules
@@ -135,6 +135,31 @@ def test_a_global_order_may_be_one_of_users_who_were_all_there_from_the_beginnin
     order[50] = 49
     raw = Events(session, np.zeros(100, int), np.zeros(100, int), np.arange(100))
     assert number_by_order(raw, order, base=0).time.tolist() == list(range(100))
+
+
+def test_an_order_may_count_each_file_anew() -> None:
+    """Three files of ten sessions, whose events take turns by two: 1 … 20 in each."""
+    session = np.concatenate([np.repeat(np.arange(5) * 2, 4) for _ in range(3)])
+    session = session + np.tile([0, 1], 30) + np.repeat([0, 10, 20], 20)
+    order = np.tile(np.arange(1, 21), 3)
+    assert counts_anew(session, order) == 3
+    # one that does not begin at the same number is none, nor one that falls within a file
+    assert counts_anew(session, np.r_[order[:40], order[40:] + 3]) == 1
+    assert counts_anew(session, np.r_[order[:40], order[40:][::-1]]) == 1
+    # positions in sessions of two events are those of the sessions
+    assert counts_anew(np.repeat(np.arange(30), 2), np.tile([1, 2], 30)) == 1
+
+
+def test_files_that_count_anew_are_one_after_the_other(tmp_path: Path) -> None:
+    logs = []
+    for day in range(4):
+        rows = [f"{10 * day + k // 4},{k % 4},{k + 1}" for k in range(40)]
+        logs.append(tmp_path / f"{day}.csv")
+        logs[-1].write_text("\n".join(["session,item,seq", *rows]))
+    said: list[str] = []
+    made = prepare(logs, tmp_path / "out", note=said.append)
+    assert np.load(made.path / "splits/test/sessions.npy").tolist() == [36, 37, 38, 39]
+    assert "begins anew 3 times" in "".join(said)
 
 
 def test_no_events_have_no_order() -> None:
