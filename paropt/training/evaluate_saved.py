@@ -28,6 +28,7 @@ from paropt.training.recommending.dataset_events import foreign, is_own, split_e
 from paropt.training.recommending.new_sessions import file_events
 from paropt.training.run_result import RunResult, standing
 from paropt.training.saved_model.ensemble import load_models
+from paropt.training.saved_model.header import seen_by_then
 from paropt.training.saved_model.saved import SavedModel
 
 LEAST_KNOWN = 0.05  # of the targets: a model that knows fewer is tested on other data than its own
@@ -79,6 +80,8 @@ def evaluate_saved(
                 "--cold-items is for the model's own data"
             )
         note(foreign(saved, dataset, directory))
+        if seen := seen_by_then(saved.meta, directory, events.times, events.targets):
+            note(f"warning: {seen}")
     elif (saved.meta["split"], name) == ("full", "search"):
         note(f"{directory} was trained on train_full, which holds the targets of valid: no test")
     objective = objective_of(metric, [saved.meta["model"]], at)
@@ -163,7 +166,7 @@ def evaluate_files(
     outcomes = []
     for path in files:
         began = time.perf_counter()
-        events = _file_events(path, saved, options, last, note)
+        events = _file_events(path, saved, directory, options, last, note)
         found = _judged(saved, events, at, also, objective, protocol)
         _check_known(found, directory, str(path))
         seconds = time.perf_counter() - began
@@ -178,7 +181,12 @@ def _check_also(also: Sequence[str]) -> None:
 
 
 def _file_events(
-    path: Path, saved: SavedModel, options: Options, last: bool, note: Callable[[str], None]
+    path: Path,
+    saved: SavedModel,
+    directory: Path,
+    options: Options,
+    last: bool,
+    note: Callable[[str], None],
 ) -> Events:
     knowledge = saved.knowledge
     user_key = options.user_key or knowledge.user_key
@@ -191,6 +199,11 @@ def _file_events(
         targets = np.zeros(len(events.items), bool)
         targets[events.offsets[1:][np.diff(events.offsets) > 0] - 1] = True
         events = replace(events, targets=targets)
+    if asked.timed:
+        judged = events.targets.copy()
+        judged[events.offsets[:-1][np.diff(events.offsets) > 0]] = False  # what comes first
+        if seen := seen_by_then(saved.meta, directory, events.times, judged):
+            note(f"warning: {seen}")
     return events
 
 

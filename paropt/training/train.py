@@ -26,7 +26,7 @@ from paropt.training.metrics import picked
 from paropt.training.registry import complete_params, model_class, stages_of
 from paropt.training.run_result import RunResult, standing
 from paropt.training.saved_model.earlier import read_earlier
-from paropt.training.saved_model.header import has_seen_valid, read_header
+from paropt.training.saved_model.header import has_seen_valid, read_header, seen_by_then
 from paropt.training.saved_model.kept_stages import KeptStages
 from paropt.training.saved_model.saved import LastEpochs, check_place, judged_as, save_model
 from paropt.training.tensorboard import EventFile, of_training, require, where
@@ -177,6 +177,8 @@ def _note_beginning(
         meta = read_header(request.begin).meta
         if request.split == "search" and has_seen_valid(meta, fit.view.fingerprint):
             note("that model was trained on valid, too: what it has there says nothing of others")
+        elif seen := seen_by_then(meta, request.begin, fit.view.test.times, fit.view.test.targets):
+            note(f"warning: {seen}")
     elif begun := provenance.get("begun_from"):
         options = "--from and --keep-optimiser do" if "optimiser" in begun else "--from does"
         note(f"the paramfile's trial began with {begun['path']}; {options} so here")

@@ -169,7 +169,7 @@ def _create(
         pruner=request.pruner,
         versions=versions(),
         heartbeat=request.heartbeat or HEARTBEAT,
-        begin=beginning(request, dataset),
+        begin=beginning(request, dataset, note),
     )
     if recorded:
         definition.joined_to(recorded)

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from paropt.errors import ParamError
 from paropt.launch.data.data_source import (
+    Note,
     url_of,
 )
 from paropt.launch.opening.launch_request import LaunchRequest
 from paropt.training.evaluation.protocol import EvaluationProtocol
 from paropt.training.metrics import Direction, direction_of
-from paropt.training.saved_model.header import has_seen_valid, read_header
+from paropt.training.saved_model.header import has_seen_valid, read_header, seen_by_then
 from paropt.version import __version__
 from paropt.worker.begun_model import description
 
@@ -39,7 +40,7 @@ def fixed_model(request: LaunchRequest) -> tuple[str, ...]:
     return (*request.fixed, f"model={read_header(request.begin).meta['model']}")
 
 
-def beginning(request: LaunchRequest, dataset: Dataset) -> dict[str, str]:
+def beginning(request: LaunchRequest, dataset: Dataset, note: Note) -> dict[str, str]:
     """What a study says of the model that its trials begin with.
 
     Raises:
@@ -54,6 +55,9 @@ def beginning(request: LaunchRequest, dataset: Dataset) -> dict[str, str]:
             "it, on which trials are judged; begin with one that was trained with --split search, "
             "or give newer data"
         )
+    valid = dataset.split("valid")
+    if seen := seen_by_then(meta, request.begin, valid.times, valid.targets):
+        note(f"warning: {seen}")
     return description(request.begin, str(meta["model"]), request.keep_optimiser)
 
 

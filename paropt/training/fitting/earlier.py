@@ -32,6 +32,7 @@ class Earlier:
         catalogue: what it was built from.
         optimiser: what its optimiser had gathered by "weight/accumulator"; None: begin anew.
         digest: of its files that this was read from.
+        last_event: the time of the last event that it has seen, where that is known.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Earlier:
     digest: str
     catalogue: Catalogue
     optimiser: Mapping[str, Tensor] | None = None
+    last_event: int | None = None
 
 
 @dataclass(frozen=True)

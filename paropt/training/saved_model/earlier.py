@@ -34,4 +34,5 @@ def read_earlier(directory: Path, keep_optimiser: bool = False) -> Earlier:
         digest=digest,
         catalogue=saved.model.catalogue,
         optimiser=gathered,
+        last_event=saved.meta.get("last_event"),
     )

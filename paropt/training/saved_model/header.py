@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
+from numpy.typing import NDArray
 
+from paropt.data.log.command import moment_text
 from paropt.data.log.rules import PART
 from paropt.errors import DataError
 
@@ -84,6 +87,23 @@ def has_seen_valid(meta: Mapping[str, Any], fingerprint: str) -> bool:
     """Whether a model with this ``model.json`` was trained on ``valid`` of these data: a value on
     it would then be one of remembering."""
     return meta.get("split") == "full" and meta.get("fingerprint") == fingerprint
+
+
+def seen_by_then(
+    meta: Mapping[str, Any], directory: Path, times: NDArray[np.int64], targets: NDArray[np.bool_]
+) -> str:
+    """What to say where targets are no later than the last event that the model with this
+    ``model.json`` was trained on; "" where none is, or nothing is known of it."""
+    last = meta.get("last_event")
+    if last is None or not len(times):
+        return ""
+    early, n_targets = int(np.count_nonzero(times[targets] <= last)), int(targets.sum())
+    if not early:
+        return ""
+    return (
+        f"{early:,} of {n_targets:,} targets are no later than the last event that {directory} was"
+        f" trained on ({moment_text(last)}): where it has seen them, a number on them is no test"
+    )
 
 
 def require_files(directory: Path) -> None:

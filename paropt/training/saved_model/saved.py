@@ -182,6 +182,7 @@ def _fill(path: Path, fit: Fit, provenance: Mapping[str, Any]) -> None:
         "fingerprint": view.fingerprint,
         "added": view.dataset.digests(model.needs(model.params).items),
         "semantics": SEMANTICS,
+        **_last_event(fit),
         "facts": facts_as_json(model.catalogue.facts),
         "log": view.dataset.meta.get("log"),
         "user_key": view.dataset.meta.get("users", {}).get("key"),
@@ -198,6 +199,15 @@ def _fill(path: Path, fit: Fit, provenance: Mapping[str, Any]) -> None:
     write_memory(path, meta, model)
     text = json.dumps(meta, indent=1, ensure_ascii=False, sort_keys=True)
     (path / "model.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _last_event(fit: Fit) -> dict[str, int]:
+    """The time of the last event that the model has seen, where a log is split by time."""
+    dataset, times = fit.view.dataset, fit.view.train.times
+    if not dataset.has_times or dataset.protocol != "time" or not len(times):
+        return {}
+    before = fit.beginning.earlier.last_event if fit.beginning else None
+    return {"last_event": max(int(times.max()), before or 0)}
 
 
 def _begun_from(fit: Fit) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from typed import PARAMS, Paropt
 
 from paropt.data import open_dataset
+from paropt.data.log.options import Options
 from paropt.data.prepare import prepare
 from paropt.errors import DataError, ParamError, ParoptError
 
@@ -55,6 +58,37 @@ def bare_test(shop: Path, path: Path) -> Path:
     kept = [line for line in lines if line.split("\t")[0] in sessions]
     path.write_text("\n".join([header, *kept]) + "\n")
     return path
+
+
+def test_what_a_model_was_trained_on_is_no_test_by_another_way(
+    trained: tuple[Path, dict[str, Any]], shop: Path, paropt: Paropt, tmp_path: Path
+) -> None:
+    """Its own log as a file, the same log with three days of test, and a training that goes on."""
+    directory, _ = trained
+    log, seen = shop.parent / "events.tsv", "targets are no later than the last event that"
+    train = open_dataset(shop).split("train_full").times
+    last = datetime.fromtimestamp(int(train.max()) / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    targets = [line.split("\t") for line in log.read_text().splitlines()[1:]]
+    targets = [b for a, b in itertools.pairwise(targets) if a[0] == b[0]]
+    early = sum(1000 * int(time) <= train.max() for _, _, time in targets)
+    assert 0 < early < len(targets)
+    told = f"{early:,} of {len(targets):,} {seen} {directory} was trained on ({last})"
+    assert told in paropt("evaluate", directory, "--test", log).stderr
+    own = bare_test(shop, tmp_path / "own.tsv")
+    assert seen not in paropt("evaluate", directory, "--test", own).stderr
+    assert seen not in paropt("evaluate", directory, "--data", shop).stderr
+    prepare([log], tmp_path / "three", options=Options(test_days=3.0))
+    again = paropt("evaluate", directory, "--data", tmp_path / "three").stderr
+    tested = open_dataset(tmp_path / "three").split("test")
+    early = int((tested.times[tested.targets] <= train.max()).sum())
+    assert f"{early:,} of {int(tested.targets.sum()):,} {seen} {directory}" in again
+    # what goes on from it knows what it knew
+    words = ["--from", directory, "--data", tmp_path / "three", "--params", "n_epochs=1"]
+    done = paropt("train", *words, "--save", tmp_path / "next")
+    assert f"{seen} {directory}" in done.stderr
+    assert seen in paropt("evaluate", tmp_path / "next", "--test", log).stderr
+    meta = json.loads((tmp_path / "next" / "model.json").read_text())
+    assert meta["last_event"] == int(train.max())
 
 
 def test_bare_test_files_are_judged_as_they_are(
