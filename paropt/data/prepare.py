@@ -49,7 +49,7 @@ from paropt.data.log.splitting.splits import complete_splits, split_events
 from paropt.data.log.splitting.visits import settle_users
 from paropt.data.summary import described, summary
 from paropt.data.tencent_gr import prepare as tencent_gr
-from paropt.errors import DataError
+from paropt.errors import DataError, did_you_mean
 
 CLEANING = ("min_session", "min_support")  # and --drop-repeats
 
@@ -341,7 +341,24 @@ def _beside(
         mark = training_mark(train.sessions, train.offsets, train.items, items.to_pylist())
         ids = _user_ids(recipe, log, arrays, users)
     key = recipe.schema.item_key
-    return keep_beside(options, key, items, ids, of_items, note, text_cache, mark)
+    found = keep_beside(options, key, items, ids, of_items, note, text_cache, mark)
+    _refuse_unknown_kinds(recipe, found)
+    return found
+
+
+def _refuse_unknown_kinds(recipe: Recipe, beside: Beside) -> None:
+    """Refuse a kind that was said of a column that is nowhere kept."""
+    options = recipe.options
+    of_events = {**recipe.event_columns, **recipe.item_columns}
+    known = {*of_events, *beside.meta["features"], *beside.meta.get("user_features", {})}
+    said = {name: f"--categorical {name}" for name in options.categorical}
+    said |= {text.rpartition("=")[0]: f"--kind {text}" for text in options.kinds}
+    for name, option in said.items():
+        if name not in known:
+            hint = did_you_mean(name, known, f"there are {', '.join(sorted(known)) or 'none'}")
+            raise DataError(
+                f"{option}: no column {name!r} is kept of events, items or users; {hint}"
+            )
 
 
 def _user_ids(

@@ -293,6 +293,10 @@ def _check(recipe: Recipe) -> None:
         raise DataError("--event-column and --event belong together")
     if recipe.splits and schema.split_column:
         raise DataError("--split-column is for one file; the files given are split already")
+    for name, needed in OF_TABLES.items():
+        if getattr(options, name) and not any(getattr(options, other) for other in needed):
+            without = " or ".join(map(_option, needed))
+            raise DataError(f"{_option(name)} has no effect without {without}; leave it out")
     for name in options.keep_columns:
         if not _FILE_NAME.fullmatch(name):
             raise DataError(f"column {name!r} cannot be kept: its name makes no file name")
@@ -303,6 +307,22 @@ def _check(recipe: Recipe) -> None:
         _check_keys(layout, recipe)
         for key in recipe.roles.values():
             require(layout, key)
+
+
+# options about tables and vectors, and those of which one must be there
+OF_TABLES = {
+    "item_features_key": ("item_features", "item_vectors"),
+    "item_features_header": ("item_features",),
+    "user_features_key": ("user_features",),
+    "user_features_header": ("user_features",),
+    "list_separator": ("item_features", "user_features"),
+    "text_encoder": ("text_vectors", "user_text_vectors"),
+    "numpy_pickles": ("item_vectors",),
+}
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _check_test_size(recipe: Recipe) -> None:

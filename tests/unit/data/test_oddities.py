@@ -208,3 +208,33 @@ def test_days_of_valid_are_decided_where_it_is_cut(tmp_path: Path) -> None:
     assert [len(d.split("valid").offsets) - 1 for d in (one, two)] == [10, 20]
     with pytest.raises(DataError, match="the parts that were given decide that"):
         prepare([], tmp_path / "three", given, Options(test_fraction=0.3))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"kinds": ("pricee=category",)}, "--kind pricee=category: no column 'pricee' is kept of"),
+        ({"categorical": ("kindd",)}, "did you mean 'kind'?"),
+        ({"list_separator": "|"}, "--list-separator has no effect without --item-features or"),
+        ({"item_features_key": "id"}, "without --item-features or --item-vectors; leave it out"),
+        ({"text_encoder": "hashing"}, "--text-encoder has no effect without --text-vectors or"),
+    ],
+)
+def test_an_option_about_what_is_not_there_is_refused(
+    tmp_path: Path, options: dict[str, Any], told: str
+) -> None:
+    rows = [(*row, "view") for row in sessions(100)]
+    log = write(tmp_path / "log.csv", rows, "SessionId,ItemId,Time,kind")
+    with pytest.raises(DataError) as refused:
+        warned(tmp_path, log, keep_columns=("kind",), **options)
+    assert told in str(refused.value)
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_an_id_that_no_row_has_is_said(tmp_path: Path) -> None:
+    log = write(tmp_path / "log.csv", sessions(100))
+    said: list[str] = []
+    prepare([log], tmp_path / "out", None, Options(drop_ids=("7", "777")), note=said.append)
+    assert [line for line in said if "no row" in line] == [
+        "warning: no row has '777' in 'SessionId' or 'ItemId'"
+    ]

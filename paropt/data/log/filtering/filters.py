@@ -62,7 +62,7 @@ def filters(
         missing = _lacking(table, place, schema, kind, words)
         yield Filter("missing", option_text("drop_missing", True), ~missing)
     if options.drop_ids:
-        named = _named(table, schema, options.drop_ids)
+        named, _ = named_ids(table, schema, options.drop_ids)
         yield Filter("ids", option_text("drop_ids", options.drop_ids), ~named)
 
 
@@ -138,9 +138,10 @@ def _lacking(
     return missing | (without_item if kind is None else without_item & kind)
 
 
-def _named(table: pa.Table, schema: Schema, ids: tuple[str, ...]) -> Bools:
-    """Rows whose session or item is one of ``--drop-id``."""
+def named_ids(table: pa.Table, schema: Schema, ids: tuple[str, ...]) -> tuple[Bools, list[str]]:
+    """Rows whose session or item is one of ``--drop-id``, and those ids that no row has."""
     wanted = {text.strip() for text in ids}
+    absent = list(dict.fromkeys(text.strip() for text in ids))
     named = np.zeros(table.num_rows, bool)
     for name in (schema.session_key, schema.item_key):
         column = table.column(name)
@@ -150,7 +151,9 @@ def _named(table: pa.Table, schema: Schema, ids: tuple[str, ...]) -> Bools:
             seen = list(map(as_whole, seen))
         codes = [code for code, text in enumerate(seen) if text in wanted]
         named |= np.isin(_codes(encoded), codes)
-    return named
+        there = {seen[code] for code in codes}
+        absent = [text for text in absent if text not in there]
+    return named, absent
 
 
 # -- conditions -----------------------------------------------------------------------------

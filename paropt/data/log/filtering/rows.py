@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from paropt.data.events import Bools
 from paropt.data.log.command import option_text
-from paropt.data.log.filtering.filters import filters, of_kind, raw_codes
+from paropt.data.log.filtering.filters import filters, named_ids, of_kind, raw_codes
 from paropt.data.log.filtering.funnel import Funnel, Step
 from paropt.data.log.options import Note, Recipe
 from paropt.data.reading.arrow import as_text
@@ -26,6 +26,8 @@ def sifted(
     schema, options = recipe.schema, recipe.options
     kept = _kept(recipe, table, note)
     applied = list(filters(table, place, schema, options, kept))
+    for one in named_ids(table, schema, options.drop_ids)[1] if options.drop_ids else ():
+        note(f"warning: no row has {one!r} in {schema.session_key!r} or {schema.item_key!r}")
     if kept is None and not applied and not place.skipped:
         return table, place, None
     session, item = (raw_codes(table.column(key)) for key in (schema.session_key, schema.item_key))
