@@ -87,6 +87,7 @@ def paramfile_of(definition: StudyDefinition, trial: Mapping[str, Any]) -> Param
             **_costs(definition, trial),
             **definition.protocol.to_json(),
             "fingerprint": definition.fingerprint,
+            **({"added": dict(definition.added)} if definition.added else {}),
             "semantics": definition.semantics,
             "versions": dict(definition.versions),
             **({"begun_from": dict(definition.begin)} if definition.begin else {}),

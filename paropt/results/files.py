@@ -97,7 +97,7 @@ def roles(report: Report) -> list[str]:
 
 def paramfile(report: Report, role: str) -> Paramfile:
     """The configuration of a role, ready for ``paropt train --params``."""
-    tested = report["test"][role]
+    tested, begin = report["test"][role], report["search"].get("begin")
     provenance = {
         "study": report["study"],
         "final": report["final"],
@@ -110,11 +110,14 @@ def paramfile(report: Report, role: str) -> Paramfile:
         "seed": report["seeds"][0],
         "seeds": report["seeds"],
         "epochs": tested["epochs"],
+        **({"stages": tested["stages"]} if tested.get("stages") else {}),
         "metrics": {name: value["mean"] for name, value in tested["metrics"].items()},
         "ties": report["ties"],
         **report["test"].get("evaluation", {}),
         "fingerprint": report["fingerprint"],
         "semantics": report["semantics"],
         "versions": report["versions"],
+        **({"added": report["added"]} if report.get("added") else {}),
+        **({"begun_from": begin} if begin else {}),
     }
     return Paramfile(tested["model"], tested["params"], provenance)

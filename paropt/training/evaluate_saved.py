@@ -28,7 +28,7 @@ from paropt.training.recommending.dataset_events import foreign, is_own, split_e
 from paropt.training.recommending.new_sessions import file_events
 from paropt.training.run_result import RunResult, standing
 from paropt.training.saved_model.ensemble import load_models
-from paropt.training.saved_model.header import seen_by_then
+from paropt.training.saved_model.header import made_anew, seen_by_then
 from paropt.training.saved_model.saved import SavedModel
 
 LEAST_KNOWN = 0.05  # of the targets: a model that knows fewer is tested on other data than its own
@@ -82,6 +82,11 @@ def evaluate_saved(
         note(foreign(saved, dataset, directory))
         if seen := seen_by_then(saved.meta, directory, events.times, events.targets):
             note(f"warning: {seen}")
+    elif cold_items and (other := _made_anew(saved, dataset)):
+        raise DataError(
+            f"{other!r} of {data} was made anew since {directory} was trained, and --cold-items"
+            " would read it as what it was; train the model again, or leave --cold-items out"
+        )
     elif (saved.meta["split"], name) == ("full", "search"):
         note(f"{directory} was trained on train_full, which holds the targets of valid: no test")
     objective = objective_of(metric, [saved.meta["model"]], at)
@@ -172,6 +177,11 @@ def evaluate_files(
         seconds = time.perf_counter() - began
         outcomes.append(_outcome(saved, found, protocol, objective, seconds))
     return outcomes
+
+
+def _made_anew(saved: SavedModel, dataset: Dataset) -> str:
+    needs = saved.model.needs(saved.model.params)
+    return made_anew(saved.meta.get("added", {}), dataset.digests(needs.items))
 
 
 def _check_also(also: Sequence[str]) -> None:

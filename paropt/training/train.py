@@ -26,7 +26,7 @@ from paropt.training.metrics import picked
 from paropt.training.registry import complete_params, model_class, stages_of
 from paropt.training.run_result import RunResult, standing
 from paropt.training.saved_model.earlier import read_earlier
-from paropt.training.saved_model.header import has_seen_valid, read_header, seen_by_then
+from paropt.training.saved_model.header import has_seen_valid, made_anew, read_header, seen_by_then
 from paropt.training.saved_model.kept_stages import KeptStages
 from paropt.training.saved_model.saved import LastEpochs, check_place, judged_as, save_model
 from paropt.training.tensorboard import EventFile, of_training, require, where
@@ -172,6 +172,9 @@ def _taken_over(request: TrainRequest) -> tuple[TrainRequest, Earlier | None]:
 def _note_beginning(
     fit: Fit, request: TrainRequest, provenance: Mapping[str, Any], note: Callable[[str], None]
 ) -> None:
+    read = fit.view.dataset.digests(fit.model.needs(fit.params).items)
+    if other := made_anew(provenance.get("added", {}), read):
+        note(f"warning: {other!r} was made anew since the paramfile's trial: numbers will differ")
     if request.begin is not None and fit.carried is not None:
         note(f"it begins with {request.begin}: {fit.carried.words()}")
         meta = read_header(request.begin).meta

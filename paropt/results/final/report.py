@@ -74,6 +74,7 @@ def search_report(study: Study) -> dict[str, Any]:
         "study": searched.name,
         "metric": searched.metric,
         "fingerprint": searched.fingerprint,
+        **({"added": added} if (added := dict(study.definition.added)) else {}),
         "data": searched.data,
         "semantics": searched.semantics,
         "versions": dict(searched.versions),

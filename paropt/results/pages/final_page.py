@@ -210,9 +210,10 @@ def _commands(found: Finished) -> list[tuple[str, str]]:
     """How to get the numbers again."""
     report = found.stored
     seeds, data = " ".join(map(str, report["seeds"])), shlex.quote(str(report["data"]))
+    begin = _begin(found)
     again = [
         (
-            f"for seed in {seeds}; do paropt train --params {role}.json --data {data} "
+            f"for seed in {seeds}; do paropt train --params {role}.json{begin} --data {data} "
             f"--split {found.test.get('view', 'full')} --seed $seed; done",
             f"the {role} one's numbers" if role == CHOSEN else "the control's",
         )
@@ -220,6 +221,15 @@ def _commands(found: Finished) -> list[tuple[str, str]]:
     ]
     again_here = command("report", found.searched.name)
     return [(again_here, "this page, from the database"), *again, *_together(found, data)]
+
+
+def _begin(found: Finished) -> str:
+    """The options by which trainings begin with the model that the search's began with."""
+    begin = found.searched.begin
+    if not begin:
+        return ""
+    keep = " --keep-optimiser" if "optimiser" in begin else ""
+    return f" --from {shlex.quote(str(begin['path']))}{keep}"
 
 
 def _together(found: Finished, data: str) -> list[tuple[str, str]]:

@@ -89,6 +89,12 @@ def has_seen_valid(meta: Mapping[str, Any], fingerprint: str) -> bool:
     return meta.get("split") == "full" and meta.get("fingerprint") == fingerprint
 
 
+def made_anew(told: Mapping[str, str], here: Mapping[str, str]) -> str:
+    """The name of what was added to the items, as semantic ids, and is another thing now than by
+    the digests that somebody was ``told``; "" where nothing is."""
+    return next((name for name, digest in told.items() if here.get(name, digest) != digest), "")
+
+
 def seen_by_then(
     meta: Mapping[str, Any], directory: Path, times: NDArray[np.int64], targets: NDArray[np.bool_]
 ) -> str:

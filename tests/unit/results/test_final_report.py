@@ -294,6 +294,18 @@ def test_paramfiles_of_a_test_say_how_to_train_it_again(report: dict[str, Any]) 
     report["test"]["view"] = "without-valid"
     assert files.paramfile(report, "chosen").provenance["split"] == "without-valid"
     assert "--split without-valid --seed" in markdown.markdown(document(report))
+    assert "stages" not in provenance and "begun_from" not in provenance
+    # a model with stages is trained by each one's epochs, and what it began with is said
+    stages = {"pretrain": 3, "joint": 1}
+    report["test"]["chosen"]["stages"], report["added"] = stages, {"sid": "0123"}
+    report["search"]["begin"] = begin = {"model": "gru4rec", "path": "/a b", "digest": "12"}
+    found = files.paramfile(report, "chosen")
+    assert found.provenance["stages"] == stages and found.provenance["added"] == {"sid": "0123"}
+    assert found.provenance["begun_from"] == begin
+    assert "--params chosen.json --from '/a b' --data" in markdown.markdown(document(report))
+    begin["optimiser"] = "34"
+    again = "--params control.json --from '/a b' --keep-optimiser --data"
+    assert again in markdown.markdown(document(report))
 
 
 def test_targets_that_training_never_saw_are_in_a_paragraph_of_their_own(

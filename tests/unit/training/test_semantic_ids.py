@@ -16,17 +16,20 @@ from click.testing import CliRunner
 
 from paropt.cli.main import cli
 from paropt.data.dataset import Dataset, open_dataset
-from paropt.errors import CheckpointError, ParoptError
+from paropt.errors import CheckpointError, DataError, ParoptError
 from paropt.search.setup.check_needs import items_read
 from paropt.search.setup.check_space import checked
 from paropt.search.space.file import from_json
 from paropt.search.study.definition import StudyDefinition
+from paropt.training.evaluate_saved import evaluate_saved
 from paropt.training.evaluation.epochs import EpochReport
 from paropt.training.fitting.fit import Fit
 from paropt.training.made_up import ITEMS, made_up_data
 from paropt.training.registry import Needs
 from paropt.training.semantic_ids.learn import Told
 from paropt.training.semantic_ids.make import SemanticIdsRequest, make_semantic_ids
+from paropt.training.train import train
+from paropt.training.train_request import TrainRequest
 
 NEEDS = Needs(items={"picture": ("vector",), "title": ("text",)})
 VALUES = {"levels": 2, "codes": 5, "dims": 4}
@@ -275,6 +278,28 @@ def test_who_reads_the_codes_notices_that_they_changed(data: Path, tmp_path: Pat
     with pytest.raises(CheckpointError, match="its added is"):
         fit_of(data, reading).resume(tmp_path / "0.ckpt")
     assert fit_of(data, reading | {"features": "none"}).resume(tmp_path / "1.ckpt") == 1
+
+
+def test_what_was_made_anew_is_said_where_a_number_depends_on_it(
+    data: Path, tmp_path: Path
+) -> None:
+    """Of a paramfile's trial, and of a saved model whose new items are read from the data."""
+    make_semantic_ids(REQUEST, data)
+    params = {"features": "sid_2", "dim": 8, "heads": 1, "n_epochs": 1}
+    added = {"sid": digest_of(data, "sid"), "of no interest": "0"}
+    told: list[str] = []
+    request = TrainRequest("sasrec", params, epochs=1)
+    train(request, data, provenance={"added": added}, save=tmp_path / "model", note=told.append)
+    assert not [line for line in told if "anew" in line]
+    evaluate_saved(tmp_path / "model", data, cold_items=True)
+
+    make_semantic_ids(replace(REQUEST, seed=43, overwrite=True), data)
+
+    train(request, data, provenance={"added": added}, note=told.append)
+    assert "'sid' was made anew since the paramfile's trial" in "".join(told)
+    with pytest.raises(DataError, match=r"'sid' of .* was made anew since .*leave --cold-items"):
+        evaluate_saved(tmp_path / "model", data, cold_items=True)
+    evaluate_saved(tmp_path / "model", data)  # its own items' codes are in the model
 
 
 def fit_of(data: Path, params: dict[str, Any]) -> Fit:
