@@ -6,12 +6,15 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from paropt.data.dataset import open_dataset
 from paropt.errors import StudyError
 from paropt.results.final import final_choice, final_plan, looks_at_test
+from paropt.results.final.final_test import FinalRequest, _plan
 from paropt.results.final.looks_at_test import Look
 from paropt.results.spend_curve import best_within, points
 from paropt.search.space.paramfiles import Paramfile
@@ -21,6 +24,8 @@ from paropt.search.study.state import StudyEnded
 from paropt.search.study.study import Study
 from paropt.training.evaluation.epochs import EpochReport
 from paropt.training.evaluation.objective import Objective
+from paropt.training.made_up import made_up_data
+from paropt.training.registry import declaration
 
 MRR = Objective("mrr@20")
 
@@ -234,6 +239,61 @@ def test_what_is_candidate_and_control_is_trained_once(create: Create) -> None:
     given = Paramfile("gru4rec", {"n_epochs": 4, "layers": 32, "momentum": 0.5, "adapt": "adagrad"})
     plan = final_plan.make_plan(study, 1, top=5, control=("paramfile x", given))
     assert [e.source for e in plan.entries] == ["", "paramfile x"]
+
+
+def test_the_defaults_as_a_control_keep_what_the_space_fixes(
+    create: Create, tmp_path: Path
+) -> None:
+    """Whose own space reads a column by another name than the model's default has a control, too;
+    what data lack is said before anything is trained."""
+    space = {
+        "model": "sasrec",
+        "fixed": {"n_epochs": 4, "features": "brand", "max_length": 6},
+        "search": {
+            "dim": {"type": "categorical", "choices": [8, 16]},
+            "loss": {"type": "categorical", "choices": ["cross-entropy", "bce"]},
+            "n_sample": {"type": "categorical", "choices": [4], "when": {"loss": "bce"}},
+        },
+    }
+    study = create(budget=1, space=space)
+    train(study, [0.3])
+    plan = final_plan.make_plan(study, 1)
+    control = plan.entries[-1]
+    assert control.source == "the model's defaults, with the space's features and max_length"
+    default = {name: param.default for name, param in declaration("sasrec").items()}
+    assert control.params == {
+        "n_epochs": 4, "features": "brand", "max_length": 6, "dim": default["dim"],
+        "loss": default["loss"],
+    }  # fmt: skip
+    view = open_dataset(made_up_data(tmp_path / "data")).view("search")
+    with pytest.raises(StudyError, match=r"candidate 1 can't be trained on these.*feature 'brand'"):
+        final_plan.check_data(plan, view)
+    alone = replace(plan, entries=(control,))
+    with pytest.raises(StudyError, match=r"control sasrec .*name another with --control FILE"):
+        final_plan.check_data(alone, view)
+    final_plan.check_data(replace(plan, entries=(replace(control, params={}),)), view)
+
+
+def test_something_else_is_asked_for_by_again_also_while_a_test_is_under_way(
+    create: Create,
+) -> None:
+    study = create(budget=2)
+    for value in (0.3, 0.4):
+        train(study, [value])
+    request = FinalRequest("shop", top=1, seeds=2)
+    plan = _plan(request, study)
+    assert (plan.number, plan.again) == (1, False)
+    create("shop.final-1.valid", plan=plan)
+    assert _plan(request, study) == plan
+    assert _plan(FinalRequest("shop", again=True), study) == replace(plan, again=True)
+    other = FinalRequest("shop", top=2, seeds=2)
+    with pytest.raises(StudyError, match=r"final test 1 .* has --top 1, not 2; .*--again for"):
+        _plan(other, study)
+    with pytest.raises(StudyError, match=r"has the rules .*standard ties, not .*conservative"):
+        _plan(FinalRequest("shop", ties="conservative"), study)
+    second = _plan(replace(other, again=True), study)
+    found = sum(bool(entry.found) for entry in second.entries)
+    assert (second.number, second.again, found) == (2, True, 2)
 
 
 # -- looks --------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from collections.abc import Container, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from paropt.errors import StudyError
+from paropt.errors import DataError, ParamError, StudyError
 from paropt.names import quoted
 from paropt.results.final.final_choice import Judged
 from paropt.search.history.history import Record, best_first, key_of
@@ -26,9 +26,12 @@ from paropt.search.study.plan import Candidate, FinalPlan
 from paropt.training.semantics import as_then
 
 if TYPE_CHECKING:
+    from paropt.data.dataset import View
     from paropt.search.space.paramfiles import Paramfile
+    from paropt.search.space.space import Space
     from paropt.search.study.study import Study
 
+ON_EPOCHS = ("n_epochs",)  # which every space says
 CANDIDATES = 3
 SEEDS = 5
 
@@ -47,7 +50,8 @@ def make_plan(
 
     ``control`` is a paramfile and how to call it. Without one, each candidate's model has its own
     control: the space's first complete start point that says where it is from, which in paropt's
-    spaces is a published configuration; else its first complete one, else the model's defaults.
+    spaces is a published configuration; else its first complete one, else the model's defaults
+    with what the space fixes.
 
     Raises:
         StudyError: no trial has a value yet.
@@ -110,7 +114,42 @@ def _control_of(study: Study, model: str) -> Candidate:
             found.append(_as_control(model, config, source))
             if origin:
                 return found[-1]
-    return found[0] if found else _as_control(model, {}, "the model's defaults")
+    return found[0] if found else _defaults(space, model)
+
+
+def _defaults(space: Space, model: str) -> Candidate:
+    """The model's defaults, but for what the space fixes: on which columns, with which loss."""
+    from paropt.training import registry
+
+    defaults = registry.complete_params(model, {})
+    config = space.walk(lambda p: model if p.name == "model" else defaults[p.name])
+    fixed = {p.name for p in space.active(config) if not p.searched} - {"model", *ON_EPOCHS}
+    params = {name: value for name, value in config.items() if name != "model"}
+    try:
+        registry.complete_params(model, params)
+    except ParamError:  # what is fixed suits none of the defaults
+        return _as_control(model, {}, "the model's defaults")
+    beside = f", with the space's {' and '.join(sorted(fixed))}" if fixed else ""
+    return _as_control(model, params, f"the model's defaults{beside}")
+
+
+def check_data(plan: FinalPlan, view: View) -> None:
+    """Refuse what could not be trained on the data, before anything is.
+
+    Raises:
+        StudyError: an entry reads what the data lack.
+    """
+    from paropt.training import registry
+    from paropt.training.batches.catalogue import facts
+
+    about = facts(view)
+    for entry in plan.entries:
+        try:
+            registry.complete_params(entry.model, entry.params, about)
+        except (DataError, ParamError) as error:
+            remedy = "" if entry.found else "; name another with --control FILE"
+            who = f"{entry.name} ({entry.source})" if entry.source else entry.name
+            raise StudyError(f"{who} can't be trained on these data: {error}{remedy}") from None
 
 
 def _no_choice(parameter: Parameter) -> Any:
