@@ -14,6 +14,14 @@ from paropt.errors import ParoptError
 LONGEST = 80  # bytes of a stem: its ending, and a number or two, must fit into a name of 255
 
 
+def is_there(text: str) -> bool:
+    """Whether a word is the name of a file or directory; one too long for a name is none."""
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):
+        return False
+
+
 def readable(name: str, longest: int = LONGEST, otherwise: str = "study") -> str:
     """A name as a part of a file's name: letters, digits and marks of any script stay.
 

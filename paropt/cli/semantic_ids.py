@@ -11,6 +11,7 @@ import click
 from paropt.cli._study import say
 from paropt.cli._training import DIRECTORY, progress
 from paropt.errors import ParamError
+from paropt.files import is_there
 
 if TYPE_CHECKING:
     from paropt.training.semantic_ids.learn import Method
@@ -104,14 +105,14 @@ def semantic_ids(
 
 
 def _parameters(params: str | None) -> tuple[dict[str, Any], int | None]:
-    """What ``--params`` says, and a paramfile's seed."""
+    """What ``--params`` says, and a paramfile's seed; its epochs are those that were best."""
     from paropt.search.space import shipped
     from paropt.search.space.paramfiles import read_paramfile
     from paropt.training.train_request import parse_params
 
     if params is None:
         return {}, None
-    if "=" in params and not Path(params).exists():
+    if "=" in params and not is_there(params):
         return dict(parse_params(params)), None
     path = shipped.find_paramfile(params)
     if path is None:
@@ -119,7 +120,9 @@ def _parameters(params: str | None) -> tuple[dict[str, Any], int | None]:
     file = read_paramfile(path)
     if file.model != "rqvae":
         raise ParamError(f"{params} is a paramfile of model {file.model!r}, not 'rqvae'")
-    return dict(file.params), file.provenance.get("seed")
+    epochs = file.provenance.get("epochs")
+    chosen = {"n_epochs": epochs} if epochs else {}
+    return {**file.params, **chosen}, file.provenance.get("seed")
 
 
 def _show(report: Report) -> None:

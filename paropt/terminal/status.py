@@ -134,7 +134,7 @@ def _head(status: Mapping[str, Any]) -> list[str]:
         lines.append(shown(status["why"]))
     if told := (status["best"] or {}).get("experts"):
         lines.append(f"the best one's {told}")
-    if memory := (status["best"] or {}).get("memory"):
+    if (memory := (status["best"] or {}).get("memory")) and memory["rows"]:
         lines.append(f"the best one remembers {memory_words(memory)}")
     if left := status["seconds_left"]:
         lines.append(f"{duration(left)} of its time left")

@@ -283,7 +283,9 @@ def _unfit(name: str, kinds: Kinds, known: Mapping[str, Field], what: str, optio
         if kinds == ("vector",):
             option = f"--item-vectors {name}=FILE"
         has = f"which the data lack (they have {', '.join(there) or 'none'})"
-        return f"reads {what} {name!r}, {has}; prepare them with {option}"
+        alike = [one for one in there if known[one].kind in kinds]
+        other = f", or name {' or '.join(alike)} in the parameter that asks for it" if alike else ""
+        return f"reads {what} {name!r}, {has}; prepare them with {option}{other}"
     kind = known[name].kind
     if not kinds or kind in kinds:
         return ""

@@ -152,6 +152,11 @@ def _users(request: Request, saved: SavedModel, note: Note) -> Users | None:
         users = users_of_log(saved, request.data, request.log)
     else:
         dataset = open_dataset(request.data)
+        if dataset.protocol == "long-short":
+            note(
+                "users whom 'paropt prepare' left out, and events between the two parts, are not"
+                " among these; the log in place of the dataset has all"
+            )
         if not is_own(saved, dataset):
             note(foreign(saved, dataset, request.model))
         users = users_of_dataset(saved, dataset, request.split)

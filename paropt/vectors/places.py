@@ -90,7 +90,8 @@ def _check_for_files(to: str, settings: Settings) -> None:
     if separator:
         raise VectorsError(f"vectors don't go to {scheme}://…; they go to {KNOWN}")
     if Path(to).suffix not in (".parquet", ".npy"):
-        raise VectorsError(f"vectors don't go to {to!r}; they go to {KNOWN}")
+        shown = f"…@{to.rpartition('@')[2]}" if "@" in to else to  # it may be a mistyped URL
+        raise VectorsError(f"vectors don't go to {shown!r}; they go to {KNOWN}")
     for option in ("key", "ttl", "encoding", "batch"):
         if getattr(settings, option) is not None:
             raise VectorsError(f"--{option} is for Redis, and {to} is a file; leave it out")

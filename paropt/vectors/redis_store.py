@@ -49,6 +49,7 @@ class RedisStore:
         self._sample = Sample(0, 1)
         self._sent, self._answers, self._done = 0, 0, 0
         self._evicted: int | None = None
+        self._lasting = False  # whether vectors without a time to live are among those there
 
     def __str__(self) -> str:
         return str(self.place)
@@ -69,8 +70,10 @@ class RedisStore:
             "ttl": self.ttl or 0,
         }
         here = 0
+        self._lasting = self.ttl is None or "yes" in (stored.get("lasting"), _lasts(stored))
         if stored:
             here = self._beside(about, stored, settled, note)
+            self._tell_of_others(stored, len(ids), note)
         elif not self.overwrite:
             self._refuse_strangers()
         # the last is always written: then there is something to compare
@@ -78,6 +81,7 @@ class RedisStore:
         self._sample = Sample(self._done, len(ids))
         self._evicted = self._evictions()
         state = {"state": WRITING, "done": self._done, "key": self.pattern, "paropt": __version__}
+        state["lasting"] = "yes" if self._lasting else "no"
         self._set(settled | state)
         return self._done
 
@@ -102,6 +106,15 @@ class RedisStore:
         if not same or stored.get("state") != WRITING or not done.isdecimal():
             return 0
         return self._still_there(min(int(done), len(self._ids)))
+
+    def _tell_of_others(self, stored: dict[str, str], count: int, note: Note) -> None:
+        """Say that vectors of earlier runs stay, where there are more of them."""
+        before = stored.get("count", "")
+        if before.isdecimal() and int(before) > count:
+            note(
+                f"{int(before):,} vectors were written before, and these are {count:,}: the others"
+                f" stay as they are under {self.pattern}; --ttl lets go of what isn't written again"
+            )
 
     def _stored(self) -> dict[str, str]:
         link = self._open()
@@ -197,8 +210,8 @@ class RedisStore:
         link.receive(2)
 
     def _expiry(self) -> bytes:
-        """The hash lives as long as the vector that was written last."""
-        if self.ttl is None:
+        """The hash lives as long as the vector that was written last, and as those that stay."""
+        if self.ttl is None or self._lasting:
             return packed("PERSIST", self.hash)
         return packed("EXPIRE", self.hash, self.ttl)
 
@@ -257,6 +270,11 @@ class RedisStore:
     def _open(self) -> Link:
         assert self._link is not None  # begin() was called
         return self._link
+
+
+def _lasts(stored: dict[str, str]) -> str:
+    """Whether vectors of an earlier run stay: "yes" or "no", as paropt before it said so."""
+    return "yes" if stored.get("ttl") == "0" and stored.get("done", "0") != "0" else "no"
 
 
 def _text(value: Any) -> str:

@@ -376,6 +376,40 @@ def test_other_vectors_are_replaced_only_when_that_is_said(
     assert {len(vector) for vector in vectors_in(client).values()} == {7}
 
 
+def test_the_hash_stays_with_vectors_that_stay(
+    shop: Path, server: RedisServer, client: redis.Redis
+) -> None:
+    """Then another model's vectors are refused, also when those of a short life are gone."""
+    about = "paropt:embed:user:{id}"
+    run(shop, server.url(), ttl=1000)
+    assert client.hget(about, "lasting") == b"no" and client.ttl(about) > 900
+    run(shop, server.url())
+    assert client.hget(about, "lasting") == b"yes" and client.ttl(about) == -1
+    run(shop, server.url(), ttl=1000)
+    assert client.hget(about, "lasting") == b"yes" and client.ttl(about) == -1
+    # as paropt before it wrote such a hash
+    client.hdel(about, "lasting")
+    client.hset(about, "ttl", 0)
+    run(shop, server.url(), "gru4rec", ttl=1000, overwrite=True)
+    assert client.ttl(about) == -1 and client.ttl("user:17") > 900
+
+
+def test_vectors_that_are_not_written_again_are_told_of(
+    shop: Path, server: RedisServer, client: redis.Redis, tmp_path: Path
+) -> None:
+    run(shop, server.url())
+    few = tmp_path / "few.tsv"
+    few.write_text("SessionId\tItemId\tTime\n17\t3\t45100\n17\t4\t45200\n")
+    said: list[str] = []
+    store = open_place(server.url(), Settings())
+    embed(Request(shop / "sasrec", few, Options()), store, said.append, lambda *_: None)
+    assert [line for line in said if "written before" in line] == [
+        "300 vectors were written before, and these are 1: the others stay as they are under"
+        " user:{id}; --ttl lets go of what isn't written again"
+    ]
+    assert len(vectors_in(client)) == 300
+
+
 def test_keys_of_others_are_left_alone(
     shop: Path, server: RedisServer, client: redis.Redis
 ) -> None:
@@ -455,6 +489,8 @@ def test_the_password_is_nowhere(shop: Path, tmp_path: Path) -> None:
         ("redis://h?secret=1", ParoptError, "where paropt knows db"),
         ("http://u:secret@h", VectorsError, "vectors don't go to http://…; they go to redis"),
         ("users.csv", VectorsError, "vectors don't go to 'users.csv'"),
+        ("redis//a:secret@h:1/1", VectorsError, r"vectors don't go to '…@h:1/1'; they go to"),
+        ("redis:/a:secret@h", VectorsError, r"vectors don't go to '…@h'; they go to"),
     ],
 )
 def test_a_wrong_place_is_a_sentence(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from paropt.errors import ParamError, did_you_mean
+from paropt.files import is_there
 from paropt.search.space import shipped
 from paropt.search.space.paramfiles import read_paramfile
 from paropt.training.evaluation.choose_objective import more_metrics
@@ -60,7 +61,7 @@ def _configuration(
     """A model, its parameters, and the paramfile's provenance; ``usual`` if nobody names it."""
     if params is None:
         return model or usual, {}, {}
-    if isinstance(params, Mapping) or ("=" in str(params) and not Path(params).exists()):
+    if isinstance(params, Mapping) or ("=" in str(params) and not is_there(str(params))):
         values = dict(params if isinstance(params, Mapping) else parse_params(str(params)))
         return str(model or values.pop("model", usual)), values, {}
     path = shipped.find_paramfile(params)

@@ -68,7 +68,12 @@ def with_new_items(saved: SavedModel, files: ItemFiles, note: Note) -> Iterator[
             if name not in read:
                 read[name] = unsaid(saved, field, len(ids), note)
         table = Table(fields, lambda field: read[field.name])
-        saved.model.add_items(table, len(ids))
+        try:
+            saved.model.add_items(table, len(ids))
+        except NotImplementedError as error:
+            raise ModelError(
+                f"model {saved.meta['model']!r} can't be given items that it doesn't know: {error}"
+            ) from None
         try:
             known = np.asarray(saved.item_ids, object)
             yield replace(saved, item_ids=np.concatenate([known, np.asarray(ids, object)]))
@@ -112,10 +117,12 @@ def in_codes(field: Field, given: TableField, note: Note) -> Any:
         return torch.from_numpy(np.asarray(given.arrays[""], np.float32))
     texts = [] if given.vocabulary is None else unpack_ids(given.vocabulary).tolist()
     codes = np.append(index_of(pa.array(texts, pa.string()), field.vocabulary), -1)
-    unknown = [text for text, code in zip(texts, codes.tolist(), strict=False) if code < 0]
+    used = np.unique(given.arrays["" if field.kind == "category" else "codes"]).tolist()
+    said = [code for code in used if code >= 0]  # a file's other items have values, too
+    unknown = [texts[code] for code in said if codes[code] < 0]
     if unknown:
         note(
-            f"unknown to the model, so as good as missing: {len(unknown):,} of {len(texts):,} "
+            f"unknown to the model, so as good as missing: {len(unknown):,} of {len(said):,} "
             f"values of {field.name!r}, the first {unknown[0]!r}"
         )
     if field.kind == "category":

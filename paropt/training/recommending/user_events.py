@@ -70,7 +70,8 @@ def users_of_dataset(saved: SavedModel, dataset: Dataset, split: str = "all") ->
     found = latest(pa.concat_arrays(ids), together(parts), str(dataset.path))
     gap = dataset.meta["rules"].get("session_gap_ms")
     of_users = dataset.has_users or dataset.protocol != "time"
-    return replace(found, named=of_users or gap is not None)
+    several = found.several and dataset.protocol != "leave-one-out"  # a part of it and the whole
+    return replace(found, several=several, named=of_users or gap is not None)
 
 
 def user_of_sessions(dataset: Dataset, split: Split) -> pa.Array:

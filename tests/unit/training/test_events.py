@@ -183,7 +183,7 @@ def test_a_session_of_several_users_is_said(tmp_path: Path) -> None:
         ),
         (Needs(columns={"dwell": ("category",)}), "as category, but it is a number.*--categorical"),
         (Needs(items={"genre": ("category",)}), r"'genre', .*\(they have none\).*--item-features"),
-        (Needs(items={"look": ("vector",)}), "prepare them with --item-vectors look=FILE"),
+        (Needs(items={"look": ("vector",)}), "prepare them with --item-vectors look=FILE$"),
         (Needs(users={"age": ("number",)}), "--user-features FILE"),
         (BOTH, ""),
     ],

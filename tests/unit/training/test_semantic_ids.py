@@ -20,6 +20,7 @@ from paropt.errors import CheckpointError, DataError, ParoptError
 from paropt.search.setup.check_needs import items_read
 from paropt.search.setup.check_space import checked
 from paropt.search.space.file import from_json
+from paropt.search.space.paramfiles import Paramfile, formatted
 from paropt.search.study.definition import StudyDefinition
 from paropt.training.evaluate_saved import evaluate_saved
 from paropt.training.evaluation.epochs import EpochReport
@@ -203,6 +204,21 @@ def test_the_verb_prints_a_report(data: Path) -> None:
 VAE = SemanticIdsRequest(
     "picture", "rq-vae", VALUES | {"hidden": (8,), "latent": 4, "n_epochs": 4}, name="vae"
 )
+
+
+def test_a_paramfile_gives_its_epochs_too(data: Path, tmp_path: Path) -> None:
+    """Of four epochs the second was best; more than 255 letters of parameters are no file."""
+    file = Paramfile("rqvae", dict(VAE.params), {"epochs": 2, "seed": 7})
+    (tmp_path / "best.json").write_text(formatted(file))
+    words = ["semantic-ids", str(data), "--vectors", "picture", "--method", "rq-vae"]
+    done = CliRunner().invoke(cli, [*words, "--params", str(tmp_path / "best.json"), "--json"])
+    assert done.exit_code == 0, done.output
+    made = json.loads(done.stdout)
+    assert (made["made"]["n_epochs"], made["made"]["seed"]) == (2, 7)
+    long = ",".join([f"levels={2}", *(f"no_such_parameter_{k}=1" for k in range(20))])
+    assert len(long) > 255
+    refused = CliRunner().invoke(cli, [*words, "--params", long, "--overwrite"])
+    assert "no_such_parameter_0" in str(refused.exception)
 
 
 def digest_of(data: Path, name: str) -> str:

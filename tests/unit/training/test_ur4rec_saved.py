@@ -153,6 +153,19 @@ def test_recommending_moves_the_memory_only_if_told(
     assert "the memory moved by 0 of 2 sessions" in again.stderr, "they were remembered already"
 
 
+def test_items_that_it_does_not_know_are_refused_in_a_sentence(
+    folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "live.tsv").write_text("SessionId\tItemId\tTime\ns\t1\t1\n")
+    (tmp_path / "new.csv").write_text("ItemId,title\nnew,one\n")
+    words = ["recommend", folder / "model", "--sessions", tmp_path / "live.tsv"]
+    done = run(*words, "--item-features", tmp_path / "new.csv")
+    assert done.exit_code == 1
+    assert "'ur4rec' can't be given items that it doesn't know: " in str(
+        done.exception
+    )
+
+
 def test_what_has_no_memory_cannot_move_it(folder: Path, tmp_path: Path) -> None:
     alone = run("train", "--params", f"{PARAMS},memory_users=0", "--model", "ur4rec", "--data",
                 folder / "data", "--save", tmp_path / "bare", "--threads", "1")  # fmt: skip
