@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 
 from paropt.data.dataset import Dataset
 from paropt.data.log.filtering.conditions import parse_condition
+from paropt.data.log.filtering.filters import filters
+from paropt.data.log.formats import Schema
 from paropt.data.log.options import Options
 from paropt.data.prepare import prepare
+from paropt.data.reading.read import look_at, read_columns
 from paropt.errors import DataError
 
 HEAD = "session,item,ts,Quantity,Customer ID,Country,paid,price"
@@ -197,6 +200,80 @@ def test_times_are_compared_as_the_log_writes_them(tmp_path: Path) -> None:
         dataset = left(path, time_format=form, where=(f"ts >= '{text}'",))
         assert step(dataset, "where")[1] == sessions, text
     assert step(left(path, time_format=form, where=("ts != 'unknown'",)), "read") == (20, 5, 4)
+
+
+# -- texts that are put in order ------------------------------------------------------------
+
+
+def held(folder: Path, values: list[str], where: str) -> list[str]:
+    """The values of column ``c`` that a condition leaves."""
+    path = folder / "log.csv"
+    path.write_text("\n".join(["i,c", *(f"i,{value}" for value in values)]) + "\n")
+    table, place = read_columns([look_at(path)], ["i", "c"])
+    schema = Schema("i", "i", "t")
+    (only,) = filters(table, place, schema, Options(where=(where,)), None)
+    return [value for value, stays in zip(values, only.leaves.tolist(), strict=True) if stays]
+
+
+@pytest.mark.parametrize("where", ["c > '5'", "not c <= '5'", "c > 'five'"])
+@pytest.mark.parametrize("missing", [[], [""], ["NULL"], [" "]])
+def test_numbers_are_not_put_in_order_letter_by_letter(
+    tmp_path: Path, where: str, missing: list[str]
+) -> None:
+    """``'10' < '5'``: letter by letter 10 would go, which unquoted stays."""
+    values = ["10", "4", " 7.5", "-6", *missing]
+    with pytest.raises(DataError, match=r"log\.csv: column 'c' holds numbers.*write it unquoted"):
+        held(tmp_path, values, where)
+    assert held(tmp_path, values, "c > 5") == ["10", " 7.5"]
+    assert held(tmp_path, values, "not c > 5") == ["4", "-6"]
+    assert held(tmp_path, values, "c = '10'") == ["10"]
+
+
+def test_numbers_of_json_lines_are_no_texts_either(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    frame = pd.DataFrame(ROWS, columns=HEAD.split(",")).astype({"Quantity": int})
+    frame.to_json(path, orient="records", lines=True)
+    with pytest.raises(DataError, match=r"'Quantity' holds numbers.*write it unquoted"):
+        left(path, where=("Quantity > '0'",))
+
+
+def test_words_and_article_numbers_are_put_in_order_letter_by_letter(tmp_path: Path) -> None:
+    assert held(tmp_path, ["France", "Spain", "Italy", ""], "c <= 'Iz'") == ["France", "Italy"]
+    assert held(tmp_path, ["9", "8512A", "10"], "c >= '8'") == ["9", "8512A"]
+    assert held(tmp_path, ["", ""], "c >= '8'") == []
+
+
+AMERICAN = ["9/12/2023", "10/01/2023", "11/30/2022"]
+
+
+@pytest.mark.parametrize("where", ["c >= '2023-01-01'", "not c < '2023-01'"])
+def test_dates_that_letters_do_not_order_are_refused(tmp_path: Path, where: str) -> None:
+    """Two of them are of 2023; only the letters of 9/12/2023 come after 2023-01-01."""
+    what = r"log\.csv:3: column 'c': '9/12/2023' is no date by ISO 8601.*write the column's dates"
+    with pytest.raises(DataError, match=what):
+        held(tmp_path, ["", *AMERICAN], where)
+    with pytest.raises(DataError, match=r"'c' is compared letter by letter.*'01/10/2023'.*write"):
+        held(tmp_path, AMERICAN, "c >= '01/10/2023'")
+    assert held(tmp_path, AMERICAN, "c = '9/12/2023'") == ["9/12/2023"]
+    assert held(tmp_path, AMERICAN, "c in ('9/12/2023', '2023-09-12')") == ["9/12/2023"]
+
+
+@pytest.mark.parametrize(
+    ("days", "where", "later"),
+    [
+        (["2023-09-12", "2022-11-30", "", "NULL"], "c >= '2023-01-01'", ["2023-09-12"]),
+        (["2023-09-12", "2022-11-30", "", "NULL"], "c < '2023-01'", ["2022-11-30"]),
+        # half past nine, nine and nine of UTC; as letters T comes after a blank, and 11 after 09
+        (["2023-09-12 09:30", "2023-09-12T09:00Z", "2023-09-12T11:00+02:00"],
+         "c > '2023-09-12T09:00'", ["2023-09-12 09:30"]),
+        # no year that a timestamp has
+        (["9999-12-31", "2022-11-30", "NULL"], "c >= '2023-01-01'", ["9999-12-31"]),
+    ],
+)  # fmt: skip
+def test_dates_by_iso_8601_are_put_in_order_as_what_they_are(
+    tmp_path: Path, days: list[str], where: str, later: list[str]
+) -> None:
+    assert held(tmp_path, days, where) == later
 
 
 # -- ids ------------------------------------------------------------------------------------

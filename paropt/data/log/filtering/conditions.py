@@ -35,8 +35,15 @@ class Pattern:
     text: str
 
 
+@dataclass(frozen=True)
+class Bound:
+    """A text that others are to come before or after."""
+
+    text: str
+
+
 # gives a column in a form that can be compared with such a value
-Fetch = Callable[[str, Value | Pattern | None], tuple[pa.ChunkedArray, Any]]
+Fetch = Callable[[str, Value | Pattern | Bound | None], tuple[pa.ChunkedArray, Any]]
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w.]))"
@@ -44,16 +51,9 @@ _TOKEN = re.compile(
     r"|`(?P<quoted>[^`]+)`|(?P<word>[^\W\d][\w.]*)"
     r"|(?P<sign><>|<=|>=|==|!=|=|<|>|\(|\)|,))"
 )
-_COMPARE = {
-    "=": "equal",
-    "==": "equal",
-    "!=": "not_equal",
-    "<>": "not_equal",
-    "<": "less",
-    "<=": "less_equal",
-    ">": "greater",
-    ">=": "greater_equal",
-}
+_EQUALS = {"=": "equal", "==": "equal", "!=": "not_equal", "<>": "not_equal"}
+_ORDERS = {"<": "less", "<=": "less_equal", ">": "greater", ">=": "greater_equal"}
+_COMPARE = _EQUALS | _ORDERS
 MOST_PARTS = 150  # comparisons, brackets and nots of one condition: each is a call inside others
 _LARGEST = 2**63 - 1  # what Arrow compares as a whole number
 _EXAMPLE = "write, say, Quantity > 0 and Country in ('France', 'Spain')"
@@ -160,9 +160,12 @@ class _Parser:
 
     def test(self, column: str) -> Holds:
         if self.kind == "sign" and self.value in _COMPARE:
-            compare = getattr(pc, _COMPARE[self.value])
+            sign = self.value
             self.advance()
-            return _comparison(compare, column, self.literal())
+            value: Value | Bound = self.literal()
+            if sign in _ORDERS and isinstance(value, str):
+                value = Bound(value)
+            return _comparison(getattr(pc, _COMPARE[sign]), column, value)
         if self.takes("is"):
             negated = self.takes("not")
             self.expect("null")
@@ -218,7 +221,7 @@ def _negated(holds: Holds) -> Holds:
     return lambda fetch: pc.invert(holds(fetch))
 
 
-def _comparison(compare: Callable[..., Any], column: str, value: Value) -> Holds:
+def _comparison(compare: Callable[..., Any], column: str, value: Value | Bound) -> Holds:
     def holds(fetch: Fetch) -> pa.ChunkedArray:
         return compare(*fetch(column, value))
 

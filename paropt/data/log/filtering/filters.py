@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from paropt.data.events import Bools, Ints
 from paropt.data.log.command import option_text
-from paropt.data.log.filtering.conditions import Condition, Pattern, Value, parse_condition
+from paropt.data.log.filtering.conditions import Bound, Condition, Pattern, Value, parse_condition
 from paropt.data.log.formats import Schema
 from paropt.data.log.options import Options
 from paropt.data.log.values.ids import missing_ids, names_no_value
 from paropt.data.log.values.times import (
     UNITS,
+    all_numbers,
     parse_moment,
     to_milliseconds,
     to_numbers,
@@ -31,6 +32,10 @@ from paropt.errors import DataError
 
 _TRUE, _FALSE = ("true", "t", "yes", "1", "1.0"), ("false", "f", "no", "0", "0.0")
 _A_NUMBER = "number, and --where compares it with one"
+_TEXT_WITH_NUMBERS = "holds numbers, and --where compares it with a text; write it unquoted"
+# dates whose letters are in the order of time, and dates whose letters are not
+_ISO = r"^\s*\d{4}-\d\d(-\d\d([T ].*)?)?\s*$"
+_DAY_FIRST = r"\s*\d{1,2}[/.-]\d{1,2}[/.-]\d{4}\b"
 _WHOLE = re.compile(r"\s*\+?(-?)0*(\d+)(?:\.0*)?\s*")
 
 
@@ -160,7 +165,7 @@ def named_ids(table: pa.Table, schema: Schema, ids: tuple[str, ...]) -> tuple[Bo
 
 
 def _holds(condition: Condition, table: pa.Table, place: Place, schema: Schema) -> Bools:
-    def fetch(name: str, value: Value | Pattern | None) -> tuple[pa.ChunkedArray, Any]:
+    def fetch(name: str, value: Value | Pattern | Bound | None) -> tuple[pa.ChunkedArray, Any]:
         return _Compared(table.column(name), name, place, schema).with_value(value)
 
     try:
@@ -183,10 +188,10 @@ class _Compared:
         self.schema = schema
         self.there = ~_empty(column)
 
-    def with_value(self, value: Value | Pattern | None) -> tuple[pa.ChunkedArray, Any]:
+    def with_value(self, value: Value | Pattern | Bound | None) -> tuple[pa.ChunkedArray, Any]:
         kind = self.column.type
         if value is None:
-            return self.spread(np.ones(int(self.there.sum()), bool)), None
+            return self.spread(np.ones(int(self.there.sum()), bool), self.there), None
         if isinstance(value, Pattern):
             return self.texts(), value.text
         if isinstance(value, bool):
@@ -196,12 +201,54 @@ class _Compared:
                 raise self.place.refuse(
                     self.name, f"holds {kind}; --where compares it with {value}"
                 )
-            values, place = self.column.filter(pa.array(self.there)), self.place.of(self.there)
-            return self.spread(to_numbers(values, self.name, place, _A_NUMBER)), value
+            said = self.said()
+            values, place = self.column.filter(pa.array(said)), self.place.of(said)
+            return self.spread(to_numbers(values, self.name, place, _A_NUMBER), said), value
+        text = value.text if isinstance(value, Bound) else value
         if pa.types.is_boolean(kind):
-            return self.column, self.truth(value)
-        moment = self.moment(value) if self.is_time() else None
-        return (self.texts(), value) if moment is None else (self.times(), moment)
+            return self.column, self.truth(text)
+        moment = self.moment(text) if self.is_time() else None
+        if moment is not None:
+            return self.times(self.there), moment
+        return self.ordered(text) if isinstance(value, Bound) else (self.texts(), text)
+
+    def said(self) -> Bools:
+        """Rows with a value, a word for "no value" being none [rows]."""
+        if not is_text(self.column.type):
+            return self.there
+        words = names_no_value(pc.utf8_trim_whitespace(self.column))
+        found: Bools = self.there & ~np.asarray(pc.fill_null(words, True), bool)
+        return found
+
+    def ordered(self, text: str) -> tuple[pa.ChunkedArray, Any]:
+        """Texts that come before or after another letter by letter, unless that would order
+        numbers or dates otherwise than they are: ``'10' < '5'``, ``'9/12/2023' > '2024-01-01'``.
+        """
+        texts, said = self.texts(), self.said()
+        values, place = texts.filter(pa.array(said)), self.place.of(said)
+        if all_numbers(values):
+            raise self.place.refuse(self.name, _TEXT_WITH_NUMBERS)
+        if re.match(_DAY_FIRST, text):
+            raise self.place.refuse(
+                self.name,
+                f"is compared letter by letter, and --where compares it with {text!r}, of which the"
+                " day or month is first; write dates as 2017-10-16, in the file and in --where",
+            )
+        if not re.match(_ISO, text):
+            return texts, text
+        other = pc.invert(pc.match_substring_regex(values, _ISO))
+        if pc.any(other).as_py():
+            row = pc.index(other, True).as_py()
+            raise place.fail(
+                row,
+                self.name,
+                f"{values[row].as_py()!r} is no date by ISO 8601, and --where compares it with the"
+                f" date {text!r}; write the column's dates as 2017-10-16",
+            )
+        try:
+            return self.times(said), parse_moment(text)
+        except (DataError, ValueError):  # a month, or the year 9999: letters are in their order
+            return pc.if_else(pa.array(said), texts, pa.scalar(None, pa.string())), text
 
     def truths(self, value: bool) -> pa.ChunkedArray:
         """True and false, as programs write them: True, TRUE, 1."""
@@ -209,7 +256,7 @@ class _Compared:
             return self.column
         written = pc.utf8_lower(pc.utf8_trim_whitespace(as_text(self.column)))
         true, false = (pc.is_in(written, pa.array(words)) for words in (_TRUE, _FALSE))
-        there = self.there & ~np.asarray(pc.fill_null(names_no_value(written), True), bool)
+        there = self.said()
         neither = np.asarray(pc.invert(pc.or_(true, false)), bool) & there
         if neither.any():
             row = int(np.argmax(neither))
@@ -251,21 +298,19 @@ class _Compared:
     def is_time(self) -> bool:
         return self.name == self.schema.time_key or is_moment(self.column.type)
 
-    def times(self) -> pa.ChunkedArray:
+    def times(self, those: Bools) -> pa.ChunkedArray:
         of_schema = self.schema.time_format if self.name == self.schema.time_key else None
-        values, place = self.column.filter(pa.array(self.there)), self.place.of(self.there)
-        return self.spread(to_milliseconds(values, self.name, place, of_schema))
+        values, place = self.column.filter(pa.array(those)), self.place.of(those)
+        return self.spread(to_milliseconds(values, self.name, place, of_schema), those)
 
     def texts(self) -> pa.ChunkedArray:
         if is_number(self.column.type):
-            raise self.place.refuse(
-                self.name, "holds numbers, and --where compares it with a text; write it unquoted"
-            )
+            raise self.place.refuse(self.name, _TEXT_WITH_NUMBERS)
         trimmed = pc.utf8_trim_whitespace(as_text(self.column))
         return pc.if_else(pa.array(self.there), trimmed, pa.scalar(None, pa.string()))
 
-    def spread(self, values: NDArray[Any]) -> pa.ChunkedArray:
-        """Values of the rows that have one, at their rows; null elsewhere."""
-        whole = np.zeros(len(self.there), values.dtype)
-        whole[self.there] = values
-        return pa.chunked_array([pa.array(whole, mask=~self.there)])
+    def spread(self, values: NDArray[Any], those: Bools) -> pa.ChunkedArray:
+        """Values of some rows, at these rows; null elsewhere."""
+        whole = np.zeros(len(those), values.dtype)
+        whole[those] = values
+        return pa.chunked_array([pa.array(whole, mask=~those)])

@@ -165,6 +165,11 @@ def to_numbers(column: pa.ChunkedArray, name: str, place: Place, what: str) -> N
     return _finite(_of_text(column, name, place, what), name, place, what)
 
 
+def all_numbers(text: pa.ChunkedArray) -> bool:
+    """Whether texts are numbers, each of them."""
+    return bool(len(text)) and bool(pc.all(pc.match_substring_regex(text, _NUMBER)).as_py())
+
+
 def to_order(column: pa.ChunkedArray, name: str, place: Place) -> NDArray[Any]:
     """Numbers [rows] that order events, as :func:`to_numbers`.
 
