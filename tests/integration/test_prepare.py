@@ -73,6 +73,20 @@ def test_json_has_stable_keys(cli: Callable[..., tuple[int, str, str]], log: Pat
     assert set(printed["splits"]) == {"train", "valid", "train_full", "test"}
 
 
+def test_a_form_of_times_that_overlooks_am_and_pm_is_refused(tmp_path: Path) -> None:
+    """03:10 PM would be read as ten past three in the night."""
+    log = tmp_path / "log.csv"
+    rows = [f"{s},{item},{s % 28 + 1:02}/11/2023 03:10 PM" for s, item, _ in ROWS]
+    log.write_text("\n".join(["SessionId,ItemId,Time", *rows]) + "\n")
+    wrong, right = "%d/%m/%Y %H:%M %p", "%d/%m/%Y %I:%M %p"
+    with pytest.raises(DataError, match=r"--time-format .*%p \(AM or PM\) counts only with %I"):
+        prepare([log], tmp_path / "out", options=Options(time_format=wrong))
+    assert not (tmp_path / "out").exists()
+    dataset = prepare([log], tmp_path / "out", options=Options(time_format=right))
+    last = dataset.meta["splits"]["test"]["last"]
+    assert last == np.datetime64("2023-11-28T15:10", "ms").astype(np.int64)
+
+
 def test_the_same_content_and_rules_have_the_same_fingerprint(log: Path, tmp_path: Path) -> None:
     (tmp_path / "crlf.tsv").write_bytes(log.read_bytes().replace(b"\n", b"\r\n"))
     (tmp_path / "bom.tsv").write_bytes(b"\xef\xbb\xbf" + log.read_bytes())

@@ -12,6 +12,7 @@ from paropt.data.log.formats import FORMATS, GENERIC, Format, Schema, guess_form
 from paropt.data.log.guessing import Guess, guess_columns
 from paropt.data.log.rules import LEAVE_ONE_OUT, LONG_SHORT, OF_LONG_SHORT, PART, Protocol, Rules
 from paropt.data.log.split_files import SplitFiles, files_of_splits
+from paropt.data.log.values.times import check_time_format
 from paropt.data.reading.read import Layout, look_at, peek, require
 from paropt.errors import DataError, closest
 
@@ -272,6 +273,7 @@ def _rules(format: Format, options: Options, is_split: bool) -> Rules:
 
 def _check(recipe: Recipe) -> None:
     schema, rules, options = recipe.schema, recipe.rules, recipe.options
+    check_time_format(schema.time_format)
     if schema.time_key is None and schema.order_column is None and not schema.rows_in_order:
         raise DataError(
             "a log needs times (--time-key) or an order (--order-column, --rows-in-order)"

@@ -47,6 +47,14 @@ def test_columns_times_and_their_format_are_remembered(tmp_path: Path) -> None:
     assert sessions(asked(tmp_path, text, time_format="%d/%m/%Y %H:%M")) == {"v": ["a", "b"]}
 
 
+def test_a_form_that_overlooks_am_and_pm_is_refused_here_too(tmp_path: Path) -> None:
+    text = "sku,when,visitor\na,01/04/2014 03:10 PM,v\n"
+    with pytest.raises(DataError, match=r"--time-format .*%p \(AM or PM\) counts only with %I"):
+        asked(tmp_path, text, LOG | {"time_format": "%d/%m/%Y %H:%M %p"})
+    found = asked(tmp_path, text, LOG, time_format="%d/%m/%Y %I:%M %p")
+    assert found.events.time.tolist() == [1396346400000 + 5 * 3_600_000 + 10 * 60_000]
+
+
 def test_times_in_another_unit_than_the_logs_are_warned_of(tmp_path: Path) -> None:
     log = LOG | {"time_format": "ms"}
     found = asked(tmp_path, "sku,when,visitor\nb,1704067200,v\n", log)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from paropt.data.features.users import encode_users
 from paropt.data.log.values.ids import encode_ids, missing_ids
 from paropt.data.log.values.times import (
+    check_time_format,
     odd_span,
     parse_duration,
     parse_moment,
@@ -114,6 +115,32 @@ def test_a_named_format_is_used_for_numbers_too(place: Place) -> None:
         assert to_milliseconds(chunked, "t", place, "%Y%d%m").tolist() == [1404432000000]
     with pytest.raises(DataError, match=r"log\.csv:2: column 't': '2014' is no time of the form"):
         to_milliseconds(pa.chunked_array([pa.array([2014])]), "t", place, "%d/%m/%Y")
+
+
+@pytest.mark.parametrize(
+    ("time_format", "what"),
+    [
+        ("%d/%m/%Y %H:%M %p", r"%p \(AM or PM\) counts only with %I; write %I"),
+        ("%d/%m/%Y %H:%I %p", r"%p \(AM or PM\) counts only with %I; write %I"),
+        ("%d/%m/%Y %p", r"%p \(AM or PM\) counts only with %I; write %I"),
+        ("%d/%m/%Y %I:%M", r"%I, an hour up to 12, needs %p beside it; write %H"),
+    ],
+)
+def test_an_hour_is_of_twelve_with_am_or_pm_or_of_24(time_format: str, what: str) -> None:
+    """strptime looks at %p with %I only: 03:10 PM by %H:%M %p would be 03:10."""
+    with pytest.raises(DataError, match=f"--time-format '{time_format}': {what}"):
+        check_time_format(time_format)
+
+
+@pytest.mark.parametrize("form", ["%d/%m/%Y %I:%M %p", "%d/%m/%Y %H:%M", "%d %%p %%I", "ms", None])
+def test_other_forms_of_times_are_let_through(form: str | None) -> None:
+    check_time_format(form)
+
+
+def test_afternoons_are_read_by_the_hour_of_twelve(place: Place) -> None:
+    column = texts("15/11/2023 03:10 PM", "15/11/2023 12:10 AM")
+    found = to_milliseconds(column, "t", place, "%d/%m/%Y %I:%M %p").tolist()
+    assert found == [parse_moment("2023-11-15T15:10"), parse_moment("2023-11-15T00:10")]
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,22 @@ def parse_duration(text: str) -> int:
     return round(float(match[1]) * _DURATION_MS[match[2]])
 
 
+def check_time_format(time_format: str | None) -> None:
+    """Refuse a strptime format of which strptime would overlook a part: ``%p`` beside ``%H``.
+
+    Raises:
+        DataError: 03:10 PM would be read as 03:10.
+    """
+    said = set(re.findall(r"%(.)", time_format or ""))
+    of_twelve = said & {"p", "I", "H"}
+    if of_twelve in (set(), {"H"}, {"p", "I"}):
+        return
+    what = "%I, an hour up to 12, needs %p beside it; write %H if hours go up to 24"
+    if "p" in said:
+        what = "%p (AM or PM) counts only with %I; write %I, an hour up to 12, and no %H"
+    raise DataError(f"--time-format {time_format!r}: {what}")
+
+
 def parse_moment(text: str) -> int:
     """Milliseconds since 1970 of an ISO 8601 date or time; UTC where it names no zone.
 
