@@ -215,6 +215,12 @@ def _refuse_twice(paths: Sequence[Path]) -> None:
             )
 
 
+def check_kind(column: str | None, events: Sequence[str]) -> None:
+    """Refuse kinds of events without their column, and the other way round."""
+    if bool(column) != bool(events):
+        raise DataError("--event-column and --event belong together; say both")
+
+
 def check_parts(names: set[str]) -> None:
     """Refuse splits from which the four cannot be completed."""
     if names not in (
@@ -291,8 +297,7 @@ def _check(recipe: Recipe) -> None:
             f" {rules.min_session}: one to train on, one for valid, one for test"
         )
     _check_parts_of_users(recipe)
-    if bool(schema.event_column) != bool(schema.events):
-        raise DataError("--event-column and --event belong together")
+    check_kind(schema.event_column, schema.events)
     if recipe.splits and schema.split_column:
         raise DataError("--split-column is for one file; the files given are split already")
     for name, needed in OF_TABLES.items():

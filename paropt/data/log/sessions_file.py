@@ -12,11 +12,12 @@ import numpy as np
 import pyarrow as pa
 
 from paropt.data.events import Bools, Events, in_order
+from paropt.data.log.command import option_text
 from paropt.data.log.filtering.conditions import parse_condition
 from paropt.data.log.filtering.filters import as_whole, filters, of_kind
 from paropt.data.log.formats import Schema
 from paropt.data.log.guessing import guess_columns, guess_when
-from paropt.data.log.options import Options
+from paropt.data.log.options import Options, check_kind
 from paropt.data.log.rules import DAY_MS
 from paropt.data.log.values.ids import encode_ids
 from paropt.data.log.values.times import check_time_format, odd_span, to_milliseconds, to_order
@@ -95,7 +96,7 @@ def read_asked(
     options, log = options or Options(), log or {}
     notes: list[str] = []
     layout = _layout(path, options, log)
-    told = _looking(layout, _remembering(layout, options, log), notes)
+    told = _looking(layout, _remembering(layout, options, log, notes), notes)
     schema = _schema(layout, told, log)
     wanted = [
         schema.session_key,
@@ -111,7 +112,7 @@ def read_asked(
     table, place = read_columns([layout], names, told.skip_bad_rows)
     if place.skipped:
         notes.append(skipped(place))
-    table, place = _left(table, place, schema, told, notes)
+    table, place = _left(table, place, schema, told, _own_where(log), notes)
     events, sessions, items = _encoded(table, place, schema)
     gap = log.get("session_gap_ms")
     if gap and schema.time_key:
@@ -138,7 +139,9 @@ def _layout(path: Path, options: Options, log: Mapping[str, Any]) -> Layout:
     return layout if own else look_at(path, names, log.get("delimiter") or "")
 
 
-def _remembering(layout: Layout, options: Options, log: Mapping[str, Any]) -> Options:
+def _remembering(
+    layout: Layout, options: Options, log: Mapping[str, Any], notes: list[str]
+) -> Options:
     """What was said, then what the model's log was like, where the file has such a column."""
     chosen: dict[str, Any] = {}
     for name in _COLUMNS:
@@ -151,23 +154,51 @@ def _remembering(layout: Layout, options: Options, log: Mapping[str, Any]) -> Op
     if options.time_format is None and chosen["time_key"] == log.get("time_key"):
         chosen["time_format"] = log.get("time_format")
     chosen["events"] = options.events or tuple(log.get("events") or ())
-    if not (chosen["event_column"] and chosen["events"]):
-        chosen |= {"event_column": None, "events": ()}
-    return replace(options, **chosen, **_guards(layout, options, log))
+    if not (chosen["event_column"] or options.events):
+        if chosen["events"]:
+            notes.append(_without_kinds(layout, log))
+        chosen["events"] = ()
+    check_kind(chosen["event_column"], chosen["events"])
+    return replace(options, **chosen, **_guards(layout, options, log, notes))
 
 
-def _guards(layout: Layout, options: Options, log: Mapping[str, Any]) -> dict[str, Any]:
-    """Which rows were left out of the model's log, as far as the file has the columns."""
-    own = [str(text) for text in log.get("where") or ()]
-    there = [text for text in own if set(parse_condition(text).columns) <= set(layout.names)]
+def _without_kinds(layout: Layout, log: Mapping[str, Any]) -> str:
+    kinds = " or ".join(map(repr, log["events"]))
+    return (
+        f"{layout.path} has no column {log['event_column']!r}, of which the model learnt from"
+        f" {kinds} alone: rows of any kind are taken; --event-column names it"
+    )
+
+
+def _guards(
+    layout: Layout, options: Options, log: Mapping[str, Any], notes: list[str]
+) -> dict[str, Any]:
+    """Which rows were left out of the model's log, as far as the file has the columns, and which
+    are to be left out besides."""
+    there = []
+    for text in _own_where(log):
+        lacking = [name for name in parse_condition(text).columns if name not in layout.names]
+        if lacking:
+            notes.append(
+                f"{option_text('where', (text,))} of the model's log cannot be applied:"
+                f" {layout.path} has no column {' and no '.join(map(repr, lacking))}"
+            )
+        else:
+            there.append(text)
+    own_ids = tuple(log.get("drop_ids") or ())
     return {
         "text_ids": bool(log.get("text_ids")),
         "words_are_ids": bool(log.get("words_are_ids")),
         "drop_missing": options.drop_missing or bool(log.get("drop_missing")),
-        "drop_ids": options.drop_ids or tuple(log.get("drop_ids") or ()),
+        "drop_ids": tuple(dict.fromkeys((*own_ids, *options.drop_ids))),
         "skip_bad_rows": options.skip_bad_rows or bool(log.get("skip_bad_rows")),
-        "where": options.where or tuple(there),
+        "where": tuple(dict.fromkeys((*there, *options.where))),
     }
+
+
+def _own_where(log: Mapping[str, Any]) -> tuple[str, ...]:
+    """The conditions on the model's own log."""
+    return tuple(map(str, log.get("where") or ()))
 
 
 def _looking(layout: Layout, told: Options, notes: list[str]) -> Options:
@@ -200,17 +231,24 @@ def _schema(layout: Layout, told: Options, log: Mapping[str, Any]) -> Schema:
 
 
 def _left(
-    table: pa.Table, place: Place, schema: Schema, told: Options, notes: list[str]
+    table: pa.Table,
+    place: Place,
+    schema: Schema,
+    told: Options,
+    own: tuple[str, ...],
+    notes: list[str],
 ) -> tuple[pa.Table, Place]:
-    """The rows of the wanted kind that the filters leave."""
+    """The rows of the wanted kind that the filters leave; ``own`` conditions are the model's."""
     left = np.ones(table.num_rows, bool)
     if told.event_column:
         left = _kind(table, told, notes)
-    for step in filters(table, place, schema, told, left):
+    of_model = {option_text("where", (text,)) for text in own}
+    for step in filters(table, place, schema, told, left, own):
         if not (left & ~step.leaves).any():
             continue
         left = left & step.leaves
-        notes.append(f"{int(left.sum()):,} of {table.num_rows:,} rows are left by {step.option}")
+        said = f"{int(left.sum()):,} of {table.num_rows:,} rows are left by {step.option}"
+        notes.append(f"{said}, as in the model's log" if step.option in of_model else said)
     if not left.any():
         raise DataError(f"{place.layouts[0].path} has no events that are asked about")
     return table.filter(pa.array(left)), place.of(left)

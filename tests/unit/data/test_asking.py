@@ -110,6 +110,61 @@ def test_only_events_of_the_kind_that_was_learnt_are_looked_at(tmp_path: Path) -
         asked(tmp_path, "visitor,sku,when,kind\nv,a,1,buy\n", log)
 
 
+def test_kinds_that_no_column_tells_are_not_left_out_unsaid(tmp_path: Path) -> None:
+    log = LOG | {"event_column": "kind", "events": ("view",), "time_format": None}
+    text = "visitor,sku,when,what\nv,a,1,view\nv,b,2,buy\n"
+    found = asked(tmp_path, text, log)
+    assert sessions(found) == {"v": ["a", "b"]}
+    note = found.notes[0]
+    assert "has no column 'kind', of which the model learnt from 'view' alone" in note
+    assert note.endswith("rows of any kind are taken; --event-column names it")
+    assert sessions(asked(tmp_path, text, log, event_column="what")) == {"v": ["a"]}
+    for said in ({"events": ("view",)}, {"event_column": "what"}):
+        with pytest.raises(DataError, match="--event-column and --event belong together"):
+            asked(tmp_path, text, log if "events" in said else LOG, **said)
+
+
+OWN = LOG | {"time_format": None, "where": ["qty > 5"], "drop_ids": ["bot"]}
+# visitor, item, time, quantity, shop
+BOUGHT = "visitor,sku,when,qty,shop\n" + "".join(
+    f"{v},{item},{1_400_000_000 + at},{qty},{shop}\n"
+    for at, (v, item, qty, shop) in enumerate(
+        [("v", "a", 9, "A"), ("v", "b", 5, "A"), ("v", "c", 9, "B"), ("bot", "a", 9, "A")]
+    )
+)
+
+
+def test_conditions_of_the_models_log_hold_beside_those_that_are_said(tmp_path: Path) -> None:
+    """More than 5 are a, c and the bot's; in shop A a, b and the bot's; no bot's and no c is a."""
+    assert sessions(asked(tmp_path, BOUGHT, OWN)) == {"v": ["a", "c"]}
+    found = asked(tmp_path, BOUGHT, OWN, where=('shop = "A"',), drop_ids=("c",))
+    assert sessions(found) == {"v": ["a"]}
+    assert found.notes == [
+        "3 of 4 rows are left by --where 'qty > 5', as in the model's log",
+        "2 of 4 rows are left by --where 'shop = \"A\"'",
+        "1 of 4 rows are left by --drop-id bot --drop-id c",
+    ]
+    again = asked(tmp_path, BOUGHT, OWN, where=("qty > 5",), drop_ids=("bot",))
+    assert sessions(again) == {"v": ["a", "c"]} and len(again.notes) == 2
+
+
+def test_a_condition_of_the_models_log_that_the_file_lacks_is_said(tmp_path: Path) -> None:
+    text = BOUGHT.replace("qty", "quantity")
+    found = asked(tmp_path, text, OWN, where=("shop = 'A'",))
+    assert sessions(found) == {"v": ["a", "b"]}
+    lacking = "--where 'qty > 5' of the model's log cannot be applied"
+    assert f"{lacking}: {tmp_path}/live.csv has no column 'qty'" in found.notes
+
+
+def test_what_was_text_in_the_models_log_is_text_in_a_file_of_few_rows(tmp_path: Path) -> None:
+    """Its codes were 10A and the like; two rows of the file may all be numbers."""
+    log = LOG | {"time_format": None, "where": ["sku >= '2'"]}
+    text = "visitor,sku,when\nv,10,1\nv,9,2\n"
+    assert sessions(asked(tmp_path, text, log)) == {"v": ["9"]}
+    with pytest.raises(DataError, match=r"'sku' holds numbers.*write it unquoted"):
+        asked(tmp_path, text, LOG | {"time_format": None}, where=("sku >= '2'",))
+
+
 def test_sessions_that_were_cut_at_gaps_are_their_last_visit(tmp_path: Path) -> None:
     log = LOG | {"time_format": None, "session_gap_ms": 1_800_000}
     rows = [("v", "a", 0), ("v", "b", 60), ("v", "c", 9000), ("v", "d", 20000), ("v", "e", 20060)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,17 +49,23 @@ class Filter:
 
 
 def filters(
-    table: pa.Table, place: Place, schema: Schema, options: Options, kind: Bools | None
+    table: pa.Table,
+    place: Place,
+    schema: Schema,
+    options: Options,
+    kind: Bools | None,
+    settled: Container[str] = (),
 ) -> Iterator[Filter]:
     """The filters that ``options`` ask for, in the order in which they are counted.
 
-    ``kind`` tells which rows are of the wanted kind; the others may lack an item.
+    ``kind`` tells which rows are of the wanted kind; the others may lack an item. Conditions that
+    are ``settled`` were tried on another log: what they compare as texts there is text here too.
 
     Raises:
         DataError: a value cannot be compared as a condition asks.
     """
     for number, text in enumerate(options.where, 1):
-        holds = _holds(parse_condition(text), table, place, schema)
+        holds = _holds(parse_condition(text), table, place, schema, text in settled)
         name = "where" if number == 1 else f"where {number}"
         yield Filter(name, option_text("where", (text,)), holds)
     if options.drop_missing:
@@ -164,9 +170,11 @@ def named_ids(table: pa.Table, schema: Schema, ids: tuple[str, ...]) -> tuple[Bo
 # -- conditions -----------------------------------------------------------------------------
 
 
-def _holds(condition: Condition, table: pa.Table, place: Place, schema: Schema) -> Bools:
+def _holds(
+    condition: Condition, table: pa.Table, place: Place, schema: Schema, settled: bool
+) -> Bools:
     def fetch(name: str, value: Value | Pattern | Bound | None) -> tuple[pa.ChunkedArray, Any]:
-        return _Compared(table.column(name), name, place, schema).with_value(value)
+        return _Compared(table.column(name), name, place, schema, settled).with_value(value)
 
     try:
         return np.asarray(pc.fill_null(condition.holds(fetch), False), bool)
@@ -181,11 +189,14 @@ def _holds(condition: Condition, table: pa.Table, place: Place, schema: Schema) 
 class _Compared:
     """A column in a form that compares with a value: null where nothing is written."""
 
-    def __init__(self, column: pa.ChunkedArray, name: str, place: Place, schema: Schema) -> None:
+    def __init__(
+        self, column: pa.ChunkedArray, name: str, place: Place, schema: Schema, settled: bool
+    ) -> None:
         self.column = column
         self.name = name
         self.place = place
         self.schema = schema
+        self.settled = settled
         self.there = ~_empty(column)
 
     def with_value(self, value: Value | Pattern | Bound | None) -> tuple[pa.ChunkedArray, Any]:
@@ -226,7 +237,7 @@ class _Compared:
         """
         texts, said = self.texts(), self.said()
         values, place = texts.filter(pa.array(said)), self.place.of(said)
-        if all_numbers(values):
+        if all_numbers(values) and not self.settled:  # of article numbers, a few may be numbers
             raise self.place.refuse(self.name, _TEXT_WITH_NUMBERS)
         if re.match(_DAY_FIRST, text):
             raise self.place.refuse(
