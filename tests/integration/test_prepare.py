@@ -73,6 +73,19 @@ def test_json_has_stable_keys(cli: Callable[..., tuple[int, str, str]], log: Pat
     assert set(printed["splits"]) == {"train", "valid", "train_full", "test"}
 
 
+def test_headers_beside_names_for_the_columns_are_no_rows(log: Path, tmp_path: Path) -> None:
+    """Of two files that begin with one, ``ItemId`` would be an item of two events."""
+    bare, again = tmp_path / "bare.tsv", tmp_path / "again.tsv"
+    bare.write_text("\n".join(LINES[:60]) + "\n")
+    again.write_text("\n".join([HEADER, *LINES[60:]]) + "\n")
+    options = Options(names=("SessionId", "ItemId", "Time"), rows_in_order=True)
+    with pytest.raises(DataError, match=r"again\.tsv begins with a header line of its own"):
+        prepare([bare, again], tmp_path / "out", options=options)
+    assert not (tmp_path / "out").exists()
+    again.write_text("\n".join(LINES[60:]) + "\n")
+    assert len(prepare([bare, again], tmp_path / "out", options=options).item_ids()) == 5
+
+
 def test_a_form_of_times_that_overlooks_am_and_pm_is_refused(tmp_path: Path) -> None:
     """03:10 PM would be read as ten past three in the night."""
     log = tmp_path / "log.csv"

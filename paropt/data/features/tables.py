@@ -33,7 +33,16 @@ from paropt.data.reading.arrow import (
     plain,
 )
 from paropt.data.reading.layouts import DAMAGED, damaged, one_line
-from paropt.data.reading.read import Layout, Place, look_at, on_disk, peek, read_columns, skipped
+from paropt.data.reading.read import (
+    Layout,
+    Place,
+    look_at,
+    on_disk,
+    peek,
+    read_columns,
+    refuse_header,
+    skipped,
+)
 from paropt.errors import DataError
 
 Note = Callable[[str], None]
@@ -120,7 +129,7 @@ def _read_table(
     note: Note,
 ) -> Fields:
     what = option.removeprefix("--").partition("-")[0]
-    table, place, kinds = _load(path, header, key, told.skip_bad_rows, note)
+    table, place, kinds = _load(path, header, key, option, told.skip_bad_rows, note)
     _require_key(table, path, key, option)
     if told.drop_missing:
         table, place = _with_ids(table, key, place, note)
@@ -147,7 +156,7 @@ def ids_of(path: Path, key: str, option: str) -> pa.Array:
     Raises:
         DataError: it cannot be read, or has no such column.
     """
-    table, place, _ = _load(path, (), key, False, lambda _: None)
+    table, place, _ = _load(path, (), key, option, False, lambda _: None)
     _require_key(table, path, key, option)
     return encode_ids(table.column(key), key, place, as_text=True)[1]
 
@@ -191,12 +200,14 @@ def _with_ids(table: pa.Table, key: str, place: Place, note: Note) -> tuple[pa.T
 
 
 def _load(
-    path: Path, header: Sequence[str], key: str, skip_bad_rows: bool, note: Note
+    path: Path, header: Sequence[str], key: str, option: str, skip_bad_rows: bool, note: Note
 ) -> tuple[pa.Table, Place, dict[str, Kind]]:
     """A table, where its rows came from, and the kinds that its header tells."""
     if _is_json(path):
         table, kinds = _read_json(path, key)
         return table, Place([Layout(path, tuple(table.column_names))], [0]), kinds
+    if header:
+        refuse_header(path, header, f"{option}-header")
     if header and "::" in (peek(path) or ""):
         return _movielens(path, header), Place([Layout(path, tuple(header))], [0]), {}
     layout = look_at(path, header)

@@ -13,7 +13,7 @@ from paropt.data.log.guessing import Guess, guess_columns
 from paropt.data.log.rules import LEAVE_ONE_OUT, LONG_SHORT, OF_LONG_SHORT, PART, Protocol, Rules
 from paropt.data.log.split_files import SplitFiles, files_of_splits
 from paropt.data.log.values.times import check_time_format
-from paropt.data.reading.read import Layout, look_at, peek, require
+from paropt.data.reading.read import Layout, look_at, peek, refuse_header, require
 from paropt.errors import DataError, closest
 
 Note = Callable[[str], None]
@@ -152,7 +152,9 @@ def make_recipe(events: Sequence[Path], given: SplitFiles, options: Options, not
 def _layout(path: Path, schema: Schema, options: Options) -> Layout:
     """A file's layout; one of a format without a header may have been given one."""
     names = options.names or schema.names
-    if not options.names and names and set(names) <= set((peek(path) or "").split(",")):
+    if options.names:
+        refuse_header(path, names, "--header")
+    elif names and set(names) <= set((peek(path) or "").split(",")):
         names = ()
     return look_at(path, names, schema.delimiter)
 

@@ -22,7 +22,15 @@ from paropt.data.log.rules import DAY_MS
 from paropt.data.log.values.ids import encode_ids
 from paropt.data.log.values.times import check_time_format, odd_span, to_milliseconds, to_order
 from paropt.data.reading.arrow import as_text
-from paropt.data.reading.read import Layout, Place, look_at, read_columns, require, skipped
+from paropt.data.reading.read import (
+    Layout,
+    Place,
+    look_at,
+    read_columns,
+    refuse_header,
+    require,
+    skipped,
+)
 from paropt.errors import DataError
 
 # columns of a table of items that are names to show
@@ -127,6 +135,7 @@ def read_asked(
 def _layout(path: Path, options: Options, log: Mapping[str, Any]) -> Layout:
     """The file's layout; without a header line where the model's log had none either."""
     if options.names:
+        refuse_header(path, options.names, "--header")
         return look_at(path, options.names)
     names = tuple(log.get("names") or ())
     if not names:

@@ -146,6 +146,25 @@ def peek(path: Path) -> str | None:
     return _decoded(path, head.lstrip(b"\r\n").splitlines()[0])
 
 
+def refuse_header(path: Path, names: Sequence[str], option: str) -> None:
+    """Refuse a header line where ``option`` names the columns: it would be a row like others.
+
+    Raises:
+        DataError: the file's first line is these names, in whatever order.
+    """
+    first = peek(path)
+    if first is None:  # JSON lines and Parquet name their columns themselves
+        return
+    wanted = sorted(name.strip().lower() for name in names)
+    for delimiter in (*_DELIMITERS, "::", BLANKS):
+        words = _untyped(_header_of(Layout(path, (), delimiter).split(first)))
+        if sorted(word.lower() for word in words) == wanted:
+            raise DataError(
+                f"{path} begins with a header line of its own, {first.strip()!r}; leave {option}"
+                " out, or take that line out of the file"
+            )
+
+
 def on_disk(path: Path) -> Path:
     """The file itself, or the copy of what came through a pipe.
 
@@ -263,13 +282,23 @@ def _with_header(layout: Layout, first: str, second: str | None) -> Layout:
     fields = layout.split(first)
     if layout.quotes and first.count('"') % 2:
         raise DataError(f"{layout.path}:1: the header has a quote that is not closed")
+    names = _header_of(fields)
+    layout = replace(layout, names=tuple(_untyped(names)), header=tuple(names), has_header=True)
+    return _checked(_with_spare(layout, len(fields), second))
+
+
+def _header_of(fields: Sequence[str]) -> list[str]:
+    """The words of a header line, without what follows the last of them."""
     names = [_unquoted(name).strip() for name in fields]
     while len(names) > 1 and not names[-1]:
         names.pop()
+    return names
+
+
+def _untyped(names: list[str]) -> list[str]:
+    """Names without RecBole's types, if all have one."""
     typed = [_TYPED_NAME.fullmatch(name) for name in names]
-    plain = [match[1] for match in typed if match] if all(typed) else names
-    layout = replace(layout, names=tuple(plain), header=tuple(names), has_header=True)
-    return _checked(_with_spare(layout, len(fields), second))
+    return [match[1] for match in typed if match] if all(typed) else names
 
 
 def _unquoted(name: str) -> str:

@@ -35,6 +35,7 @@ from paropt.data.reading.layouts import (
     one_line,
     open_parquet,
     peek,
+    refuse_header,
 )
 from paropt.errors import DataError, did_you_mean
 
@@ -46,6 +47,7 @@ __all__ = [
     "on_disk",
     "peek",
     "read_columns",
+    "refuse_header",
     "require",
     "skipped",
 ]

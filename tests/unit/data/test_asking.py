@@ -96,6 +96,11 @@ def test_a_log_without_a_header_line_is_remembered(tmp_path: Path, head: str) ->
     assert sessions(told) == {"7": ["8"]}
 
 
+def test_a_header_beside_names_for_the_columns_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"live\.csv begins with a header line.*leave --header out"):
+        asked(tmp_path, "sku,visitor,when\na,v,1400000000\n", names=("visitor", "sku", "when"))
+
+
 def test_only_events_of_the_kind_that_was_learnt_are_looked_at(tmp_path: Path) -> None:
     log = LOG | {"event_column": "kind", "events": ("view", "4"), "time_format": None}
     text = "visitor,sku,when,kind\nv,a,1,view\nv,,2,page\nv,b,3,4.0\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from paropt.data.reading.read import look_at, read_columns
+from paropt.data.reading.read import look_at, read_columns, refuse_header
 from paropt.errors import DataError
 
 
@@ -160,6 +160,28 @@ def test_files_without_a_header(tmp_path: Path, text: str, headless: tuple[str, 
     layout = look_at(log, headless, "::" if "::" in text else "")
     table, _ = read_columns([layout], headless)
     assert [tuple(row.values()) for row in table.to_pylist()] == ROWS
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "s,i,t", "s, i,t ", "i,s,t", '"s","i","t"', "S,I,T", "s,i,t,", "\ufeffs,i,t", "\n\ns,i,t",
+        "s\ti\tt", "s i  t", "s::i::t", "s|i|t", "s:token\ti:token\tt:float",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("packed", ["", ".gz"])
+def test_a_header_is_no_row_where_the_columns_are_named(
+    tmp_path: Path, first: str, packed: str
+) -> None:
+    log = written(tmp_path / f"log{packed}", f"{first}\n1,a,10\n")
+    what = r"log[.gz]* begins with a header line of its own, .*; leave --header out, or take that"
+    with pytest.raises(DataError, match=what):
+        refuse_header(log, ("s", "i", " t"), "--header")
+
+
+def test_a_first_row_is_no_header(tmp_path: Path) -> None:
+    for first in ("1,a,10", "s,i,10", "s,i", "s,i,t,u", "s,s,t", '{"s": "i"}'):
+        refuse_header(written(tmp_path / "log", f"{first}\n"), ("s", "i", "t"), "--header")
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,26 @@ def test_a_table_without_a_header_and_one_with_typed_names(tmp_path: Path) -> No
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("between", [",", "::"])
+def test_a_header_beside_names_for_a_table_is_refused(tmp_path: Path, between: str) -> None:
+    """Of the line ``price`` would be a price, so that the prices would be categories."""
+    table = tmp_path / "items.csv"
+    rows = [["ItemId", "price", "cls"], ["a", "1", "x"], ["b", "2", "y"]]
+    table.write_text("\n".join(map(between.join, rows)) + "\n")
+    header = (("ItemId", "price", "cls"),)
+    with pytest.raises(DataError, match=r"header line of its own, .*leave --item-features-header"):
+        made(tmp_path, item_features=(table,), item_features_header=header)
+    users = tmp_path / "users.csv"
+    users.write_text("age,user\n30,u0\n")
+    with pytest.raises(DataError, match=r"header line of its own, .*leave --user-features-header"):
+        made(
+            tmp_path,
+            user_key="user",
+            user_features=(users,),
+            user_features_header=(("user", "age"),),
+        )
+
+
 def test_rows_without_an_id_go_where_asked(tmp_path: Path) -> None:
     table = tmp_path / "items.csv"
     table.write_text("ItemId,price\na,1\n,7\nb,2\n")
