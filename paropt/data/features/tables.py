@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from paropt.data.encoding import pack_ids
 from paropt.data.features.columns import encode_column, numbers_in
 from paropt.data.features.fields import FieldOf, Kind, array_path, vocabulary_path, written
+from paropt.data.features.lists import lists_in
 from paropt.data.log.values.ids import encode_ids, missing_ids
 from paropt.data.reading.arrow import (
     UnknownTypeError,
@@ -30,6 +31,7 @@ from paropt.data.reading.arrow import (
     check_known,
     is_moment,
     is_number,
+    is_text,
     plain,
 )
 from paropt.data.reading.layouts import DAMAGED, damaged, one_line
@@ -66,11 +68,15 @@ class Told:
 
 @dataclass(frozen=True)
 class TableField:
-    """A field of items or users, encoded: arrays by part (:mod:`paropt.data.features.fields`)."""
+    """A field of items or users, encoded: arrays by part (:mod:`paropt.data.features.fields`).
+
+    ``remark`` is what to say of how it was read.
+    """
 
     kind: Kind
     arrays: Mapping[str, NDArray[Any]]
     vocabulary: NDArray[Any] | None = None
+    remark: str = ""
 
     def named(self, of: FieldOf, name: str) -> dict[str, NDArray[Any]]:
         """The arrays by their path in a dataset, without ``.npy``."""
@@ -178,7 +184,9 @@ def _say(path: Path, what: str, n_rows: int, rows: pa.Array, fields: Fields, not
         note(f"{path}: {'; '.join(told)}")
     for name, kept in fields.items():
         size = 0 if kept.vocabulary is None else len(kept.vocabulary)
-        if kept.kind == "category" and size > 100 and 2 * size > len(rows):
+        if kept.remark:
+            note(f"{path}: {name!r} {kept.remark}")
+        elif kept.kind == "category" and size > 100 and 2 * size > len(rows):
             note(f"{path}: {name!r} has {size:,} values for {len(rows):,} {what}s: is it an id?")
         if kept.kind == "categories":
             longest = int(np.diff(kept.arrays["offsets"]).max(initial=0))
@@ -342,21 +350,27 @@ def encode_field(
         DataError: its values are not of the kind that it is said to have.
     """
     path = place.layouts[0].path
-    kind = told.kinds.get(name) or _kind_of(column, name, told.separator, path)
+    said, remark = told.kinds.get(name), ""
+    if said in (None, "categories"):
+        lists = _lists(column, name, path)
+        if lists is not None:
+            column, remark = lists, "is written as lists: each has several categories, the members"
+    kind = said or _kind_of(column, name, told.separator, path)
     if kind in ("number", "category"):
-        encoded = encode_column(_values(column, name, path), kind == "category", name, place)
+        values = _values(column, name, path)
+        encoded = encode_column(values, kind == "category", name, place)
         if kind == "number" and encoded.vocabulary is not None:
             raise DataError(f"{path}: column {name!r} is said to be numbers, and holds other text")
         _check_words(encoded.vocabulary, name, path)
         unknown = rows.is_null().to_numpy(zero_copy_only=False)
-        values = encoded.values[rows.fill_null(0).to_numpy()]
-        values[unknown] = np.nan if encoded.vocabulary is None else -1
-        return TableField(kind, {"": values}, encoded.vocabulary)
+        at = encoded.values[rows.fill_null(0).to_numpy()]
+        at[unknown] = np.nan if encoded.vocabulary is None else -1
+        return TableField(kind, {"": at}, encoded.vocabulary, remark)
     taken = column.take(rows)
     if kind == "text":
         return encode_texts(_values(taken, name, path))
     if kind == "categories":
-        return _categories(taken, name, told.separator, path)
+        return replace(_categories(taken, name, told.separator, path), remark=remark)
     raise DataError(f"{path}: column {name!r} cannot be a {kind} in a table; use --item-vectors")
 
 
@@ -366,7 +380,7 @@ def _kind_of(column: pa.ChunkedArray, name: str, separator: str, path: Path) -> 
         if pa.types.is_floating(kind.value_type):
             raise DataError(
                 f"{path}: column {name!r} holds lists of numbers; give them as --item-vectors"
-                f" {name}=FILE"
+                f" {name}=FILE, and leave the column out"
             )
         return "categories"
     values = _values(column, name, path).drop_null()
@@ -380,6 +394,14 @@ def _kind_of(column: pa.ChunkedArray, name: str, separator: str, path: Path) -> 
     # a title is its item's own, and has several words
     differ = 2 * pc.count_distinct(values).as_py() > len(values)
     return "text" if blanks >= 1 and differ else "category"
+
+
+def _lists(column: pa.ChunkedArray, name: str, path: Path) -> pa.ChunkedArray | None:
+    """Lists of a column in which each is written as text; None of any other."""
+    if _is_list(column.type):
+        return None
+    values = _values(column, name, path)
+    return lists_in(values) if is_text(values.type) else None
 
 
 def _is_list(kind: pa.DataType) -> bool:

@@ -133,6 +133,73 @@ def test_a_table_without_a_header_and_one_with_typed_names(tmp_path: Path) -> No
     }  # fmt: skip
 
 
+def members(dataset: Dataset, name: str) -> list[list[str] | None]:
+    """The categories of each item; None where they are missing."""
+    bags = catalogue(dataset.view("full")).items.bags(name)
+    words, edges = dataset.fields("items")[name].vocabulary, bags.offsets.tolist()
+    found = [[words[c] for c in bags.codes[a:b]] for a, b in itertools.pairwise(edges)]
+    return [
+        None if missing else one for one, missing in zip(found, bags.missing.tolist(), strict=True)
+    ]
+
+
+@pytest.mark.parametrize("separator", [None, ",", "|"])
+@pytest.mark.parametrize("kinds", [(), ("tags=categories",)])
+@pytest.mark.parametrize(
+    ("cells", "wanted"),
+    [
+        (["['Action', 'Indie']", "['RPG']", "[]"], [["Action", "Indie"], ["RPG"], []]),
+        (['["Action","Indie"]', '[ "It\'s, so" ]', ""], [["Action", "Indie"], ["It's, so"], None]),
+        (["['it\\'s', \"a [b]\"]", "['caf\\u00e9',]", "nan"], [["it's", "a [b]"], ["café"], None]),
+        (["[1, 22]", "[22]", "[None]"], [["1", "22"], ["22"], []]),
+        (['[true, "\\/"]', "[False]", "[null]"], [["true", "/"], ["false"], []]),
+    ],
+)  # fmt: skip
+def test_lists_that_are_written_as_text_are_their_members(
+    tmp_path: Path,
+    cells: list[str],
+    wanted: list[list[str] | None],
+    kinds: tuple[str, ...],
+    separator: str | None,
+) -> None:
+    """As pandas writes a column of lists; by ``--list-separator ,`` one would be ``['Action'``."""
+    table, said = tmp_path / "items.tsv", list[str]()
+    rows = [f"{item}\t{cell}" for item, cell in zip("abc", cells, strict=True)]
+    table.write_text("\n".join(["ItemId\ttags", *rows]) + "\n")
+    options = {"item_features": (table,), "list_separator": separator, "kinds": kinds}
+    dataset = made(tmp_path, said, **options)
+    assert members(dataset, "tags") == [*wanted, None]
+    assert f"{table}: 'tags' is written as lists: each has several categories, the members" in said
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        (["['a', 'b']", "c", "['d']"], "category"),
+        (["['a' 'b']", "['c']", "['d']"], "category"),
+        (["['a', ['b']]", "['c']", "['d']"], "category"),
+        (["['a', f('b')]", "['c']", "['d']"], "category"),
+        (["['\\N{no such}']", "['c']", "['d']"], "category"),
+        (["[]", "[]", "[]"], "category"),
+        (["[sic] it is", "[sic] it was", "no [one] here"], "text"),
+    ],
+)
+def test_other_brackets_are_what_they_were(tmp_path: Path, cells: list[str], kind: str) -> None:
+    table = tmp_path / "items.tsv"
+    rows = [f"{item}\t{cell}" for item, cell in zip("abc", cells, strict=True)]
+    table.write_text("\n".join(["ItemId\ttags", *rows]) + "\n")
+    field = made(tmp_path, item_features=(table,)).fields("items")["tags"]
+    assert field.kind == kind
+    assert kind == "text" or set(field.vocabulary) == set(cells)
+
+
+def test_vectors_that_are_written_as_text_are_no_categories(tmp_path: Path) -> None:
+    table = tmp_path / "items.tsv"
+    table.write_text("ItemId\tlook\na\t[0.5, 1]\nb\t[-1e-3, 2]\n")
+    with pytest.raises(DataError, match=r"'look' holds lists of numbers; give them as --item-vec"):
+        made(tmp_path, item_features=(table,))
+
+
 @pytest.mark.parametrize("between", [",", "::"])
 def test_a_header_beside_names_for_a_table_is_refused(tmp_path: Path, between: str) -> None:
     """Of the line ``price`` would be a price, so that the prices would be categories."""
