@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from paropt.data.encoding import pack_ids
+from paropt.data.events import Bools
 from paropt.data.log.values.ids import names_no_value
 from paropt.data.reading.arrow import (
     INEXACT_FROM,
@@ -23,6 +24,8 @@ from paropt.data.reading.read import Place
 
 EXACT = INEXACT_FROM[32]  # whole numbers up to it are float32
 FIRST = 1000  # values that are looked at before all are
+NEARLY_ALL = 0.95  # of the values that are numbers, where those that are not seem mistakes
+_A_NUMBER = r"^-?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,13 @@ def numbers_in(text: pa.ChunkedArray) -> pa.ChunkedArray | None:
         return _without_words(text).cast(pa.int64())
     except pa.ArrowInvalid:
         return found
+
+
+def no_numbers_in(text: pa.ChunkedArray) -> Bools:
+    """Which texts [n] are something, and no numbers."""
+    number = pc.or_(pc.match_substring_regex(text, _A_NUMBER), names_no_value(text))
+    found: Bools = pc.invert(pc.fill_null(number, True)).to_numpy()
+    return found
 
 
 def _floats(text: pa.ChunkedArray) -> pa.ChunkedArray | None:

@@ -21,7 +21,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from paropt.data.encoding import pack_ids
-from paropt.data.features.columns import encode_column, numbers_in
+from paropt.data.features.columns import NEARLY_ALL, encode_column, no_numbers_in, numbers_in
 from paropt.data.features.fields import FieldOf, Kind, array_path, vocabulary_path, written
 from paropt.data.features.lists import lists_in
 from paropt.data.log.values.ids import encode_ids, missing_ids
@@ -360,7 +360,9 @@ def encode_field(
         values = _values(column, name, path)
         encoded = encode_column(values, kind == "category", name, place)
         if kind == "number" and encoded.vocabulary is not None:
-            raise DataError(f"{path}: column {name!r} is said to be numbers, and holds other text")
+            raise _no_number(values, name, place)
+        if said is None and kind == "category":
+            remark = _nearly_numbers(values, name, place)
         _check_words(encoded.vocabulary, name, path)
         unknown = rows.is_null().to_numpy(zero_copy_only=False)
         at = encoded.values[rows.fill_null(0).to_numpy()]
@@ -372,6 +374,29 @@ def encode_field(
     if kind == "categories":
         return replace(_categories(taken, name, told.separator, path), remark=remark)
     raise DataError(f"{path}: column {name!r} cannot be a {kind} in a table; use --item-vectors")
+
+
+def _no_number(values: pa.ChunkedArray, name: str, place: Place) -> DataError:
+    """What to say of a column that is said to be numbers and holds other text."""
+    row = int(np.argmax(no_numbers_in(values)))
+    what = f"is said to be numbers, and {values[row].as_py()!r} is none; leave it empty"
+    return place.fail(row, name, what)
+
+
+def _nearly_numbers(values: pa.ChunkedArray, name: str, place: Place) -> str:
+    """What to say of a category that is one because of a few values; empty for any other."""
+    if not is_text(values.type):
+        return ""
+    others = no_numbers_in(values)
+    n, there = int(others.sum()), len(values) - values.null_count
+    if not 0 < n <= (1 - NEARLY_ALL) * there:
+        return ""
+    row = int(np.argmax(others))
+    what = "is no number" if n == 1 else "are no numbers"
+    return (
+        f"is a category because {n:,} of {there:,} values {what}, first {values[row].as_py()!r} in"
+        f" line {place.line(row)[1]}; leave such values empty, or say --kind {name}=category"
+    )
 
 
 def _kind_of(column: pa.ChunkedArray, name: str, separator: str, path: Path) -> Kind:

@@ -200,6 +200,28 @@ def test_vectors_that_are_written_as_text_are_no_categories(tmp_path: Path) -> N
         made(tmp_path, item_features=(table,))
 
 
+def test_who_keeps_numbers_from_being_numbers_is_named(tmp_path: Path) -> None:
+    """Two of forty prices are none, which is 5 %; of three, it is as many as there are."""
+    table, said = tmp_path / "items.csv", list[str]()
+    prices = ["1.5", "free", *map(str, range(37)), "+9", ""]
+    rows = [f"{'abcd'[n] if n < 4 else f'x{n}'},{price}" for n, price in enumerate(prices)]
+    table.write_text("\n".join(["ItemId,price", *rows]) + "\n")
+    made(tmp_path, said, item_features=(table,))
+    assert (
+        f"{table}: 'price' is a category because 2 of 40 values are no numbers, first 'free' in"
+        " line 3; leave such values empty, or say --kind price=category"
+    ) in said
+    told = list[str]()
+    made(tmp_path, told, item_features=(table,), kinds=("price=category",))
+    assert not any("price" in line for line in told)
+    with pytest.raises(DataError, match=r"items\.csv:3: .*said to be numbers, and 'free' is none"):
+        made(tmp_path, item_features=(table,), kinds=("price=number",))
+    table.write_text("\n".join(["ItemId,price", *rows[:3], "x,no"]) + "\n")
+    few = list[str]()
+    made(tmp_path, few, item_features=(table,))
+    assert not any("price" in line for line in few)
+
+
 @pytest.mark.parametrize("between", [",", "::"])
 def test_a_header_beside_names_for_a_table_is_refused(tmp_path: Path, between: str) -> None:
     """Of the line ``price`` would be a price, so that the prices would be categories."""
