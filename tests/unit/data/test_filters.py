@@ -168,7 +168,7 @@ def test_columns_and_values_that_do_not_fit_are_named(tmp_path: Path) -> None:
         left(path, where=("Quantity > 1",))
 
 
-@pytest.mark.parametrize("word", ["NULL", "nan", "N/A"])
+@pytest.mark.parametrize("word", ["NULL", "nan", "N/A", "NA", "-"])
 def test_a_word_for_no_value_is_neither_true_nor_false(tmp_path: Path, word: str) -> None:
     for where in ("paid = true", "not paid = false"):
         assert step(left(log(tmp_path, spoil_column(6, word)), where=(where,)), "where")[0] == 15
@@ -288,6 +288,16 @@ def test_rows_that_lack_something_go_where_it_is_asked_for(
     with pytest.raises(DataError, match=r"log\.csv:5: .*missing; --drop-missing leaves"):
         left(path)
     assert step(left(path, drop_missing=True), "missing") == (15, 5, 3)
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+@pytest.mark.parametrize("word", ["-", "NaT", "NULL", "na"])
+def test_rows_with_a_word_for_no_value_go_where_it_is_asked_for(
+    tmp_path: Path, at: int, word: str
+) -> None:
+    """Of times as of sessions and items: pandas writes NaT, and no word is a time."""
+    dataset = left(log(tmp_path, spoil_column(at, word)), drop_missing=True)
+    assert step(dataset, "missing") == (15, 5, 3)
 
 
 def test_a_word_for_no_value_is_missing_unless_it_is_an_id(tmp_path: Path) -> None:

@@ -200,6 +200,15 @@ def test_vectors_that_are_written_as_text_are_no_categories(tmp_path: Path) -> N
         made(tmp_path, item_features=(table,))
 
 
+@pytest.mark.parametrize("word", ["-", "na", "NaT"])
+def test_a_dash_among_numbers_is_a_missing_one(tmp_path: Path, word: str) -> None:
+    table = tmp_path / "items.csv"
+    table.write_text(f"ItemId,price\na,1.5\nb,{word}\nc,-3\n")
+    dataset = made(tmp_path, item_features=(table,))
+    prices = catalogue(dataset.view("full")).items.numbers("price").tolist()
+    assert prices[::2] == [1.5, -3] and np.isnan(prices[1::2]).all()
+
+
 def test_who_keeps_numbers_from_being_numbers_is_named(tmp_path: Path) -> None:
     """Two of forty prices are none, which is 5 %; of three, it is as many as there are."""
     table, said = tmp_path / "items.csv", list[str]()

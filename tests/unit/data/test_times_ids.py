@@ -309,6 +309,37 @@ def test_a_column_without_any_user_is_refused(place: Place) -> None:
             encode_users(column, "u", place, False, False)
 
 
+@pytest.mark.parametrize("word", ["NULL", "-", "NaT", "na"])
+def test_a_word_for_no_value_names_no_user(place: Place, word: str) -> None:
+    codes, users = encode_users(texts("a", word, "", "b"), "u", place, False, False)
+    assert (codes.tolist(), users.to_pylist()) == ([0, -1, -1, 1], ["a", "b"])
+    codes, users = encode_users(texts("a", word, "", "b"), "u", place, False, True)
+    assert (codes.tolist(), users.to_pylist()) == ([0, 1, -1, 2], ["a", word, "b"])
+
+
+@pytest.mark.parametrize("word", ["-", " - ", "NaT", "na", "NA", "NULL"])
+def test_words_that_programs_write_for_nothing_are_no_ids(place: Place, word: str) -> None:
+    with pytest.raises(DataError, match=r"log\.csv:3: .*the id is missing .*--words-are-ids"):
+        encode_ids(texts("1", word), "i", place)
+    assert missing_ids(texts("1", word), "i", place).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("word", ["?", "--", "-1", "Na", "nat", "Nat", "a-", "."])
+def test_words_that_may_be_names_are_ids(place: Place, word: str) -> None:
+    assert encode_ids(texts("x", word), "i", place)[1].to_pylist() == ["x", word]
+
+
+@pytest.mark.parametrize("word", ["NaT", "-", "NULL"])
+@pytest.mark.parametrize(
+    ("other", "form"), [("2014-04-07", None), ("7", None), ("07.04.2014", "%d.%m.%Y")]
+)
+def test_a_word_for_no_value_is_a_missing_time(
+    place: Place, word: str, other: str, form: str | None
+) -> None:
+    with pytest.raises(DataError, match=f"the time is missing .'{word}'.; --drop-missing leaves"):
+        to_milliseconds(texts(other, other, word), "t", place, form)
+
+
 def test_whole_floats_are_integers(place: Place) -> None:
     """pandas makes floats of integers when another row lacks one."""
     codes, ids = encode_ids(pa.chunked_array([pa.array([5.0, 7.0, 5.0])]), "i", place)

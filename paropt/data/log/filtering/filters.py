@@ -143,8 +143,8 @@ def _lacking(
     session, item = schema.session_key, schema.item_key
     missing = missing_ids(table.column(session), session, place, words)
     for name in (schema.time_key, schema.order_column):
-        if name is not None:
-            missing = missing | _empty(table.column(name))
+        if name is not None:  # no word is a time
+            missing = missing | missing_ids(table.column(name), name, place)
     without_item = missing_ids(table.column(item), item, place, words)
     return missing | (without_item if kind is None else without_item & kind)
 

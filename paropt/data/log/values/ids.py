@@ -10,10 +10,11 @@ from paropt.data.events import Bools, Ints
 from paropt.data.reading.arrow import INEXACT_FROM, is_text
 from paropt.data.reading.read import Place
 
-# what programs write for "no value", in whatever case; NA in capitals only
+# what programs write for "no value", in whatever case; the last ones only as they write them: Na
+# and nat may be names. A question mark is none of it, as it may be what somebody typed.
 _NO_VALUE = (
     r"^(?i:nan|null|none|nil|undefined|unknown|n/a|#n/a|<na>|\\n|\(null\)|\(none\)|\(not set\)|"
-    r"\(unknown\))$|^NA$"
+    r"\(unknown\))$|^(?:NA|na|NaT|-)$"
 )
 _MISSING = "the id is missing; --drop-missing leaves such rows out"
 _INTEGER = r"^-?\d+$"
@@ -76,7 +77,8 @@ def _trimmed(codes: Ints, vocabulary: pa.Array) -> tuple[Ints, pa.Array]:
 
 
 def missing_ids(column: pa.ChunkedArray, name: str, place: Place, words: bool = True) -> Bools:
-    """Which rows [rows] have no id: null, not a number, blank or, with ``words``, such a word."""
+    """Which rows [rows] have no id, or no time: null, not a number, blank or, with ``words``, a
+    word for "no value"."""
     column = place.plain(column, name)
     missing = pc.is_null(column, nan_is_null=True)
     if is_text(column.type):

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from paropt.data.events import Bools, Ints
+from paropt.data.log.values.ids import names_no_value
 from paropt.data.reading.arrow import as_text, is_moment, is_number, is_text
 from paropt.data.reading.read import Place
 from paropt.errors import DataError
@@ -209,7 +210,7 @@ def _of_text(column: pa.ChunkedArray, name: str, place: Place, what: str) -> NDA
     if row < 0:  # a spelling that pyarrow's own cast does not take: spaces, a plus sign
         return _numpy(pc.cast(pc.replace_substring_regex(column, r"[\s+]", ""), pa.float64()))
     text = column[row].as_py()
-    raise place.fail(row, name, f"{text!r} is no {what}" if text.strip() else missing(what))
+    raise place.fail(row, name, _nothing(text, what) or f"{text!r} is no {what}")
 
 
 def _finite(values: NDArray[Any], name: str, place: Place, what: str) -> NDArray[Any]:
@@ -393,14 +394,20 @@ def _iso(column: pa.ChunkedArray, name: str, place: Place) -> Ints:
     return np.concatenate(parts)
 
 
-def missing(what: str) -> str:
-    return f"the {what} is missing; --drop-missing leaves such rows out"
+def missing(what: str, word: str = "") -> str:
+    return f"the {what} is missing{word}; --drop-missing leaves such rows out"
+
+
+def _nothing(text: str, what: str) -> str:
+    """What to say of a text that is blank, or a word for "no value"; empty for any other."""
+    if not text.strip():
+        return missing(what)
+    word = names_no_value(pa.array([text.strip()]))[0].as_py()
+    return missing(what, f" ({text!r})") if word else ""
 
 
 def _no_time(text: str) -> str:
-    if not text.strip():
-        return missing("time")
-    return (
+    return _nothing(text, "time") or (
         f"{text!r} is no time; give epoch numbers, ISO 8601, or the format,"
         " as in --time-format '%d/%m/%Y %H:%M'"
     )
@@ -444,7 +451,8 @@ def _strptime(column: pa.ChunkedArray, name: str, place: Place, time_format: str
     bad = np.isnat(stamps)
     if bad.any():
         row = int(np.argmax(bad[codes]))
-        what = f"{column[row].as_py()!r} is no time of the form {time_format!r}"
+        text = column[row].as_py()
+        what = _nothing(text, "time") or f"{text!r} is no time of the form {time_format!r}"
         raise place.fail(row, name, what)
     per_text: Ints = stamps.astype(np.int64)
     return per_text[codes]
