@@ -118,14 +118,21 @@ def _from_pickle(path: Path) -> Iterator[Chunk]:
 
 
 def _id_file(path: Path) -> Path:
-    for ending in _ID_FILES:
-        beside = path.with_name(path.stem + ending)
-        if beside.exists():
-            return beside
-    raise DataError(
-        f"{path} has no ids: put them beside it in {path.stem}.ids.txt (one per line) or"
-        f" {path.stem}.ids.npy, or name their file after a comma"
-    )
+    """The file of ids beside a file of vectors; if there are several, they have to agree."""
+    beside = [path.with_name(path.stem + ending) for ending in _ID_FILES]
+    there = [file for file in beside if file.is_file()]
+    if not there:
+        raise DataError(
+            f"{path} has no ids: put them beside it in {path.stem}.ids.txt (one per line) or"
+            f" {path.stem}.ids.npy, or name their file after a comma"
+        )
+    for other in there[1:]:
+        if _read_ids(other) != _read_ids(there[0]):
+            raise DataError(
+                f"{path} has ids in {there[0].name} and others in {other.name}; remove the wrong"
+                " file, or name the right one after a comma"
+            )
+    return there[0]
 
 
 def _read_ids(path: Path) -> list[str]:

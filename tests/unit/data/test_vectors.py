@@ -139,6 +139,21 @@ def test_bad_vectors_are_refused_in_a_sentence(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["log.tsv", "look.ids.txt", "look.npy"]
 
 
+def test_two_files_of_ids_have_to_say_the_same(tmp_path: Path) -> None:
+    """In two orders, the vectors would be other items'."""
+    npy(tmp_path)
+    path = npy_beside(tmp_path)
+    assert made(tmp_path, f"look={path}")
+    np.save(tmp_path / "look.ids.npy", np.array(IDS[::-1]))
+    with pytest.raises(
+        DataError, match=r"look\.npy has ids in look\.ids\.npy and others in look\."
+    ):
+        made(tmp_path, f"look={path}")
+    named = made(tmp_path, f"look={path},{tmp_path / 'look.ids.txt'}")
+    rows = catalogue(named.view("full")).items.vectors("look").rows(torch.arange(4))
+    assert rows.tolist() == EXPECTED
+
+
 def test_other_mistakes_are_refused_in_a_sentence(tmp_path: Path) -> None:
     lines = [{"ItemId": "a", "emb": [1, 2]}, {"ItemId": "b", "emb": [1, 2, 3]}]
     (tmp_path / "odd.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
