@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from paropt.data.log.values.truths import truths_of
 from paropt.data.reading.arrow import without_zeros
 from paropt.training.batches.catalogue import Features
 from paropt.training.batches.events import NOTHING
@@ -71,7 +72,8 @@ def numbers(values: pa.ChunkedArray) -> NDArray[np.float32]:
 def index_of(values: pa.Array | pa.ChunkedArray, words: Sequence[str]) -> NDArray[np.int32]:
     """Where each value is among ``words`` [n] int32, −1 where it isn't.
 
-    Blanks around a value are none of it, and a whole number may be written as ``7.0``.
+    Blanks around a value are none of it, a whole number may be written as ``7.0``, and true and
+    false, if the words are nothing else, in other ways.
     """
     if not len(words):
         return np.full(len(values), -1, np.int32)
@@ -90,11 +92,23 @@ def _otherwise(text: pa.Array | pa.ChunkedArray, known: pa.Array) -> NDArray[np.
     encoded = pc.dictionary_encode(text)
     encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
     trimmed = pc.utf8_trim_whitespace(encoded.dictionary)
-    spelt = (trimmed, without_zeros(trimmed))
+    spelt = (trimmed, without_zeros(trimmed), _of_truths(trimmed, known))
     places = [pc.index_in(words, value_set=known) for words in spelt]
     place = np.append(pc.fill_null(pc.coalesce(*places), -1).to_numpy(zero_copy_only=False), -1)
     codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
     return np.asarray(place[codes], np.int32)
+
+
+def _of_truths(texts: pa.Array, known: pa.Array) -> pa.Array:
+    """The known words for texts that mean true or false: ``True`` of a CSV for JSON's ``true``.
+
+    Null for other texts, and where words are known that mean neither.
+    """
+    meant = truths_of(known)
+    if meant.null_count:
+        return pa.nulls(len(texts), pa.string())
+    words = known.take(pc.index_in(pa.array([True, False]), value_set=meant))
+    return words.take(pc.index_in(truths_of(texts), value_set=pa.array([True, False])))
 
 
 # -- into a saved model --------------------------------------------------------------------------

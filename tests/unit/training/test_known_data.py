@@ -25,6 +25,22 @@ def test_words_are_found_with_blanks_around_them_and_whole_numbers_as_floats() -
     assert index_of(pa.array([" b", "b", None]), [" b"]).tolist() == [0, -1, -1], "as 0.1 kept it"
 
 
+@pytest.mark.parametrize("words", [["False", "True"], ["false", "true"], ["0", "1"], ["no", "yes"]])
+def test_true_is_true_however_it_is_written(words: list[str]) -> None:
+    """A table of JSON lines has true, which is read as 1, where one of pandas had True."""
+    values = pa.array(["true", " TRUE", "1", "1.0", "False", "0", "maybe", "", None])
+    assert index_of(values, words).tolist() == [1, 1, 1, 1, 0, 0, -1, -1, -1]
+    assert index_of(pa.array([True, False, None]), words).tolist() == [1, 0, -1]
+
+
+def test_among_other_words_true_is_a_word() -> None:
+    assert index_of(pa.array(["true", "1"]), ["1", "2", "False", "True"]).tolist() == [-1, 0]
+    assert index_of(pa.array(["true", "false"]), ["True"]).tolist() == [0, -1]
+    assert index_of(pa.array(["true", "1"]), ["True", "true"]).tolist() == [1, 0], (
+        "as written first"
+    )
+
+
 def test_numbers_are_numbers_or_missing() -> None:
     found = numbers(pa.chunked_array([[" 1.5", "2", "12,5", None, "x", "1e3"]]))
     assert found.tolist() == pytest.approx([1.5, 2, np.nan, np.nan, np.nan, 1e3], nan_ok=True)

@@ -26,11 +26,11 @@ from paropt.data.log.values.times import (
     to_numbers,
     unreadable_times,
 )
+from paropt.data.log.values.truths import truths_of
 from paropt.data.reading.arrow import as_text, is_moment, is_number, is_text
 from paropt.data.reading.read import Place
 from paropt.errors import DataError
 
-_TRUE, _FALSE = ("true", "t", "yes", "1", "1.0"), ("false", "f", "no", "0", "0.0")
 _A_NUMBER = "number, and --where compares it with one"
 _TEXT_WITH_NUMBERS = "holds numbers, and --where compares it with a text; write it unquoted"
 # dates whose letters are in the order of time, and dates whose letters are not
@@ -265,10 +265,8 @@ class _Compared:
         """True and false, as programs write them: True, TRUE, 1."""
         if pa.types.is_boolean(self.column.type):
             return self.column
-        written = pc.utf8_lower(pc.utf8_trim_whitespace(as_text(self.column)))
-        true, false = (pc.is_in(written, pa.array(words)) for words in (_TRUE, _FALSE))
-        there = self.said()
-        neither = np.asarray(pc.invert(pc.or_(true, false)), bool) & there
+        meant, there = truths_of(as_text(self.column)), self.said()
+        neither = np.asarray(pc.is_null(meant), bool) & there
         if neither.any():
             row = int(np.argmax(neither))
             raise self.place.fail(
@@ -277,12 +275,12 @@ class _Compared:
                 f"{as_text(self.column)[row].as_py()!r} is neither true nor false, and --where"
                 f" compares it with {str(value).lower()}",
             )
-        return pc.if_else(pa.array(there), true, pa.scalar(None, pa.bool_()))
+        return meant
 
     def truth(self, text: str) -> bool:
-        word = text.strip().lower()
-        if word in (*_TRUE, *_FALSE):
-            return word in _TRUE
+        meant = truths_of(pa.array([text]))[0].as_py()
+        if meant is not None:
+            return bool(meant)
         raise self.place.refuse(
             self.name, f"holds true and false, and --where compares it with {text!r}"
         )
