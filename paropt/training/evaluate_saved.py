@@ -93,6 +93,8 @@ def evaluate_saved(
     protocol = _protocol_of(saved, dataset).asked(filter_seen, ties)
     protocol = replace(protocol, candidates=candidates)
     note(f"judged with {protocol.words()}")
+    if caution := protocol.caution(events):
+        note(f"warning: {caution}")
     floor: dict[str, dict[str, float]] | None = None
     judged = View(view.name, dataset, dataset.split(trained), view.test)
     if candidates == SAMPLED:
@@ -172,6 +174,8 @@ def evaluate_files(
     for path in files:
         began = time.perf_counter()
         events = _file_events(path, saved, directory, options, last, note)
+        if caution := protocol.caution(events):
+            note(f"warning: {caution}")
         found = _judged(saved, events, at, also, objective, protocol)
         _check_known(found, directory, str(path))
         seconds = time.perf_counter() - began

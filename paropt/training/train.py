@@ -74,7 +74,7 @@ def train(
     objective = objective_of(request.metric, [request.model], request.at)
     usual = EvaluationProtocol.of_data(view.dataset.protocol)
     protocol = usual.asked(request.filter_seen, request.ties)
-    note(f"judged with {protocol.words()}{_why(request.filter_seen, view.dataset)}")
+    _note_rules(protocol, request, view, note)
     # test chooses no weights to hand over: each stage has the epochs that suited it on valid
     params = complete_params(request.model, request.params)
     stages = KeptStages(save, stages_of(request.model, params)) if save and keep_stages else None
@@ -167,6 +167,14 @@ def _taken_over(request: TrainRequest) -> tuple[TrainRequest, Earlier | None]:
         return request, None
     earlier = read_earlier(request.begin, request.keep_optimiser)
     return replace(request, params={**earlier.params, **request.params}), earlier
+
+
+def _note_rules(
+    protocol: EvaluationProtocol, request: TrainRequest, view: View, note: Callable[[str], None]
+) -> None:
+    note(f"judged with {protocol.words()}{_why(request.filter_seen, view.dataset)}")
+    if caution := protocol.caution(view.test):
+        note(f"warning: {caution}")
 
 
 def _note_beginning(

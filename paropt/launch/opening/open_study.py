@@ -180,6 +180,8 @@ def _create(
         budgets = replace(budgets, trials=DEFAULT_TRIALS)
     study = Study.create(storage.url, definition, budgets, space=space)
     note(f"judged by {goal_words(study.definition.objective)} on valid, {protocol.words()}{why}")
+    if caution := protocol.caution(dataset.split("valid")):
+        note(f"warning: {caution}")
     _remark_on_pruning(study.definition, note)
     return OpenedStudy(storage, study, dataset.path, known)
 

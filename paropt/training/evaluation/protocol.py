@@ -9,12 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Ties = Literal["standard", "conservative", "median"]
 TIES: tuple[Ties, ...] = get_args(Ties)
 SAMPLED = "sampled-100"
 CANDIDATES = ("all", SAMPLED)
+
+
+class Histories(Protocol):
+    """What is read of a split: items and targets [events], and where sessions begin."""
+
+    @property
+    def items(self) -> NDArray[np.int32]: ...
+    @property
+    def targets(self) -> NDArray[np.bool_]: ...
+    @property
+    def offsets(self) -> NDArray[np.int64]: ...
 
 
 @dataclass(frozen=True)
@@ -46,6 +61,29 @@ class EvaluationProtocol:
         """This one, but for what somebody asked for."""
         return EvaluationProtocol(
             self.filter_seen if filter_seen is None else filter_seen, ties or self.ties
+        )
+
+    def caution(self, events: Histories) -> str:
+        """What to say where targets are in their own history, which is filtered but for them: it
+        flatters whoever remembers histories, and nobody who filters them recommends these. ""
+        where none is, or nothing is filtered."""
+        import numpy as np  # here, as every verb imports this module
+
+        if not self.filter_seen:
+            return ""
+        sessions = np.repeat(np.arange(len(events.offsets) - 1), np.diff(events.offsets))
+        keys = sessions * (int(events.items.max(initial=0)) + 1) + events.items
+        _, first = np.unique(keys, return_index=True)
+        again = np.ones(len(keys), bool)
+        again[first] = False
+        wanted = events.targets & (np.arange(len(keys)) > events.offsets[:-1][sessions])
+        n_targets, repeated = int(wanted.sum()), int(np.count_nonzero(again & wanted))
+        if not repeated:
+            return ""
+        return (
+            f"{repeated:,} of {n_targets:,} targets are in their own history, which is filtered but"
+            " for them: no recommendation without what was seen can be one of these;"
+            " --no-filter-seen ranks all alike"
         )
 
     def words(self) -> str:
