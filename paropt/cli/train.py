@@ -11,9 +11,20 @@ from paropt.cli._study import DataVerb, data_option, directory_of, say, tensorbo
 from paropt.cli._training import DIRECTORY, judging_options, progress, show
 
 
+def _once(ctx: click.Context, option: click.Parameter, said: tuple[str, ...]) -> str | None:
+    """Of two the last would do, and a paramfile before it be lost without a word."""
+    if len(said) > 1:
+        raise click.BadParameter(
+            "say it once: a paramfile, or parameters K=V,… that replace all of it", ctx, option
+        )
+    return said[0] if said else None
+
+
 @click.command(cls=DataVerb)
 @click.option(
     "--params",
+    multiple=True,
+    callback=_once,
     metavar="FILE|NAME|K=V,…",
     help="A paramfile, or parameters; with --from those that differ from the model's.",
 )

@@ -155,7 +155,7 @@ def train(
         save_model(save, fit, judged, optimiser=save_optimiser)
         if stages is not None:
             stages.write(last)
-            note(f"the stages: {', '.join(map(str, stages.places.values()))}; {stages.results}")
+            note(f"the stages: {', '.join(map(str, stages.saved))}; {stages.results}")
         if kept is not None:
             note(f"the last {len(kept.places)} epochs: {', '.join(map(str, kept.places))}")
     return outcome

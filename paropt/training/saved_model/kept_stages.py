@@ -45,6 +45,11 @@ class KeptStages:
             check_place(place)
         self.reports: dict[str, list[EpochReport]] = {}
 
+    @property
+    def saved(self) -> list[Path]:
+        """The stages that came to their end: a training may be over before its last one."""
+        return [place for place in self.places.values() if place.is_dir()]
+
     def after(self, fit: Fit, report: EpochReport, judged: Judged) -> None:
         """Take note of an epoch; save its stage, with its best weights, if it was the last."""
         name = report.stage or ""

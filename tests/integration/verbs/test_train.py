@@ -217,6 +217,18 @@ def test_usage_errors(option: str, value: str, message: str, paropt: Paropt, sho
     assert message in done.stderr
 
 
+def test_parameters_are_said_once(paropt: Paropt, shop: Path) -> None:
+    """And may be many: 280 letters are no name of a file."""
+    words = ["train", "--data", shop, "--params", "model=markov"]
+    twice = paropt(*words, "--params", "steps=2", ok=False)
+    assert twice.exit_code == 2 and "say it once" in twice.stderr
+    long = ",".join(f"no_such_parameter_{k}=1" for k in range(14))
+    assert len(long) > 280
+    assert "no_such_parameter_0" in str(
+        paropt("train", "--data", shop, "--params", long, ok=False).exception
+    )
+
+
 def test_parse_params_takes_sizes_and_spaces() -> None:
     assert parse_params("layers=100/50, loss = bpr-max") == {"layers": "100/50", "loss": "bpr-max"}
     assert parse_params("layers=100,adapt_params=[]") == {"layers": "100"}, "GRU4Rec's own line"

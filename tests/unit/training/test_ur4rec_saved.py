@@ -48,6 +48,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_stages_that_a_training_does_not_reach_are_not_told_of(
+    folder: Path, tmp_path: Path
+) -> None:
+    words = ["--model", "ur4rec", "--data", folder / "data", "--epochs", "2"]
+    done = run("train", "--params", PARAMS, *words, "--save", tmp_path / "m", "--keep-stages")
+    assert done.exit_code == 0, done.output
+    place = tmp_path / "m-pretrain_sasrec"
+    assert f"the stages: {place}; " in done.stderr and place.is_dir()
+    assert not (tmp_path / "m-pretrain_retriever").exists()
+
+
 def test_a_study_says_beforehand_what_trials_may_remember(folder: Path) -> None:
     fixed = dict(part.split("=") for part in PARAMS.split(","))
     sizes = {"type": "categorical", "choices": [0, 3, 5]}
@@ -161,9 +172,7 @@ def test_items_that_it_does_not_know_are_refused_in_a_sentence(
     words = ["recommend", folder / "model", "--sessions", tmp_path / "live.tsv"]
     done = run(*words, "--item-features", tmp_path / "new.csv")
     assert done.exit_code == 1
-    assert "'ur4rec' can't be given items that it doesn't know: " in str(
-        done.exception
-    )
+    assert "'ur4rec' can't be given items that it doesn't know: " in str(done.exception)
 
 
 def test_what_has_no_memory_cannot_move_it(folder: Path, tmp_path: Path) -> None:
