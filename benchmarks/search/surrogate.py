@@ -75,7 +75,7 @@ def read_table(path: Path) -> Table:
         np.array([sizes_of(space, config) for config in found]),
         curves[kept],
         seconds[kept],
-        np.vstack(noise),
+        np.vstack(noise or [np.zeros((1, len(epochs)))]),
     )
 
 

@@ -109,6 +109,29 @@ def test_zero_vectors_count_as_none_and_are_said(tmp_path: Path) -> None:
     assert any("1 are all zero and count as none" in line for line in said)
 
 
+@pytest.mark.parametrize(
+    ("vectors", "share"),
+    [
+        (VECTORS, ""),
+        (VECTORS * 1000, ""),
+        # from 8,192 on a float16 counts by eights
+        (np.float32([[10_001], [10_002], [10_003], [10_004]]) * np.ones((1, 3), np.float32), "%"),
+        (np.float32([[1.2e-7], [2.4e-7], [3.1e-7], [4.5e-7]]) * np.ones((1, 3), np.float32), "%"),
+    ],
+)
+def test_what_rounding_takes_is_said(vectors: NDArray[Any], share: str, tmp_path: Path) -> None:
+    said: list[str] = []
+    made(tmp_path, f"look={npy(tmp_path, vectors)}", said=said)
+    warned = [line for line in said if "float16 takes" in line]
+    assert bool(warned) == bool(share)
+    if not share:
+        return
+    kept = vectors[[one in "abcd" for one in IDS]].astype(np.float64)  # those of the log's items
+    lost = np.square(kept - kept.astype(np.float16)).sum(1).mean()
+    apart = np.square(kept - kept.mean(0)).sum(1).mean()
+    assert f"float16 takes {100 * (lost / apart) ** 0.5:.0f} % of what tells" in warned[0]
+
+
 def bad(value: float) -> NDArray[Any]:
     vectors = VECTORS.copy()
     vectors[3, 1] = value
