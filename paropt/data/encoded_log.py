@@ -19,7 +19,7 @@ from paropt.data.log.filtering.funnel import Funnel
 from paropt.data.log.filtering.rows import sifted
 from paropt.data.log.options import Note, Recipe
 from paropt.data.log.splitting.ends import Ends
-from paropt.data.log.values.ids import encode_ids
+from paropt.data.log.values.ids import encode_ids, twins
 from paropt.data.log.values.times import odd_span, to_milliseconds, to_numbers, to_order
 from paropt.data.reading.arrow import as_text
 from paropt.data.reading.read import Place, read_columns, skipped
@@ -93,6 +93,11 @@ def read_log(recipe: Recipe, funnel: Funnel, note: Note) -> Log:
         item_column = pc.if_else(pa.array(kept), item_column, item_column[int(np.argmax(kept))])
     item, items = encode_ids(item_column, schema.item_key, place, *guards)
     del item_column
+    if alike := twins(items):
+        note(
+            f"warning: {len(alike):,} items look like others, as {alike[0]!r}: their letters are"
+            " coded in two ways (NFC and NFD), and they count as two; write them in one"
+        )
     table = _without_ids(recipe, table)  # as large as all that follows
     columns = {
         name: encode_column(

@@ -231,6 +231,22 @@ def test_an_option_about_what_is_not_there_is_refused(
     assert not list(tmp_path.glob("out*"))
 
 
+def test_ids_that_look_alike_are_said(tmp_path: Path) -> None:
+    """An é may be one character, or an e and an accent."""
+    rows = [(s, "caf\u00e9" if item == 1 else item, at) for s, item, at in sessions(100)]
+    log = write(tmp_path / "log.csv", rows)
+    assert warned(tmp_path, log) == []
+    said: list[str] = []
+    other = [
+        (s, "cafe\u0301" if item == "caf\u00e9" and s % 2 else item, at) for s, item, at in rows
+    ]
+    prepare([write(tmp_path / "other.csv", other)], tmp_path / "two", note=said.append)
+    assert [line for line in said if "look like" in line] == [
+        "warning: 1 items look like others, as 'cafe\u0301': their letters are coded in two ways"
+        " (NFC and NFD), and they count as two; write them in one"
+    ]
+
+
 def test_an_id_that_no_row_has_is_said(tmp_path: Path) -> None:
     log = write(tmp_path / "log.csv", sessions(100))
     said: list[str] = []

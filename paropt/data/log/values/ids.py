@@ -61,6 +61,19 @@ def names_no_value(texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedAr
     return pc.match_substring_regex(texts, _NO_VALUE)
 
 
+def twins(vocabulary: pa.Array) -> list[str]:
+    """Ids that another one looks like: their letters are the same, coded otherwise (``é`` as one
+    character, and as ``e`` with an accent)."""
+    composed = pc.utf8_normalize(vocabulary, "NFC")
+    if composed.equals(vocabulary):
+        return []
+    counts = pc.value_counts(composed)
+    twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+    other = pc.and_(pc.is_in(composed, twice), pc.not_equal(composed, vocabulary))
+    found: list[str] = vocabulary.filter(other).to_pylist()
+    return found
+
+
 def _trimmed(codes: Ints, vocabulary: pa.Array) -> tuple[Ints, pa.Array]:
     """Ids without the blanks that some programs write after a comma, or a byte order mark.
 
