@@ -1,6 +1,6 @@
 """Start points that suit many logs, chosen from tables of curves and judged on logs unseen.
 
-    python benchmarks/search/portfolio.py [--space gru4rec_xe_shared] [--points 8]
+    python benchmarks/search/portfolio.py [--space gru4rec_xe_shared] [--points N]
         [--by rate|mean|worst]
 
 The rows of the tables of a space (curve_table.py) are the same configurations on every log, so a
@@ -57,6 +57,8 @@ SITES = {
     "ml100k": "MovieLens",
     "ml1m": "MovieLens",
 }
+# points of a portfolio: more, where logs differ in what each of them wants, as SASRec's do
+POINTS, MORE_POINTS = 8, {"sasrec": 12}
 LEAST = 10  # rows that a table must have to count
 SPENDS = (1, 2, 3, 5, 8)  # in average trainings
 NOTHING = 100.0  # the regret of who has no model yet
@@ -93,6 +95,7 @@ class Portfolios:
         shared = set.intersection(*(set(table.numbers) for table in known.values()))
         self.numbers = sorted(shared)
         some = next(iter(known.values()))
+        self.points = MORE_POINTS.get(str(some.made["space"]), POINTS)
         self.published = len(published(some.space))  # the first rows of every table
         self.published_for = published_for(some.space)
         self.configs = [some.configs[some.numbers.index(number)] for number in self.numbers]
@@ -183,9 +186,9 @@ def points_of(table: Table, configs: Sequence[Config]) -> list[Config]:
     ]
 
 
-def left_out(found: Portfolios, log: str, points: int = 8, by: str = "rate") -> list[Config]:
+def left_out(found: Portfolios, log: str) -> list[Config]:
     """The start points for a log that the other logs give."""
-    places = found.chosen(points, log, by)
+    places = found.chosen(found.points, log)
     return points_of(found.known[log], [found.configs[place] for place in places])
 
 
@@ -196,10 +199,11 @@ def _cells(values: Array) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--space", default="gru4rec_xe_shared")
-    parser.add_argument("--points", type=int, default=8)
+    parser.add_argument("--points", type=int, help="8, of SASRec 12")
     parser.add_argument("--by", choices=("rate", "mean", "worst"), default="rate")
     args = parser.parse_args()
     found = portfolios(args.space)
+    points = args.points or found.points
     spends = ", ".join(map(str, SPENDS))
     print(f"{args.space}: {len(found.numbers)} rows on {len(found.known)} logs; regret in per cent "
           f"within {spends} average trainings")  # fmt: skip
@@ -211,7 +215,7 @@ def main() -> None:
         seen = " (seen)" if log in found.published_for else ""
         for kind, values in {
             "portfolio of the others": found.within(
-                log, found.chosen(args.points, log, args.by), SPENDS
+                log, found.chosen(points, log, args.by), SPENDS
             ),
             f"published{seen}": found.within(log, own, SPENDS),
             "random": found.at_random(log, max(SPENDS))[[spend - 1 for spend in SPENDS]],
@@ -221,7 +225,7 @@ def main() -> None:
     for kind, rows in kinds.items():
         for what, over in (("median", np.median), ("worst", np.max)):
             print(f"| {what} | {kind} | {_cells(over(np.array(rows), axis=0))} |")
-    places = found.chosen(args.points, by=args.by)
+    places = found.chosen(points, by=args.by)
     some = next(iter(found.known.values()))
     print("\nof all logs:")
     for place in places:

@@ -2,14 +2,16 @@
 
     python benchmarks/search/real_searches.py --data DIR --cache DIR --out ROWS.csv [--set NAME …]
         [--strategy NAME …] [--seeds 1 2 3] [--seconds 240] [--marks 30 60 120 240]
+        [--space gru4rec_xe_shared] [--fixed K=V …]
 
-Where simulate.py answers from tables, this trains: GRU4Rec in the space of the tables, on their
-parts of real logs (curve_table.py), with the same search code and the ways of simulate.py. A search
-ends after so many seconds of the processor in training and ranking (one thread, so a machine
-that does other work changes little). Whenever a trial becomes the best by valid, its model is also
-judged on test, which the search never sees and no second counts: what a search is worth after so
-many seconds is the test value of what it then thought best. Rows that are there already are not
-made again. The table: means over seeds and their spread, after each of --marks.
+Where simulate.py answers from tables, this trains: in a space of the tables, on their parts of real
+logs (curve_table.py), with the same search code and the ways of simulate.py; ``--fixed`` without a
+word leaves the space as it is, all of its epochs with it. A search ends after so many seconds of
+the processor in training and ranking (one thread, so a machine that does other work changes
+little). Whenever a trial becomes the best by valid, its model is also judged on test, which the
+search never sees and no second counts: what a search is worth after so many seconds is the test
+value of what it then thought best. Rows that are there already are not made again. The table: means
+over seeds and their spread, after each of --marks.
 """
 
 from __future__ import annotations
@@ -40,7 +42,6 @@ from paropt.search.strategy.sampling import derived_seed
 from paropt.training.evaluation.ranking.judging import evaluate
 from paropt.training.fitting.fit import Fit
 
-SPACE = "gru4rec_xe_shared"
 WAYS = ["tpe + asha, cost aside", "tpe + asha, per second", "portfolio"]
 COLUMNS = ("set", "strategy", "seed", "spent", "worth", "test", "trials", "epochs")
 Row = dict[str, Any]
@@ -148,13 +149,16 @@ def main() -> None:
     parser.add_argument("--strategy", choices=[*STRATEGIES], nargs="*", default=WAYS)
     parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3])
     parser.add_argument("--seconds", type=float, default=240)
+    parser.add_argument("--space", choices=[*FIXED], default="gru4rec_xe_shared")
+    parser.add_argument("--fixed", nargs="*", help="else as the tables have it")
     parser.add_argument("--marks", type=float, nargs="*", default=[30, 60, 120, 240])
     args = parser.parse_args()
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     kept = Rows(args.out, COLUMNS)
-    space = read_space(find_space(SPACE) or SPACE, list(FIXED[SPACE]))
+    fixed = FIXED[args.space] if args.fixed is None else args.fixed
+    space = read_space(find_space(args.space) or args.space, list(fixed))
     for seed in args.seeds:
         for name in args.set:
             for way in args.strategy:
@@ -164,7 +168,7 @@ def main() -> None:
                 chosen = STRATEGIES[way]
                 points = space if chosen.start == "space" else started(space, ())
                 if chosen.start in UNSEEN:
-                    points = starting(space, chosen.start, SPACE, name)
+                    points = starting(space, chosen.start, args.space, name)
                 world = World(dataset(args.data, name, args.cache), seed)
                 rows = [{**key, **row} for row in search(world, points, chosen, args.seconds)]
                 kept.add(rows)

@@ -11,6 +11,14 @@ from paropt.cli._study import DataVerb, data_option, directory_of, say, tensorbo
 from paropt.cli._training import DIRECTORY, judging_options, progress, show
 
 
+class _Whole(click.Option):
+    """An option that counts how often it is said, and is one word in the environment."""
+
+    def value_from_envvar(self, ctx: click.Context) -> Any | None:
+        said = self.resolve_envvar_value(ctx)
+        return None if said is None else (said,)
+
+
 def _once(ctx: click.Context, option: click.Parameter, said: tuple[str, ...]) -> str | None:
     """Of two the last would do, and a paramfile before it be lost without a word."""
     if len(said) > 1:
@@ -23,6 +31,7 @@ def _once(ctx: click.Context, option: click.Parameter, said: tuple[str, ...]) ->
 @click.command(cls=DataVerb)
 @click.option(
     "--params",
+    cls=_Whole,
     multiple=True,
     callback=_once,
     metavar="FILE|NAME|K=V,…",

@@ -119,7 +119,8 @@ def read_log(recipe: Recipe, funnel: Funnel, note: Note) -> Log:
             if not recipe.is_split:
                 note(
                     f"warning: the order {schema.order_column!r} begins anew {times - 1:,} times,"
-                    " as one that counts a file's rows, or a day's: rows are taken as they stand"
+                    " as one that counts the rows of a file, a day or a user: rows are taken as"
+                    " they stand"
                 )
     elif schema.rows_in_order:
         order = rows

@@ -36,11 +36,11 @@ from paropt.data.log.filtering.rows import none_left
 from paropt.data.log.options import Note, Options, Recipe, check_parts, make_recipe
 from paropt.data.log.rules import PART, Rules
 from paropt.data.log.split_files import SplitFiles
-from paropt.data.log.splitting.cleaning import clean
+from paropt.data.log.splitting.cleaning import REPEATS, clean
 from paropt.data.log.splitting.ends import other_end, span, stragglers, tenth
 from paropt.data.log.splitting.long_short import WORDS, cut_parts, divided, split_users
 from paropt.data.log.splitting.oddities import (
-    count_values,
+    ValueCounts,
     lost_values,
     odd_parts,
     odd_sessions,
@@ -150,9 +150,17 @@ def _split(
     for name in list(parts):  # no name holds on to events that a step leaves out
         parts[name] = _before_end(rules, parts.pop(name), funnel)
     kept = {} if rules.keep_repeats else _categories(recipe, log)
-    before = count_values(parts, kept)
-    parts = clean(parts, rules, funnel.count)
-    odd += lost_values(before, count_values(parts, kept), lambda name, code: kept[name][code])
+    before, left = (ValueCounts(kept) for _ in range(2))
+    for events in parts.values():
+        before.add(events)
+
+    def count(step: str, option: str, events: Events) -> None:
+        funnel.count(step, option, events)
+        if step == REPEATS:
+            left.add(events)
+
+    parts = clean(parts, rules, count)
+    odd += lost_values(before, left)
     if rules.protocol == "long-short":
         parts = {_WHOLE: cut_parts(parts[_WHOLE], rules, funnel.count)}
     if emptied := funnel.emptied_by():
@@ -164,7 +172,7 @@ def _split(
         splits = split_events(parts.pop(_WHOLE), rules, recipe.has_times)
     else:
         splits = complete_splits(parts, rules, recipe.has_times)
-        odd += odd_parts(splits, rules, recipe.has_times)
+        odd += odd_parts(splits, set(np.unique(log.part).tolist()), rules, recipe.has_times)
     whole = rules.protocol == "leave-one-out" and log.part is None  # test has all of a sequence
     for name in ("test",) if whole else ("train_full", "test"):
         funnel.count("split", deciding(rules, recipe.is_split, recipe.has_times), splits[name])

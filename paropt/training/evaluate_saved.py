@@ -80,7 +80,7 @@ def evaluate_saved(
                 "--cold-items is for the model's own data"
             )
         note(foreign(saved, dataset, directory))
-        if seen := seen_by_then(saved.meta, directory, events.times, events.targets):
+        if seen := seen_by_then(saved.meta, directory, events, dataset.has_times):
             note(f"warning: {seen}")
     elif cold_items and (other := _made_anew(saved, dataset)):
         raise DataError(
@@ -93,7 +93,7 @@ def evaluate_saved(
     protocol = _protocol_of(saved, dataset).asked(filter_seen, ties)
     protocol = replace(protocol, candidates=candidates)
     note(f"judged with {protocol.words()}")
-    if caution := protocol.caution(events):
+    if caution := protocol.caution(events, saved.n_items):
         note(f"warning: {caution}")
     floor: dict[str, dict[str, float]] | None = None
     judged = View(view.name, dataset, dataset.split(trained), view.test)
@@ -174,7 +174,7 @@ def evaluate_files(
     for path in files:
         began = time.perf_counter()
         events = _file_events(path, saved, directory, options, last, note)
-        if caution := protocol.caution(events):
+        if caution := protocol.caution(events, saved.n_items):
             note(f"warning: {caution}")
         found = _judged(saved, events, at, also, objective, protocol)
         _check_known(found, directory, str(path))
@@ -213,11 +213,8 @@ def _file_events(
         targets = np.zeros(len(events.items), bool)
         targets[events.offsets[1:][np.diff(events.offsets) > 0] - 1] = True
         events = replace(events, targets=targets)
-    if asked.timed:
-        judged = events.targets.copy()
-        judged[events.offsets[:-1][np.diff(events.offsets) > 0]] = False  # what comes first
-        if seen := seen_by_then(saved.meta, directory, events.times, judged):
-            note(f"warning: {seen}")
+    if seen := seen_by_then(saved.meta, directory, events, asked.timed):
+        note(f"warning: {seen}")
     return events
 
 

@@ -173,22 +173,23 @@ def _note_rules(
     protocol: EvaluationProtocol, request: TrainRequest, view: View, note: Callable[[str], None]
 ) -> None:
     note(f"judged with {protocol.words()}{_why(request.filter_seen, view.dataset)}")
-    if caution := protocol.caution(view.test):
+    if caution := protocol.caution(view.test, view.n_items):
         note(f"warning: {caution}")
 
 
 def _note_beginning(
     fit: Fit, request: TrainRequest, provenance: Mapping[str, Any], note: Callable[[str], None]
 ) -> None:
-    read = fit.view.dataset.digests(fit.model.needs(fit.params).items)
+    view = fit.view
+    read = view.dataset.digests(fit.model.needs(fit.params).items)
     if other := made_anew(provenance.get("added", {}), read):
         note(f"warning: {other!r} was made anew since the paramfile's trial: numbers will differ")
     if request.begin is not None and fit.carried is not None:
         note(f"it begins with {request.begin}: {fit.carried.words()}")
         meta = read_header(request.begin).meta
-        if request.split == "search" and has_seen_valid(meta, fit.view.fingerprint):
+        if request.split == "search" and has_seen_valid(meta, view.fingerprint):
             note("that model was trained on valid, too: what it has there says nothing of others")
-        elif seen := seen_by_then(meta, request.begin, fit.view.test.times, fit.view.test.targets):
+        elif seen := seen_by_then(meta, request.begin, view.test, view.dataset.has_times):
             note(f"warning: {seen}")
     elif begun := provenance.get("begun_from"):
         options = "--from and --keep-optimiser do" if "optimiser" in begun else "--from does"

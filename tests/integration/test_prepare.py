@@ -92,7 +92,7 @@ def test_a_form_of_times_that_overlooks_am_and_pm_is_refused(tmp_path: Path) -> 
     rows = [f"{s},{item},{s % 28 + 1:02}/11/2023 03:10 PM" for s, item, _ in ROWS]
     log.write_text("\n".join(["SessionId,ItemId,Time", *rows]) + "\n")
     wrong, right = "%d/%m/%Y %H:%M %p", "%d/%m/%Y %I:%M %p"
-    with pytest.raises(DataError, match=r"--time-format .*%p \(AM or PM\) counts only with %I"):
+    with pytest.raises(DataError, match=r"without its AM or PM .*%p counts only with %I"):
         prepare([log], tmp_path / "out", options=Options(time_format=wrong))
     assert not (tmp_path / "out").exists()
     dataset = prepare([log], tmp_path / "out", options=Options(time_format=right))

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from paropt.data.log.formats import Schema
+from paropt.data.log.values.ids import names_nobody
 from paropt.data.log.values.times import parse_moment
 from paropt.data.reading.read import Layout, on_disk
 from paropt.errors import DataError
@@ -251,7 +252,7 @@ class _Finder:
         of: dict[str, set[str]] = {}
         pairs = zip(self.sample.get(session, ()), self.sample.get(users[0], ()), strict=False)
         for one, user in pairs:
-            if user.strip():  # who logs in meanwhile is no second user
+            if not names_nobody(user):  # who logs in meanwhile is no second user
                 of.setdefault(one, set()).add(user)
         shared = [one for one, its in of.items() if len(its) > 1]
         if 2 * len(shared) <= len(of):

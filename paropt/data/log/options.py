@@ -281,7 +281,7 @@ def _rules(format: Format, options: Options, is_split: bool) -> Rules:
 
 def _check(recipe: Recipe) -> None:
     schema, rules, options = recipe.schema, recipe.rules, recipe.options
-    check_time_format(schema.time_format)
+    check_time_format(options.time_format)
     if schema.time_key is None and schema.order_column is None and not schema.rows_in_order:
         raise DataError(
             "a log needs times (--time-key) or an order (--order-column, --rows-in-order)"

@@ -20,7 +20,7 @@ from paropt.data.log.guessing import guess_columns, guess_when
 from paropt.data.log.options import Options, check_kind
 from paropt.data.log.rules import DAY_MS
 from paropt.data.log.values.ids import encode_ids
-from paropt.data.log.values.times import check_time_format, odd_span, to_milliseconds, to_order
+from paropt.data.log.values.times import odd_span, to_milliseconds, to_order
 from paropt.data.reading.arrow import as_text
 from paropt.data.reading.read import (
     Layout,
@@ -228,7 +228,6 @@ def _looking(layout: Layout, told: Options, notes: list[str]) -> Options:
 def _schema(layout: Layout, told: Options, log: Mapping[str, Any]) -> Schema:
     usual, offset = Schema(), log.get("time_offset")
     same_time = told.time_key is not None and told.time_key == log.get("time_key")
-    check_time_format(told.time_format)
     return Schema(
         session_key=told.session_key or usual.session_key,
         item_key=told.item_key or usual.item_key,

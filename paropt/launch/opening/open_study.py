@@ -180,7 +180,7 @@ def _create(
         budgets = replace(budgets, trials=DEFAULT_TRIALS)
     study = Study.create(storage.url, definition, budgets, space=space)
     note(f"judged by {goal_words(study.definition.objective)} on valid, {protocol.words()}{why}")
-    if caution := protocol.caution(dataset.split("valid")):
+    if caution := protocol.caution(dataset.split("valid"), dataset.n_items("train")):
         note(f"warning: {caution}")
     _remark_on_pruning(study.definition, note)
     return OpenedStudy(storage, study, dataset.path, known)

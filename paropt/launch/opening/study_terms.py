@@ -8,7 +8,7 @@ import platform
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from paropt.errors import ParamError
+from paropt.errors import StudyError
 from paropt.launch.data.data_source import (
     Note,
     url_of,
@@ -44,19 +44,18 @@ def beginning(request: LaunchRequest, dataset: Dataset, note: Note) -> dict[str,
     """What a study says of the model that its trials begin with.
 
     Raises:
-        ParamError: the model has seen the very sessions that trials are judged on.
+        StudyError: the model has seen the very sessions that trials are judged on.
     """
     if request.begin is None:
         return {}
     meta = read_header(request.begin).meta
     if has_seen_valid(meta, dataset.fingerprint):
-        raise ParamError(
+        raise StudyError(
             f"--from {request.begin} was trained on all of these data but the test, valid among "
             "it, on which trials are judged; begin with one that was trained with --split search, "
             "or give newer data"
         )
-    valid = dataset.split("valid")
-    if seen := seen_by_then(meta, request.begin, valid.times, valid.targets):
+    if seen := seen_by_then(meta, request.begin, dataset.split("valid"), dataset.has_times):
         note(f"warning: {seen}")
     return description(request.begin, str(meta["model"]), request.keep_optimiser)
 

@@ -63,10 +63,10 @@ class EvaluationProtocol:
             self.filter_seen if filter_seen is None else filter_seen, ties or self.ties
         )
 
-    def caution(self, events: Histories) -> str:
+    def caution(self, events: Histories, n_items: int) -> str:
         """What to say where targets are in their own history, which is filtered but for them: it
         flatters whoever remembers histories, and nobody who filters them recommends these. ""
-        where none is, or nothing is filtered."""
+        where none is, or nothing is filtered. Items from ``n_items`` on are unknown, not ranked."""
         import numpy as np  # here, as every verb imports this module
 
         if not self.filter_seen:
@@ -76,7 +76,8 @@ class EvaluationProtocol:
         _, first = np.unique(keys, return_index=True)
         again = np.ones(len(keys), bool)
         again[first] = False
-        wanted = events.targets & (np.arange(len(keys)) > events.offsets[:-1][sessions])
+        ranked = events.targets & (events.items < n_items)
+        wanted = ranked & (np.arange(len(keys)) > events.offsets[:-1][sessions])
         n_targets, repeated = int(wanted.sum()), int(np.count_nonzero(again & wanted))
         if not repeated:
             return ""

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -95,15 +95,27 @@ def made_anew(told: Mapping[str, str], here: Mapping[str, str]) -> str:
     return next((name for name, digest in told.items() if here.get(name, digest) != digest), "")
 
 
-def seen_by_then(
-    meta: Mapping[str, Any], directory: Path, times: NDArray[np.int64], targets: NDArray[np.bool_]
-) -> str:
+class Timed(Protocol):
+    """What is read of a split: times and targets [events], and where sessions begin."""
+
+    @property
+    def times(self) -> NDArray[np.int64]: ...
+    @property
+    def targets(self) -> NDArray[np.bool_]: ...
+    @property
+    def offsets(self) -> NDArray[np.int64]: ...
+
+
+def seen_by_then(meta: Mapping[str, Any], directory: Path, events: Timed, timed: bool) -> str:
     """What to say where targets are no later than the last event that the model with this
-    ``model.json`` was trained on; "" where none is, or nothing is known of it."""
+    ``model.json`` was trained on; "" where none is, nothing is known of it, or times are no times
+    but an order (``timed``)."""
     last = meta.get("last_event")
-    if last is None or not len(times):
+    if last is None or not timed:
         return ""
-    early, n_targets = int(np.count_nonzero(times[targets] <= last)), int(targets.sum())
+    targets = events.targets.copy()
+    targets[events.offsets[:-1][np.diff(events.offsets) > 0]] = False  # nothing comes before it
+    early, n_targets = int(np.count_nonzero(events.times[targets] <= last)), int(targets.sum())
     if not early:
         return ""
     return (

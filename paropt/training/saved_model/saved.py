@@ -206,8 +206,9 @@ def _last_event(fit: Fit) -> dict[str, int]:
     dataset, times = fit.view.dataset, fit.view.train.times
     if not dataset.has_times or dataset.protocol != "time" or not len(times):
         return {}
+    last = int(times.max())
     before = fit.beginning.earlier.last_event if fit.beginning else None
-    return {"last_event": max(int(times.max()), before or 0)}
+    return {"last_event": last if before is None else max(last, before)}
 
 
 def _begun_from(fit: Fit) -> dict[str, Any]:

@@ -89,6 +89,9 @@ def test_what_a_model_was_trained_on_is_no_test_by_another_way(
     assert seen in paropt("evaluate", tmp_path / "next", "--test", log).stderr
     meta = json.loads((tmp_path / "next" / "model.json").read_text())
     assert meta["last_event"] == int(train.max())
+    # running numbers are no times
+    prepare([log], tmp_path / "order", options=Options(rows_in_order=True))
+    assert seen not in paropt("evaluate", directory, "--data", tmp_path / "order").stderr
 
 
 def test_bare_test_files_are_judged_as_they_are(

@@ -217,11 +217,16 @@ def test_usage_errors(option: str, value: str, message: str, paropt: Paropt, sho
     assert message in done.stderr
 
 
-def test_parameters_are_said_once(paropt: Paropt, shop: Path) -> None:
+def test_parameters_are_said_once(
+    paropt: Paropt, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And may be many: 280 letters are no name of a file."""
     words = ["train", "--data", shop, "--params", "model=markov"]
     twice = paropt(*words, "--params", "steps=2", ok=False)
     assert twice.exit_code == 2 and "say it once" in twice.stderr
+    (tmp_path / "a b.json").write_text('{"model": "markov", "params": {"steps": 2}}')
+    monkeypatch.setenv("PAROPT_TRAIN_PARAMS", str(tmp_path / "a b.json"))
+    assert json.loads(paropt("train", "--data", shop, "--json").stdout)["params"]["steps"] == 2
     long = ",".join(f"no_such_parameter_{k}=1" for k in range(14))
     assert len(long) > 280
     assert "no_such_parameter_0" in str(

@@ -268,6 +268,8 @@ def test_dates_that_letters_do_not_order_are_refused(tmp_path: Path, where: str)
          "c > '2023-09-12T09:00'", ["2023-09-12 09:30"]),
         # no year that a timestamp has
         (["9999-12-31", "2022-11-30", "NULL"], "c >= '2023-01-01'", ["9999-12-31"]),
+        # of some only the year is known
+        (["1991", "2003-05-01", "2004"], "c >= '2003-01-01'", ["2003-05-01", "2004"]),
     ],
 )  # fmt: skip
 def test_dates_by_iso_8601_are_put_in_order_as_what_they_are(

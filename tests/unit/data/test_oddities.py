@@ -73,6 +73,22 @@ def test_ids_that_are_given_anew_in_each_file(tmp_path: Path) -> None:
     )
 
 
+def test_what_is_the_same_by_chance_is_no_leak(tmp_path: Path) -> None:
+    """Sessions numbered anew, by position: one event in thirty is where training has it."""
+    header = "SessionId,ItemId,pos"
+    train = [(s, (s + k) % 5, k) for s in range(80) for k in range(3)]
+    test = [(s, 5 + (s + k) % 5 if (s, k) != (3, 1) else 4, k) for s in range(10) for k in range(3)]
+    given = {
+        "train_full": write(tmp_path / "a.csv", train, header),
+        "test": write(tmp_path / "b.csv", test, header),
+    }
+    (said,) = warned(tmp_path, given=given, order_column="pos")
+    assert said == (
+        "10 of 10 sessions of test are in train_full, too, with 1 of their 30 events; where ids are"
+        " given anew in each file, make them differ"
+    )
+
+
 def test_a_test_that_is_earlier_than_training(tmp_path: Path) -> None:
     given = {
         "train_full": write(tmp_path / "late.csv", sessions(80, first=20)),
@@ -128,6 +144,24 @@ def test_sessions_that_run_on_through_the_test(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        ({}, "--session-gap 30m cuts them"),
+        ({"session_gap_ms": 20 * DAY * 1000}, "a shorter --session-gap cuts them"),
+        ({"rows_in_order": True, "test_fraction": 0.5}, "say --protocol leave-one-out"),
+    ],
+)
+def test_the_remedy_for_sessions_that_run_on_is_one(
+    tmp_path: Path, options: dict[str, Any], remedy: str
+) -> None:
+    rows = [(s % 10, item, at) for s, item, at in sessions(100)]
+    rows += [*sessions(6, first=84), *sessions(6, first=94)]
+    log = write(tmp_path / "log.csv", sorted(rows, key=lambda row: row[2]))
+    (said,) = warned(tmp_path, log, **options)
+    assert said.endswith(f"are used again, {remedy}")
+
+
 def test_one_session_that_stands_for_none(tmp_path: Path) -> None:
     guests = [(0 if s % 5 == 0 else s, item, at) for s, item, at in sessions(100)]
     said = warned(tmp_path, write(tmp_path / "log.csv", guests))
@@ -136,6 +170,9 @@ def test_one_session_that_stands_for_none(tmp_path: Path) -> None:
         " it out"
     )
     assert warned(tmp_path, tmp_path / "log.csv", drop_ids=("0",)) == []
+    # a part that a gap cut is called by its own id and a number, which no row has
+    gap = warned(tmp_path, tmp_path / "log.csv", session_gap_ms=20 * DAY * 1000)
+    assert "if it stands for no session, --drop-id 0 leaves" in gap[0]
 
 
 def test_rows_that_are_there_twice(tmp_path: Path) -> None:
@@ -166,6 +203,30 @@ def test_a_word_that_goes_with_the_repeats(tmp_path: Path) -> None:
         " item, whatever it is; --keep-repeats keeps all"
     )
     assert warned(tmp_path, log, keep_columns=("kind",), keep_repeats=True) == []
+    # what goes as its items are rare is none of it
+    rare = [(s, f"{item}-{s}-{at}", at, "rare") for s, item, at in sessions(100)]
+    rare += [(s, item, at + 5, "view") for s, item, at in sessions(100)]
+    log = write(tmp_path / "rare.csv", rare, "SessionId,ItemId,Time,kind")
+    assert not [line for line in warned(tmp_path, log, keep_columns=("kind",)) if "left" in line]
+
+
+@pytest.mark.parametrize("nobody", ["", "-", "null"])
+def test_who_logs_in_meanwhile_makes_no_session_of_several(tmp_path: Path, nobody: str) -> None:
+    rows = [(s, item, at, f"u{s}" if at % 120 else nobody) for s, item, at in sessions(100)]
+    log = write(tmp_path / "log.csv", rows, "session,item,time,user")
+    said: list[str] = []
+    prepare([log], tmp_path / "out", None, Options(user_key="user"), note=said.append)
+    assert not [line for line in said if "several" in line]
+
+
+def test_times_before_1970_are_times(tmp_path: Path) -> None:
+    early = [(s, item, at - 2_200_000_000) for s, item, at in sessions(100)]
+    made = [
+        prepare([write(tmp_path / f"{n}.csv", rows)], tmp_path / f"o{n}")
+        for n, rows in enumerate((sessions(100), early))
+    ]
+    sizes = [[len(d.split(name).offsets) - 1 for name in SPLITS] for d in made]
+    assert sizes[0] == sizes[1] == [90, 10, 80, 10]
 
 
 def test_days_are_counted_to_the_end_of_the_last_one(tmp_path: Path) -> None:

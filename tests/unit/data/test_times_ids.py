@@ -117,22 +117,29 @@ def test_a_named_format_is_used_for_numbers_too(place: Place) -> None:
         to_milliseconds(pa.chunked_array([pa.array([2014])]), "t", place, "%d/%m/%Y")
 
 
-@pytest.mark.parametrize(
-    ("time_format", "what"),
-    [
-        ("%d/%m/%Y %H:%M %p", r"%p \(AM or PM\) counts only with %I; write %I"),
-        ("%d/%m/%Y %H:%I %p", r"%p \(AM or PM\) counts only with %I; write %I"),
-        ("%d/%m/%Y %p", r"%p \(AM or PM\) counts only with %I; write %I"),
-        ("%d/%m/%Y %I:%M", r"%I, an hour up to 12, needs %p beside it; write %H"),
-    ],
-)
-def test_an_hour_is_of_twelve_with_am_or_pm_or_of_24(time_format: str, what: str) -> None:
+def test_an_hour_up_to_twelve_needs_its_half_of_the_day() -> None:
+    form, what = "%d/%m/%Y %I:%M", "%I, an hour up to 12, needs %p beside it; write %H"
+    with pytest.raises(DataError, match=f"--time-format '{form}': {what}"):
+        check_time_format(form)
+
+
+@pytest.mark.parametrize("hour", ["03:10 PM", "12:10 am", "12:10 AM"])
+def test_a_half_of_the_day_that_would_be_overlooked_is_refused(hour: str, place: Place) -> None:
     """strptime looks at %p with %I only: 03:10 PM by %H:%M %p would be 03:10."""
-    with pytest.raises(DataError, match=f"--time-format '{time_format}': {what}"):
-        check_time_format(time_format)
+    column = pa.chunked_array([["01/04/2014 13:10 PM", f"02/04/2014 {hour}"]])
+    with pytest.raises(DataError, match=r"would be read without its AM or PM.*%p counts only"):
+        to_milliseconds(column, "when", place, "%d/%m/%Y %H:%M %p")
 
 
-@pytest.mark.parametrize("form", ["%d/%m/%Y %I:%M %p", "%d/%m/%Y %H:%M", "%d %%p %%I", "ms", None])
+def test_hours_to_23_may_have_am_and_pm_beside(place: Place) -> None:
+    column = pa.chunked_array([["01/04/2014 13:10 PM", "01/04/2014 09:10 AM"]])
+    found = to_milliseconds(column, "when", place, "%d/%m/%Y %H:%M %p")
+    assert (found - 1_396_310_400_000).tolist() == [(13 * 60 + 10) * 60_000, (9 * 60 + 10) * 60_000]
+
+
+@pytest.mark.parametrize(
+    "form", ["%d/%m/%Y %I:%M %p", "%d/%m/%Y %H:%M %p", "%d %%p %%I", "ms", None]
+)
 def test_other_forms_of_times_are_let_through(form: str | None) -> None:
     check_time_format(form)
 

@@ -46,6 +46,13 @@ class Sessions:
 def test_targets_in_their_own_history_are_counted(
     words: tuple[str, ...], last: bool, told: str
 ) -> None:
-    said = EvaluationProtocol(filter_seen=True).caution(Sessions(words, last))
+    said = EvaluationProtocol(filter_seen=True).caution(Sessions(words, last), 9)
     assert said.startswith(told) and bool(said) == bool(told)
-    assert EvaluationProtocol(filter_seen=False).caution(Sessions(words, last)) == ""
+    assert EvaluationProtocol(filter_seen=False).caution(Sessions(words, last), 9) == ""
+
+
+def test_targets_that_are_not_ranked_are_none_of_them() -> None:
+    """Items from the third on are unknown, and may be one or several."""
+    protocol, asked = EvaluationProtocol(filter_seen=True), Sessions(("acc", "aba", "cac"))
+    assert protocol.caution(asked, 2).startswith("1 of 3 targets are")
+    assert protocol.caution(asked, 3).startswith("3 of 6 targets are")

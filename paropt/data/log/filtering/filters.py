@@ -35,6 +35,7 @@ _A_NUMBER = "number, and --where compares it with one"
 _TEXT_WITH_NUMBERS = "holds numbers, and --where compares it with a text; write it unquoted"
 # dates whose letters are in the order of time, and dates whose letters are not
 _ISO = r"^\s*\d{4}-\d\d(-\d\d([T ].*)?)?\s*$"
+_ISO_OR_YEAR = rf"{_ISO}|^\s*\d{{4}}\s*$"  # of some films only the year is known
 _DAY_FIRST = r"\s*\d{1,2}[/.-]\d{1,2}[/.-]\d{4}\b"
 _WHOLE = re.compile(r"\s*\+?(-?)0*(\d+)(?:\.0*)?\s*")
 
@@ -234,12 +235,13 @@ class _Compared:
     def ordered(self, text: str) -> tuple[pa.ChunkedArray, Any]:
         """Texts that come before or after another letter by letter, unless that would order
         numbers or dates otherwise than they are: ``'10' < '5'``, ``'9/12/2023' > '2024-01-01'``.
+        A condition that a model's log was read by (``settled``) is not refused.
         """
         texts, said = self.texts(), self.said()
         values, place = texts.filter(pa.array(said)), self.place.of(said)
         if all_numbers(values) and not self.settled:  # of article numbers, a few may be numbers
             raise self.place.refuse(self.name, _TEXT_WITH_NUMBERS)
-        if re.match(_DAY_FIRST, text):
+        if re.match(_DAY_FIRST, text) and not self.settled:
             raise self.place.refuse(
                 self.name,
                 f"is compared letter by letter, and --where compares it with {text!r}, of which the"
@@ -247,8 +249,10 @@ class _Compared:
             )
         if not re.match(_ISO, text):
             return texts, text
-        other = pc.invert(pc.match_substring_regex(values, _ISO))
+        other = pc.invert(pc.match_substring_regex(values, _ISO_OR_YEAR))
         if pc.any(other).as_py():
+            if self.settled:
+                return texts, text
             row = pc.index(other, True).as_py()
             raise place.fail(
                 row,

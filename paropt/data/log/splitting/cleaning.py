@@ -10,6 +10,7 @@ from paropt.data.events import Events, Ints
 from paropt.data.log.command import option_text
 from paropt.data.log.rules import Rules
 
+REPEATS = "repeats"  # the name of that step
 Count = Callable[[str, str, Events], None]
 
 
@@ -42,7 +43,7 @@ def clean(
         return events.take(np.asarray(frequent[events.item], bool))
 
     if not rules.keep_repeats:
-        step(_drop_repeats, "repeats", option_text("keep_repeats", True))
+        step(_drop_repeats, REPEATS, option_text("keep_repeats", True))
     short = option_text("min_session", rules.min_session)
     rare = option_text("min_support", rules.min_support)
     step(lambda events: drop_short(events, rules.min_session), "session length", short)

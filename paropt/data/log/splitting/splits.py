@@ -57,7 +57,7 @@ def test_begins(events: Events, rules: Rules, has_times: bool) -> int:
 
 def _end(events: Events) -> int:
     """When events end: with the last one; where times are days, with its day."""
-    last = int(events.time.max(initial=0))
+    last = int(events.time.max()) if len(events) else 0
     return last + DAY_MS if np.all(events.time % DAY_MS == 0) else last
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -59,6 +61,11 @@ def encode_ids(
 def names_no_value(texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     """Which texts are words that programs write for "no value" [n] bool."""
     return pc.match_substring_regex(texts, _NO_VALUE)
+
+
+def names_nobody(text: str) -> bool:
+    """Whether a text is blank, or such a word."""
+    return not text.strip() or re.match(_NO_VALUE, text.strip()) is not None
 
 
 def twins(vocabulary: pa.Array) -> list[str]:

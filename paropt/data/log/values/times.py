@@ -68,19 +68,17 @@ def parse_duration(text: str) -> int:
 
 
 def check_time_format(time_format: str | None) -> None:
-    """Refuse a strptime format of which strptime would overlook a part: ``%p`` beside ``%H``.
+    """Refuse a strptime format with an hour up to 12 that doesn't say of which half of the day.
 
     Raises:
         DataError: 03:10 PM would be read as 03:10.
     """
     said = set(re.findall(r"%(.)", time_format or ""))
-    of_twelve = said & {"p", "I", "H"}
-    if of_twelve in (set(), {"H"}, {"p", "I"}):
-        return
-    what = "%I, an hour up to 12, needs %p beside it; write %H if hours go up to 24"
-    if "p" in said:
-        what = "%p (AM or PM) counts only with %I; write %I, an hour up to 12, and no %H"
-    raise DataError(f"--time-format {time_format!r}: {what}")
+    if "I" in said and "p" not in said:
+        raise DataError(
+            f"--time-format {time_format!r}: %I, an hour up to 12, needs %p beside it; write %H if"
+            " hours go up to 24"
+        )
 
 
 def parse_moment(text: str) -> int:
@@ -454,8 +452,29 @@ def _strptime(column: pa.ChunkedArray, name: str, place: Place, time_format: str
         text = column[row].as_py()
         what = _nothing(text, "time") or f"{text!r} is no time of the form {time_format!r}"
         raise place.fail(row, name, what)
+    if (other := _other_half(column, codes, stamps, time_format)) is not None:
+        raise place.fail(
+            other,
+            name,
+            f"{column[other].as_py()!r} would be read without its AM or PM by {time_format!r}, as"
+            " %p counts only with %I; write %I, an hour up to 12, in place of %H",
+        )
     per_text: Ints = stamps.astype(np.int64)
     return per_text[codes]
+
+
+def _other_half(
+    column: pa.ChunkedArray, codes: Ints, stamps: NDArray[np.datetime64], time_format: str
+) -> int | None:
+    """The first row whose hour is in the other half of the day than its AM or PM says; strptime
+    overlooks that beside ``%H``, which is right where hours go up to 23."""
+    said = set(re.findall(r"%(.)", time_format))
+    if not {"H", "p"} <= said:
+        return None
+    afternoon = (stamps - stamps.astype("datetime64[D]")) >= np.timedelta64(12, "h")
+    after_noon = pc.match_substring_regex(column, r"(?i)p\.?m")
+    wrong = np.asarray(after_noon, bool) != afternoon[codes]
+    return int(np.argmax(wrong)) if wrong.any() else None
 
 
 def _parsed(column: pa.ChunkedArray, time_format: str) -> tuple[Ints, NDArray[np.datetime64]]:
