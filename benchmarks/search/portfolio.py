@@ -41,6 +41,11 @@ CURVES = Path(__file__).parent / "curves"
 MRR = Objective("mrr@20")
 # by model, logs that points were published for, by a word of where these say they are from
 TRANSFORMERS = {"ml1m": "MovieLens", "ml100k": "MovieLens", "beauty": "Beauty"}
+SESSION_REC = {
+    "retailrocket": "RetailRocket",
+    "yoochoose_100k": "RSC15",
+    "yoochoose1_64": "RSC15",
+}
 PUBLISHED = {
     "gru4rec": {
         "retailrocket": "RetailRocket",
@@ -49,6 +54,9 @@ PUBLISHED = {
     },
     "sasrec": TRANSFORMERS,
     "hstu": TRANSFORMERS,
+    "session_knn": SESSION_REC,
+    "markov": SESSION_REC,
+    "linear": SESSION_REC,
 }
 # logs of one shop or site, by its name: where one is left out, so is the other
 SITES = {

@@ -328,8 +328,9 @@ def _sequences(model: str, facts: DataFacts) -> Source:
         return _inside(source)
     if facts.events >= MANY_EVENTS:
         source["fixed"][EPOCHS] = MANY_EVENTS_EPOCHS
+    source = _inside(source)  # a point that the data rule out can't begin with what they know
     _search_items(source, facts)
-    return _inside(source)
+    return source
 
 
 def _search_items(source: Source, facts: DataFacts) -> None:
