@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import unicodedata
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ BASELINES = {"cooccurrence": "co-occurrence"}
 LONGEST = 512  # characters that Optuna's table has room for
 # line breaks and other controls; what no file can hold; what turns the direction of a line
 _FORBIDDEN = ("Cc", "Cs", "Zl", "Zp")
+_OF_FINAL_TEST = re.compile(r"\.final-\d+\.(valid|test)$")
 _TURNING = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
@@ -31,8 +33,15 @@ def check_name(name: str) -> None:
         raise ParoptError(f"{name!r} holds a character that cannot be shown; take it out")
     if name != name.strip():
         raise ParoptError(f"{name!r} begins or ends with a blank; take it away")
+    if _OF_FINAL_TEST.search(name):
+        raise ParoptError(f"{name!r} is what a final test calls its trainings; choose another name")
     if name.startswith("-"):
         raise ParoptError(f"{name!r} would be taken for an option; begin it with something else")
+
+
+def of_final_test(study: str) -> bool:
+    """Whether a study's name is one that a final test gave its trainings."""
+    return _OF_FINAL_TEST.search(study) is not None
 
 
 def allowed(name: str) -> bool:

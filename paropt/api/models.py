@@ -240,8 +240,11 @@ def train(
         provenance=provenance,
         note=say,
     )
-    if outcome.split != "search" and "final" not in provenance:
-        from paropt.results.final.looks_here import note_look
+    if outcome.split != "search":
+        from paropt.results.final.looks_here import known_to_a_final_test, note_look
 
-        say(note_look(outcome))
+        if not known_to_a_final_test(
+            provenance, outcome.fingerprint, outcome.split, outcome.seed, request.epochs
+        ):
+            say(note_look(outcome))
     return outcome

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from paropt.api.data import say
-from paropt.errors import ParoptError, did_you_mean
+from paropt.errors import ParoptError
 
 if TYPE_CHECKING:
     import optuna
@@ -189,8 +189,9 @@ def launch_study(
         devices: ``"auto"``, ``"cpu"`` or ``"0,1"``.
         per_device: slots on each device.
         checkpoint_dir: where checkpoints lie.
-        options: ``trials``, ``timeout`` (seconds), ``metric``, ``seed``, ``sampler``, ``pruner``
-            and whatever else :class:`paropt.launch.opening.launch_request.LaunchRequest` has.
+        options: ``trials``, ``timeout`` (seconds, or a text such as ``"2h"``), ``metric``,
+            ``seed``, ``sampler``, ``pruner`` and whatever else
+            :class:`paropt.launch.opening.launch_request.LaunchRequest` has.
 
     Returns:
         The study as it is then; close it.
@@ -198,16 +199,15 @@ def launch_study(
     Raises:
         ParoptError: as the command's: one sentence on what cannot be done.
     """
+    from paropt.api.options import checked
     from paropt.launch.opening.launch_request import LaunchRequest
     from paropt.launch.opening.open_study import create_or_resume
     from paropt.machine.devices import device_shares
 
-    _check_options(options)
+    options = checked({**options, "study": study})
     shares = device_shares(devices, per_device)
     with _space_file(space, study) as file:
-        asked = LaunchRequest(
-            space=file, data=_data(data), study=study, storage=_storage(storage), **options
-        )
+        asked = LaunchRequest(space=file, data=_data(data), storage=_storage(storage), **options)
         opened = create_or_resume(asked, note=say)
     return _work(opened, shares, checkpoint_dir, floor=True)
 
@@ -255,18 +255,6 @@ def _storage(given: str | None) -> str | None:
     import os
 
     return given or os.environ.get("PAROPT_STORAGE") or None
-
-
-def _check_options(given: Mapping[str, Any]) -> None:
-    from dataclasses import fields
-
-    from paropt.launch.opening.launch_request import LaunchRequest
-
-    known = [field.name for field in fields(LaunchRequest)]
-    for name in given:
-        if name not in known:
-            hint = did_you_mean(name, known, "docs/python.md says where they are listed")
-            raise ParoptError(f"a study has no option {name!r}; {hint}")
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,10 +93,12 @@ def evaluate(
             note=say,
             **judging,
         )
-        if outcome.split != "search" and not _of_final_test(read_header(directory).meta):
-            from paropt.results.final.looks_here import note_look
+        if outcome.split != "search":
+            from paropt.results.final.looks_here import model_of_a_final_test, note_look
 
-            say(note_look(outcome, [str(other.resolve()) for other in others]))
+            models = [read_header(path).meta for path in (directory, *others)]
+            if not all(model_of_a_final_test(meta, outcome.fingerprint) for meta in models):
+                say(note_look(outcome, [str(other.resolve()) for other in others]))
         show(outcome, as_json)
         return
     del judging["cold_items"]
@@ -111,12 +112,6 @@ def evaluate(
     for file, outcome in zip(files, found, strict=True):
         click.echo(f"\n{file}" if len(files) > 1 else str(file))
         show(outcome, as_json)
-
-
-def _of_final_test(meta: Mapping[str, Any]) -> bool:
-    """Whether a model is one that a final test kept, or was trained by its paramfile: what it
-    reaches on test is known already."""
-    return bool(meta.get("final_test")) or "final" in (meta.get("paramfile") or {})
 
 
 def _check_usage(

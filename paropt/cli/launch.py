@@ -98,7 +98,9 @@ from paropt.cli._study import (
     help="Trials begin with what that model's optimiser had gathered, too (train "
     "--save-optimiser).",
 )
-@click.option("--seed", type=int, show_default="42", help="Of sampling and training.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), show_default="42", help="Of sampling and training."
+)
 @click.option(
     "--sampler",
     type=Choice(),

@@ -7,6 +7,7 @@ import importlib
 import io
 import os
 import sys
+import traceback
 from typing import Any
 
 import click
@@ -121,7 +122,8 @@ def run(argv: list[str] | None = None) -> Any:
         return cli(arguments, prog_name="paropt", standalone_mode=True)
     except ParoptError as error:
         if _verbose(arguments):
-            raise
+            traceback.print_exc()
+            sys.exit(error.exit_code)
         click.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:

@@ -61,7 +61,7 @@ def trial_note(record: Record, objective: Objective) -> str:
     owner = record.owner
     memory = found.get("peak_memory_mib")
     cells: dict[str, Any] = {
-        metric: _rounded(found.get(metric)),
+        metric: _rounded(found.get(metric) if record.value is None else record.value),
         **_stands_on(record, objective),
         **{name: _rounded(found[name]) for name in ("recall@20", "mrr@20") if name in found},
         "equal scores": found.get("tied", ""),

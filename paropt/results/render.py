@@ -18,15 +18,15 @@ from paropt.storage.connect import open_storage
 
 
 def render(source: str, out: Path | None, storage_url: str | None) -> Path:
-    """Write the page of a directory's report or of a study's; returns where. A file that ends in
-    ``.md`` is Markdown, without figures.
+    """Write the page of a report in a directory, else of the study of that name; returns where. A
+    file that ends in ``.md`` is Markdown, without figures.
 
     Raises:
         ParoptError: there is no report, or the page cannot be written.
         StudyError: no such study.
     """
     directory = Path(source)
-    if directory.is_dir():
+    if (directory / files.JSON).is_file():  # a dataset may be called as its study is
         report = files.read(directory)
         out = out or directory / files.PAGE
     else:

@@ -38,7 +38,10 @@ MEANINGS = {
         "a configuration that the space names, tried before the sampler's; in paropt's own spaces "
         "a published one"
     ),
-    "interval": "95% bootstrap interval: what other sessions of the same days would change",
+    "interval": (
+        "what other sessions of the same days would change, at 95%: of a search's trial 1.96"
+        " standard errors of sessions, of a final test by bootstrap"
+    ),
     "left out": (
         "targets whose item training never saw, so that no model can rank it, or before which "
         "there is no item that it saw"

@@ -323,7 +323,13 @@ def _explain(storage: Storage, said: str) -> str:
             "its pool is full: raise its default_pool_size and max_client_conn, 4 per slot)"
         )
     if "could not translate host name" in said:
-        return f"the host {url.host!r} of --storage is not known here; check its name"
+        host = str(url.host).rpartition("@")[2]  # before a second @ is the rest of a password
+        return (
+            f"the host {host!r} of --storage is not known here; check its name, and write an @ in a"
+            " password as %40"
+            if host != url.host
+            else f"the host {host!r} of --storage is not known here; check its name"
+        )
     if "too many clients" in said or "remaining connection slots" in said:
         return f"{name} has no connection left; raise its max_connections (4 per slot are enough)"
     if "refused" in said or "No such file" in said or "timeout expired" in said:

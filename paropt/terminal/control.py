@@ -27,9 +27,12 @@ def steer(name: str, storage_url: str | None, wanted: Wanted) -> str:
         study = Study.load(storage.url, name)
         try:
             create_tables(storage.engine())
-            study.set_state(wanted)
             slots = workers(storage, name, study.definition.heartbeat)
-            found = with_slots(study.summary(), slots)
+            found = study.summary()
+            if wanted != "run" or found["state"] != "run":  # else it would forget why it is over
+                study.set_state(wanted)
+                found = study.summary()
+            found = with_slots(found, slots)
             if wanted == "run" and found["activity"] in ("done", "time is up"):
                 return f"nothing is left to do: {headline(found)}\n{going_on(found)}"
             return _sentence(name, wanted, len(slots), study.definition.heartbeat / 3)
@@ -41,7 +44,7 @@ def _sentence(name: str, wanted: Wanted, slots: int, beat: float) -> str:
     theirs = f"its {slots} slots" if slots > 1 else "its slot" if slots else ""
     if wanted == "run":
         start = f"start slots with {quoted('launch', '--study', name)}"
-        now = f"{theirs} go on" if slots else start
+        now = f"{theirs} go{'es' * (slots == 1)} on" if slots else start
         return f"study {name!r} may run; {now}"
     word = "stopped" if wanted == "stop" else "paused"
     what = "hands back its trial and leaves" if wanted == "stop" else "hands back its trial"

@@ -177,9 +177,11 @@ def going_on(status: Mapping[str, Any]) -> str:
     """How the search goes on: with the trials and the time that are left."""
     launch = command("launch", "--study", status["study"])
     counts, budget, seconds = status["counts"], status["budget"], status["seconds_left"]
-    left = budget - counts["complete"] - counts["pruned"] if budget else None
+    left = max(0, budget - counts["complete"] - counts["pruned"]) if budget else None
     if status.get("over") == "spent":
         return f"{launch} --device-hours H    (goes on, up to H device hours in all)"
+    if status.get("over") == "space":
+        return "every configuration of its space was tried; a larger one is another's"
     if status.get("over") == "stale":
         return f"{launch} --stop-after-stale N    (goes on, until N trials are no better)"
     trials = f"{left} of its {budget} trials left" if left else ""

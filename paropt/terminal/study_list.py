@@ -145,7 +145,7 @@ def activity(status: Mapping[str, Any], slots: Sequence[Mapping[str, Any]]) -> s
         return {"pause": "paused", "stop": "stopped"}[status["state"]]
     if any(not slot["gone"] for slot in slots):
         return "running"
-    if status.get("over") == "stale":
+    if status.get("over") in ("stale", "space"):
         return "done"
     used_up = status["seconds_left"] == 0 or status.get("over") == "spent"
     return "time is up" if used_up else "idle"

@@ -23,7 +23,7 @@ from paropt.training.evaluation.objective import Objective
 from paropt.training.evaluation.protocol import SAMPLED, EvaluationProtocol, Ties
 from paropt.training.evaluation.ranking.judging import Evaluation, evaluate
 from paropt.training.evaluation.sampled import evaluate_sampled
-from paropt.training.metrics import OF_TRAININGS
+from paropt.training.metrics import DEFAULT, OF_TRAININGS
 from paropt.training.recommending.dataset_events import foreign, is_own, split_events
 from paropt.training.recommending.new_sessions import file_events
 from paropt.training.run_result import RunResult, standing
@@ -89,7 +89,7 @@ def evaluate_saved(
         )
     elif (saved.meta["split"], name) == ("full", "search"):
         note(f"{directory} was trained on train_full, which holds the targets of valid: no test")
-    objective = objective_of(metric, [saved.meta["model"]], at)
+    objective = objective_of(metric or _own_metric(saved), [saved.meta["model"]], at)
     protocol = _protocol_of(saved, dataset).asked(filter_seen, ties)
     protocol = replace(protocol, candidates=candidates)
     note(f"judged with {protocol.words()}")
@@ -163,7 +163,7 @@ def evaluate_files(
         torch.set_num_threads(threads)
     saved = load_models([directory, *others], device)
     note_ensemble(len(others), note)
-    objective = objective_of(metric, [saved.meta["model"]], at)
+    objective = objective_of(metric or _own_metric(saved), [saved.meta["model"]], at)
     usual = EvaluationProtocol.of_data(str(saved.meta.get("protocol")))
     stored = EvaluationProtocol.from_json({**usual.to_json(), **saved.meta})
     protocol = stored.asked(filter_seen, ties)
@@ -181,6 +181,12 @@ def evaluate_files(
         seconds = time.perf_counter() - began
         outcomes.append(_outcome(saved, found, protocol, objective, seconds))
     return outcomes
+
+
+def _own_metric(saved: SavedModel) -> str | None:
+    """What it was looked for by, where that is something of its own."""
+    found = saved.meta.get("metric")
+    return None if found in (None, DEFAULT) else str(found)
 
 
 def _made_anew(saved: SavedModel, dataset: Dataset) -> str:

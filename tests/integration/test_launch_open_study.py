@@ -124,6 +124,8 @@ def test_the_metric_decides_what_is_evaluated(wish: Any) -> None:
         ({"fixed": ("loss=bpr-max",)}, ('"cross-entropy"', '"bpr-max"')),
         ({"pruner": {"name": "median"}}, ("median", "asha")),
         ({"space": None, "seed": 9}, ("42", "9")),
+        ({"space": None, "pruner": {"name": "median"}}, ("median", "asha")),
+        ({"space": None, "sampler": {"name": "random"}}, ("tpe", "random")),
         ({"space": None, "metric": "hr@20"}, ("mrr@20", "recall@20")),
         ({"filter_seen": True}, ("history not filtered", "history filtered")),
         ({"space": None, "ties": "median"}, ("standard ties", "median ties")),
@@ -137,6 +139,22 @@ def test_a_study_that_differs_is_refused_with_both_values(
     with pytest.raises(StudyError) as refused:
         launched(wish(study="shop", **changes))
     assert all(value in str(refused.value) for value in both), refused.value
+
+
+def test_what_a_study_keeps_of_itself_is_said(wish: Any, tmp_path: Path) -> None:
+    launched(wish(study="shop", heartbeat=20.0))
+    assert not [line for line in launched(wish(study="shop"))[1] if "begun" in line]
+    kept = "the study has begun with a heartbeat of 20 s, which it keeps"
+    for way in ({}, {"space": None}):
+        definition, said = launched(wish(study="shop", heartbeat=5.0, **way))
+        assert definition.heartbeat == 20 and said.count(kept) == 1
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps({**SPACE, "start": [{"layers": 16}]}))
+    _, said = launched(wish(study="shop", space=other))
+    assert (
+        "the study has begun, and 1 point to start from that the space has now had no say in it"
+        in said
+    )
 
 
 def test_other_semantics_are_refused(wish: Any, monkeypatch: pytest.MonkeyPatch) -> None:

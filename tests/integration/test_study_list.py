@@ -15,6 +15,7 @@ from sqlalchemy import event, text
 
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.plan import Candidate, FinalPlan
+from paropt.search.study.state import StudyEnded
 from paropt.search.study.study import Study
 from paropt.storage import trial_rows
 from paropt.storage.connect import Storage, open_storage
@@ -50,7 +51,8 @@ def storage(database_url: str) -> Iterator[Storage]:
 def study_of(storage: Storage, name: str, budget: int = 3, **options: Any) -> Iterator[Study]:
     options = {"pruner": {"name": "none"}, "heartbeat": 30.0} | options
     timeout = options.pop("timeout", None)
-    definition = StudyDefinition(name, SPACE, "mrr@20", [20], "/data", "abc", **options)
+    space = options.pop("space", SPACE)
+    definition = StudyDefinition(name, space, "mrr@20", [20], "/data", "abc", **options)
     study = Study.create(storage.url, definition, budget=budget, timeout=timeout)
     create_tables(storage.engine())
     try:
@@ -153,6 +155,26 @@ def test_statements_do_not_grow_with_studies(storage: Storage) -> None:
         with study_of(storage, f"shop-{number}") as study:
             trained(study, 0.25).complete()
     assert [statements(read) for read in reads] == before
+
+
+def test_a_space_that_was_tried_is_done(storage: Storage) -> None:
+    one = {
+        "model": "markov",
+        "fixed": {"n_epochs": 1},
+        "search": {"steps": {"type": "int", "low": 1, "high": 2}},
+    }
+    with study_of(storage, "small", budget=9, space=one) as study:
+        for value in (0.2, 0.3):
+            trained(study, value).complete()
+        with pytest.raises(StudyEnded) as ended:
+            study.next_trial({"host": "rome"})
+        assert ended.value.reason == "space"
+        (found,) = listed_studies(storage)[0]
+        assert found["activity"] == "done"
+        told = steer("small", storage.url.render_as_string(False), "run")
+        assert told.endswith(
+            "every configuration of its space was tried; a larger one is another's"
+        )
 
 
 def test_parts_of_final_tests_are_shown_when_asked_for(storage: Storage) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from paropt.errors import StudyError, UsageError
 from paropt.files import readable
@@ -131,6 +131,21 @@ def _ignored(request: LaunchRequest, note: Note) -> None:
         note("the study has begun, so --warm-start changes nothing")
 
 
+def _keeps(
+    request: LaunchRequest,
+    recorded: StudyDefinition,
+    start: Sequence[Mapping[str, Any]],
+    note: Note,
+) -> None:
+    """What else a study that has begun leaves as it is."""
+    if request.heartbeat is not None and request.heartbeat != recorded.heartbeat:
+        note(f"the study has begun with a heartbeat of {recorded.heartbeat:g} s, which it keeps")
+    known = recorded.space.get("start") or ()
+    if more := sum(point not in known for point in start):
+        points = f"{more} point{'s' * (more > 1)} to start from"
+        note(f"the study has begun, and {points} that the space has now had no say in it")
+
+
 def _create(
     request: LaunchRequest,
     storage: Storage,
@@ -173,6 +188,7 @@ def _create(
     )
     if recorded:
         definition.joined_to(recorded)
+        _keeps(request, recorded, definition.space.get("start") or (), note)
     if request.begin:
         keep(request.begin, definition.begin)
     budgets = request.budgets
@@ -271,6 +287,7 @@ def _resume(request: LaunchRequest, storage: Storage, note: Note) -> OpenedStudy
         recorded.check_optimiser(kept=True)
     note(f"study {request.study!r} goes on")
     _ignored(request, note)
+    _keeps(request, recorded, (), note)
     create_tables(storage.engine())
     study = Study.create(storage.url, recorded, request.budgets)
     note(f"judged by {goal_words(recorded.objective)} on valid, {recorded.protocol.words()}")
@@ -286,6 +303,7 @@ def _like_recorded(request: LaunchRequest, recorded: StudyDefinition) -> StudyDe
         recorded,
         evaluation=recorded.protocol.asked(request.filter_seen, request.ties).to_json(),
         also=also_measured(request, recorded, models),
+        **{key: said for key in ("sampler", "pruner") if (said := getattr(request, key))},
         constraints=limits_asked(request, models),
     )
 

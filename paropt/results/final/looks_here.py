@@ -51,7 +51,8 @@ def look_here(fingerprint: str, who: str, what: Mapping[str, Any]) -> int:
     found = looks_here(fingerprint)
     text = json.dumps(what, sort_keys=True, default=str)
     number = int(hashlib.blake2b(text.encode(), digest_size=3).hexdigest(), 16)
-    if (who, number) not in {(look.study, look.number) for look in found}:
+    known = [(look.study, look.number) for look in found]
+    if (who, number) not in known:
         line = json.dumps({"study": who, "number": number, "at": datetime.now(UTC).isoformat()})
         path = _path(fingerprint)
         # a read-only home is no reason not to train
@@ -60,7 +61,33 @@ def look_here(fingerprint: str, who: str, what: Mapping[str, Any]) -> int:
             with path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
         return len(found) + 1
-    return len(found)
+    return known.index((who, number)) + 1
+
+
+def known_to_a_final_test(
+    provenance: Mapping[str, Any], fingerprint: str, split: str, seed: int, epochs: int | None
+) -> bool:
+    """Whether a number is one that the report of a final test has: of its paramfile
+    (``provenance``), on its data and split, with one of its seeds and its epochs. Else it is a
+    look."""
+    if "final" not in provenance:
+        return False
+    seeds = provenance.get("seeds") or [provenance.get("seed")]
+    same_epochs = epochs is None or epochs == provenance.get("epochs")
+    same_data = (fingerprint, split) == (provenance.get("fingerprint"), provenance.get("split"))
+    return same_data and seed in seeds and same_epochs
+
+
+def model_of_a_final_test(meta: Mapping[str, Any], fingerprint: str) -> bool:
+    """Whether what a saved model reaches on the test of these data is known already: a final test
+    kept it, or it was trained by its paramfile."""
+    if meta.get("final_test"):
+        return bool(meta.get("fingerprint") == fingerprint)
+    provenance = meta.get("paramfile") or {}
+    epochs = None if provenance.get("stages") else int(meta.get("epoch", 0))
+    return meta.get("fingerprint") == fingerprint and known_to_a_final_test(
+        provenance, fingerprint, str(meta.get("split")), int(meta.get("seed", 0)), epochs
+    )
 
 
 def looks_here(fingerprint: str) -> list[Look]:

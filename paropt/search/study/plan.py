@@ -5,7 +5,6 @@ The two parts of a final test are such studies (:mod:`paropt.results.final.final
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -117,11 +116,6 @@ def jobs_of(plan: Mapping[str, Any]) -> list[Job]:
         StudyError: it isn't a plan that this paropt can read.
     """
     return FinalPlan.from_json(plan).jobs() if plan else []
-
-
-def of_final_test(study: str) -> bool:
-    """Whether a study's name is one that a final test gave its trainings (:func:`part_name`)."""
-    return re.search(r"\.final-\d+\.(valid|test)$", study) is not None
 
 
 def part_name(study: str, number: int, part: str) -> str:

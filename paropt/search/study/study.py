@@ -11,6 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import URL, Connection, Engine
 
 from paropt.errors import ParoptError, StudyError, did_you_mean
+from paropt.names import of_final_test
 from paropt.search.history.budgets import Budgets, device_seconds, since_better
 from paropt.search.history.history import (
     LOST,
@@ -28,7 +29,7 @@ from paropt.search.strategy.sampling import Sampler, complete_sampler
 from paropt.search.study import summary
 from paropt.search.study.definition import StudyDefinition
 from paropt.search.study.front import front
-from paropt.search.study.plan import Job, jobs_of, of_final_test
+from paropt.search.study.plan import Job, jobs_of
 from paropt.search.study.state import State, StudyState, now_of, seconds_left
 from paropt.search.study.summary import Importance
 from paropt.search.study.trial import Trial

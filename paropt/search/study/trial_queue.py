@@ -172,7 +172,7 @@ class TrialQueue:
         if isinstance(meta, StudyEnded):
             if taken := self._take_best(connection, put_off, owner, token):
                 return taken
-            if meta.reason == "stale" and not running:
+            if meta.reason in ("stale", "space") and not running:
                 self._state.say_over(connection, meta)
             return None if running else meta
         return self._new(connection, meta, owner, token)
