@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from paropt.errors import ParoptError
+from paropt.errors import ParoptError, StudyError
 from paropt.files import file_stem, write_text
 from paropt.results import files
 from paropt.results.final.final_test import latest_report
@@ -30,7 +30,12 @@ def render(source: str, out: Path | None, storage_url: str | None) -> Path:
         report = files.read(directory)
         out = out or directory / files.PAGE
     else:
-        report = _of_study(source, storage_url)
+        try:
+            report = _of_study(source, storage_url)
+        except StudyError:
+            if directory.is_dir():
+                files.read(directory)  # which says that it holds no report
+            raise
         out = out or Path(f"{file_stem(source)}.html")
     try:
         shown = document(report)

@@ -329,10 +329,10 @@ def test_what_cannot_start_ends_with_one_sentence_and_leaves_nothing(
     assert "no data: give --data DIR" in refused(1, "--space", space)
     assert "nowhere" in refused(1, "--space", space, "--data", "nowhere")
     assert "--devices" in refused(1, "--space", space, "--data", dataset, "--devices", "9")
-    assert "MRR" in refused(1, "--space", space, "--data", dataset, "--metric", "MRR@")
+    assert "MRR" in refused(2, "--space", space, "--data", dataset, "--metric", "MRR@")
     assert "nowhere.json" in refused(2, "--space", "nowhere.json")
     assert "'2 fortnights'" in refused(2, "--space", space, "--timeout", "2 fortnights")
-    assert "--space FILE, or --study NAME" in refused(1)
+    assert "--space FILE, or --study NAME" in refused(2)
     bad = tmp_path / "bad.json"
     bad.write_text(json.dumps(SPACE | {"search": {"leyers": {"type": "int", "low": 1, "high": 2}}}))
     assert "layers" in refused(1, "--space", bad, "--data", dataset)

@@ -14,7 +14,7 @@ from paropt.cli.main import cli
 from paropt.data.dataset import View, open_dataset
 from paropt.data.log.options import Options
 from paropt.data.prepare import prepare
-from paropt.errors import CheckpointError, DataError, ModelError, ParamError
+from paropt.errors import CheckpointError, DataError, ModelError, ParamError, StudyError
 from paropt.training.fitting.earlier import Earlier
 from paropt.training.fitting.fit import Fit
 from paropt.training.registry import Model
@@ -230,10 +230,10 @@ def test_a_model_that_was_trained_on_valid_is_no_beginning_for_what_is_judged_th
         fit = Fit("gru4rec", GRU, data.view(split), seed=1, evaluate=False)
         list(fit.epochs())
         save_model(tmp_path / split, fit)
-    assert beginning(LaunchRequest(begin=tmp_path / "search"), data)["model"] == "gru4rec"
-    with pytest.raises(ParamError, match=r"valid among it, on which trials are judged; begin with"):
-        beginning(LaunchRequest(begin=tmp_path / "full"), data)
+    assert beginning(LaunchRequest(begin=tmp_path / "search"), data, print)["model"] == "gru4rec"
+    with pytest.raises(StudyError, match=r"valid among it, on which trials are judged; begin with"):
+        beginning(LaunchRequest(begin=tmp_path / "full"), data, print)
     newer = views[1].dataset
-    assert beginning(LaunchRequest(begin=tmp_path / "full"), newer)["model"] == "gru4rec"
+    assert beginning(LaunchRequest(begin=tmp_path / "full"), newer, print)["model"] == "gru4rec"
     meta = read_header(tmp_path / "full").meta
     assert has_seen_valid(meta, data.fingerprint) and not has_seen_valid(meta, newer.fingerprint)
