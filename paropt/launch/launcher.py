@@ -330,6 +330,8 @@ def _finish(opened: OpenedStudy, local: Crew, signals: int, report: bool) -> dic
             console if console.is_terminal else Console(width=WIDE, markup=False, emoji=False),
             status,
             opened.study,
+            opened.storage.options(),
+            opened.data_options(),
         )
     for message in dict.fromkeys(_messages(endings, "failures", "trainer", "failed", "died")):
         if all(ending["reason"] in ("failures", "trainer", "failed", "died") for ending in endings):

@@ -87,6 +87,13 @@ class Storage:
             return {"PAROPT_STORAGE": self.url.render_as_string(hide_password=False)}
         return {"PAROPT_STORAGE": "", "PAROPT_HOME": str(self._server.home)}
 
+    def options(self) -> list[str]:
+        """The words by which a command finds it, without the password: none where it finds it
+        anyway, as the embedded one or by the environment's PAROPT_STORAGE."""
+        if self.is_embedded or os.environ.get("PAROPT_STORAGE"):
+            return []
+        return ["--storage", show(self.url)]
+
     def worker_url(self) -> str:
         """What another machine gives to ``--storage``, without the password.
 

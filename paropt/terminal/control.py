@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from paropt.errors import StudyError
@@ -34,16 +35,18 @@ def steer(name: str, storage_url: str | None, wanted: Wanted) -> str:
                 found = study.summary()
             found = with_slots(found, slots)
             if wanted == "run" and found["activity"] in ("done", "time is up"):
-                return f"nothing is left to do: {headline(found)}\n{going_on(found)}"
-            return _sentence(name, wanted, len(slots), study.definition.heartbeat / 3)
+                more = going_on(found, *storage.options())
+                return f"nothing is left to do: {headline(found)}\n{more}"
+            beat = study.definition.heartbeat / 3
+            return _sentence(name, wanted, len(slots), beat, storage.options())
         finally:
             study.close()
 
 
-def _sentence(name: str, wanted: Wanted, slots: int, beat: float) -> str:
+def _sentence(name: str, wanted: Wanted, slots: int, beat: float, options: Sequence[str]) -> str:
     theirs = f"its {slots} slots" if slots > 1 else "its slot" if slots else ""
     if wanted == "run":
-        start = f"start slots with {quoted('launch', '--study', name)}"
+        start = f"start slots with {quoted('launch', '--study', name, *options)}"
         now = f"{theirs} go{'es' * (slots == 1)} on" if slots else start
         return f"study {name!r} may run; {now}"
     word = "stopped" if wanted == "stop" else "paused"

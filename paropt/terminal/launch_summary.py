@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -29,8 +29,14 @@ LEAST = 0.01  # of importance to be named
 BAR = 20  # characters of an importance of 1
 
 
-def print_ending(console: Console, status: Mapping[str, Any], study: Study) -> None:
-    """The report, on ``console``."""
+def print_ending(
+    console: Console,
+    status: Mapping[str, Any],
+    study: Study,
+    storage: Sequence[str] = (),
+    data: Sequence[str] = (),
+) -> None:
+    """The report, on ``console``; ``storage`` and ``data`` as in :func:`next_commands`."""
 
     def say(line: str = "") -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -58,7 +64,7 @@ def print_ending(console: Console, status: Mapping[str, Any], study: Study) -> N
     for line in [*_importances(study), *_saved(status)]:
         say(line)
     say()
-    for line in next_commands(status):
+    for line in next_commands(status, storage, data):
         say(line)
 
 
@@ -160,22 +166,26 @@ def _counted(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
 
 
-def next_commands(status: Mapping[str, Any]) -> list[str]:
-    """What a user does with a result."""
+def next_commands(
+    status: Mapping[str, Any], storage: Sequence[str] = (), data: Sequence[str] = ()
+) -> list[str]:
+    """What a user does with a result; ``storage`` and ``data`` are the options that say where these
+    are, if commands don't find them without."""
     study = status["study"]
     out = f"runs/{file_stem(study)}"
+    final = command("final", study, "--out", f"{out}/final", *storage, *data)
     return [
         "next:",
-        f"  {command('final', study, '--out', f'{out}/final')}    (the number to quote)",
-        f"  {command('export', study, '--out', out)}",
-        f"  {going_on(status)}",
-        "  paropt dashboard",
+        f"  {final}    (the number to quote)",
+        f"  {command('export', study, '--out', out, *storage)}",
+        f"  {going_on(status, *storage, *data)}",
+        f"  {command('dashboard', *storage)}",
     ]
 
 
-def going_on(status: Mapping[str, Any]) -> str:
-    """How the search goes on: with the trials and the time that are left."""
-    launch = command("launch", "--study", status["study"])
+def going_on(status: Mapping[str, Any], *more: str) -> str:
+    """How the search goes on: with the trials and the time that are left, and ``more`` words."""
+    launch = command("launch", "--study", status["study"], *more)
     counts, budget, seconds = status["counts"], status["budget"], status["seconds_left"]
     left = max(0, budget - counts["complete"] - counts["pruned"]) if budget else None
     if status.get("over") == "spent":

@@ -189,7 +189,7 @@ def test_parts_of_final_tests_are_shown_when_asked_for(storage: Storage) -> None
             assert [one["study"] for one in read(storage, parts=False)[0]] == ["shop"]
 
 
-def test_what_goes_on(storage: Storage) -> None:
+def test_what_goes_on(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     def activity(name: str) -> str:
         (found,) = [one for one in listed_studies(storage)[0] if one["study"] == name]
         return str(found["activity"])
@@ -217,11 +217,17 @@ def test_what_goes_on(storage: Storage) -> None:
         assert activity("shop") == "done"
         told = steer("shop", storage.url.render_as_string(False), "run")
         assert told.splitlines()[0] == "nothing is left to do: shop: done, 1/1 trials (1 complete)"
-        assert "paropt launch --study shop --trials N" in told.splitlines()[1]
+        url = storage.describe()  # which nobody finds by himself, without its password
+        again = f"paropt launch --study shop --storage {url} --trials N"
+        assert told.splitlines()[1].startswith(again)
     with study_of(storage, "late", timeout=3600.0) as study:
         assert activity("late") == "idle"
-        told = steer("late", storage.url.render_as_string(False), "run")
-        assert told == "study 'late' may run; start slots with 'paropt launch --study late'"
+        whole = storage.url.render_as_string(False)
+        told = steer("late", whole, "run")
+        line = f"paropt launch --study late --storage {url}"
+        assert told == f"study 'late' may run; start slots with '{line}'"
+        monkeypatch.setenv("PAROPT_STORAGE", whole)
+        assert steer("late", whole, "run").endswith("with 'paropt launch --study late'")
         with study.transaction() as connection:
             trial_rows.set_study_attrs(connection, study._id, {trial_rows.DEADLINE: 1.0})
         assert activity("late") == "time is up"

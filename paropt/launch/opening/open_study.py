@@ -16,6 +16,7 @@ from paropt.launch.data.data_source import (
     named_data,
     open_data,
     silent,
+    url_of,
 )
 from paropt.launch.data.study_data import matching_data
 from paropt.launch.opening.check_request import check_choices, check_needs_met, check_search
@@ -59,6 +60,12 @@ class OpenedStudy:
     study: Study
     data: Path
     resumed: bool
+
+    def data_options(self) -> list[str]:
+        """The words by which a command finds the data: none where the study says it rightly."""
+        recorded = self.study.definition.data_path
+        there = url_of(recorded) is not None or Path(recorded).is_dir()
+        return [] if there else ["--data", str(self.data)]
 
     def close(self) -> None:
         self.study.close()

@@ -126,6 +126,12 @@ def test_the_search_goes_on_with_what_is_left(status: dict[str, Any], line: str)
 
 
 def test_what_comes_next_leads_to_the_number_to_quote() -> None:
+    there = ("--storage", "postgresql://db/x"), ("--data", "a b")
+    assert next_commands(status_of(complete=20), *there)[1:3] == [
+        "  paropt final shop --out runs/shop/final --storage postgresql://db/x --data 'a b'"
+        "    (the number to quote)",
+        "  paropt export shop --out runs/shop --storage postgresql://db/x",
+    ]
     header, first, *rest = next_commands(status_of(complete=20))
     assert (header, first.split("    ")[0]) == (
         "next:",
