@@ -87,9 +87,18 @@ def as_files(events: Events, name: str) -> Iterator[tuple[list[Path], Callable[[
     if isinstance(events, str | Path):
         yield [Path(events)], say
         return
+    to_pandas = None if isinstance(events, pd.DataFrame) else getattr(events, "to_pandas", None)
+    if to_pandas is not None:  # a frame of polars, a table of Arrow
+        events = to_pandas()
     if not isinstance(events, pd.DataFrame):
+        if not isinstance(events, Sequence) or not all(isinstance(p, str | Path) for p in events):
+            what = type(events).__name__
+            raise DataError(f"events are a data frame, a file or a list of files, not {what}")
         yield [Path(part) for part in events], say
         return
+    indexed = [n for n in events.index.names if n is not None and n not in events.columns]
+    if indexed:  # as after set_index("session")
+        events = events.reset_index(level=indexed)
     if events.empty:
         raise DataError("the data frame has no rows; give it an event in each")
     with TemporaryDirectory() as folder:

@@ -11,6 +11,7 @@ from typing import Any
 import nbformat
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from nbclient import NotebookClient
 
@@ -63,6 +64,19 @@ def test_the_committed_notebook_was_run_to_its_end() -> None:
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
     assert all(output["output_type"] != "error" for cell in code for output in cell["outputs"])
+
+
+def test_frames_of_every_kind_are_the_same_log(tmp_path: Path) -> None:
+    """With a column as the index, as Arrow's table, and in what has to_pandas()."""
+    frames = [LOG, LOG.set_index("SessionId"), pa.Table.from_pandas(LOG)]
+    made = [
+        paropt.prepare(frame, tmp_path / str(number), test_days=1.0)
+        for number, frame in enumerate(frames)
+    ]
+    assert len({one.fingerprint for one in made}) == 1
+    for wrong in ([[1, 2, 3]], None, 5):
+        with pytest.raises(DataError, match="events are a data frame, a file or a list of files"):
+            paropt.prepare(wrong, tmp_path / "wrong")  # type: ignore[arg-type]
 
 
 def test_importing_it_loads_nothing_heavy() -> None:
