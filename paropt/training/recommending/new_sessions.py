@@ -17,6 +17,7 @@ from paropt.data.encoding import stranger_numbers
 from paropt.data.events import Events as RawEvents
 from paropt.data.log.filtering.filters import as_whole, as_wholes
 from paropt.data.log.sessions_file import Asked, read_asked
+from paropt.data.log.values.ids import names_no_value
 from paropt.errors import ModelError
 from paropt.training.batches.events import Events
 from paropt.training.batches.plans import query_batches
@@ -189,20 +190,31 @@ def _unread(
     user: NDArray[np.int32] | None,
     user_key: str,
 ) -> list[str]:
-    """What to say of columns that hold values, of which the model knows none."""
+    """What to say of columns that hold values, of which the model knows none, or not all; that it
+    knows not every user is no news."""
     read = {knowledge.sources[name]: values for name, values in columns.items()}
     if user is not None:
         read[user_key] = user
     told = []
     for name, values in read.items():
         nothing = np.isnan(values) if values.dtype.kind == "f" else values < 0
-        found = asked.table.column(name).drop_null()
+        found = asked.table.column(name).take(pa.array(asked.events.row))
         written = pc.utf8_trim_whitespace(pc.cast(found, pa.string()))
-        found = found.filter(pc.invert(pc.is_in(written, pa.array(["", "nan"]))))
-        if len(found) and len(values) and nothing.all():
+        none = pc.or_(pc.is_in(written, pa.array(["", "nan"])), names_no_value(written))
+        said = ~np.asarray(pc.fill_null(none, True), bool)
+        unknown = np.flatnonzero(said & nothing)
+        if not len(unknown):
+            continue
+        example = found[int(unknown[0])].as_py()
+        if len(unknown) == said.sum():
             told.append(
                 f"{asked.path}: the model knows no value of column {name!r} (as"
-                f" {found[0].as_py()!r}), so it is unknown throughout"
+                f" {example!r}), so it is unknown throughout"
+            )
+        elif name != user_key:
+            told.append(
+                f"{asked.path}: of {said.sum():,} events with a {name!r} {len(unknown):,} have one"
+                f" that the model doesn't know, as {example!r}: there it is as good as missing"
             )
     return told
 

@@ -321,6 +321,11 @@ def test_columns_are_read_by_their_names_in_the_log(tmp_path: Path) -> None:
     assert said("view")[0] != said("buy")[0]
     assert "unknown throughout" not in said("view")[1]
     assert "knows no value of column 'act' (as 'sell')" in said("sell")[1]
+    live = tmp_path / "live.csv"
+    live.write_text(f"{head}\na,101,1700000000,view\na,102,1700000001,sell\na,103,1700000002,\n")
+    done = paropt("recommend", tmp_path / "m", "--sessions", live, "--top", 2)
+    told = "of 2 events with a 'act' 1 have one that the model doesn't know, as 'sell'"
+    assert told in done.stderr
     answerer = Answerer(load_model(tmp_path / "m"))
     answerer.prepare(Ask(["101"], [0], {"act": ["view"]}))
     with pytest.raises(DataError, match="had no column 'behaviour'; it had act"):
