@@ -49,10 +49,10 @@ class Linear(ItemTableModel):
     PARAMS = (
         Param("alpha", "float", 0.5, "share of whole sessions; the rest is what comes next",
               low=0, high=1, source=_SLIST),
-        Param("reg", "float", 10.0, "λ, ridge", low=0.001, source=_SLIST),
+        Param("reg", "float", 10.0, "λ, ridge", low=0, low_open=True, source=_SLIST),
         Param("own", "float", 1.0, "ξ, how much an item may speak for itself; 1 sets no bound",
               low=0, high=1, source=_SLIST),
-        Param("pair_tau", "float", 1.0, "τ of pairs in training, in events", low=0.01,
+        Param("pair_tau", "float", 1.0, "τ of pairs in training, in events", low=0, low_open=True,
               source=_SLIST),
         Param("item_decay", "str", "exponential", "weight of the items before the last one",
               choices=("none", *DECAYS), source=_SLIST),

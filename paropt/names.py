@@ -33,8 +33,6 @@ def check_name(name: str) -> None:
         raise ParoptError(f"{name!r} holds a character that cannot be shown; take it out")
     if name != name.strip():
         raise ParoptError(f"{name!r} begins or ends with a blank; take it away")
-    if _OF_FINAL_TEST.search(name):
-        raise ParoptError(f"{name!r} is what a final test calls its trainings; choose another name")
     if name.startswith("-"):
         raise ParoptError(f"{name!r} would be taken for an option; begin it with something else")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from typing import Any
@@ -58,7 +59,7 @@ def _amount(name: str, value: Any) -> float:
         if isinstance(value, bool | str):
             raise TypeError
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ParoptError(f"{name} is a number, not {value!r}") from None
     if not (number > 0 and math.isfinite(number)):
         raise ParoptError(f"{name} is above 0, not {value!r}")
@@ -75,16 +76,28 @@ def _seconds(name: str, value: Any) -> float:
 
 
 def _texts(name: str, value: Any) -> tuple[str, ...]:
-    texts = (value,) if isinstance(value, str) else value
-    if not isinstance(texts, Iterable) or not all(isinstance(one, str) for one in texts):
+    one = isinstance(value, str | os.PathLike)
+    if not one and (isinstance(value, Mapping) or not isinstance(value, Iterable)):
         raise ParoptError(f"{name} is a list of texts, not {value!r}")
-    return tuple(texts)
+    texts = (value,) if one else tuple(value)
+    if not all(isinstance(text, str | os.PathLike) for text in texts):
+        raise ParoptError(f"{name} is a list of texts, not {value!r}")
+    return tuple(os.fspath(text) for text in texts)
+
+
+def _choice(name: str, value: Any) -> dict[str, Any]:
+    """A sampler or pruner by its name, or with its options."""
+    if isinstance(value, str):
+        return {"name": value}
+    if not isinstance(value, Mapping):
+        raise ParoptError(f"{name} is a name or a dict with its options, not {value!r}")
+    return dict(value)
 
 
 def _truth(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
+    if not isinstance(value, bool) and type(value).__name__ not in ("bool", "bool_"):
         raise ParoptError(f"{name} is True or False, not {value!r}")
-    return value
+    return bool(value)
 
 
 def _ties(name: str, value: Any) -> str:
@@ -111,6 +124,7 @@ _CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
     "heartbeat": _seconds,
     "device_hours": _amount,
     **dict.fromkeys(("also", "constraint", "fixed", "warm_start"), _texts),
+    **dict.fromkeys(("sampler", "pruner"), _choice),
     "filter_seen": _truth,
     "keep_optimiser": _truth,
     "ties": _ties,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from paropt.errors import ParoptError, StudyError
+from paropt.errors import ParoptError, StorageUnreachable, StudyError
 from paropt.files import file_stem, write_text
 from paropt.results import files
 from paropt.results.final.final_test import latest_report
@@ -32,7 +32,7 @@ def render(source: str, out: Path | None, storage_url: str | None) -> Path:
     else:
         try:
             report = _of_study(source, storage_url)
-        except StudyError:
+        except (StudyError, StorageUnreachable):
             if directory.is_dir():
                 files.read(directory)  # which says that it holds no report
             raise

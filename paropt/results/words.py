@@ -31,12 +31,12 @@ MEANINGS = {
     ),
     "control": (
         "a configuration that nobody searched, trained with the seeds of the chosen one: a file's, "
-        "else the space's first start point, in paropt's own spaces a published configuration, "
-        "else the model's defaults"
+        "else the space's first start point that says whose it is, else its first, else the "
+        "model's defaults"
     ),
     "start point": (
         "a configuration that the space names, tried before the sampler's; in paropt's own spaces "
-        "a published one"
+        "a published one, or one that did well on other logs"
     ),
     "interval": (
         "what other sessions of the same days would change, at 95%: of a search's trial 1.96"

@@ -89,7 +89,8 @@ def evaluate_saved(
         )
     elif (saved.meta["split"], name) == ("full", "search"):
         note(f"{directory} was trained on train_full, which holds the targets of valid: no test")
-    objective = objective_of(metric or _own_metric(saved), [saved.meta["model"]], at)
+    own_metric = None if candidates == SAMPLED else _own_metric(saved)
+    objective = objective_of(metric or own_metric, [saved.meta["model"]], at)
     protocol = _protocol_of(saved, dataset).asked(filter_seen, ties)
     protocol = replace(protocol, candidates=candidates)
     note(f"judged with {protocol.words()}")

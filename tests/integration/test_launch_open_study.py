@@ -151,10 +151,20 @@ def test_what_a_study_keeps_of_itself_is_said(wish: Any, tmp_path: Path) -> None
     other = tmp_path / "other.json"
     other.write_text(json.dumps({**SPACE, "start": [{"layers": 16}]}))
     _, said = launched(wish(study="shop", space=other))
+    own = tmp_path / "own.json"  # whose points only say now whose they are
+    own.write_text(json.dumps({**SPACE, "start": [{"layers": 8}]}))
+    launched(wish(study="named", space=own))
+    own.write_text(json.dumps({**SPACE, "start": [{"from": "a shop", "layers": 8}]}))
+    assert not [line for line in launched(wish(study="named", space=own))[1] if "no say" in line]
     assert (
         "the study has begun, and 1 point to start from that the space has now had no say in it"
         in said
     )
+
+
+def test_names_of_final_tests_are_theirs(wish: Any) -> None:
+    with pytest.raises(StudyError, match="is what a final test calls its trainings"):
+        launched(wish(study="y.final-1.valid"))
 
 
 def test_other_semantics_are_refused(wish: Any, monkeypatch: pytest.MonkeyPatch) -> None:

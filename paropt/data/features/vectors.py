@@ -35,6 +35,7 @@ Note = Callable[[str], None]
 CHUNK_BYTES = 32 << 20  # of vectors that are held at once
 LINES = 2048  # of JSON that are parsed at once
 LARGEST = 65504.0  # that a float16 holds
+SAME = 1e-12  # of the mean square is what rounding leaves of a variance of 0
 BLURRED = 0.05  # of what tells vectors apart may be lost
 # what a name says of the dimension: emb_81_32 (as the ads competition writes), title_384d
 _SAYS_DIM = re.compile(r"(?:^|.*[_-])emb_\d+_(\d+)(?:_parquet)?|.*[_-](\d+)d")
@@ -378,9 +379,11 @@ class Blur:
         """The root of what rounding moved beside the variance of the vectors; 0 of equal ones."""
         if not self._count:
             return 0.0
-        mean = self._sum / self._count
-        variance = float(np.sum(self._squares / self._count - mean * mean))
-        return math.sqrt(self._lost / self._count / variance) if variance > 0 else 0.0
+        mean, square = self._sum / self._count, self._squares / self._count
+        variance = float(np.sum(square - mean * mean))
+        if variance <= SAME * float(np.sum(square)):  # what is left of the subtraction
+            return 0.0
+        return math.sqrt(self._lost / self._count / variance)
 
 
 def _check_dim(file: VectorFile, dim: int) -> None:

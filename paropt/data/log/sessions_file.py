@@ -20,7 +20,7 @@ from paropt.data.log.guessing import guess_columns, guess_when
 from paropt.data.log.options import Options, check_kind
 from paropt.data.log.rules import DAY_MS
 from paropt.data.log.values.ids import encode_ids
-from paropt.data.log.values.times import odd_span, to_milliseconds, to_order
+from paropt.data.log.values.times import check_time_format, odd_span, to_milliseconds, to_order
 from paropt.data.reading.arrow import as_text
 from paropt.data.reading.read import (
     Layout,
@@ -102,6 +102,7 @@ def read_asked(
         DataError: the file cannot be used.
     """
     options, log = options or Options(), log or {}
+    check_time_format(options.time_format)  # one that is remembered is as the log was read
     notes: list[str] = []
     layout = _layout(path, options, log)
     told = _looking(layout, _remembering(layout, options, log, notes), notes)

@@ -33,8 +33,9 @@ from paropt.launch.opening.study_terms import (
     told_directions,
     versions,
 )
-from paropt.names import allowed
+from paropt.names import allowed, of_final_test
 from paropt.search.space.pinning import pinned_words
+from paropt.search.space.start_points import values_of
 from paropt.storage.connect import Storage, check_storage, open_storage
 from paropt.storage.leases import HEARTBEAT
 from paropt.storage.schema import create_tables
@@ -147,8 +148,8 @@ def _keeps(
     """What else a study that has begun leaves as it is."""
     if request.heartbeat is not None and request.heartbeat != recorded.heartbeat:
         note(f"the study has begun with a heartbeat of {recorded.heartbeat:g} s, which it keeps")
-    known = recorded.space.get("start") or ()
-    if more := sum(point not in known for point in start):
+    known = [values_of(point) for point in recorded.space.get("start") or ()]
+    if more := sum(values_of(point) not in known for point in start):
         points = f"{more} point{'s' * (more > 1)} to start from"
         note(f"the study has begun, and {points} that the space has now had no say in it")
 
@@ -167,6 +168,8 @@ def _create(
     from paropt.search.study.study import Study
     from paropt.training.semantics import SEMANTICS
 
+    if not known and of_final_test(name):
+        raise StudyError(f"{name!r} is what a final test calls its trainings; choose another name")
     create_tables(storage.engine())
     recorded = _recorded(storage, name) if known else None
     if recorded and request.metric is None:

@@ -74,7 +74,10 @@ def known_to_a_final_test(
         return False
     seeds = provenance.get("seeds") or [provenance.get("seed")]
     same_epochs = epochs is None or epochs == provenance.get("epochs")
-    same_data = (fingerprint, split) == (provenance.get("fingerprint"), provenance.get("split"))
+    same_data = (fingerprint, split) == (
+        provenance.get("fingerprint"),
+        provenance.get("split", "full"),
+    )
     return same_data and seed in seeds and same_epochs
 
 

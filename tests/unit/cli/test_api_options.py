@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,17 @@ from paropt.errors import ParoptError
         ({"constraint": ["a<=9"], "fixed": ()}, {"constraint": ("a<=9",), "fixed": ()}),
         ({"ties": "median", "filter_seen": False}, {"ties": "median", "filter_seen": False}),
         ({"trials": None, "study": None}, {}),
+        ({"sampler": "random", "pruner": {"name": "none"}},
+         {"sampler": {"name": "random"}, "pruner": {"name": "none"}}),
+        ({"warm_start": [Path("a/b.json")], "fixed": iter(["dim=8"])},
+         {"warm_start": ("a/b.json",), "fixed": ("dim=8",)}),
+        ({"filter_seen": np.True_}, {"filter_seen": True}),
     ],
 )  # fmt: skip
 def test_values_become_plain(given: dict[str, Any], found: dict[str, Any]) -> None:
     plain = checked(given)
     assert plain == found
-    assert {type(value) for value in plain.values()} <= {int, float, bool, str, tuple}
+    assert {type(value) for value in plain.values()} <= {int, float, bool, str, tuple, dict}
 
 
 @pytest.mark.parametrize(
@@ -45,7 +51,9 @@ def test_values_become_plain(given: dict[str, Any], found: dict[str, Any]) -> No
         ({"filter_seen": "no"}, "filter_seen is True or False, not 'no'"),
         ({"also": 3}, "also is a list of texts, not 3"),
         ({"study": "-x"}, "would be taken for an option"),
-        ({"study": "y.final-1.valid"}, "is what a final test calls its trainings"),
+        ({"fixed": {"dim": 32}}, "fixed is a list of texts, not {'dim': 32}"),
+        ({"sampler": 3}, "sampler is a name or a dict with its options, not 3"),
+        ({"timeout": 10**400}, "timeout is a number, not"),
         ({"trails": 3}, "a study has no option 'trails'; did you mean 'trials'?"),
     ],
 )

@@ -55,6 +55,14 @@ def test_a_form_that_overlooks_am_and_pm_is_refused_here_too(tmp_path: Path) -> 
     assert found.events.time.tolist() == [1396346400000 + 5 * 3_600_000 + 10 * 60_000]
 
 
+def test_an_hour_up_to_twelve_is_held_to_what_is_said(tmp_path: Path) -> None:
+    text = "sku,when,visitor\na,01/04/2014 03:10,v\n"
+    half = "%d/%m/%Y %I:%M"
+    with pytest.raises(DataError, match="needs %p beside it"):
+        asked(tmp_path, text, LOG, time_format=half)
+    assert len(asked(tmp_path, text, LOG | {"time_format": half}).events) == 1
+
+
 def test_times_in_another_unit_than_the_logs_are_warned_of(tmp_path: Path) -> None:
     log = LOG | {"time_format": "ms"}
     found = asked(tmp_path, "sku,when,visitor\nb,1704067200,v\n", log)

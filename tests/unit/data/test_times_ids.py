@@ -131,6 +131,17 @@ def test_a_half_of_the_day_that_would_be_overlooked_is_refused(hour: str, place:
         to_milliseconds(column, "when", place, "%d/%m/%Y %H:%M %p")
 
 
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [("2020-09-13 03:10:00 PM", "%Y-%m-%d %X %p"), ("2020-09-13 PM", "%Y-%m-%d %p")],
+)
+def test_a_half_of_the_day_is_not_overlooked_beside_other_hours(
+    text: str, form: str, place: Place
+) -> None:
+    with pytest.raises(DataError, match="would be read without its AM or PM"):
+        to_milliseconds(pa.chunked_array([[text]]), "when", place, form)
+
+
 def test_hours_to_23_may_have_am_and_pm_beside(place: Place) -> None:
     column = pa.chunked_array([["01/04/2014 13:10 PM", "01/04/2014 09:10 AM"]])
     found = to_milliseconds(column, "when", place, "%d/%m/%Y %H:%M %p")

@@ -114,6 +114,8 @@ def test_zero_vectors_count_as_none_and_are_said(tmp_path: Path) -> None:
     [
         (VECTORS, ""),
         (VECTORS * 1000, ""),
+        (np.full((4, 3), 0.1), ""),
+        (np.full((4, 3), 1e4 + 1), ""),
         # from 8,192 on a float16 counts by eights
         (np.float32([[10_001], [10_002], [10_003], [10_004]]) * np.ones((1, 3), np.float32), "%"),
         (np.float32([[1.2e-7], [2.4e-7], [3.1e-7], [4.5e-7]]) * np.ones((1, 3), np.float32), "%"),

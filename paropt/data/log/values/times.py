@@ -469,7 +469,7 @@ def _other_half(
     """The first row whose hour is in the other half of the day than its AM or PM says; strptime
     overlooks that beside ``%H``, which is right where hours go up to 23."""
     said = set(re.findall(r"%(.)", time_format))
-    if not {"H", "p"} <= said:
+    if "p" not in said or "I" in said:
         return None
     afternoon = (stamps - stamps.astype("datetime64[D]")) >= np.timedelta64(12, "h")
     after_noon = pc.match_substring_regex(column, r"(?i)p\.?m")
