@@ -48,15 +48,19 @@ def test_numbers_are_numbers_or_missing() -> None:
 
 def test_a_column_of_which_no_value_is_known_is_said() -> None:
     table = pa.table({"act": ["one", "two"], "who": ["u", "v"], "price": ["1,5", "2"]})
-    one = np.zeros(2, np.int64)
-    asked = Asked(Path("live.csv"), ["s"], pa.array(["x"]), RawEvents(one, one, one, one), table,
+    one, rows = np.zeros(2, np.int64), np.arange(2)
+    asked = Asked(Path("live.csv"), ["s"], pa.array(["x"]), RawEvents(one, one, one, rows), table,
                   "s", "i", True)  # fmt: skip
     knowledge = Knowledge(sources={"action": "act", "price": "price"})
     unknown, some = np.full(2, -1, np.int32), np.array([np.nan, 2.0], np.float32)
     columns = {"action": unknown, "price": some}
-    (told,) = _unread(asked, knowledge, columns, np.array([0, -1], np.int32), "who")
+    told, some_of_it = _unread(asked, knowledge, columns, np.array([0, -1], np.int32), "who")
     assert told == (
         "live.csv: the model knows no value of column 'act' (as 'one'), so it is unknown throughout"
+    )
+    assert some_of_it == (
+        "live.csv: of 2 events with a 'price' 1 have one that the model doesn't know, as '1,5':"
+        " there it is as good as missing"
     )
     nothing = replace(asked, table=pa.table({"act": ["", " "], "who": [None, "nan"]}))
     assert _unread(nothing, knowledge, {"action": unknown}, unknown, "who") == []
