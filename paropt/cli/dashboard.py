@@ -18,7 +18,7 @@ from paropt.cli._study import storage_option
     envvar="PAROPT_DASHBOARD_TOKEN",
     show_envvar=True,
     metavar="TEXT",
-    help="What lets people in, instead of a new one; the process list shows options, "
+    help="What lets people in, instead of a new one; a shell remembers options, "
     "so prefer the variable.",
 )
 @click.option("--no-token", is_flag=True, help="Let every user of this machine in.")

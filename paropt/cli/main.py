@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from paropt.cli._typed_secrets import hide
 from paropt.errors import EXIT_FAILURE, EXIT_INTERRUPTED, ParoptError, did_you_mean
 from paropt.version import __version__
 
@@ -110,10 +111,8 @@ def cli(ctx: click.Context, verbose: bool) -> None:
 def run(argv: list[str] | None = None) -> Any:
     """The console script: turns errors into one line and their exit code."""
     arguments = sys.argv[1:] if argv is None else argv
-    if argv is None and any(word.partition("=")[0] == "--notify" for word in arguments):
-        from paropt.launch.news import hide
-
-        hide()
+    if argv is None:
+        hide(arguments)
     # imports and rows are many objects that stay: looking through them is a tenth of `status`
     gc.set_threshold(50_000)
     if isinstance(sys.stdout, io.TextIOWrapper):

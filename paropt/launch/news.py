@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import itertools
 import logging
 import os
 import queue
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -45,31 +43,6 @@ class Sender(Protocol):
 
 
 # -- addresses ------------------------------------------------------------------------------------
-
-
-def hide() -> None:
-    """Begin anew with the addresses of the command line in the environment: everybody can see the
-    words of a process, and only its owner what is in its environment."""
-    kept, urls = without_addresses(sys.orig_argv)
-    if urls:
-        os.environ[ENVIRONMENT] = "\n".join([*urls, os.environ.get(ENVIRONMENT, "")]).strip()
-        os.execv(sys.executable, [sys.executable, *kept[1:]])
-
-
-def without_addresses(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """A command line without ``--notify URL``, and the URLs."""
-    kept: list[str] = []
-    urls: list[str] = []
-    rest = iter(words)
-    for word in rest:
-        option, equals, value = word.partition("=")
-        if option != "--notify":
-            kept.append(word)
-        elif equals:
-            urls.append(value)
-        else:
-            urls += list(itertools.islice(rest, 1))
-    return kept, urls
 
 
 def addresses(urls: Sequence[str], file: Path | None) -> list[str]:

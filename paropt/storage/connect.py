@@ -250,15 +250,21 @@ def parse_url(named: str) -> URL:
 def show(url: URL) -> str:
     """A URL for people: ``postgresql://user@host:port/database``, no password, no stars."""
     kept = {key: value for key, value in url.query.items() if key not in SECRETS}
-    plain = url.set(drivername="postgresql", query=kept)
-    return URL.create(
-        plain.drivername,
-        username=plain.username,
-        host=plain.host,
-        port=plain.port,
-        database=plain.database,
-        query=plain.query,
-    ).render_as_string()
+    plain, _ = without_password(url.set(drivername="postgresql", query=kept))
+    return plain.render_as_string()
+
+
+def without_password(url: URL) -> tuple[URL, str | None]:
+    """A URL without the password of its user, and that password."""
+    plain = URL.create(
+        url.drivername,
+        username=url.username,
+        host=url.host,
+        port=url.port,
+        database=url.database,
+        query=url.query,
+    )
+    return plain, None if url.password is None else str(url.password)
 
 
 def _probe(storage: Storage, wait: float, note: Callable[[str], None]) -> None:

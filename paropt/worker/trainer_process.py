@@ -13,6 +13,11 @@ from typing import Any
 
 from paropt.worker.protocol import LineReader, Message, encode
 
+DATABASE = {
+    "PAROPT_STORAGE",
+    "PGPASSWORD",
+}  # which a trainer, and a model of others, has no use for
+
 
 class TrainerProcess:
     """A running trainer. ``select`` on it; :meth:`receive` never waits.
@@ -30,7 +35,7 @@ class TrainerProcess:
             trainer_command(environment),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={key: value for key, value in environment.items() if key != "PAROPT_STORAGE"},
+            env={key: value for key, value in environment.items() if key not in DATABASE},
         )
         assert self._process.stdout is not None
         self._descriptor = self._process.stdout.fileno()

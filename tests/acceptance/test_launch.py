@@ -368,16 +368,21 @@ def test_a_database_that_is_away_ends_in_3(run_paropt: Any, paropt_home: Path) -
     assert len(done.err.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize("typed", [False, True], ids=["environment", "command line"])
 def test_the_password_is_in_no_process_list_log_or_file(
-    start: Any, shop: Scripted, paropt_home: Path, monkeypatch: pytest.MonkeyPatch
+    typed: bool, start: Any, shop: Scripted, paropt_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sqlalchemy.engine import make_url
 
     password = make_url(shop.url).password
     assert password
     shop.create("hold")
-    monkeypatch.setenv("PAROPT_STORAGE", shop.url)
-    launched = start("launch", "--study", "shop", "--devices", "cpu", "--per-device", "1")
+    words = ["launch", "--study", "shop", "--devices", "cpu", "--per-device", "1"]
+    if typed:
+        words += ["--storage", shop.url]
+    else:
+        monkeypatch.setenv("PAROPT_STORAGE", shop.url)
+    launched = start(*words)
     state = until(lambda: in_phase(paropt_home, "training"), "training")[0]
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):

@@ -77,8 +77,12 @@ def worker_words(
 
 
 def password(opened: OpenedStudy) -> dict[str, str]:
-    """``PGPASSWORD`` for those slots, where this process knows it from the URL or its server."""
+    """``PGPASSWORD`` for those slots, where this process knows it: from the URL, the environment
+    or its server."""
     file = opened.storage.password_file()
     if opened.storage.url.password:
         return {"PGPASSWORD": str(opened.storage.url.password)}
+    if not opened.storage.is_embedded:
+        known = os.environ.get("PGPASSWORD")
+        return {"PGPASSWORD": known} if known else {}
     return {"PGPASSWORD": file.read_text().strip()} if file and file.exists() else {}
