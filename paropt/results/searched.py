@@ -139,6 +139,7 @@ class Searched:
     state: str = "run"
     why: str = ""
     budget: int | None = None
+    over: str = ""  # why it is over: "budget", "stale", "space"
     sampler: Json = field(default_factory=dict)
     pruner: Json = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -214,6 +215,7 @@ class Searched:
             state=summary["state"],
             why=summary["why"],
             budget=summary["budget"],
+            over=summary["over"],
             sampler=dict(definition.sampler),
             pruner=dict(definition.pruner),
             counts=summary["counts"],

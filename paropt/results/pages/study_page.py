@@ -200,6 +200,8 @@ def commands(searched: Searched) -> list[tuple[str, str]]:
     done = searched.counts.get("complete", 0) + searched.counts.get("pruned", 0)
     more = ["--trials", 2 * done] if searched.budget and done >= searched.budget else []
     lines = [(command("launch", "--study", name, *more), "goes on with it")]
+    if searched.over == "space":  # nothing is left to try
+        lines = []
     if searched.best:
         lines = [
             (command("final", name, "--out", f"reports/{stem}"), "the number to quote, on test"),

@@ -227,6 +227,12 @@ def test_a_page_takes_any_name_and_commands_can_be_typed() -> None:
     assert "    paropt final 'my shop' --out reports/my-shop-" in spaced
 
 
+def test_a_search_that_has_tried_its_space_is_not_told_to_go_on() -> None:
+    assert "paropt launch --study shop" in text_of(searched(trial(4), over="budget"))
+    text = text_of(searched(trial(4), over="space"))
+    assert "paropt export shop" in text and "launch" not in text
+
+
 def test_json_and_back() -> None:
     one = Importance("gru4rec", {"learning_rate": 1.0}, 12, ["bpreg"])
     facts = DatasetFacts("generic", "time")
